@@ -1,0 +1,117 @@
+"""Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) as InstructGPT uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from instructgpt.algorithms.base import RolloutAlgorithm, UpdateLoss, require
+from instructgpt.functional.advantages import gae
+from instructgpt.functional.logprobs import kl_estimate
+from instructgpt.functional.losses import (
+    policy_clip_count,
+    policy_loss,
+    value_clip_count,
+    value_loss,
+)
+from instructgpt.functional.masking import masked_whiten, zero_padding
+from instructgpt.functional.rewards import shaped_rewards
+from instructgpt.types import Experience, ScoredRollout
+
+
+@dataclass(frozen=True)
+class PPO(RolloutAlgorithm):
+    """PPO (arXiv:2203.02155, section 3.5 and appendix C.4).
+
+    Args:
+        clip_range: How far the probability ratio of a token may leave 1 before it stops paying. The
+            paper: 0.2.
+        value_clip_range: How far a value may leave that of the rollout; null does not clip. The
+            paper does not say; 0.2 in lm-human-preferences (arXiv:1909.08593).
+        gamma: Discount per token. The paper: 1.
+        lam: Lambda of generalized advantage estimation. The paper does not say; 0.95 in its
+            ancestors (arXiv:1909.08593, arXiv:2009.01325, arXiv:2112.09332).
+        value_coef: Weight of the value loss. The paper does not say; 0.1 in lm-human-preferences.
+        whiten_advantages: Shift and scale the advantages of a rollout to mean 0 and variance 1. The
+            paper does not say; its ancestors do.
+        whiten_rewards: Scale the rewards of a rollout to variance 1, keeping their mean. The paper
+            does not say; lm-human-preferences does, WebGPT (arXiv:2112.09332) does not.
+    """
+
+    uses_value: ClassVar[bool] = True
+
+    clip_range: float = 0.2
+    value_clip_range: float | None = 0.2
+    gamma: float = 1.0
+    lam: float = 0.95
+    value_coef: float = 0.1
+    whiten_advantages: bool = True
+    whiten_rewards: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        require(self.clip_range > 0, "clip_range", "> 0", self.clip_range)
+        value_clip = self.value_clip_range
+        require(value_clip is None or value_clip > 0, "value_clip_range", "> 0 or null", value_clip)
+        require(0 <= self.gamma <= 1, "gamma", "in [0, 1]", self.gamma)
+        require(0 <= self.lam <= 1, "lam", "in [0, 1]", self.lam)
+        require(0 <= self.value_coef < inf, "value_coef", ">= 0", self.value_coef)
+
+    @torch.no_grad()
+    def experience(self, scored: ScoredRollout, kl_coef: float) -> Experience:
+        """Return advantages and returns of a rollout; without gradient.
+
+        Args:
+            scored: The rollout of all ranks, since whitening is over all its real tokens.
+            kl_coef: Weight of the KL penalty, reward per nat.
+        """
+        rollout, logprobs = scored.rollout, scored.logprobs
+        mask = rollout.response_mask
+        scores = self.episode_scores(scored.scores, rollout.finished)
+        rewards = shaped_rewards(
+            scores, logprobs, scored.reference_logprobs, mask, kl_coef, self.kl_estimator
+        )
+        if self.whiten_rewards:
+            rewards = masked_whiten(rewards, mask, shift_mean=False)
+        values, bootstrap = scored.values[:, :-1], self._bootstrap(scored)
+        advantages, returns = gae(rewards, values, mask, self.gamma, self.lam, bootstrap)
+        if self.whiten_advantages:
+            advantages = masked_whiten(advantages, mask)
+        return Experience(rollout, logprobs, values, advantages, returns)
+
+    def loss(self, batch: Experience, new_logprobs: Tensor, new_values: Tensor) -> UpdateLoss:
+        """Return policy loss + value_coef * value loss, summed over tokens.
+
+        Args:
+            batch: Rows of the experience.
+            new_logprobs: [N, R] of the policy in training.
+            new_values: [N, R] of the value model in training.
+        """
+        mask = batch.rollout.response_mask
+        policy_inputs = (new_logprobs, batch.logprobs, batch.advantages, mask, self.clip_range)
+        value_inputs = (new_values, batch.values, batch.returns, mask, self.value_clip_range)
+        policy, count = policy_loss(*policy_inputs)
+        value, _ = value_loss(*value_inputs)
+        old, new = (zero_padding(x.detach(), mask) for x in (batch.logprobs, new_logprobs))
+        parts = {
+            "policy": policy.detach(),
+            "value": value.detach(),
+            "clip_fraction": policy_clip_count(*policy_inputs),
+            "value_clip_fraction": value_clip_count(*value_inputs),
+            "approx_kl": kl_estimate(old, new, "k3").sum(),  # the old policy sampled: it is first
+            "ratio": zero_padding((new - old).exp(), mask).sum(),
+        }
+        return UpdateLoss(policy + self.value_coef * value, count, parts)
+
+    def _bootstrap(self, scored: ScoredRollout) -> Tensor | None:
+        """Value of the state after the last token of each row that the limit cut, else 0."""
+        if not self.bootstrap_truncated:
+            return None
+        lengths = scored.rollout.response_mask.sum(-1, keepdim=True)
+        after = scored.values.gather(-1, lengths).squeeze(-1)
+        return torch.where(scored.rollout.finished, 0.0, after)

@@ -1,0 +1,82 @@
+"""Log-probabilities of tokens, and how far two policies are apart."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from instructgpt.functional.masking import widen
+
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability of each token under the logits at its position.
+
+    Args:
+        logits: [..., V], already divided by the temperature; the softmax is in float32 or better.
+        tokens: [...] int64, the token that follows each position.
+
+    Returns:
+        [...] nats; -inf where the logit of the token is -inf.
+
+    Examples:
+        >>> token_logprobs(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([-0.6931])
+    """
+    return widen(logits).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of each next-token distribution; impossible tokens (logit -inf) add nothing.
+
+    Args:
+        logits: [..., V].
+
+    Returns:
+        [...] nats.
+
+    Examples:
+        >>> entropy(torch.tensor([0.0, 0.0, float("-inf")]))
+        tensor(0.6931)
+    """
+    logprobs = widen(logits).log_softmax(-1)
+    surprise = torch.where(logprobs == -torch.inf, 0.0, -logprobs)  # 0 * inf would be NaN
+    return (logprobs.exp() * surprise).sum(-1)
+
+
+def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, kind: KLEstimator = "k1") -> Tensor:
+    """Per-token estimate of KL(policy || reference) from tokens sampled by the policy.
+
+    Schulman, "Approximating KL Divergence" (2020, joschu.net/blog/kl-approx.html). With
+    d = log policy - log reference: k1 = d (unbiased), k2 = d^2 / 2 (biased, low variance),
+    k3 = exp(-d) - 1 + d (unbiased, low variance, never negative).
+
+    Args:
+        logprobs: [...] of the policy that sampled the tokens.
+        reference_logprobs: [...] of the other policy.
+        kind: Which estimator.
+
+    Returns:
+        [...] nats.
+
+    Raises:
+        ValueError: The kind is unknown.
+
+    Examples:
+        >>> p, q = torch.tensor([-1.0]), torch.tensor([-1.5])
+        >>> [round(kl_estimate(p, q, kind).item(), 4) for kind in ("k1", "k2", "k3")]
+        [0.5, 0.125, 0.1065]
+    """
+    difference = widen(logprobs) - widen(reference_logprobs)
+    match kind:
+        case "k1":
+            return difference
+        case "k2":
+            return difference.square() / 2
+        case "k3":
+            # expm1 keeps the digits that exp(-d) - 1 loses while the policies are close.
+            return torch.expm1(-difference) + difference
+    raise ValueError(f"kind must be k1, k2 or k3, got {kind!r}")

@@ -1,0 +1,141 @@
+"""What travels between the phases of the pipeline, and the words for it.
+
+Shapes: B prompts, K responses a prompt, N = B * K sequences, P prompt tokens, R response tokens,
+T = P + R, V vocabulary. One mask polarity everywhere: True is a real token that counts. Masks come
+from lengths, never from ``tokens != pad``. Prompts are left-padded, responses right-padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Progress = Callable[[str, int, int], None]
+"""Told (part of the phase, done, total) while something long runs inside one step."""
+
+
+class UserError(ValueError):
+    """Something the user gave is wrong; one line that names the place, the rule and the value."""
+
+
+class Prompt(NamedTuple):
+    """A prompt as written, before template and tokenizer."""
+
+    text: str
+    messages: list[
+        dict[str, str]
+    ]  # chat turns before the response; one user turn when the row had only text
+    id: str
+    meta: dict[str, Any]
+
+
+class LanguageBatch(NamedTuple):
+    """Right-padded rows for next-token prediction (demonstrations, pretraining text)."""
+
+    tokens: Tensor  # [N, T] int64
+    mask: Tensor  # [N, T] bool: real tokens
+    # [N, T] bool: tokens whose prediction is trained; never the first token of a document
+    targets: Tensor
+    positions: Tensor  # [N, T] int64: position inside the document
+    # [N, T] int64: number of the document in its row; tokens see their own document only
+    documents: Tensor
+
+
+class ComparisonBatch(NamedTuple):
+    """K ranked responses a prompt, K varying.
+
+    Row ``rows[b, k]`` of ``tokens`` is prompt b with response k.
+    """
+
+    tokens: Tensor  # [S, T] int64, right-padded: prompt, response, EOS
+    mask: Tensor  # [S, T] bool
+    rows: Tensor  # [B, K] int64, 0 where not ranked
+    ranking: Tensor  # [B, K] int64: 1 = best, equal = tie, 0 where not ranked
+    ranking_mask: Tensor  # [B, K] bool
+    response_lengths: Tensor  # [B, K] int64, tokens
+    labelers: list[str]  # "" where unknown
+    sources: list[str]  # the data set a row came from
+    ids: list[str]
+
+
+class PromptBatch(NamedTuple):
+    """Left-padded prompts to respond to."""
+
+    tokens: Tensor  # [B, P] int64
+    mask: Tensor  # [B, P] bool
+    sample_ids: (
+        Tensor  # [B] int64: names the sampling noise of a row, so that it depends on nothing else
+    )
+    prompts: list[Prompt]
+
+
+class Sample(NamedTuple):
+    """One response as a reward function sees it."""
+
+    prompt: Prompt
+    response: str  # decoded, without EOS
+    prompt_tokens: list[int]
+    response_tokens: list[int]  # with EOS when the response is finished
+    finished: bool  # ended by EOS or a stop token, not by the length limit
+
+
+class Rollout(NamedTuple):
+    """Prompts with sampled responses."""
+
+    tokens: Tensor  # [N, P + R] int64
+    prompt_mask: Tensor  # [N, P] bool
+    response_mask: Tensor  # [N, R] bool, EOS included
+    finished: Tensor  # [N] bool
+
+    @property
+    def mask(self) -> Tensor:
+        """Real tokens of prompt and response, [N, P + R] bool."""
+        return torch.cat([self.prompt_mask, self.response_mask], dim=1)
+
+    @property
+    def responses(self) -> Tensor:
+        """Response tokens, [N, R]."""
+        return self.tokens[:, self.prompt_mask.shape[1] :]
+
+
+class ScoredRollout(NamedTuple):
+    """A rollout with everything the frozen and the training models say about it."""
+
+    rollout: Rollout
+    scores: Tensor  # [N] float32
+    logprobs: Tensor  # [N, R] of the sampling policy, by the training forward pass
+    reference_logprobs: Tensor  # [N, R]
+    values: Tensor  # [N, R + 1]; the last is the state after the last column
+    entropy: Tensor  # [N, R] of the sampling policy
+
+
+class Experience(NamedTuple):
+    """What an update of the policy learns from."""
+
+    rollout: Rollout
+    logprobs: Tensor  # [N, R]
+    values: Tensor  # [N, R]
+    advantages: Tensor  # [N, R]
+    returns: Tensor  # [N, R]
+
+
+class PromptSource(Protocol):
+    """What a rollout phase needs from a data module."""
+
+    def rollout_prompts(self, phase: int, count: int, rank: int, world_size: int) -> PromptBatch:
+        """This rank's share of the prompts of a phase, a function of (seed, phase) alone."""
+
+    def pretraining_rows(
+        self, update: int, count: int, rank: int, world_size: int
+    ) -> LanguageBatch:
+        """This rank's share of the rows of an update, a function of (seed, update) alone."""
+
+
+class CollectsRollouts(Protocol):
+    """A module that trains on its own rollouts and so brings its own train loader."""
+
+    def update_loader(self) -> Any:
+        """A stateful loader of micro-batch indices."""

@@ -1,0 +1,258 @@
+"""What every stage has in common: networks from artefacts, one optimizer, exact gradient means."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from instructgpt.algorithms.schedule import Cosine, Schedule
+from instructgpt.models.adapters import Adapter
+from instructgpt.models.artefact import check_artefact, read_artefact
+from instructgpt.models.load import Network, context_length
+from instructgpt.models.template import Template
+from instructgpt.types import Progress, UserError
+
+LOSS_SCALE = 1024.0
+"""Keeps sums over tokens in a range half precision likes; a power of two, so it rounds nothing."""
+
+
+def silent(part: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
+
+
+class Monitor(NamedTuple):
+    """The metric that selects a checkpoint, and which direction is better."""
+
+    metric: str
+    mode: Literal["min", "max"]
+
+
+class StageModule(LightningModule, ABC):
+    """Base of the stages."""
+
+    stage: ClassVar[str]
+    batch_type: ClassVar[type]
+    predict_type: ClassVar[type]
+    data_module: ClassVar[str]  # the name of the data module the stage trains on
+    predict_data: ClassVar[str]
+    monitor: Monitor | None = None
+
+    def __init__(
+        self,
+        init_from: str | None,
+        architecture: dict[str, Any] | None,
+        tokenizer: str | None,
+        network: Network,
+        adapter: Adapter | None,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+    ) -> None:
+        """Remember how to build; networks are built in ``configure_model``."""
+        super().__init__()
+        if (init_from is None) == (architecture is None):
+            raise UserError(
+                "model.init_from or model.architecture must be given, and not both, got "
+                f"init_from={init_from!r} and architecture={architecture!r}"
+            )
+        self.init_from = init_from
+        self.architecture = architecture
+        self.network = network
+        self.adapter = adapter
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.progress: Progress = silent  # a callback replaces it
+        self.samples: list[dict[str, Any]] = []  # shown and emptied by a callback
+        self.tokenizer: Any = None
+        self.template: Template
+        self.total_steps = 1  # of the schedule, known when the optimizer is made
+        self._sums: dict[str, Tensor] = {}
+
+    @property
+    def data(self) -> Any:
+        """The data module of the run; what a stage uses of it stands in ``types.py``."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    # -- what a stage says about itself
+
+    @abstractmethod
+    def build(self) -> None:
+        """Create the networks."""
+
+    @abstractmethod
+    def trained_networks(self) -> Sequence[nn.Module]:
+        """The networks the optimizer changes, for the plan."""
+
+    @abstractmethod
+    def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write the artefact that the next stage starts from.
+
+        Args:
+            path: folder to create.
+            config: of the run, stored in the artefact.
+            metrics: final ones, stored in the artefact.
+        """
+
+    def finalize(self) -> None:
+        """Do what comes between the best weights and the export; called once, on every rank."""
+
+    def planned_steps(self) -> int | None:
+        """Optimizer steps this fit will do; None where only time limits it."""
+        steps = self.trainer.estimated_stepping_batches
+        return int(steps) if steps != float("inf") else None
+
+    def plan(self) -> list[tuple[str, str]]:
+        """What is about to happen, as lines of (name, value)."""
+        trainer = self.trainer
+        steps = self.planned_steps()
+        batches = trainer.num_training_batches
+        lines = [
+            ("processes", f"{trainer.world_size}"),
+            ("batches per epoch", f"{batches:,} on each process"),
+            ("accumulated per step", f"{trainer.accumulate_grad_batches}"),
+            ("optimizer steps", f"{steps:,}" if steps is not None else "until the time is up"),
+        ]
+        return lines + self.memory_lines()
+
+    def memory_lines(self) -> list[tuple[str, str]]:
+        """Parameters and bytes (weights, gradients, Adam's moments) of each trained network."""
+        lines = []
+        for network in self.trained_networks():
+            parameters = list(network.parameters())
+            trained = sum(p.numel() for p in parameters if p.requires_grad)
+            held = sum(p.numel() * p.element_size() for p in parameters)
+            state = sum(3 * p.numel() * p.element_size() for p in parameters if p.requires_grad)
+            lines.append(
+                (
+                    type(network).__name__,
+                    f"{sum(p.numel() for p in parameters):,} parameters, {trained:,} trained, "
+                    f"{(held + state) / 2**20:,.0f} MiB with gradients and Adam",
+                )
+            )
+        return lines
+
+    # -- Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Take tokenizer and template from the data, and check that everything fits together."""
+        data = self.data
+        predicts = stage == "predict"
+        expected = self.predict_type if predicts else self.batch_type
+        if data is None or data.batch_type is not expected:
+            wanted = self.predict_data if predicts else self.data_module
+            given = type(data).__name__ if data is not None else "nothing"
+            raise UserError(f"{type(self).__name__} works with {wanted}, --data is {given}")
+        self.tokenizer, self.template = data.tokenizer, data.template
+        if self.init_from is not None and (artefact := read_artefact(self.init_from)) is not None:
+            check_artefact(artefact, self.tokenizer, self.template)
+
+    def configure_model(self) -> None:
+        """Build once; Lightning calls this again for every verb."""
+        if not any(True for _ in self.children()):
+            self.build()
+
+    def check_context(self, config: Any, tokens: int, what: str) -> None:
+        """Refuse rows that are longer than the context of a model."""
+        limit = context_length(config)
+        if limit is not None and tokens > limit:
+            raise UserError(
+                f"{what} must fit into the model's context of {limit} tokens, got {tokens}"
+            )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's groups: one, unless a stage has several networks."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "name": self.stage}]
+
+    def schedule_position(self, step: int) -> tuple[int, int]:
+        """Where an optimizer step stands in the schedule, as (position, total)."""
+        return step, self.total_steps
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer with parameter groups and a schedule that moves every step."""
+        if self.planned_steps() is None and isinstance(self.schedule, Cosine):
+            raise UserError(
+                "model.schedule Cosine must know its length: give --trainer.max_epochs or max_steps"
+            )
+        self.total_steps = self.planned_steps() or 1
+        optimizer = self.make_optimizer(self.parameter_groups())
+        scheduler = LambdaLR(
+            optimizer, lambda step: self.schedule.factor(*self.schedule_position(step))
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the stage, so that resuming another one is refused."""
+        checkpoint["instructgpt"] = {
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}"
+        }
+
+    # -- exact means over everything that one optimizer step sees
+
+    def summed_loss(self, total: Tensor, count: Tensor, **sums: Tensor) -> Tensor:
+        """Turn a sum into a loss whose gradient becomes the mean over the whole optimizer step.
+
+        The number of elements of a step is known only after its last micro-batch, on all ranks. So
+        the gradient of the sum is collected, and divided just before the step: the result does not
+        depend on how the batch was cut into micro-batches and ranks.
+
+        Args:
+            total: sum of the losses of this micro-batch.
+            count: how many elements it is over.
+            sums: further sums to log as means over the same count.
+        """
+        for name, value in {"loss": total, "count": count, **sums}.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return total * (undo / LOSS_SCALE)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Divide the collected gradient by the count of the step, and log its means."""
+        if not self._sums:
+            return
+        names = list(self._sums)
+        sums = self.all_sum(torch.stack([self._sums[name] for name in names])).tolist()
+        count = max(sums[names.index("count")], 1.0)
+        for parameter in self.optimized(optimizer):
+            parameter.grad.mul_(LOSS_SCALE / count)  # type: ignore[union-attr]
+        for name, value in zip(names, sums, strict=True):
+            if name != "count":
+                self.log(f"train/{name}", value / count, prog_bar=name == "loss")
+        self._sums = {}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, each parameter group by itself, after logging its norm."""
+        for group in optimizer.param_groups:
+            gradients = [p.grad for p in group["params"] if p.grad is not None]
+            if gradients:
+                self.log(f"gradient_norm/{group['name']}", nn.utils.get_total_norm(gradients))
+            if not gradient_clip_val:
+                continue
+            if gradient_clip_algorithm == "value":
+                nn.utils.clip_grad_value_(group["params"], gradient_clip_val)
+            else:
+                nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
+
+    def optimized(self, optimizer: Optimizer) -> list[nn.Parameter]:
+        """Parameters of the optimizer that have a gradient."""
+        return [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """Sum over all ranks."""
+        return self.trainer.strategy.reduce(tensor, reduce_op="sum")  # type: ignore[return-value]

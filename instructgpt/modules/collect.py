@@ -1,0 +1,109 @@
+"""One rollout phase: sample, score, estimate advantages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from instructgpt.modules.phase import Stopwatch, rollout_metrics
+from instructgpt.modules.respond import repeat
+from instructgpt.rollout.buffer import RolloutBuffer, join, widen
+from instructgpt.rollout.sampler import sample, to_samples
+from instructgpt.rollout.scoring import in_microbatches, response_logprobs
+from instructgpt.types import Rollout, ScoredRollout
+
+if TYPE_CHECKING:
+    from instructgpt.modules.ppo import PPOModule
+
+
+@torch.no_grad()
+def collect(module: PPOModule, phase: int) -> tuple[RolloutBuffer, dict[str, float]]:
+    """Collect the experience of a phase; the same on every rank and for any number of ranks.
+
+    1. prompts of the phase; 2. responses; 3. log-probabilities of policy and reference, values, by
+    the forward pass that training uses; 4. scores; 5. the rollouts of all ranks are joined; 6.
+    rewards, advantages and their whitening over all of them.
+    """
+    trainer, watch = module.trainer, Stopwatch()
+    device = module.device
+    count = module.rollout_batch_size // module.algorithm.responses_per_prompt
+    prompts = module.data.rollout_prompts(phase, count, trainer.global_rank, trainer.world_size)
+    prompts = repeat(
+        module.transfer_batch_to_device(prompts, device, 0), module.algorithm.responses_per_prompt
+    )
+    modes = {network: network.training for network in module.trained_networks()}
+    for network in modes:
+        network.eval()
+    with trainer.precision_plugin.forward_context():
+        with watch.part("sample", device):
+            rollout = sample(
+                module.policy,
+                prompts,
+                module.data.max_response_tokens,
+                module.template.stop_ids(module.tokenizer),
+                module.sampling,
+                module.seed,
+                phase,
+                module.progress,
+            )
+        scored = score(module, rollout, watch)
+    for network, mode in modes.items():
+        network.train(mode)
+    with watch.part("reward", device):
+        samples = to_samples(rollout, prompts.prompts, module.tokenizer, module.template)
+        scores = module.frozen.reward.score(samples).to(device)
+    scored = gather(module, scored._replace(scores=scores))
+    experience = module.algorithm.experience(scored, module.kl_coef)
+    episode = module.algorithm.episode_scores(scored.scores, scored.rollout.finished)
+    metrics = {
+        f"ppo/{name}": value
+        for name, value in rollout_metrics(scored, experience, module.kl_coef, episode).items()
+    }
+    tokens = float(scored.rollout.response_mask.sum())
+    metrics["throughput/sampled_tokens_per_second"] = tokens / watch.seconds["sample"]
+    metrics |= {f"time/{name}": seconds for name, seconds in watch.seconds.items()}
+    return RolloutBuffer(phase, experience), metrics
+
+
+def score(module: PPOModule, rollout: Rollout, watch: Stopwatch) -> ScoredRollout:
+    """Log-probabilities of policy and reference, and values, of this rank's rows; no scores yet."""
+    size, report, device = module.plan_of_updates.microbatch_size, module.progress, module.device
+    temperature = module.sampling.temperature
+
+    def of_policy(rows: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        policy = response_logprobs(module.policy, rows, temperature, hidden=module.shared_value)
+        return policy.logprobs, policy.entropy, module.values(rows, policy.hidden)
+
+    def of_reference(rows: Rollout) -> tuple[Tensor]:
+        return (module.reference_logprobs(rows),)
+
+    with watch.part("policy_and_value", device):
+        logprobs, entropy, values = in_microbatches(of_policy, rollout, size, "score", report)
+    with watch.part("reference", device):
+        (reference,) = in_microbatches(of_reference, rollout, size, "reference", report)
+    unscored = torch.zeros(len(rollout.tokens), device=device)
+    return ScoredRollout(rollout, unscored, logprobs, reference, values, entropy)
+
+
+def gather(module: PPOModule, scored: ScoredRollout) -> ScoredRollout:
+    """Join the rows of all ranks, in the order of the ranks.
+
+    Every rank then holds the whole rollout (a few megabytes), so that statistics and minibatches do
+    not depend on how many there are.
+    """
+    if module.trainer.world_size == 1:
+        return scored
+    rollout = scored.rollout
+    widths = torch.tensor(
+        [rollout.prompt_mask.shape[1], rollout.response_mask.shape[1]], device=module.device
+    )
+    widest = torch.as_tensor(module.all_gather(widths)).amax(0).tolist()
+    wide = widen(scored, *widest)
+    everyone = [module.all_gather(field) for field in (*wide.rollout, *wide[1:])]
+    parts = [
+        ScoredRollout(Rollout(*(f[rank] for f in everyone[:4])), *(f[rank] for f in everyone[4:]))
+        for rank in range(module.trainer.world_size)
+    ]
+    return join(parts)

@@ -1,0 +1,88 @@
+"""The pretraining mix of PPO-ptx: the second term of eq. 2, in the same optimizer step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from instructgpt.functional.losses import cross_entropy_loss
+from instructgpt.models.forward import run
+from instructgpt.types import LanguageBatch
+
+if TYPE_CHECKING:
+    from instructgpt.modules.ppo import PPOModule
+
+
+class PretrainingMix:
+    """Adds the gradient of ptx_coef times the pretraining loss before PPO's own of an update.
+
+    Both are computed one after the other and accumulate in the gradient buffer (paper, appendix
+    C.4), so that only one graph is alive at a time.
+    """
+
+    def __init__(self, module: PPOModule) -> None:
+        """Work for a module."""
+        self.module = module
+        self.kept: list[Tensor] = []
+        self.norm = 0.0
+
+    def backward(self, update: int, rows: int, measure: bool) -> Tensor:
+        """Accumulate the gradient and return the mean negative log-likelihood per token.
+
+        Args:
+            update: number of the update over all phases.
+            rows: pretraining sequences over all ranks.
+            measure: keep a copy of the gradient, to log the norms of both objectives.
+        """
+        module, trainer = self.module, self.module.trainer
+        batch = module.data.pretraining_rows(update, rows, trainer.global_rank, trainer.world_size)
+        batch = module.transfer_batch_to_device(batch, module.device, 0)
+        tokens = module.all_sum(batch.targets[:, 1:].sum().float())
+        total = torch.zeros((), device=module.device)
+        for part in torch.arange(len(batch.tokens)).split(module.plan_of_updates.microbatch_size):
+            loss = self.loss(LanguageBatch(*(field[part] for field in batch)))
+            # DDP averages over ranks what it reduces, and this is reduced with PPO's gradient.
+            scale = module.ptx_coef * trainer.world_size / tokens
+            trainer.strategy.backward(loss * scale, None)
+            total += loss.detach()
+        if measure:
+            self.keep()
+        return module.all_sum(total) / tokens
+
+    def loss(self, batch: LanguageBatch) -> Tensor:
+        """Summed cross-entropy."""
+        logits = run(
+            self.module.policy,
+            batch.tokens,
+            batch.mask,
+            positions=batch.positions,
+            documents=batch.documents,
+        ).logits[:, :-1]
+        return cross_entropy_loss(logits, batch.tokens[:, 1:], batch.targets[:, 1:])[0]
+
+    def keep(self) -> None:
+        """Remember the gradient of the pretraining term, summed over ranks as DDP will."""
+        module = self.module
+        undo = 1.0 / (self.loss_scale() * module.trainer.world_size)
+        self.kept = [module.all_sum(g * undo) for g in self.gradients()]
+        self.norm = float(nn.utils.get_total_norm(self.kept))
+
+    def norms(self) -> dict[str, float]:
+        """Gradient norms of PPO alone and of the pretraining term, when the gradient is whole."""
+        rest = [g - kept for g, kept in zip(self.gradients(), self.kept, strict=True)]
+        self.kept = []
+        return {
+            "gradient_norm/ppo": float(nn.utils.get_total_norm(rest)),
+            "gradient_norm/ptx": self.norm,
+        }
+
+    def gradients(self) -> list[Tensor]:
+        """Of the policy."""
+        return [p.grad for p in self.module.policy.parameters() if p.grad is not None]
+
+    def loss_scale(self) -> float:
+        """What the gradient is multiplied by before the step in 16-bit mixed precision."""
+        scaler = getattr(self.module.trainer.precision_plugin, "scaler", None)
+        return float(scaler.get_scale()) if scaler is not None else 1.0

@@ -1,0 +1,213 @@
+"""What PPO has as a stage, apart from its updates: networks, validation, predictions, artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from instructgpt.models.artefact import save_policy, save_scalar
+from instructgpt.models.forward import base_network
+from instructgpt.models.heads import ScalarModel, ValueHead
+from instructgpt.modules.base import StageModule
+from instructgpt.modules.ema import WeightAverage
+from instructgpt.modules.networks import Frozen, build_policy, build_value
+from instructgpt.modules.respond import predict_rows, roll_out
+from instructgpt.rollout.sampler import Sampling, to_samples
+from instructgpt.rollout.scoring import response_logprobs, response_values
+from instructgpt.types import PromptBatch, Rollout
+
+SHOWN = 16
+"""Validation answers of each kind that are shown to people."""
+
+
+class PolicyStage(StageModule):
+    """A policy with its reference, reward function and value."""
+
+    stage = "ppo"
+    batch_type = predict_type = PromptBatch
+    data_module = predict_data = "PromptDataModule"
+
+    init_from: str
+    policy: nn.Module
+    value_head: ValueHead
+    value_model: ScalarModel
+    ema: WeightAverage
+    frozen: Frozen
+    sampling: Sampling
+    shared_value: bool
+    value_init_from: str | None
+    ema_decay: float | None
+
+    def build(self) -> None:
+        """Load policy, reference and value model."""
+        self.policy, reference = build_policy(
+            self.init_from, self.network, self.tokenizer, self.adapter
+        )
+        if self.shared_value:
+            self.value_head = ValueHead(base_network(self.policy).config.hidden_size)
+        else:
+            self.value_model = build_value(
+                self.value_init_from,
+                self.init_from,
+                self.frozen.reward,
+                self.network,
+                self.tokenizer,
+                self.adapter,
+            )
+        if self.ema_decay is not None:
+            self.ema = WeightAverage(self.policy, self.ema_decay)
+        self.frozen.reference = reference
+        names = ("score", "kl", "response_length", "eos_rate", "greedy_score", "greedy_eos_rate")
+        self.val_metrics = nn.ModuleDict({name: MeanMetric() for name in names})
+
+    def configure_model(self) -> None:
+        """Build, and refuse sequences that are longer than the context."""
+        super().configure_model()
+        data = self.data
+        self.check_context(
+            base_network(self.policy).config,
+            data.row_tokens,
+            "data.max_prompt_tokens + max_response_tokens",
+        )
+
+    def trained_networks(self) -> Sequence[nn.Module]:
+        """Policy and value."""
+        return [self.policy, self.value_head if self.shared_value else self.value_model]
+
+    # -- what the networks say
+
+    def values(self, rollout: Rollout, hidden: Tensor | None) -> Tensor:
+        """Values before each response token and after the last column, [N, R + 1]."""
+        if self.shared_value:
+            return self.value_head(hidden)
+        return response_values(self.value_model, rollout)
+
+    def reference_logprobs(self, rollout: Rollout) -> Tensor:
+        """Log-probabilities under the reference, [N, R]."""
+        temperature = self.sampling.temperature
+        if self.frozen.reference is None:
+            return response_logprobs(self.policy, rollout, temperature, adapter=False).logprobs
+        return response_logprobs(self.frozen.reference, rollout, temperature).logprobs
+
+    def on_fit_start(self) -> None:
+        """Move what Lightning does not see."""
+        self._move_frozen()
+
+    on_validation_start = on_test_start = on_fit_start
+
+    def _move_frozen(self) -> None:
+        if self.frozen.reference is not None:
+            self.frozen.reference.to(self.device)
+        self.frozen.reward.prepare(self.tokenizer, self.template, self.device)
+
+    # -- validation: held-out prompts, sampled and greedy
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Answer the prompts twice, score the answers, and measure the KL of the sampled ones."""
+        for kind, sampling in (
+            ("sampled", self.sampling),
+            ("greedy", replace(self.sampling, temperature=0.0)),
+        ):
+            rollout = roll_out(self, self.policy, batch, sampling, phase=0)
+            samples = to_samples(rollout, batch.prompts, self.tokenizer, self.template)
+            scores = self.frozen.reward.score(samples).to(self.device)
+            real = batch.sample_ids >= 0
+            kl = self._sequence_kl(rollout) if kind == "sampled" else None
+            prefix = "" if kl is not None else "greedy_"
+            self._update_means(f"{prefix}score", scores[real])
+            self._update_means(f"{prefix}eos_rate", rollout.finished[real].float())
+            if kl is not None:
+                self._update_means("kl", kl[real])
+                self._update_means("response_length", rollout.response_mask[real].sum(1).float())
+            for row in torch.arange(len(samples))[real.cpu()].tolist():
+                if sum(shown["kind"] == kind for shown in self.samples) >= SHOWN:
+                    break
+                self.samples.append(
+                    {
+                        "step": self.global_step,
+                        "phase": self.current_epoch,
+                        "kind": kind,
+                        "prompt": samples[row].prompt.text,
+                        "response": samples[row].response,
+                        "score": float(scores[row]),
+                        "kl": float(kl[row]) if kl is not None else None,
+                        "tokens": len(samples[row].response_tokens),
+                        "finished": samples[row].finished,
+                    }
+                )
+
+    def _sequence_kl(self, rollout: Rollout) -> Tensor:
+        policy = response_logprobs(self.policy, rollout, self.sampling.temperature).logprobs
+        difference = policy - self.reference_logprobs(rollout)
+        return difference.masked_fill(~rollout.response_mask, 0.0).sum(1)
+
+    def _update_means(self, name: str, values: Tensor) -> None:
+        if len(values):
+            self.val_metrics[name].update(values)  # type: ignore[operator]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all prompts."""
+        self._log_means("val")
+
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """The same on test prompts."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over all prompts."""
+        self._log_means("test")
+
+    def _log_means(self, prefix: str) -> None:
+        for name, metric in self.val_metrics.items():
+            assert isinstance(metric, MeanMetric)
+            if metric.update_called:
+                self.log(f"{prefix}/{name}", metric.compute(), prog_bar=name == "score")
+            metric.reset()
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """K responses a prompt."""
+        return predict_rows(self, self.policy, batch, self.sampling)
+
+    # -- artefact
+
+    def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write the policy, and inside its folder ``ema`` (the averaged policy) and ``value``."""
+        save_policy(
+            self.policy,
+            self.tokenizer,
+            path,
+            stage=self.stage,
+            template=self.template,
+            parent=self.init_from,
+            config=config,
+            metrics=metrics,
+        )
+        if self.ema_decay is not None:
+            with self.ema.applied(self.policy):
+                save_policy(
+                    self.policy,
+                    self.tokenizer,
+                    path / "ema",
+                    stage=self.stage,
+                    template=self.template,
+                    parent=self.init_from,
+                    config=config,
+                    metrics={},
+                )
+        if not self.shared_value:
+            save_scalar(
+                self.value_model,
+                self.tokenizer,
+                path / "value",
+                stage="value",
+                template=self.template,
+                parent=self.value_init_from or self.init_from,
+                config=config,
+                metrics={},
+            )

@@ -1,0 +1,382 @@
+"""Step 3: reinforcement learning from the reward function, with PPO or PPO-ptx."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+
+from instructgpt.algorithms.base import RolloutAlgorithm
+from instructgpt.algorithms.kl import FixedKL, KLController
+from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.schedule import Constant, Schedule
+from instructgpt.models.adapters import Adapter
+from instructgpt.models.load import Network
+from instructgpt.modules.collect import collect
+from instructgpt.modules.mix import PretrainingMix
+from instructgpt.modules.networks import Frozen
+from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.phase import UpdateSums
+from instructgpt.modules.policy_stage import PolicyStage
+from instructgpt.rewards.base import RewardFunction
+from instructgpt.rollout.buffer import RolloutBuffer
+from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.scoring import response_logprobs
+from instructgpt.rollout.updates import UpdateLoader, UpdatePlan
+from instructgpt.types import Experience, UserError
+
+
+class PPOModule(PolicyStage):
+    """PPO and PPO-ptx against a reward function (step 3 and eq. 2 of arXiv:2203.02155).
+
+    One epoch of the trainer is one rollout phase; ``--trainer.max_epochs`` is the budget (paper:
+    500 phases of 512 episodes). Nothing is trained on but the module's own rollouts.
+
+    Args:
+        init_from: folder of the supervised policy (``runs/…/export``), of a Hugging Face model, or
+            a hub id; also the reference of the KL penalty.
+        reward: scores the responses: LearnedReward, a rule, a python function, or a mixture.
+        tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
+        network: number format, attention kernel, gradient checkpointing of all networks.
+        adapter: train a LoRA or Prefix adapter instead of all weights; the reference is the policy
+            without it.
+        optimizer: makes the optimizer of policy and value; ``--model.optimizer.lr`` is the policy's
+            rate. The paper searched 2.55e-6 to 2.55e-5 and does not print its choice; plain PPO
+            diverged above 8.05e-6.
+        value_lr: learning rate of the value model (paper: 9e-6).
+        value_weight_decay: weight decay of the value model.
+        schedule: of both learning rates, counted in rollout phases (paper: constant after 10 phases
+            of warmup from a tenth).
+        algorithm: turns rollouts into a loss.
+        kl: weight of the KL penalty from phase to phase (paper: fixed at 0.02).
+        rollout_batch_size: episodes of a phase, over all processes (paper: 512).
+        minibatch_size: episodes of an optimizer step, over all processes (paper: 64).
+        microbatch_size: episodes of one forward pass on a process; null derives it from
+            ``--trainer.accumulate_grad_batches``, a number sets that flag.
+        sampling: how responses are drawn; the same temperature divides the logits in the update.
+        value: a separate value model, or a head that shares the policy's trunk.
+        value_init_from: folder the separate value model starts from; the learned reward model by
+            default (paper).
+        ptx_coef: γ of eq. 2, weight of the pretraining loss; 0 is plain PPO (paper, PPO-ptx: 27.8).
+        ptx_per_episode: pretraining sequences per episode (paper: 8), from ``--data.pretraining``.
+        ema_decay: average of the policy's weights, updated once a phase and exported beside it
+            (paper: 0.992); null keeps none.
+        seed: of sampling and of the order of updates.
+    """
+
+    def __init__(
+        self,
+        init_from: str,
+        reward: RewardFunction,
+        tokenizer: str | None = None,
+        network: Network = Network(),
+        adapter: Adapter | None = None,
+        optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=3.74e-6),
+        value_lr: float = 9e-6,
+        value_weight_decay: float = 0.0,
+        schedule: Schedule = Constant(warmup=10),
+        algorithm: RolloutAlgorithm = PPO(),
+        kl: KLController = FixedKL(),
+        rollout_batch_size: int = 512,
+        minibatch_size: int = 64,
+        microbatch_size: int | None = None,
+        sampling: Sampling = Sampling(),
+        value: Literal["separate", "shared"] = "separate",
+        value_init_from: str | None = None,
+        ptx_coef: float = 0.0,
+        ptx_per_episode: int = 8,
+        ema_decay: float | None = 0.992,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(init_from, None, tokenizer, network, adapter, optimizer, schedule)
+        positive = {
+            "rollout_batch_size": rollout_batch_size,
+            "minibatch_size": minibatch_size,
+            "microbatch_size": 1 if microbatch_size is None else microbatch_size,
+            "ptx_per_episode": ptx_per_episode,
+        }
+        for name, number in positive.items():
+            if number < 1:
+                raise UserError(f"model.{name} must be >= 1, got {number}")
+        if not ptx_coef >= 0:
+            raise UserError(f"model.ptx_coef must be >= 0, got {ptx_coef}")
+        if not value_lr >= 0:
+            raise UserError(f"model.value_lr must be >= 0, got {value_lr}")
+        if ema_decay is not None and not 0 <= ema_decay < 1:
+            raise UserError(f"model.ema_decay must be in [0, 1), got {ema_decay}")
+        if sampling.greedy:
+            raise UserError("model.sampling.temperature must be > 0 to learn from, got 0")
+        self.value_lr, self.value_weight_decay = value_lr, value_weight_decay
+        self.algorithm, self.kl = algorithm, kl
+        self.rollout_batch_size, self.minibatch_size = rollout_batch_size, minibatch_size
+        self.microbatch_size = microbatch_size
+        self.sampling = sampling
+        self.shared_value = value == "shared"
+        self.value_init_from = value_init_from
+        self.ptx_coef, self.ptx_per_episode = ptx_coef, ptx_per_episode
+        self.ema_decay = ema_decay
+        self.seed = seed
+        self.frozen = Frozen(None, reward)
+        self.mix = PretrainingMix(self)
+        self.buffer: RolloutBuffer | None = None
+        self.plan_of_updates: UpdatePlan
+        # What changes from phase to phase, and so goes into checkpoints:
+        self.kl_coef = kl.initial
+        self.last_kl: float | None = None
+        self.stopped = False
+        self.phase_metrics: dict[str, float] = {}
+
+    # -- building
+
+    def setup(self, stage: str) -> None:
+        """Prepare the reward function and the batch arithmetic."""
+        super().setup(stage)
+        if stage == "predict":
+            return
+        self.frozen.reward.prepare(self.tokenizer, self.template, self.device)
+        for line in self.frozen.reward.warnings():
+            rank_zero_warn(line)
+        if stage == "fit":
+            if self.ptx_coef and self.data.pretraining is None:
+                raise UserError(
+                    "data.pretraining must be given when model.ptx_coef is "
+                    f"{self.ptx_coef}, got null"
+                )
+            self.plan_of_updates = self._plan_updates()
+
+    def _plan_updates(self) -> UpdatePlan:
+        trainer = self.trainer
+        if self.microbatch_size is not None:
+            share = trainer.world_size * self.microbatch_size
+            steps = self.minibatch_size // share
+            if self.minibatch_size % share:
+                raise UserError(
+                    f"model.minibatch_size must be a multiple of {trainer.world_size} processes x "
+                    f"microbatch_size {self.microbatch_size}, got {self.minibatch_size}"
+                )
+            if trainer.accumulate_grad_batches not in (1, steps):
+                raise UserError(
+                    "trainer.accumulate_grad_batches follows from the batch sizes of the model: "
+                    f"it must be {steps} or left out, got {trainer.accumulate_grad_batches}"
+                )
+            trainer.accumulate_grad_batches = steps
+        return UpdatePlan(
+            self.rollout_batch_size,
+            self.minibatch_size,
+            self.algorithm.epochs,
+            trainer.accumulate_grad_batches,
+            trainer.world_size,
+            trainer.global_rank,
+            self.seed,
+        )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Policy and value in one optimizer: two would count every update twice."""
+        policy, value = self.trained_networks()
+        return [
+            {"params": [p for p in policy.parameters() if p.requires_grad], "name": "policy"},
+            {
+                "params": [p for p in value.parameters() if p.requires_grad],
+                "name": "value",
+                "lr": self.value_lr,
+                "weight_decay": self.value_weight_decay,
+            },
+        ]
+
+    def schedule_position(self, step: int) -> tuple[int, int]:
+        """The schedule counts phases."""
+        updates = self.plan_of_updates.updates
+        return step // updates, max(1, self.total_steps // updates)
+
+    def plan(self) -> list[tuple[str, str]]:
+        """Rollouts, minibatches, micro-batches, steps and tokens to come."""
+        plan, data = self.plan_of_updates, self.data
+        steps = self.planned_steps()
+        phases = "until the time is up" if steps is None else f"{-(-steps // plan.updates):,}"
+        most = self.rollout_batch_size * data.max_response_tokens
+        ptx = f"{self.ptx_per_episode * self.minibatch_size:,} pretraining rows x {self.ptx_coef}"
+        lines = [
+            ("rollout phases", phases),
+            ("a phase", f"{self.rollout_batch_size:,} episodes, at most {most:,} sampled tokens"),
+            ("minibatches", f"{plan.updates:,} a phase, {self.minibatch_size:,} episodes each"),
+            ("micro-batches", f"{plan.microbatch_size:,} episodes, {plan.accumulate} a step"),
+            ("pretraining mix", f"{ptx} a step" if self.ptx_coef else "none"),
+            ("optimizer steps", f"{steps:,}" if steps is not None else "until the time is up"),
+        ]
+        return lines + self.memory_lines()
+
+    def update_loader(self) -> UpdateLoader:
+        """Micro-batch indices; the rollout itself is collected when a phase starts."""
+        return UpdateLoader(self.plan_of_updates)
+
+    # -- one phase
+
+    def on_train_start(self) -> None:
+        """Bring a buffer from a checkpoint to the device."""
+        if self.buffer is not None:
+            self.buffer = self.buffer.to(self.device)
+        self.zero_grad()
+        self._new_sums()
+
+    def _new_sums(self) -> None:
+        self.sums = UpdateSums(self.device)
+        self.window_sums = UpdateSums(self.device)
+        self.update_seconds = 0.0
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        """Collect a rollout when a phase starts.
+
+        Not in ``on_train_epoch_start``: Lightning skips that when it resumes from the last batch of
+        an epoch.
+        """
+        phase = self.trainer.current_epoch
+        if self.buffer is not None and self.buffer.phase == phase:
+            return
+        if self.last_kl is not None:
+            self.kl_coef = self.kl.update(self.kl_coef, self.last_kl, self.rollout_batch_size)
+        self.buffer, self.phase_metrics = collect(self, phase)
+        self.last_kl = self.phase_metrics["ppo/kl"]
+        self.stopped = False
+        self._new_sums()
+
+    def training_step(self, rows: Tensor, batch_idx: int) -> Tensor:
+        """Policy and value loss of one micro-batch, after the pretraining gradient of its step."""
+        if self.stopped:  # a no-op on every rank; returning None is not possible with several
+            trained = [p for p in self.parameters() if p.requires_grad]
+            return torch.stack([p.sum() * 0.0 for p in trained]).sum()
+        assert self.buffer is not None
+        start = time.perf_counter()
+        phase, plan = self.buffer.phase, self.plan_of_updates
+        window = plan.window(phase, batch_idx, int(self.trainer.num_training_batches))
+        update, first_of_update = divmod(batch_idx, plan.accumulate)
+        if self.ptx_coef and first_of_update == 0:
+            nll = self.mix.backward(
+                phase * plan.updates + update, self.ptx_per_episode * len(window), update == 0
+            )
+            self.phase_metrics["loss/ptx"] = float(nll)
+        batch = self.buffer.microbatch(rows.to(self.device))
+        policy = response_logprobs(
+            self.policy, batch.rollout, self.sampling.temperature, hidden=self.shared_value
+        )
+        values = self.values(batch.rollout, policy.hidden)[:, :-1]
+        loss = self.algorithm.loss(batch, policy.logprobs, values)
+        self._record(update, batch, policy.logprobs, loss.parts, loss.count)
+        self.log_dict(
+            {"score": self.phase_metrics["ppo/score"], "kl": self.phase_metrics["ppo/kl"]},
+            prog_bar=True,
+            logger=False,
+        )
+        self.update_seconds += time.perf_counter() - start
+        undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return loss.total * (undo / self.buffer.tokens(window))
+
+    def _record(
+        self,
+        update: int,
+        batch: Experience,
+        new_logprobs: Tensor,
+        parts: dict[str, Tensor],
+        count: Tensor,
+    ) -> None:
+        if update == 0:
+            mask = batch.rollout.response_mask
+            ratio = (new_logprobs.detach() - batch.logprobs).masked_fill(~mask, 0.0).exp()
+            parts = {**parts, "first_ratio": (ratio * mask).sum(), "first_count": count}
+            error = float((ratio - 1).abs().max())
+            name = "ppo/first_ratio_error"
+            self.phase_metrics[name] = max(error, self.phase_metrics.get(name, 0.0))
+        self.sums.add(parts, count)
+        self.window_sums.add({"approx_kl": parts["approx_kl"]}, count)
+
+    # -- one optimizer step
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Do nothing: Lightning calls this after ``training_step``, losing the mix's gradient."""
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Measure the norms of both objectives where they were kept apart, then clip."""
+        if self.mix.kept:
+            self.phase_metrics |= self.mix.norms()
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Step unless the phase was stopped; state changes here, so that checkpoints see it."""
+        start = time.perf_counter()
+        if self.stopped:
+            optimizer_closure()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            self._stop_at_target_kl()
+        optimizer.zero_grad()
+        self.update_seconds += time.perf_counter() - start
+        if batch_idx + 1 >= self.trainer.num_training_batches:
+            if self.ema_decay is not None:
+                self.ema.update(self.policy)
+            self._log_phase()
+
+    def _stop_at_target_kl(self) -> None:
+        target = self.algorithm.target_kl
+        if target is not None:
+            kl, count = self.all_sum(self.window_sums.vector(["approx_kl", "count"])).tolist()
+            self.stopped = kl / max(count, 1.0) > target
+        self.window_sums = UpdateSums(self.device)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Follow the steps that are really done."""
+        if not self.stopped:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _log_phase(self) -> None:
+        names = sorted(self.sums.sums)
+        if names:
+            sums = dict(zip(names, self.all_sum(self.sums.vector(names)).tolist(), strict=True))
+            count, first = sums.pop("count"), sums.pop("first_count", 0.0)
+            if first:
+                self.phase_metrics["ppo/first_ratio"] = sums.pop("first_ratio") / first
+            for name, value in sums.items():
+                prefix = "loss" if name in ("policy", "value") else "ppo"
+                self.phase_metrics[f"{prefix}/{name}"] = value / max(count, 1.0)
+        metrics = self.phase_metrics
+        metrics["time/update"] = self.update_seconds
+        metrics["ppo/stopped"] = float(self.stopped)
+        seconds = sum(value for name, value in metrics.items() if name.startswith("time/"))
+        tokens = metrics["ppo/response_length"] * self.rollout_batch_size
+        metrics["throughput/tokens_per_second"] = tokens / seconds
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.global_step + 1)
+        self.trainer.callback_metrics.update(
+            {name: torch.tensor(value) for name, value in metrics.items()}
+        )
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a phase carries, so that a run resumes in the middle of it exactly."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["ppo"] = {
+            "kl_coef": self.kl_coef,
+            "last_kl": self.last_kl,
+            "stopped": self.stopped,
+            "buffer": self.buffer.state_dict() if self.buffer is not None else None,
+            "metrics": self.phase_metrics,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        state = checkpoint["ppo"]
+        self.kl_coef, self.last_kl = state["kl_coef"], state["last_kl"]
+        self.stopped, self.phase_metrics = state["stopped"], state["metrics"]
+        if state["buffer"] is not None:
+            self.buffer = RolloutBuffer.from_state_dict(state["buffer"])

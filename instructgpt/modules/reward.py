@@ -1,0 +1,230 @@
+"""Step 2: the reward model, trained on K-wise rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+
+from instructgpt.algorithms.base import RankingAlgorithm
+from instructgpt.algorithms.kwise import KWise
+from instructgpt.algorithms.schedule import Cosine, Schedule
+from instructgpt.evaluation.calibration import (
+    Pairs,
+    accuracy,
+    by_group,
+    calibration_error,
+    reliability_figure,
+)
+from instructgpt.functional.losses import decided_pairs
+from instructgpt.models.adapters import Adapter, attach
+from instructgpt.models.artefact import read_artefact, save_scalar
+from instructgpt.models.load import Network, load_scalar
+from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.types import ComparisonBatch, UserError
+
+
+class RewardModule(StageModule):
+    """Reward model on K-wise rankings (step 2 and eq. 1 of arXiv:2203.02155).
+
+    Args:
+        init_from: folder of an earlier stage (``runs/…/export``), of a Hugging Face model, or a hub
+            id; an earlier reward model keeps its head, anything else gets a new one.
+        architecture: instead of ``init_from``, a transformers configuration to start from scratch.
+        tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
+        network: number format, attention kernel, gradient checkpointing.
+        adapter: train a LoRA or Prefix adapter and the head instead of all weights.
+        optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (paper:
+            9e-6).
+        schedule: of the learning rate; the paper's cosine to 10 % by default.
+        algorithm: loss on ranked scores.
+        dropout: residual dropout; the paper does not say, its ancestors train without.
+    """
+
+    stage = "reward"
+    batch_type = ComparisonBatch
+    predict_type = ComparisonBatch
+    data_module = predict_data = "ComparisonDataModule"
+    monitor = Monitor("val/accuracy", "max")
+
+    def __init__(
+        self,
+        init_from: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        network: Network = Network(),
+        adapter: Adapter | None = None,
+        optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=9e-6),
+        schedule: Schedule = Cosine(),
+        algorithm: RankingAlgorithm = KWise(),
+        dropout: float | None = 0.0,
+    ) -> None:
+        super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
+        if dropout is not None and not 0 <= dropout < 1:
+            raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
+        self.algorithm = algorithm
+        self.dropout = dropout
+        self._pairs: list[Pairs] = []
+
+    def build(self) -> None:
+        """Load the trunk, with the head of an earlier reward model or a new one."""
+        artefact = read_artefact(self.init_from) if self.init_from else None
+        model = load_scalar(
+            self.init_from,
+            self.architecture,
+            self.network,
+            self.tokenizer,
+            head="stored" if artefact and artefact.offset is not None else "new",
+            dropout=self.dropout,
+        )
+        self.model = attach(model, self.adapter) if self.adapter else model
+
+    def configure_model(self) -> None:
+        """Build, and refuse rows that are longer than the context."""
+        super().configure_model()
+        data = self.data
+        self.check_context(
+            self.model.config, data.row_tokens, "data.max_prompt_tokens + max_response_tokens"
+        )
+
+    def trained_networks(self) -> Sequence[nn.Module]:
+        """The reward model."""
+        return [self.model]
+
+    # -- training
+
+    def scores(self, batch: ComparisonBatch) -> Tensor:
+        """Scores of every prompt's responses, [B, K]."""
+        return self.model.score(batch.tokens, batch.mask)[batch.rows]
+
+    def training_step(self, batch: ComparisonBatch, batch_idx: int) -> Tensor:
+        """All C(K, 2) pairs of a prompt are one batch element: each response is computed once."""
+        scores = self.scores(batch)
+        total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
+        pairs = pairs_of(batch, scores.detach())
+        correct = accuracy(pairs.margins) if len(pairs.margins) else scores.new_zeros(())
+        return self.summed_loss(total, count, accuracy=correct * count)
+
+    # -- evaluation
+
+    def validation_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
+        """Collect the decided pairs."""
+        self._pairs.append(pairs_of(batch, self.scores(batch)))
+
+    def test_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
+        """Collect the decided pairs."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracy and calibration."""
+        self._log_pairs("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracy and calibration."""
+        self._log_pairs("test")
+
+    def _log_pairs(self, prefix: str) -> None:
+        pairs = gather_pairs(self._pairs)
+        self._pairs = []
+        if not len(pairs.margins):
+            return
+        sizes = [f"k{int(k)}" for k in pairs.responses]
+        metrics = {
+            "pairs": float(len(pairs.margins)),
+            "accuracy": float(accuracy(pairs.margins)),
+            "accuracy_longer_wins": float(pairs.longer.mean()),
+            "margin": float(pairs.margins.mean()),
+            "loss_per_pair": float(-nn.functional.logsigmoid(pairs.margins).mean()),
+            "calibration_error": float(calibration_error(pairs.margins)),
+        }
+        groups = {"k": sizes, "labeler": pairs.labelers, "source": pairs.sources}
+        for kind, names in groups.items():
+            for name, group in by_group(pairs, names).items():
+                metrics[f"accuracy_by_{kind}/{name}"] = group.accuracy
+                metrics[f"longer_wins_by_{kind}/{name}"] = group.longer_wins
+                metrics[f"pairs_by_{kind}/{name}"] = group.pairs
+        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
+                figure = reliability_figure(pairs.margins)
+                logger.experiment.add_figure(f"{prefix}/reliability", figure, self.global_step)
+
+    def predict_step(self, batch: ComparisonBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """Scores of every prompt's responses."""
+        scores, mask = self.scores(batch).float().cpu(), batch.ranking_mask.cpu()
+        return [
+            {"id": name, "scores": row[real].tolist()}
+            for name, row, real in zip(batch.ids, scores, mask, strict=True)
+            if real.any()
+        ]
+
+    # -- artefact
+
+    def finalize(self) -> None:
+        """Set the offset with which demonstrations score 0 on average (paper, section 3.5)."""
+        loader = self.data.demonstration_dataloader()
+        if loader is None:
+            return
+        was, sums = self.model.training, torch.zeros(2, device=self.device)
+        self.model.eval()
+        with torch.no_grad():
+            self.model.offset.zero_()
+            for batch in loader:
+                batch = self.transfer_batch_to_device(batch, self.device, 0)
+                real = batch.targets.any(1)
+                scores = self.model.score(batch.tokens, batch.mask)[real]
+                sums += torch.stack([scores.sum(), real.sum()])
+            total, count = self.all_sum(sums).tolist()
+            self.model.offset.fill_(total / count)
+        self.model.train(was)
+
+    def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write the reward model with its offset."""
+        save_scalar(
+            self.model,
+            self.tokenizer,
+            path,
+            stage=self.stage,
+            template=self.template,
+            parent=self.init_from,
+            config=config,
+            metrics=metrics,
+        )
+
+
+def pairs_of(batch: ComparisonBatch, scores: Tensor) -> Pairs:
+    """The decided pairs of a batch, on the CPU."""
+    decided = decided_pairs(batch.ranking, batch.ranking_mask)
+    rows, winners, losers = decided.nonzero(as_tuple=True)
+    won, lost = batch.response_lengths[rows, winners], batch.response_lengths[rows, losers]
+    prompts = rows.tolist()
+    return Pairs(
+        (scores[rows, winners] - scores[rows, losers]).float().cpu(),
+        ((won > lost).float() + 0.5 * (won == lost).float()).cpu(),
+        batch.ranking_mask.sum(1)[rows].cpu(),
+        [batch.labelers[i] for i in prompts],
+        [batch.sources[i] for i in prompts],
+    )
+
+
+def gather_pairs(parts: list[Pairs]) -> Pairs:
+    """The pairs of all batches and ranks."""
+    if dist.is_available() and dist.is_initialized():
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, parts)
+        parts = [pair for rank in gathered for pair in rank]
+    empty = [torch.empty(0)]
+    return Pairs(
+        torch.cat(empty + [part.margins for part in parts]),
+        torch.cat(empty + [part.longer for part in parts]),
+        torch.cat(empty + [part.responses for part in parts]),
+        [name for part in parts for name in part.labelers],
+        [name for part in parts for name in part.sources],
+    )

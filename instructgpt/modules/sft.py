@@ -1,0 +1,210 @@
+"""Step 1: supervised fine-tuning on demonstrations; also pretraining on text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from instructgpt.algorithms.schedule import Cosine, Schedule
+from instructgpt.functional.losses import cross_entropy_loss
+from instructgpt.models.adapters import Adapter, attach
+from instructgpt.models.artefact import save_policy
+from instructgpt.models.forward import base_network, run
+from instructgpt.models.load import Network, is_recurrent, load_policy
+from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.respond import first, predict_rows, respond
+from instructgpt.rewards.base import RewardFunction
+from instructgpt.rollout.sampler import Sampling
+from instructgpt.types import LanguageBatch, PromptBatch, UserError
+
+
+class SFTModule(StageModule):
+    """Supervised fine-tuning of a language model (step 1 of arXiv:2203.02155), and its pretraining.
+
+    Args:
+        init_from: folder of an earlier stage (``runs/…/export``), of a Hugging Face model, or a hub
+            id.
+        architecture: instead of ``init_from``, a transformers configuration to start from scratch,
+            such as ``{model_type: gpt2, n_layer: 4, n_embd: 256, n_head: 4}``; the vocabulary size
+            is the tokenizer's.
+        tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
+        network: number format, attention kernel, gradient checkpointing.
+        adapter: train a LoRA or Prefix adapter instead of all weights.
+        optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (paper,
+            1.3B: 9.65e-6).
+        schedule: of the learning rate; the paper's cosine to 10 % without warmup by default.
+        dropout: residual dropout (paper: 0.2); null keeps what the model's configuration says.
+        reward: scores sampled answers to validation prompts; then the checkpoint with the best
+            score is kept (the paper's rule), else the one with the lowest validation loss.
+        validation_prompts: validation prompts to answer at each validation, for people to read and
+            for ``reward`` to score; 0 switches it off.
+        sampling: how answers are drawn.
+    """
+
+    stage = "sft"
+    batch_type = LanguageBatch
+    predict_type = PromptBatch
+    data_module = "DemonstrationDataModule or TextDataModule"
+    predict_data = "PromptDataModule"
+
+    def __init__(
+        self,
+        init_from: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        network: Network = Network(),
+        adapter: Adapter | None = None,
+        optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=9.65e-6),
+        schedule: Schedule = Cosine(),
+        dropout: float | None = 0.2,
+        reward: RewardFunction | None = None,
+        validation_prompts: int = 16,
+        sampling: Sampling = Sampling(),
+    ) -> None:
+        super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
+        if dropout is not None and not 0 <= dropout < 1:
+            raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
+        self.dropout = dropout
+        self.reward = (
+            [reward] if reward is not None else []
+        )  # a list hides its networks from Lightning
+        self.validation_prompts = validation_prompts
+        self.sampling = sampling
+        self.monitor = Monitor("val/score", "max") if reward else Monitor("val/loss", "min")
+
+    def build(self) -> None:
+        """Load the policy and the metrics."""
+        policy = load_policy(
+            self.init_from, self.architecture, self.network, self.tokenizer, self.dropout
+        )
+        self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
+        self.val_loss, self.val_accuracy, self.val_score = MeanMetric(), MeanMetric(), MeanMetric()
+
+    def setup(self, stage: str) -> None:
+        """Prepare the reward function with the tokenizer of the data."""
+        super().setup(stage)
+        for reward in self.reward:
+            reward.prepare(self.tokenizer, self.template, self.device)
+
+    def configure_model(self) -> None:
+        """Build, and refuse data that the architecture cannot take."""
+        super().configure_model()
+        config = base_network(self.policy).config
+        data = self.data
+        self.check_context(config, data.row_tokens, "data.max_prompt_tokens + max_response_tokens")
+        if getattr(data, "packing", False) and is_recurrent(config):
+            raise UserError(
+                f"data.packing must be false for {config.model_type}: its convolutions or "
+                "recurrence would carry one document into the next, got true"
+            )
+
+    def trained_networks(self) -> Sequence[nn.Module]:
+        """The policy."""
+        return [self.policy]
+
+    # -- training
+
+    def losses(self, batch: LanguageBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Summed cross-entropy, number of targets, how many of them are the most likely token."""
+        logits = run(
+            self.policy,
+            batch.tokens,
+            batch.mask,
+            positions=batch.positions,
+            documents=batch.documents,
+        ).logits[:, :-1]
+        tokens, targets = batch.tokens[:, 1:], batch.targets[:, 1:]
+        total, count = cross_entropy_loss(logits, tokens, targets)
+        correct = ((logits.argmax(-1) == tokens) & targets).sum()
+        return total, count, correct
+
+    def training_step(self, batch: LanguageBatch, batch_idx: int) -> Tensor:
+        """Next-token cross-entropy on the targets."""
+        total, count, correct = self.losses(batch)
+        return self.summed_loss(total, count, accuracy=correct)
+
+    # -- evaluation
+
+    def validation_step(self, batch: LanguageBatch, batch_idx: int) -> None:
+        """Collect loss and token accuracy."""
+        total, count, correct = self.losses(batch)
+        weight = count.clamp_min(1)
+        self.val_loss.update(total / weight, count)
+        self.val_accuracy.update(correct / weight, count)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all targets, and answer some prompts."""
+        self._log_means("val")
+        if self.validation_prompts and not self.trainer.sanity_checking:
+            self._answer_prompts()
+
+    def test_step(self, batch: LanguageBatch, batch_idx: int) -> None:
+        """Collect loss and token accuracy."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over all targets."""
+        self._log_means("test")
+
+    def _log_means(self, prefix: str) -> None:
+        if self.val_loss.update_called:
+            loss = self.val_loss.compute()
+            self.log(f"{prefix}/loss", loss, prog_bar=True)
+            self.log(f"{prefix}/perplexity", loss.exp())
+            self.log(f"{prefix}/accuracy", self.val_accuracy.compute())
+        self.val_loss.reset()
+        self.val_accuracy.reset()
+
+    def _answer_prompts(self) -> None:
+        left = -(-self.validation_prompts // self.trainer.world_size)
+        for batch in self.data.prompt_dataloader():
+            batch = self.transfer_batch_to_device(first(batch, left), self.device, 0)
+            left -= len(batch.prompts)
+            samples, real = respond(self, self.policy, batch, self.sampling, phase=0)
+            scores = [None] * len(samples)
+            for reward in self.reward:
+                values = reward.score(samples)
+                self.val_score.update(values[real].to(self.device))
+                scores = values.tolist()
+            for row, (sample, score) in enumerate(zip(samples, scores, strict=True)):
+                if real[row]:
+                    self.samples.append(
+                        {
+                            "step": self.global_step,
+                            "prompt": sample.prompt.text,
+                            "response": sample.response,
+                            "score": score,
+                            "tokens": len(sample.response_tokens),
+                            "finished": sample.finished,
+                        }
+                    )
+            if left <= 0:
+                break
+        if self.reward:
+            self.log("val/score", self.val_score.compute(), prog_bar=True)
+            self.val_score.reset()
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """K responses a prompt."""
+        return predict_rows(self, self.policy, batch, self.sampling)
+
+    # -- artefact
+
+    def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write the policy."""
+        save_policy(
+            self.policy,
+            self.tokenizer,
+            path,
+            stage=self.stage,
+            template=self.template,
+            parent=self.init_from,
+            config=config,
+            metrics=metrics,
+        )

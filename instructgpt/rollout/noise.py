@@ -1,0 +1,37 @@
+"""Randomness as a function of names, never of hidden state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mix(*numbers: int) -> int:
+    """Hash integers into a 63-bit seed (FNV-1a), the same on every machine.
+
+    >>> mix(1, 2) == mix(1, 2), mix(1, 2) == mix(2, 1)
+    (True, False)
+    """
+    value = 0xCBF29CE484222325
+    for number in numbers:
+        for shift in range(0, 64, 8):
+            value = ((value ^ ((number >> shift) & 0xFF)) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return value & 0x7FFFFFFFFFFFFFFF
+
+
+def uniforms(seed: int, phase: int, sample_ids: Tensor, count: int) -> Tensor:
+    """One row of uniforms in [0, 1) a sample, [N, count] float32, a function of (seed, phase, id).
+
+    A row depends on nothing else, so a sampled response does not depend on the rank, the number of
+    ranks, or the other rows of its batch.
+    """
+    rows = [
+        torch.rand(count, generator=torch.Generator().manual_seed(mix(seed, phase, int(i))))
+        for i in sample_ids.tolist()
+    ]
+    return torch.stack(rows) if rows else torch.empty(0, count)
+
+
+def permutation(count: int, *names: int) -> Tensor:
+    """A permutation of ``range(count)`` that is a function of ``names``."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(mix(*names)))

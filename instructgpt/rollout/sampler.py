@@ -1,0 +1,187 @@
+"""Sampling responses from a policy with a KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from instructgpt.models.forward import run
+from instructgpt.models.template import Template
+from instructgpt.rollout.noise import uniforms
+from instructgpt.types import Progress, Prompt, PromptBatch, Rollout, Sample, UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn.
+
+    Args:
+        temperature: divides the logits; 0 takes the most likely token (paper: 1 for rollouts).
+        top_p: sample from the smallest set of tokens with at least this probability; 1 = all.
+        top_k: sample from this many most likely tokens; 0 = all.
+        batch_size: prompts decoded at once on each process; bounds the memory of the KV cache.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse values without a meaning."""
+        if not self.temperature >= 0:
+            raise UserError(f"temperature must be >= 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p must be in (0, 1], got {self.top_p}")
+        if self.top_k < 0:
+            raise UserError(f"top_k must be >= 0, got {self.top_k}")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size must be >= 1, got {self.batch_size}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0
+
+
+def choose(logits: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+    """One token a row by inverse CDF, [N, V] and uniforms [N] to [N].
+
+    >>> logits = torch.tensor([[0.0, 0.0]]).repeat(2, 1)
+    >>> choose(logits, torch.tensor([0.49, 0.51]), Sampling()).tolist()
+    [0, 1]
+    """
+    if sampling.greedy:
+        return logits.argmax(-1)
+    logits = logits.float() / sampling.temperature
+    if sampling.top_k and sampling.top_k < logits.shape[-1]:
+        kth = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    probabilities = logits.softmax(-1)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        outside = (
+            ordered.cumsum(-1) - ordered >= sampling.top_p
+        )  # the mass before the token suffices
+        probabilities = probabilities.scatter(1, order, ordered.masked_fill(outside, 0.0))
+    cdf = probabilities.cumsum(-1)
+    token = torch.searchsorted(cdf, noise[:, None] * cdf[:, -1:], right=True)
+    token = token.clamp_max(logits.shape[-1] - 1)
+    # Rounding at the end of the CDF must never pick a token that cannot be sampled.
+    impossible = probabilities.gather(1, token) == 0
+    return torch.where(impossible, probabilities.argmax(-1, keepdim=True), token).squeeze(1)
+
+
+@torch.no_grad()
+def decode(
+    model: nn.Module,
+    tokens: Tensor,
+    mask: Tensor,
+    noise: Tensor,
+    stop_ids: Sequence[int],
+    sampling: Sampling,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Respond to left-padded prompts until every row has stopped or the limit is reached.
+
+    Args:
+        model: a causal language model.
+        tokens: prompts, [N, P].
+        mask: real tokens of the prompts, [N, P].
+        noise: uniforms, [N, R]; R is the limit.
+        stop_ids: tokens that end a response; they belong to it.
+        sampling: how to draw.
+
+    Returns:
+        Responses [N, R'] with R' <= R, their mask [N, R'], and whether they stopped by themselves
+        [N].
+    """
+    stop = torch.tensor(list(stop_ids), device=tokens.device)
+    filler = int(stop[0]) if len(stop) else 0
+    alive = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+    responses, masks, cache, new = [], [], None, tokens
+    for t in range(noise.shape[1]):
+        output = run(model, new, mask, cache=cache, use_cache=True, keep=1)
+        token = choose(output.logits[:, -1], noise[:, t], sampling)
+        token = torch.where(alive, token, filler)
+        responses.append(token)
+        masks.append(alive)
+        alive = alive & ~torch.isin(token, stop)
+        if not bool(alive.any()):
+            break
+        # Finished rows go on computing values that nobody reads; their columns are masked later.
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        cache, new = output.cache, token[:, None]
+    return torch.stack(responses, 1), torch.stack(masks, 1), ~alive
+
+
+def sample(
+    model: nn.Module,
+    batch: PromptBatch,
+    max_response_tokens: int,
+    stop_ids: Sequence[int],
+    sampling: Sampling,
+    seed: int,
+    phase: int = 0,
+    progress: Progress | None = None,
+) -> Rollout:
+    """Respond to prompts; a response is a function of (policy, prompt, seed, phase, sample id).
+
+    Prompts are decoded in groups of similar length, so that little is spent on padding.
+
+    Args:
+        model: a causal language model, in evaluation mode.
+        batch: left-padded prompts.
+        max_response_tokens: limit of a response, EOS included.
+        stop_ids: tokens that end a response.
+        sampling: how to draw, and how many at once.
+        seed: of the run.
+        phase: number of the rollout phase.
+        progress: told how many responses are done.
+    """
+    noise = uniforms(seed, phase, batch.sample_ids, max_response_tokens).to(batch.tokens.device)
+    order = batch.mask.sum(1).argsort(stable=True)
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    for group in order.split(sampling.batch_size):
+        width = int(batch.mask[group].sum(1).max())
+        tokens, mask = batch.tokens[group, -width:], batch.mask[group, -width:]
+        rows.append(decode(model, tokens, mask, noise[group], stop_ids, sampling))
+        if progress:
+            progress("sample", sum(len(r[0]) for r in rows), len(order))
+    length = max(r[0].shape[1] for r in rows)
+    pad = [length - r[0].shape[1] for r in rows]
+    responses = torch.cat([nn.functional.pad(r[0], (0, p)) for r, p in zip(rows, pad, strict=True)])
+    masks = torch.cat([nn.functional.pad(r[1], (0, p)) for r, p in zip(rows, pad, strict=True)])
+    finished = torch.cat([r[2] for r in rows])
+    back = order.argsort()
+    return Rollout(
+        torch.cat([batch.tokens, responses[back]], dim=1), batch.mask, masks[back], finished[back]
+    )
+
+
+def to_samples(
+    rollout: Rollout,
+    prompts: Sequence[Prompt],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+) -> list[Sample]:
+    """A rollout as text and token lists, one sample a row, for reward functions and for people."""
+    prompt_rows = rollout.tokens[:, : rollout.prompt_mask.shape[1]]
+    lengths = rollout.response_mask.sum(1).tolist()
+    finished = rollout.finished.tolist()
+    samples = []
+    for i, prompt in enumerate(prompts):
+        response = rollout.responses[i, : lengths[i]].tolist()
+        samples.append(
+            Sample(
+                prompt=prompt,
+                response=template.decode_response(tokenizer, response),
+                prompt_tokens=prompt_rows[i][rollout.prompt_mask[i]].tolist(),
+                response_tokens=response,
+                finished=finished[i],
+            )
+        )
+    return samples

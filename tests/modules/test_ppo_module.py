@@ -1,0 +1,360 @@
+"""The PPO stage: first ratio, plan, exact means, PPO-ptx, resume, target KL, learning."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from toys import sgd, weights
+
+from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
+from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.schedule import Constant
+from instructgpt.functional.losses import cross_entropy_loss
+from instructgpt.models.adapters import LoRA
+from instructgpt.models.artefact import read_artefact
+from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.modules.ppo import PPOModule
+from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.sampler import Sampling
+from instructgpt.types import UserError
+
+
+def make(source, reward=None, **options):
+    defaults = {
+        "reward": reward or CountReward(text="e"),
+        "optimizer": sgd,
+        "value_lr": 0.1,
+        "schedule": Constant(),
+        "rollout_batch_size": 8,
+        "minibatch_size": 4,
+        "algorithm": PPO(missing_eos_score=None),
+        "kl": FixedKL(0.05),
+    }
+    return PPOModule(init_from=source, **{**defaults, **options})
+
+
+class Watch(Callback):
+    """Keeps the metrics of every phase."""
+
+    def __init__(self):
+        self.phases = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.phases.append(dict(pl_module.phase_metrics))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("value", ["separate", "shared"])
+def test_first_ratio_is_one(fit, prompt_data, policy_artefact, temperature, value):
+    """With a temperature, dropout in the model's configuration, and padding of all lengths."""
+    watch = Watch()
+    module = make(policy_artefact, sampling=Sampling(temperature=temperature), value=value)
+    fit(module, prompt_data(), max_epochs=2, callbacks=[watch])
+    for phase in watch.phases:
+        assert phase["ppo/first_ratio"] == pytest.approx(1, abs=1e-6)
+        assert phase["ppo/first_ratio_error"] < 1e-6
+    assert watch.phases[0]["ppo/kl"] == pytest.approx(0, abs=1e-5)  # the policy is the reference
+
+
+def test_the_update_divides_by_the_temperature(fit, prompt_data, policy_artefact):
+    """The log-probabilities are those of logits / temperature, recomputed by plain means."""
+    module = make(policy_artefact, sampling=Sampling(temperature=0.5))
+    fit(module, prompt_data(), max_epochs=1, limit_train_batches=1)
+    experience = module.buffer.experience
+    oracle = load_policy(policy_artefact, None, Network(), None).eval()
+    rollout = experience.rollout
+    for row in range(8):
+        tokens = rollout.tokens[row][rollout.mask[row]]
+        n = int(rollout.response_mask[row].sum())
+        with torch.no_grad():
+            logits = oracle(input_ids=tokens[None]).logits[0, :-1] / 0.5
+        expected = logits.log_softmax(-1).gather(1, tokens[1:, None])[-n:, 0]
+        torch.testing.assert_close(experience.logprobs[row, :n], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer_options", "steps"),
+    [
+        ({}, {"max_epochs": 3}, 6),  # 3 phases x 8 / 4
+        ({"algorithm": PPO(epochs=2)}, {"max_epochs": 2}, 8),  # x 2 passes
+        ({"minibatch_size": 8, "microbatch_size": 2}, {"max_epochs": 2}, 2),
+        ({}, {"max_epochs": 2, "accumulate_grad_batches": 2}, 4),
+        ({}, {"max_steps": 3}, 3),
+        ({}, {"fast_dev_run": True}, 1),
+        ({}, {"max_epochs": 2, "limit_train_batches": 1}, 2),
+        ({}, {"max_epochs": 2, "overfit_batches": 1}, 2),
+    ],
+)
+def test_steps_equal_the_plan(fit, prompt_data, policy_artefact, options, trainer_options, steps):
+    module = make(policy_artefact, **options)
+    trainer = fit(module, prompt_data(), **trainer_options)
+    assert trainer.global_step == steps == module.planned_steps()
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 4])
+def test_training_does_not_depend_on_the_microbatch(
+    fit, prompt_data, policy_artefact, reward_artefact, files, microbatch
+):
+    """Of 1, 2, 4 or 8 episodes, with the pretraining mix, over two phases."""
+    data = {"pretraining": files["text"], "pretraining_block_size": 16}
+    results = []
+    for size in (8, microbatch):
+        module = make(
+            policy_artefact,
+            LearnedReward(reward_artefact),
+            minibatch_size=8,
+            microbatch_size=size,
+            ptx_coef=0.5,
+            ptx_per_episode=1,
+        )
+        trainer = fit(module, prompt_data(**data), max_epochs=2)
+        assert trainer.accumulate_grad_batches == 8 // size
+        results.append(weights(module))
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-4)
+
+
+def test_one_step_is_the_gradient_of_the_token_mean(fit, prompt_data, policy_artefact):
+    """Oracle: policy and value loss of the whole minibatch, divided by its response tokens."""
+    module = make(policy_artefact, minibatch_size=8, ema_decay=None)
+    fit(module, prompt_data(), max_steps=1)
+    experience = module.buffer.experience
+    rollout = experience.rollout
+    policy = load_policy(policy_artefact, None, Network(), None).eval()
+    total = 0.0
+    for row in range(8):
+        tokens = rollout.tokens[row][rollout.mask[row]]
+        n = int(rollout.response_mask[row].sum())
+        logprobs = policy(input_ids=tokens[None]).logits[0, :-1].log_softmax(-1)
+        new = logprobs.gather(1, tokens[1:, None])[-n:, 0]
+        ratio = (new - experience.logprobs[row, :n]).exp()
+        advantage = experience.advantages[row, :n]
+        clipped = ratio.clamp(0.8, 1.2)
+        total = total - torch.minimum(ratio * advantage, clipped * advantage).sum()
+    (total / rollout.response_mask.sum()).backward()
+    changed = dict(module.policy.named_parameters())
+    for name, before in policy.named_parameters():
+        expected = before.detach() - 0.1 * before.grad
+        torch.testing.assert_close(changed[name].detach(), expected, atol=1e-5, rtol=1e-3)
+
+
+def test_ptx_gradient_is_ppo_plus_gamma_times_pretraining(fit, prompt_data, policy_artefact, files):
+    """Eq. 2 in one step: what SGD changes is the sum of what the two terms change alone."""
+    data = {"pretraining": files["text"], "pretraining_block_size": 16}
+    start = load_policy(policy_artefact, None, Network(), None).eval()
+    changes, norms = {}, {}
+    for gamma in (0.0, 3.0):
+        watch = Watch()
+        module = make(policy_artefact, minibatch_size=8, ptx_coef=gamma, ptx_per_episode=2)
+        fit(module, prompt_data(**data), max_epochs=1, callbacks=[watch])
+        pairs = zip(module.policy.parameters(), start.parameters(), strict=True)
+        changes[gamma] = [(a - b).detach() for a, b in pairs]
+        norms[gamma] = watch.phases[0]
+    batch = module.trainer.datamodule.pretraining_rows(0, 16, 0, 1)
+    logits = start(
+        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions
+    ).logits
+    total, count = cross_entropy_loss(logits[:, :-1], batch.tokens[:, 1:], batch.targets[:, 1:])
+    (total / count).backward()
+    for both, ppo, p in zip(changes[3.0], changes[0.0], start.parameters(), strict=True):
+        torch.testing.assert_close(both, ppo - 0.1 * 3.0 * p.grad, atol=1e-5, rtol=1e-3)
+    ptx_norm = torch.nn.utils.get_total_norm([3.0 * p.grad for p in start.parameters()])
+    ppo_norm = torch.nn.utils.get_total_norm([c / 0.1 for c in changes[0.0]])
+    assert norms[3.0]["gradient_norm/ptx"] == pytest.approx(float(ptx_norm), rel=1e-3)
+    assert norms[3.0]["gradient_norm/ppo"] == pytest.approx(float(ppo_norm), rel=1e-2)
+    assert norms[3.0]["loss/ptx"] == pytest.approx((total / count).item(), rel=1e-4)
+
+
+class StopAt(Callback):
+    """Saves and ends the run after a batch, as a kill would."""
+
+    def __init__(self, epoch, batch, path):
+        self.at, self.path = (epoch, batch), path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            trainer.save_checkpoint(self.path)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", [(0, 0), (1, 1), (1, 3), (2, 2)])
+def test_resumes_exactly_in_the_middle_of_a_phase(
+    fit, prompt_data, policy_artefact, reward_artefact, files, tmp_path, at
+):
+    def build():
+        return make(
+            policy_artefact,
+            LearnedReward(reward_artefact),
+            optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
+            algorithm=PPO(epochs=2),
+            kl=AdaptiveKL(0.1, target=0.01, horizon=50),
+            ptx_coef=0.3,
+            ptx_per_episode=1,
+            ema_decay=0.9,
+        )
+
+    def data():
+        return prompt_data(pretraining=files["text"], pretraining_block_size=16)
+
+    whole = build()
+    fit(whole, data(), max_epochs=3)
+    path = tmp_path / "stop.ckpt"
+    with pytest.raises(SystemExit):
+        fit(build(), data(), max_epochs=3, callbacks=[StopAt(*at, path)])
+    torch.load(path, weights_only=True)
+    resumed = build()
+    fit(resumed, data(), max_epochs=3, ckpt_path=path)
+    assert resumed.kl_coef == whole.kl_coef != 0.1
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_target_kl_turns_the_rest_of_the_phase_into_no_ops(fit, prompt_data, policy_artefact):
+    watch = Watch()
+    module = make(
+        policy_artefact,
+        algorithm=PPO(epochs=4, target_kl=1e-6),
+        optimizer=lambda p: sgd(p, lr=1.0),
+    )
+    trainer = fit(module, prompt_data(), max_epochs=1, callbacks=[watch])
+    assert trainer.global_step == 8
+    assert watch.phases[0]["ppo/stopped"] == 1.0
+    # Update 1 sees the policy that sampled (KL 0); update 2 sees the change, steps, and stops the
+    # rest.
+    short = make(policy_artefact, algorithm=PPO(epochs=4), optimizer=lambda p: sgd(p, lr=1.0))
+    fit(short, prompt_data(), max_epochs=1, max_steps=2)
+    assert torch.equal(weights(module.policy), weights(short.policy))
+
+
+def test_parameter_groups_have_their_own_rates(fit, prompt_data, policy_artefact):
+    module = make(policy_artefact, value_lr=0.0)
+    start = load_scalar(policy_artefact, None, Network(), None, head="new")
+    fit(module, prompt_data(), max_epochs=1)
+    names = [group["name"] for group in module.optimizers().param_groups]
+    assert names == ["policy", "value"]
+    trunk = dict(module.value_model.trunk.named_parameters())
+    for name, parameter in start.trunk.named_parameters():
+        assert torch.equal(trunk[name], parameter)
+
+
+def test_value_model_starts_from_the_reward_model(
+    fit, prompt_data, policy_artefact, reward_artefact
+):
+    module = make(policy_artefact, LearnedReward(reward_artefact))
+    fit(module, prompt_data(), max_epochs=1, limit_train_batches=1, max_steps=1)
+    rm = load_scalar(reward_artefact, None, Network(), None, head="stored").eval()
+    rollout = module.buffer.experience.rollout
+    with torch.no_grad():
+        expected = rm(rollout.tokens, rollout.mask)[:, rollout.prompt_mask.shape[1] - 1 : -1]
+    mask = rollout.response_mask
+    torch.testing.assert_close(
+        module.buffer.experience.values[mask], expected[mask], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_missing_eos_takes_the_place_of_the_score(fit, prompt_data, policy_artefact):
+    watch = Watch()
+    module = make(policy_artefact, algorithm=PPO(missing_eos_score=-7.0))
+    fit(module, prompt_data(max_response_tokens=2), max_epochs=1, callbacks=[watch])
+    phase = watch.phases[0]
+    eos = phase["ppo/eos_rate"]
+    assert eos < 1
+    if eos == 0:
+        assert phase["ppo/score_episode"] == -7.0
+    assert phase["ppo/score"] >= 0
+
+
+def test_ema_is_updated_once_a_phase(fit, prompt_data, policy_artefact):
+    module = make(policy_artefact, ema_decay=0.75)
+    start = load_policy(policy_artefact, None, Network(), None)
+    fit(module, prompt_data(), max_epochs=1)
+    averages = dict(module.ema.named_buffers())
+    for (name, after), before in zip(
+        module.policy.named_parameters(), start.parameters(), strict=True
+    ):
+        expected = 0.75 * before + 0.25 * after
+        torch.testing.assert_close(averages[name.replace(".", "/")], expected.detach())
+
+
+def test_exports_policy_average_and_value(fit, prompt_data, policy_artefact, tmp_path):
+    module = make(policy_artefact, ema_decay=0.5)
+    fit(module, prompt_data(), max_epochs=1)
+    module.export(tmp_path / "export", config={}, metrics={})
+    policy = load_policy(str(tmp_path / "export"), None, Network(), None)
+    ema = load_policy(str(tmp_path / "export" / "ema"), None, Network(), None)
+    value = load_scalar(str(tmp_path / "export" / "value"), None, Network(), None, head="stored")
+    torch.testing.assert_close(weights(policy), weights(module.policy))
+    assert not torch.allclose(weights(ema), weights(policy))
+    tokens, mask = torch.tensor([[3, 4]]), torch.ones(1, 2, dtype=torch.bool)
+    module.value_model.eval()
+    torch.testing.assert_close(value.eval()(tokens, mask), module.value_model(tokens, mask))
+    assert read_artefact(str(tmp_path / "export")).stage == "ppo"
+
+
+@pytest.mark.parametrize("adapter", [None, LoRA(rank=4)])
+def test_learns_to_say_a_token_while_kl_stays_bounded(fit, prompt_data, peaked_artefact, adapter):
+    watch = Watch()
+    module = make(
+        peaked_artefact,
+        CountReward(text="e", maximum=4),
+        adapter=adapter,
+        optimizer=lambda p: torch.optim.AdamW(p, lr=5e-3 if adapter else 3e-3),
+        value_lr=1e-2,
+        rollout_batch_size=32,
+        minibatch_size=16,
+        algorithm=PPO(epochs=2, missing_eos_score=None),
+        kl=FixedKL(0.1),
+    )
+    data = prompt_data(max_response_tokens=6, tokenizer=peaked_artefact)
+    trainer = fit(module, data, max_epochs=25, callbacks=[watch])
+    scores = [phase["ppo/score"] for phase in watch.phases]
+    start, end = sum(scores[:3]) / 3, sum(scores[-3:]) / 3
+    assert start < 1
+    assert end > 2.5, scores  # of 4 at most
+    assert watch.phases[-1]["ppo/kl"] < 25
+    assert trainer.global_step == 100
+    if adapter:
+        assert module.frozen.reference is None
+        assert watch.phases[0]["ppo/kl"] == pytest.approx(0, abs=1e-4)
+
+
+def test_validation_reports_both_ways_of_answering(fit, prompt_data, policy_artefact):
+    module = make(policy_artefact)
+    trainer = fit(module, prompt_data(), max_epochs=1, limit_val_batches=None)
+    names = {f"val/{n}" for n in ("score", "greedy_score", "kl", "response_length", "eos_rate")}
+    assert names <= set(trainer.callback_metrics)
+    assert {s["kind"] for s in module.samples} == {"sampled", "greedy"}
+    assert all(s["score"] == s["response"].count("e") for s in module.samples)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ptx_coef": -1.0}, "model.ptx_coef must be >= 0, got -1.0"),
+        ({"rollout_batch_size": 0}, "model.rollout_batch_size must be >= 1, got 0"),
+        ({"ema_decay": 1.0}, r"model.ema_decay must be in \[0, 1\), got 1.0"),
+        ({"sampling": Sampling(temperature=0)}, "temperature must be > 0 to learn from"),
+    ],
+)
+def test_values_without_meaning_are_refused(policy_artefact, options, message):
+    with pytest.raises(UserError, match=message):
+        make(policy_artefact, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer_options", "message"),
+    [
+        ({"minibatch_size": 5}, {}, r"minibatch_size must divide rollout_batch_size \(8\), got 5"),
+        ({"microbatch_size": 3}, {}, "microbatch_size 3, got 4"),
+        (
+            {"microbatch_size": 2},
+            {"accumulate_grad_batches": 4},
+            "must be 2 or left out, got 4",
+        ),
+        ({"ptx_coef": 1.0}, {}, "data.pretraining must be given when model.ptx_coef is 1.0"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(
+    fit, prompt_data, policy_artefact, options, trainer_options, message
+):
+    with pytest.raises(UserError, match=message):
+        fit(make(policy_artefact, **options), prompt_data(), max_epochs=1, **trainer_options)

@@ -1,0 +1,92 @@
+"""Two DDP processes do what one does: same global batches, same weights."""
+
+import pytest
+import torch
+from harness import run_processes
+from toys import sgd, weights
+
+from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.schedule import Constant
+from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.reward import RewardModule
+from instructgpt.modules.sft import SFTModule
+from instructgpt.rewards.learned import LearnedReward
+
+
+def assert_ranks_agree(train, **options):
+    """Train on one process and on two, and compare weights and validation metrics."""
+    alone, metrics = train(processes=1, **options)
+    for ranked, ranked_metrics in run_processes(lambda: train(processes=2, **options)):
+        torch.testing.assert_close(torch.tensor(ranked), torch.tensor(alone), atol=1e-5, rtol=1e-4)
+        for name, value in metrics.items():
+            assert ranked_metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def result(module, trainer):
+    names = [n for n in trainer.callback_metrics if n.startswith("val/")]
+    # Lists, because tensors through a queue of a dying process are lost.
+    return weights(module).tolist(), {n: float(trainer.callback_metrics[n]) for n in names}
+
+
+def on(processes):
+    strategy = {"strategy": "ddp", "devices": processes} if processes > 1 else {}
+    return {"limit_val_batches": 1.0, **strategy}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_sft(fit, demonstration_data, policy_artefact, accumulate):
+    def train(processes, accumulate):
+        module = SFTModule(
+            init_from=policy_artefact, dropout=0.0, optimizer=sgd, schedule=Constant()
+        )
+        size = 8 // processes // accumulate
+        limit = {"limit_train_batches": 2 * accumulate, "accumulate_grad_batches": accumulate}
+        trainer = fit(
+            module, demonstration_data(batch_size=size), max_epochs=2, **limit, **on(processes)
+        )
+        assert trainer.global_step == 4
+        return result(module, trainer)
+
+    assert_ranks_agree(train, accumulate=accumulate)
+
+
+def test_reward(fit, comparison_data, reward_artefact, files):
+    def train(processes):
+        module = RewardModule(init_from=reward_artefact, optimizer=sgd, schedule=Constant())
+        data = comparison_data(batch_size=8 // processes, demonstrations=files["demonstrations"])
+        trainer = fit(module, data, max_epochs=2, limit_train_batches=2, **on(processes))
+        module.finalize()
+        return result(module, trainer)
+
+    assert_ranks_agree(train)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("value", ["separate", "shared"])
+def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, value, accumulate):
+    """Rollouts, whitening, pretraining mix, target KL and averages over two phases."""
+
+    def train(processes, accumulate):
+        module = PPOModule(
+            init_from=policy_artefact,
+            reward=LearnedReward(reward_artefact),
+            optimizer=sgd,
+            value_lr=0.1,
+            schedule=Constant(),
+            rollout_batch_size=8,
+            minibatch_size=4,
+            algorithm=PPO(epochs=2, target_kl=10.0),
+            ptx_coef=0.5,
+            ptx_per_episode=1,
+            value=value,
+        )
+        data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
+        trainer = fit(
+            module, data, max_epochs=2, accumulate_grad_batches=accumulate, **on(processes)
+        )
+        weight, metrics = result(module, trainer)
+        names = ("ppo/score", "ppo/kl", "loss/policy", "loss/value", "loss/ptx", "ppo/first_ratio")
+        names += ("gradient_norm/ppo", "gradient_norm/ptx")
+        return weight, {**metrics, **{n: module.phase_metrics[n] for n in names}}
+
+    assert_ranks_agree(train, accumulate=accumulate)

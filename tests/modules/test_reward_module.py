@@ -1,0 +1,171 @@
+"""The reward stage: K-wise loss over micro-batches, metrics, offset, export."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from toys import sgd, weights
+from transformers import AutoModelForSequenceClassification
+
+from instructgpt.algorithms.schedule import Constant
+from instructgpt.data.comparisons import ComparisonDataModule
+from instructgpt.models.artefact import read_artefact
+from instructgpt.models.load import Network, load_scalar
+from instructgpt.modules.reward import RewardModule
+
+
+def make(source, **options):
+    defaults = {"optimizer": sgd, "schedule": Constant()}
+    return RewardModule(init_from=source, **{**defaults, **options})
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (2, 4), (1, 8)])
+def test_training_does_not_depend_on_the_microbatch(
+    fit, comparison_data, reward_artefact, batch_size, accumulate
+):
+    """K varies and one prompt is all tied: a mean of means would differ."""
+    whole, cut = make(reward_artefact), make(reward_artefact)
+    fit(whole, comparison_data(batch_size=8), max_epochs=2, limit_train_batches=2)
+    trainer = fit(
+        cut,
+        comparison_data(batch_size=batch_size),
+        max_epochs=2,
+        accumulate_grad_batches=accumulate,
+        limit_train_batches=2 * accumulate,
+    )
+    assert trainer.global_step == 4
+    torch.testing.assert_close(weights(cut), weights(whole), atol=1e-5, rtol=1e-5)
+
+
+def test_one_step_is_the_gradient_of_equation_1(
+    fit, comparison_data, reward_artefact, tiny_tokenizer
+):
+    """Oracle: each pair alone, -log sigmoid(s_w - s_l), mean over a prompt's, then over prompts."""
+    data, module = comparison_data(batch_size=8), make(reward_artefact)
+    fit(module, data, max_steps=1)
+    oracle = load_scalar(reward_artefact, None, Network(), tiny_tokenizer, head="stored", dropout=0)
+    oracle.eval()
+    batch = next(iter(data.train_dataloader()))
+
+    def score(row):
+        n = int(batch.mask[row].sum())
+        return oracle.score(batch.tokens[row : row + 1, :n], batch.mask[row : row + 1, :n])[0]
+
+    prompts = []
+    for index, ranking, mask in zip(batch.rows, batch.ranking, batch.ranking_mask, strict=True):
+        real = [(int(i), int(r)) for i, r, m in zip(index, ranking, mask, strict=True) if m]
+        pairs = [(w, loser) for w, rw in real for loser, rl in real if rw < rl]
+        if pairs:
+            losses = [-torch.nn.functional.logsigmoid(score(w) - score(x)) for w, x in pairs]
+            prompts.append(torch.stack(losses).mean())
+    torch.stack(prompts).mean().backward()
+    changed = dict(module.model.named_parameters())
+    for name, before in oracle.named_parameters():
+        if before.grad is not None:
+            expected = before.detach() - 0.1 * before.grad
+            torch.testing.assert_close(changed[name].detach(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_metrics_count_pairs_whatever_the_batch_size(fit, comparison_data, reward_artefact, files):
+    results = []
+    for size in (1, 5, 64):
+        data = comparison_data(batch_size=size, validation=files["comparisons"])
+        trainer = fit(make(reward_artefact), comparison_data(), max_steps=1)
+        trainer.limit_val_batches = 1.0
+        trainer.validate(make(reward_artefact), data, verbose=False)
+        results.append({k: float(v) for k, v in trainer.callback_metrics.items() if "val/" in k})
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=1e-4, abs=1e-6)
+    rows = [json.loads(line) for line in Path(files["comparisons"]).read_text().splitlines()]
+    pairs = [
+        (len(r["responses"][i]), len(r["responses"][j]))
+        for r in rows
+        for i, a in enumerate(r["ranking"])
+        for j, b in enumerate(r["ranking"])
+        if a < b
+    ]
+    assert results[0]["val/pairs"] == len(pairs)
+    assert {
+        "val/accuracy_by_labeler/ann",
+        "val/accuracy_by_labeler/ben",
+        "val/accuracy_by_k/k3",
+    } <= set(results[0])
+
+
+def test_longer_wins_baseline_by_hand(fit, policy_artefact, reward_artefact, tmp_path):
+    """The longer wins one pair, the shorter another, the third is equal: (1 + 0 + 0.5) / 3."""
+    rows = [
+        {"prompt": "say", "responses": ["one two three", "one"], "ranking": [1, 2]},
+        {"prompt": "hello", "responses": ["one two three", "one"], "ranking": [2, 1]},
+        {"prompt": "world", "responses": ["one", "one"], "ranking": [1, 2]},
+    ]
+    path = tmp_path / "three.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    data = ComparisonDataModule(
+        train=str(path),
+        validation=str(path),
+        tokenizer=policy_artefact,
+        max_prompt_tokens=10,
+        max_response_tokens=20,
+    )
+    trainer = fit(make(reward_artefact), data, max_steps=1, limit_val_batches=None)
+    assert float(trainer.callback_metrics["val/accuracy_longer_wins"]) == pytest.approx(0.5)
+
+
+def test_offset_makes_demonstrations_score_zero(
+    fit, comparison_data, policy_artefact, files, tmp_path
+):
+    module = make(policy_artefact)
+    data = comparison_data(demonstrations=files["demonstrations"])
+    fit(module, data, max_steps=2)
+    module.finalize()
+    module.export(tmp_path / "export", config={}, metrics={})
+    assert read_artefact(str(tmp_path / "export")).offset != 0
+    back = load_scalar(str(tmp_path / "export"), None, Network(), module.tokenizer, head="stored")
+    back.eval()
+    scores = [back.score(b.tokens, b.mask) for b in data.demonstration_dataloader()]
+    assert abs(float(torch.cat(scores).mean())) < 1e-5
+
+
+def test_without_demonstrations_the_artefact_has_no_offset(
+    fit, comparison_data, policy_artefact, tmp_path
+):
+    module = make(policy_artefact)
+    fit(module, comparison_data(), max_steps=1)
+    module.finalize()
+    module.export(tmp_path / "export", config={}, metrics={})
+    assert read_artefact(str(tmp_path / "export")).offset is None
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
+
+
+def test_learns_which_word_labelers_like(fit, policy_artefact, tmp_path):
+    rng, rows = random.Random(1), []
+    for i in range(120):
+        responses = [
+            " ".join(rng.choice(["one", "two", "six", "ten"]) for _ in range(4)) for _ in range(3)
+        ]
+        order = sorted({-r.count("ten") for r in responses})
+        ranking = [order.index(-r.count("ten")) + 1 for r in responses]
+        rows.append({"prompt": f"say {i}", "responses": responses, "ranking": ranking})
+    path = tmp_path / "ten.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    data = ComparisonDataModule(
+        train=str(path),
+        validation=0.3,
+        tokenizer=policy_artefact,
+        batch_size=16,
+        max_prompt_tokens=10,
+        max_response_tokens=20,
+    )
+    module = make(policy_artefact, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2))
+    trainer = fit(module, data, max_epochs=12, limit_val_batches=None)
+    assert float(trainer.callback_metrics["val/accuracy"]) > 0.9
+
+
+def test_predicts_scores(fit, comparison_data, reward_artefact):
+    module = make(reward_artefact)
+    trainer = fit(module, comparison_data(), max_steps=1)
+    rows = [row for batch in trainer.predict(module, comparison_data()) for row in batch]
+    assert all(len(row["scores"]) >= 2 for row in rows)

@@ -1,0 +1,175 @@
+"""SFT: exact means whatever the batch is cut into; dropout; metrics; selection; export."""
+
+import math
+
+import pytest
+import torch
+from toys import sgd, weights
+from transformers import AutoModelForCausalLM
+
+from instructgpt.algorithms.schedule import Constant
+from instructgpt.models.artefact import read_artefact
+from instructgpt.models.load import Network, load_policy
+from instructgpt.modules.sft import SFTModule
+from instructgpt.rewards.rules import CountReward
+from instructgpt.types import UserError
+
+
+def make(source, **options):
+    defaults = {"dropout": 0.0, "optimizer": sgd, "schedule": Constant(), "validation_prompts": 0}
+    return SFTModule(init_from=source, **{**defaults, **options})
+
+
+def trained(fit, module, data, **options):
+    trainer = fit(module, data, **{"max_epochs": 2, **options})
+    return weights(module), trainer
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (2, 4), (1, 8)])
+def test_training_does_not_depend_on_the_microbatch(
+    fit, demonstration_data, policy_artefact, batch_size, accumulate
+):
+    """Rows differ in length, so a mean of means would differ."""
+    whole, _ = trained(
+        fit, make(policy_artefact), demonstration_data(batch_size=8), limit_train_batches=2
+    )
+    cut, trainer = trained(
+        fit,
+        make(policy_artefact),
+        demonstration_data(batch_size=batch_size),
+        accumulate_grad_batches=accumulate,
+        limit_train_batches=2 * accumulate,
+    )
+    assert trainer.global_step == 4
+    torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_one_step_is_the_gradient_of_the_token_mean(fit, demonstration_data, policy_artefact):
+    """Oracle: one unpadded row at a time through plain transformers, over the targets."""
+    data = demonstration_data(batch_size=8)
+    module = make(policy_artefact)
+    fit(module, data, max_steps=1)
+    oracle = AutoModelForCausalLM.from_pretrained(policy_artefact, dtype=torch.float32).eval()
+    data.train_dataloader().set_epoch(0)
+    batch = next(iter(data.train_dataloader()))
+    total, count = 0.0, 0
+    for tokens, mask, targets in zip(batch.tokens, batch.mask, batch.targets, strict=True):
+        n = int(mask.sum())
+        logprobs = oracle(input_ids=tokens[None, :n]).logits[0].log_softmax(-1)
+        for t in range(1, n):
+            if targets[t]:
+                total, count = total - logprobs[t - 1, tokens[t]], count + 1
+    (total / count).backward()
+    for (name, before), after in zip(
+        oracle.named_parameters(), module.policy.parameters(), strict=True
+    ):
+        expected = before.detach() - 0.1 * before.grad
+        torch.testing.assert_close(after.detach(), expected, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_packing_gives_the_same_loss_and_gradient(fit, demonstration_data, policy_artefact):
+    apart, _ = trained(fit, make(policy_artefact), demonstration_data(batch_size=64), max_epochs=1)
+    packed_data = demonstration_data(batch_size=64, packing=True)
+    packed, _ = trained(fit, make(policy_artefact), packed_data, max_epochs=1)
+    batch = next(iter(packed_data.train_dataloader()))
+    assert int(batch.documents.max()) > 0  # something is packed at all
+    torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
+
+
+def test_padding_and_order_do_not_matter(demonstration_data, policy_artefact, tiny_tokenizer):
+    module = make(policy_artefact)
+    module.policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer).eval()
+    data = demonstration_data(batch_size=8)
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    wide = type(batch)(*(torch.nn.functional.pad(f, (0, 5)) for f in batch))
+    order = torch.randperm(len(batch.tokens))
+    shuffled = type(batch)(*(f[order] for f in batch))
+    total, count, correct = module.losses(batch)
+    for other in (wide, shuffled):
+        again = module.losses(other)
+        torch.testing.assert_close(again[0], total, atol=1e-4, rtol=1e-6)
+        assert (again[1], again[2]) == (count, correct)
+
+
+def test_dropout_is_what_was_asked_for_and_on(fit, demonstration_data, policy_artefact):
+    module = make(policy_artefact, dropout=0.5)
+    fit(module, demonstration_data(), max_steps=1)
+    assert module.policy.config.resid_pdrop == 0.5
+    assert module.policy.training
+    quiet, _ = trained(fit, make(policy_artefact), demonstration_data())
+    noisy, _ = trained(fit, make(policy_artefact, dropout=0.5), demonstration_data())
+    assert not torch.allclose(quiet, noisy)
+
+
+def test_validation_is_the_mean_over_targets(fit, demonstration_data, policy_artefact):
+    """The same numbers for any validation batch size, and perplexity = exp(loss)."""
+    results = []
+    for size in (1, 2, 64):
+        trainer = fit(make(policy_artefact), demonstration_data(), max_steps=1)
+        trainer.limit_val_batches = 1.0
+        trainer.validate(make(policy_artefact), demonstration_data(batch_size=size), verbose=False)
+        results.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+    for result in results[1:]:
+        for name in ("val/loss", "val/accuracy", "val/perplexity"):
+            assert result[name] == pytest.approx(results[0][name], rel=1e-5)
+    assert results[0]["val/perplexity"] == pytest.approx(math.exp(results[0]["val/loss"]))
+
+
+def test_reward_scores_answers_and_selects(fit, demonstration_data, policy_artefact):
+    module = make(policy_artefact, reward=CountReward(text="e"), validation_prompts=4)
+    trainer = fit(module, demonstration_data(), max_epochs=1, limit_val_batches=None)
+    assert module.monitor == ("val/score", "max")
+    assert make(policy_artefact).monitor == ("val/loss", "min")
+    shown = [s["response"].count("e") for s in module.samples]
+    assert len(shown) == 3  # of 24 rows, 3 are held out
+    assert float(trainer.callback_metrics["val/score"]) == pytest.approx(sum(shown) / 3)
+
+
+def test_learns(fit, demonstration_data, policy_artefact):
+    module = make(
+        policy_artefact, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2), schedule=Constant()
+    )
+    data = demonstration_data(batch_size=8)
+    trainer = fit(module, data, max_epochs=15, limit_val_batches=None)
+    assert float(trainer.callback_metrics["train/loss"]) < 2.5  # starts near 7, ln 290 = 5.7
+
+
+def test_export_is_a_plain_causal_model(fit, demonstration_data, policy_artefact, tmp_path):
+    module = make(policy_artefact)
+    fit(module, demonstration_data(), max_steps=1)
+    module.export(tmp_path / "export", config={"seed": 1}, metrics={"val/loss": 2.0})
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
+    tokens = torch.tensor([[3, 4, 5]])
+    module.policy.eval()
+    torch.testing.assert_close(plain(tokens).logits, module.policy(tokens).logits)
+    artefact = read_artefact(str(tmp_path / "export"))
+    assert (artefact.stage, artefact.parent) == ("sft", policy_artefact)
+
+
+def test_context_is_checked(fit, demonstration_data, policy_artefact):
+    with pytest.raises(UserError, match="context of 64 tokens, got 100"):
+        fit(make(policy_artefact), demonstration_data(max_prompt_tokens=76), max_steps=1)
+
+
+def test_wrong_data_module(fit, prompt_data, policy_artefact):
+    with pytest.raises(
+        UserError,
+        match="SFTModule works with DemonstrationDataModule or TextDataModule, --data is Prompt",
+    ):
+        fit(make(policy_artefact), prompt_data(), max_steps=1)
+
+
+def test_packing_is_refused_for_convolutions(fit, demonstration_data, make_architecture):
+    module = SFTModule(architecture=make_architecture("lfm2"), validation_prompts=0)
+    with pytest.raises(UserError, match=r"data\.packing must be false for lfm2"):
+        fit(module, demonstration_data(packing=True), max_steps=1)
+
+
+@pytest.mark.parametrize(
+    "sources", [{}, {"init_from": "x", "architecture": {"model_type": "gpt2"}}]
+)
+def test_one_source(sources):
+    with pytest.raises(UserError, match="and not both"):
+        SFTModule(**sources)

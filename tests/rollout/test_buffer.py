@@ -1,0 +1,68 @@
+"""The buffer: rows, joining ranks, checkpoints."""
+
+import torch
+
+from instructgpt.rollout.buffer import RolloutBuffer, join, widen
+from instructgpt.types import Experience, Rollout, ScoredRollout
+
+
+def scored(rows, prompt, response, seed):
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, response + 1, (rows,), generator=g)
+    widths = torch.randint(1, prompt + 1, (rows,), generator=g)
+    rollout = Rollout(
+        torch.randint(0, 50, (rows, prompt + response), generator=g),
+        torch.arange(prompt)[None] >= prompt - widths[:, None],
+        torch.arange(response)[None] < lengths[:, None],
+        torch.rand(rows, generator=g) > 0.5,
+    )
+    columns = [torch.randn(rows, n, generator=g) for n in (response, response, response + 1)]
+    return ScoredRollout(
+        rollout,
+        torch.randn(rows, generator=g),
+        *columns,
+        entropy=torch.randn(rows, response, generator=g),
+    )
+
+
+def test_joined_ranks_keep_every_real_number():
+    parts = [scored(3, 4, 5, seed=1), scored(3, 6, 2, seed=2)]
+    joined = join([widen(part, 6, 5) for part in parts])
+    assert joined.rollout.tokens.shape == (6, 11)
+    assert joined.values.shape == (6, 6)
+    for first, part in ((0, parts[0]), (3, parts[1])):
+        for row in range(3):
+            for name in ("logprobs", "reference_logprobs", "entropy"):
+                mask = part.rollout.response_mask[row]
+                wide_mask = joined.rollout.response_mask[first + row]
+                got = getattr(joined, name)[first + row][wide_mask]
+                assert torch.equal(got, getattr(part, name)[row][mask])
+            real = joined.rollout.tokens[first + row][joined.rollout.mask[first + row]]
+            assert torch.equal(real, part.rollout.tokens[row][part.rollout.mask[row]])
+            # the value after the last token sits right behind it on both sides
+            n = int(part.rollout.response_mask[row].sum())
+            assert joined.values[first + row, n] == part.values[row, n]
+
+
+def test_microbatch_and_token_count():
+    s = scored(5, 3, 4, seed=3)
+    experience = Experience(s.rollout, s.logprobs, s.values[:, :-1], s.logprobs, s.logprobs)
+    buffer = RolloutBuffer(2, experience)
+    rows = torch.tensor([4, 1])
+    assert torch.equal(buffer.microbatch(rows).rollout.tokens, s.rollout.tokens[rows])
+    assert buffer.tokens(rows) == int(s.rollout.response_mask[rows].sum())
+
+
+def test_checkpoint_is_plain_tensors(tmp_path):
+    s = scored(5, 3, 4, seed=4)
+    buffer = RolloutBuffer(
+        7, Experience(s.rollout, s.logprobs, s.values[:, :-1], s.logprobs, s.entropy)
+    )
+    torch.save(buffer.state_dict(), tmp_path / "state")
+    state = torch.load(tmp_path / "state", weights_only=True)
+    back = RolloutBuffer.from_state_dict(state)
+    assert back.phase == 7
+    for a, b in zip(back.experience.rollout, buffer.experience.rollout, strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(back.experience[1:], buffer.experience[1:], strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,159 @@
+"""Sampling: equal to ``generate``, independent of the batch, the right distribution."""
+
+import pytest
+import torch
+
+from instructgpt.models.load import Network, load_policy
+from instructgpt.models.template import get_template
+from instructgpt.rollout.sampler import Sampling, choose, decode, sample, to_samples
+from instructgpt.rollout.scoring import response_logprobs
+from instructgpt.types import Prompt, PromptBatch, UserError
+
+WORDS = ["Say", "hello to the world", "One two three four five six", "The quick"]
+
+
+def prompts_of(tokenizer, texts=WORDS):
+    template = get_template("plain")
+    prompts = [Prompt(t, [{"role": "user", "content": t}], str(i), {}) for i, t in enumerate(texts)]
+    ids = [template.encode_prompt(tokenizer, p) for p in prompts]
+    width = max(map(len, ids))
+    # A pad id that is a real token everywhere: masks must come from lengths.
+    tokens = torch.tensor([[5] * (width - len(row)) + row for row in ids])
+    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in ids])
+    return PromptBatch(tokens, mask, torch.arange(len(ids)), prompts)
+
+
+@pytest.fixture
+def policy(tiny_architecture, tiny_tokenizer):
+    torch.manual_seed(1)
+    return load_policy(None, tiny_architecture, Network(), tiny_tokenizer).eval()
+
+
+def test_greedy_equals_transformers_generate(policy, tiny_tokenizer):
+    batch = prompts_of(tiny_tokenizer)
+    rollout = sample(policy, batch, 12, [0], Sampling(temperature=0), seed=0)
+    expected = policy.generate(
+        input_ids=batch.tokens,
+        attention_mask=batch.mask.long(),
+        max_new_tokens=12,
+        do_sample=False,
+        eos_token_id=0,
+        pad_token_id=1,
+    )[:, batch.tokens.shape[1] :]
+    for row in range(len(batch.prompts)):
+        n = int(rollout.response_mask[row].sum())
+        assert rollout.responses[row, :n].tolist() == expected[row, :n].tolist()
+        ended = rollout.responses[row, n - 1] == 0
+        assert bool(ended) == bool(rollout.finished[row])
+        assert ended or n == 12
+
+
+def test_stops_at_the_stop_token_and_masks_what_follows(policy, tiny_tokenizer):
+    batch = prompts_of(tiny_tokenizer)
+    free = sample(policy, batch, 12, [], Sampling(), seed=4)
+    assert free.response_mask.all()
+    assert not free.finished.any()
+    stop = int(free.responses[0, 3])
+    stopped = sample(policy, batch, 12, [stop], Sampling(), seed=4)
+    for row in range(len(batch.prompts)):
+        places = (free.responses[row] == stop).nonzero().flatten().tolist()
+        n = places[0] + 1 if places else 12  # the stop token belongs to the response
+        assert int(stopped.response_mask[row].sum()) == n
+        assert stopped.responses[row, :n].tolist() == free.responses[row, :n].tolist()
+        assert bool(stopped.finished[row]) == bool(places)
+
+
+def test_a_response_does_not_depend_on_its_batch(policy, tiny_tokenizer):
+    batch = prompts_of(tiny_tokenizer)
+    together = sample(policy, batch, 8, [0], Sampling(), seed=2, phase=3)
+    small = sample(policy, batch, 8, [0], Sampling(batch_size=1), seed=2, phase=3)
+    n = small.responses.shape[1]
+    assert torch.equal(together.response_mask[:, :n], small.response_mask)
+    mask = small.response_mask
+    assert torch.equal(together.responses[:, :n][mask], small.responses[mask])
+    other = sample(policy, batch, 8, [0], Sampling(), seed=2, phase=4)
+    assert other.responses.tolist() != together.responses.tolist()
+
+
+def test_logprobs_are_those_of_the_sampling_distribution(policy, tiny_tokenizer):
+    """With left padding as one unpadded row at a time, divided by the temperature."""
+    batch = prompts_of(tiny_tokenizer)
+    rollout = sample(policy, batch, 6, [0], Sampling(temperature=0.7), seed=2)
+    got = response_logprobs(policy, rollout, 0.7)
+    for row in range(len(batch.prompts)):
+        tokens = rollout.tokens[row][rollout.mask[row]]
+        with torch.no_grad():
+            logits = policy(input_ids=tokens[None]).logits[0, :-1] / 0.7
+        n = int(rollout.response_mask[row].sum())
+        expected = logits.log_softmax(-1).gather(1, tokens[1:, None])[-n:, 0]
+        torch.testing.assert_close(got.logprobs[row, :n], expected, atol=2e-5, rtol=1e-5)
+
+
+def test_inverse_cdf_draws_the_softmax():
+    logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0]])
+    grid = (torch.arange(100_000) + 0.5) / 100_000
+    drawn = choose(logits.expand(100_000, -1), grid, Sampling(temperature=2.0))
+    shares = drawn.bincount(minlength=4) / 100_000
+    # by hand: exp(0), exp(0.5), 0, exp(1) over their sum 5.367
+    expected = torch.tensor([0.18632, 0.30720, 0.0, 0.50648])
+    torch.testing.assert_close(shares, expected, atol=1e-4, rtol=0)
+
+
+def test_an_impossible_token_is_never_drawn():
+    logits = torch.full((3, 5), -torch.inf)
+    logits[:, 2] = 0.0
+    noise = torch.tensor([0.0, 0.5, 1.0])  # 1.0 stands for the worst rounding
+    assert choose(logits, noise, Sampling()).tolist() == [2, 2, 2]
+
+
+def test_top_k_and_top_p_by_hand():
+    # probabilities 0.5, 0.3, 0.15, 0.05
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    grid = (torch.arange(1000) + 0.5) / 1000
+
+    def support(sampling):
+        return set(choose(logits.expand(1000, -1), grid, sampling).tolist())
+
+    assert support(Sampling(top_k=2)) == {0, 1}
+    assert support(Sampling(top_p=0.5)) == {0}
+    assert support(Sampling(top_p=0.51)) == {0, 1}
+    assert support(Sampling(top_p=0.81)) == {0, 1, 2}
+    assert support(Sampling(top_p=1.0)) == {0, 1, 2, 3}
+    assert support(Sampling(temperature=0)) == {0}
+
+
+def test_samples_as_text(policy, tiny_tokenizer):
+    batch = prompts_of(tiny_tokenizer)
+    rollout = sample(policy, batch, 6, [0], Sampling(), seed=2)
+    samples = to_samples(rollout, batch.prompts, tiny_tokenizer, get_template("plain"))
+    for row, text in enumerate(WORDS):
+        assert samples[row].prompt_tokens == tiny_tokenizer(text)["input_ids"]
+        n = int(rollout.response_mask[row].sum())
+        assert samples[row].response_tokens == rollout.responses[row, :n].tolist()
+        assert "<|endoftext|>" not in samples[row].response
+
+
+def test_decode_ends_early(policy, tiny_tokenizer):
+    batch = prompts_of(tiny_tokenizer)
+    everything = list(range(len(tiny_tokenizer)))
+    noise = torch.rand(len(WORDS), 50)
+    tokens, mask, finished = decode(policy, batch.tokens, batch.mask, noise, everything, Sampling())
+    assert tokens.shape == (len(WORDS), 1)
+    assert mask.all()
+    assert finished.all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature must be >= 0, got -1.0"),
+        ({"temperature": float("nan")}, "temperature must be >= 0, got nan"),
+        ({"top_p": 0.0}, "top_p must be in (0, 1], got 0.0"),
+        ({"top_k": -1}, "top_k must be >= 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+    ],
+)
+def test_values_without_meaning_are_refused(options, message):
+    with pytest.raises(UserError) as error:
+        Sampling(**options)
+    assert str(error.value) == message

@@ -1,0 +1,178 @@
+"""Adapters (peft): few parameters, trained beside a frozen network."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, TaskType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from instructgpt.models.forward import base_network, without_adapters
+from instructgpt.models.heads import ScalarModel
+from instructgpt.models.source import explained
+from instructgpt.types import UserError
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Adapter(ABC):
+    """What to train instead of the network's own weights; heads are always trained too."""
+
+    @abstractmethod
+    def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
+        """Return peft's configuration for a network."""
+
+    def initialise(self, model: PeftModel) -> None:  # noqa: B027
+        """Set the first values where peft's are not right."""
+
+
+@dataclass(frozen=True)
+class LoRA(Adapter):
+    """Low-rank updates of linear layers (Hu et al. 2021, arXiv:2106.09685), 0 at the start.
+
+    Args:
+        rank: Of each update.
+        alpha: The update is scaled by alpha / rank.
+        dropout: On what goes into the updates; off in PPO.
+        target_modules: Names of the layers to update, e.g. [q_proj, v_proj]; default: all linear
+            ones but the heads.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.rank < 1:
+            raise UserError(f"adapter.rank must be >= 1, got {self.rank}")
+        if not self.alpha > 0:
+            raise UserError(f"adapter.alpha must be > 0, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"adapter.dropout must be in [0, 1), got {self.dropout}")
+
+    def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
+        """Return peft's configuration for a network."""
+        return LoraConfig(
+            task_type=task,
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft computes alpha / r
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules or "all-linear",
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in network.modules()),
+        )
+
+
+@dataclass(frozen=True)
+class Prefix(Adapter):
+    """Learned keys and values in front of every row (Li and Liang 2021, arXiv:2101.00190).
+
+    Args:
+        tokens: Positions the prefix takes; they count towards the context length.
+    """
+
+    tokens: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the value."""
+        if self.tokens < 1:
+            raise UserError(f"adapter.tokens must be >= 1, got {self.tokens}")
+
+    def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
+        """Return peft's configuration for a network."""
+        if any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
+            raise UserError(
+                "adapter: must not be Prefix with gradient_checkpointing, which drops its cache"
+            )
+        if getattr(network.config, "sliding_window", None) is not None:
+            raise UserError(
+                "adapter: must not be Prefix for attention within a window, which moves past it, "
+                f"got sliding_window {network.config.sliding_window}"
+            )
+        return PrefixTuningConfig(task_type=task, num_virtual_tokens=self.tokens)
+
+    def initialise(self, model: PeftModel) -> None:
+        """Start near zero: peft's N(0, 1) drowns what the network has learned."""
+        encoder: Any = model.prompt_encoder[model.active_adapter]
+        nn.init.normal_(encoder.embedding.weight, std=0.02)
+
+
+def attach(model: Model, adapter: Adapter) -> Model:
+    """Freeze a network and put an adapter on it; the head of a ScalarModel stays trainable.
+
+    Args:
+        model: A causal language model, or a ScalarModel, which is changed in place.
+        adapter: What to train.
+
+    Returns:
+        The model to use instead.
+    """
+    if isinstance(model, ScalarModel):
+        model.trunk = _wrapped(model.trunk, adapter, TaskType.FEATURE_EXTRACTION)
+        return model
+    return _wrapped(model, adapter, TaskType.CAUSAL_LM)  # type: ignore[return-value]
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Tell whether a model, or the trunk of a ScalarModel, has an adapter."""
+    return isinstance(model.trunk if isinstance(model, ScalarModel) else model, PeftModel)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Run a model without its adapter for a while; heads stay."""
+    with without_adapters(model.trunk if isinstance(model, ScalarModel) else model):
+        yield
+
+
+def merged(model: Model) -> Model:
+    """Return a copy with LoRA folded into the weights; the given model is left as it is.
+
+    Args:
+        model: A causal language model or a ScalarModel. A prefix cannot be folded in: a UserError.
+    """
+    if isinstance(model, ScalarModel):
+        copied = copy.deepcopy(model)
+        copied.trunk = _folded(copied.trunk)
+        return copied
+    return _folded(copy.deepcopy(model))  # type: ignore[return-value]
+
+
+def _wrapped(model: nn.Module, adapter: Adapter, task: TaskType) -> PeftModel:
+    if isinstance(model, PeftModel):
+        raise UserError(
+            f"adapter: must be null for a model that has one already, got {type(adapter).__name__}"
+        )
+    network = base_network(model)
+    config = adapter.peft_config(network, task)
+    with explained(f"adapter: {type(adapter).__name__} does not fit '{network.config.model_type}'"):
+        wrapped = get_peft_model(network, config)
+    output, embedding = network.get_output_embeddings(), network.get_input_embeddings()
+    if network.config.tie_word_embeddings and (
+        isinstance(output, BaseTunerLayer) or isinstance(embedding, BaseTunerLayer)
+    ):
+        raise UserError(
+            "adapter.target_modules: must not name embeddings that share their weights, "
+            f"got {adapter}"
+        )
+    adapter.initialise(wrapped)
+    return wrapped.train(model.training)
+
+
+def _folded(model: nn.Module) -> PreTrainedModel:
+    if not isinstance(model, PeftModel):
+        return base_network(model)
+    if model.active_peft_config.is_prompt_learning:
+        raise UserError("adapter: a prefix cannot be merged into the weights")
+    folded: PreTrainedModel = model.merge_and_unload()
+    return folded

@@ -1,0 +1,126 @@
+"""Configurations of transformers models: checked before anything is built from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import warnings
+from typing import Any
+
+from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING as CONFIG_MAPPING
+
+from instructgpt.models.source import explained
+from instructgpt.models.tokenizer import eos_id
+from instructgpt.types import UserError
+
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+RESIDUAL_DROPOUT = ("resid_pdrop", "embd_pdrop", "hidden_dropout", "resid_dropout", "embed_dropout")
+OTHER_DROPOUT = ("attn_pdrop", "attention_dropout", "activation_dropout")
+ROPE_KEYS = {"rope_theta", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_emb_base"}
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Return how many tokens the model was made for, or None; a prefix takes its share of them."""
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if length is None else int(length)
+
+
+def is_recurrent(config: PreTrainedConfig) -> bool:
+    """Tell whether convolutions or recurrence carry state along a row, past any attention mask."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and not set(kinds) <= ATTENTION_LAYERS:
+        return True
+    if type(config) not in AutoModel._model_mapping:
+        return False
+    kind: Any = AutoModel._model_mapping[type(config)]
+    return bool(kind._is_stateful)
+
+
+def set_dropout(config: PreTrainedConfig, probability: float) -> None:
+    """Set residual dropout (of embeddings and sublayers, arXiv:1706.03762, 5.4), and no other.
+
+    Warns where the architecture has none, as Llama and its like.
+
+    Args:
+        config: Changed in place; read by the model when it is built.
+        probability: In [0, 1).
+    """
+    if not 0 <= probability < 1:
+        raise UserError(f"dropout: must be in [0, 1), got {probability}")
+    for name in OTHER_DROPOUT:
+        if getattr(config, name, None) is not None:
+            setattr(config, name, 0.0)
+    fields = [name for name in RESIDUAL_DROPOUT if getattr(config, name, None) is not None]
+    for name in fields:
+        setattr(config, name, probability)
+    if probability and not fields:
+        message = f"{config.model_type} has no residual dropout: dropout {probability} is ignored"
+        warnings.warn(message, stacklevel=2)
+
+
+def new_config(
+    architecture: dict[str, Any] | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    dropout: float | None,
+) -> PreTrainedConfig:
+    """Return the configuration of a model from scratch, with the tokenizer's size and ids.
+
+    Args:
+        architecture: As given by the user, ``model_type`` among its keys.
+        tokenizer: The model's tokenizer.
+        dropout: As for ``set_dropout``; None: as the architecture says.
+
+    Raises:
+        UserError: Something is missing, misspelt or impossible.
+    """
+    if architecture is None:
+        raise UserError("init_from: must be given, or an architecture to start from scratch")
+    if tokenizer is None:
+        raise UserError("tokenizer: must be given to start from scratch")
+    check_model_type("architecture", architecture)
+    kind = CONFIG_MAPPING[architecture["model_type"]]
+    fields = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
+    known = fields | (ROPE_KEYS if "rope_parameters" in fields else set()) | {"model_type"}
+    for key in architecture:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), 1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise UserError(
+                f"architecture: key '{key}' is not one of {architecture['model_type']}{hint}"
+            )
+    size = architecture.get("vocab_size", len(tokenizer))
+    if not isinstance(size, int) or size < len(tokenizer):
+        raise UserError(
+            f"architecture: key 'vocab_size' must be >= {len(tokenizer)}, the tokenizer's size, "
+            f"got {size}"
+        )
+    eos = eos_id(tokenizer)
+    special = {
+        "vocab_size": size,
+        "eos_token_id": eos,
+        "bos_token_id": eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
+        # Padding that is EOS would make the embedding of EOS start at 0: said later, in _ready.
+        "pad_token_id": None,
+    }
+    with explained("architecture: wrong value"):
+        given = {key: value for key, value in architecture.items() if key != "model_type"}
+        config: PreTrainedConfig = kind(**(given | special))
+    if dropout is not None:
+        set_dropout(config, dropout)
+    return config
+
+
+def check_model_type(place: str, given: dict[str, Any]) -> None:
+    """Refuse a configuration whose ``model_type`` transformers does not know.
+
+    Args:
+        place: Where it was given, for the message.
+        given: The configuration.
+    """
+    name = given.get("model_type")
+    if name in CONFIG_MAPPING:
+        return
+    near = difflib.get_close_matches(str(name), list(CONFIG_MAPPING.keys()), 1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    raise UserError(f"{place}: key 'model_type' must be one transformers knows{hint}, got {name!r}")

@@ -1,0 +1,284 @@
+"""Artefacts: what a stage hands on, a Hugging Face folder plus ``instructgpt.json``."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from importlib.metadata import version
+from pathlib import Path
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from instructgpt.models.adapters import merged
+from instructgpt.models.folder import replacing
+from instructgpt.models.forward import base_network
+from instructgpt.models.heads import ScalarModel
+from instructgpt.models.source import ARTEFACT_FILE, quietly
+from instructgpt.models.template import Template
+from instructgpt.models.tokenizer import eos_id, pad_id, tokenizer_fingerprint
+from instructgpt.types import UserError
+
+FORMAT = 1
+
+
+class Artefact(NamedTuple):
+    """What a folder says about itself, beside its weights."""
+
+    path: str
+    stage: str  # sft, reward, ppo, value
+    template: str  # by name, or the pattern itself
+    template_hash: str
+    tokenizer_hash: str
+    eos_token_id: int
+    pad_token_id: int
+    stop_token_ids: list[int]
+    head: (
+        str | None
+    )  # "score": among the weights; or a file with it; None: a policy, which says no scores
+    offset: (
+        float | None
+    )  # to subtract from scores, so that demonstrations are at 0; None: never measured
+    parent: str | None  # what the stage started from
+    adapter: (
+        str | None
+    )  # "lora": folded into the weights, also in ``adapter``; "prefix": on ``base``
+    versions: dict[str, Any]
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def read_artefact(path: str | Path) -> Artefact | None:
+    """Read what a folder says about itself; None for hub ids and plain Hugging Face folders.
+
+    Args:
+        path: Folder or hub id.
+
+    Raises:
+        UserError: The file is there, but not as it is written here.
+    """
+    file = Path(path) / ARTEFACT_FILE
+    if not file.is_file():
+        return None
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: must be JSON, {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        given = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
+        raise UserError(f"{file}: key 'format' must be {FORMAT}, got {given!r}")
+    values: dict[str, Any] = {"path": str(path)}
+    for key, hint in get_type_hints(Artefact).items():
+        if key == "path":
+            continue
+        value = facts.get(key)  # optional keys may be absent
+        allowed = _allowed(hint)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            names = " or ".join(kind.__name__ for kind in allowed)
+            raise UserError(f"{file}: key '{key}' must be {names}, got {value!r}")
+        values[key] = value
+    return Artefact(**values)
+
+
+def check_artefact(
+    artefact: Artefact, tokenizer: PreTrainedTokenizerBase, template: Template
+) -> None:
+    """Refuse to go on with another tokenizer or template than an artefact was trained with.
+
+    Args:
+        artefact: What the next stage starts from.
+        tokenizer: That of the data.
+        template: That of the data.
+    """
+    fingerprint = tokenizer_fingerprint(tokenizer)
+    if fingerprint != artefact.tokenizer_hash:
+        raise UserError(
+            f"tokenizer: must be that of '{artefact.path}' ({artefact.tokenizer_hash}), got "
+            f"'{tokenizer.name_or_path}' ({fingerprint})"
+        )
+    if template.fingerprint(tokenizer) != artefact.template_hash:
+        raise UserError(
+            f"template: must be {artefact.template!r}, with which '{artefact.path}' was trained, "
+            f"got {template.name!r}"
+        )
+
+
+def save_policy(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    path: str | Path,
+    *,
+    stage: str,
+    template: Template,
+    parent: str | None,
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+) -> None:
+    """Write a policy: weights, tokenizer, generation settings and facts; all of it, or nothing.
+
+    Args:
+        model: A causal language model. LoRA is folded into the weights and kept in ``adapter`` too;
+            with a prefix the weights are in ``base``.
+        tokenizer: Its tokenizer.
+        path: Folder to make; an artefact that is there already is replaced.
+        stage: sft or ppo.
+        template: How prompts are written.
+        parent: What the stage started from.
+        config: Of the run.
+        metrics: Final ones.
+    """
+    with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
+        network, place, adapter = _without_adapter(model, folder)
+        stops = template.stop_ids(tokenizer)
+        kept, network.generation_config = (
+            network.generation_config,
+            GenerationConfig(
+                bos_token_id=network.config.bos_token_id,
+                eos_token_id=stops if len(stops) > 1 else stops[0],
+                pad_token_id=pad_id(tokenizer),
+            ),
+        )
+        network.save_pretrained(place)
+        network.generation_config = kept
+        own = {"stage": stage, "parent": parent, "config": config, "metrics": metrics}
+        _finish(folder, tokenizer, template, own | {"adapter": adapter})
+
+
+def save_scalar(
+    model: ScalarModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: str | Path,
+    *,
+    stage: str,
+    template: Template,
+    parent: str | None,
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+) -> None:
+    """Write a reward or value model; all of it, or nothing.
+
+    Where transformers has a sequence classifier for the architecture, the folder is one, with one
+    label. Such a classifier finds the end of a row by the padding id, so padding that is missing or
+    EOS is replaced by a token of its own in what is saved. Elsewhere the head lies beside the trunk
+    in ``head.safetensors``.
+
+    Args:
+        model: A ScalarModel, with an adapter or without; adapters are kept as by ``save_policy``.
+        tokenizer: Its tokenizer.
+        path: Folder to make; an artefact that is there already is replaced.
+        stage: reward or value.
+        template: How prompts are written.
+        parent: What the stage started from.
+        config: Of the run.
+        metrics: Final ones.
+    """
+    with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
+        trunk, place, adapter = _without_adapter(model.trunk, folder)
+        classifier = _classifier(trunk, model.head)
+        if classifier is None:
+            trunk.save_pretrained(place)
+            file = place / "head.safetensors"
+            save_file(model.head.state_dict(), file)
+            head = file.relative_to(folder).as_posix()
+        else:
+            tokenizer = _distinctly_padded(tokenizer)
+            embedding: Any = classifier.get_input_embeddings()
+            if len(tokenizer) > embedding.num_embeddings:
+                classifier.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            classifier.config.pad_token_id = pad_id(tokenizer)
+            classifier.save_pretrained(place)
+            head = "score"
+        own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config}
+        # Exactly 0 is what the offset is as long as nobody measured it.
+        own |= {"metrics": metrics, "adapter": adapter, "head": head}
+        own["offset"] = model.offset.item() or None
+        _finish(folder, tokenizer, template, own)
+
+
+def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, Path, str | None]:
+    """Save the adapter, if any; return the network to save, where to, and the kind of adapter."""
+    if not isinstance(model, PeftModel):
+        return base_network(model), folder, None
+    facts = model.active_peft_config
+    if not facts.is_prompt_learning:
+        model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+        (folder / "adapter" / "README.md").unlink()  # peft's empty model card
+        return base_network(merged(model)), folder, "lora"
+    kept, facts.base_model_name_or_path = facts.base_model_name_or_path, "base"
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    facts.base_model_name_or_path = kept
+    (folder / "README.md").unlink()
+    return base_network(model), folder / "base", "prefix"
+
+
+def _classifier(trunk: PreTrainedModel, head: nn.Module) -> PreTrainedModel | None:
+    """A sequence classifier of transformers with these very weights; None if it has none."""
+    if type(trunk.config) not in AutoModelForSequenceClassification._model_mapping:
+        return None
+    kind: Any = AutoModelForSequenceClassification._model_mapping[type(trunk.config)]
+    config = copy.deepcopy(trunk.config)
+    config.num_labels = 1
+    with torch.device("meta"):
+        classifier: PreTrainedModel = kind(config)
+    weights = {
+        f"{kind.base_model_prefix}.{name}": value for name, value in trunk.state_dict().items()
+    }
+    weights |= {f"score.{name}": value.to(trunk.dtype) for name, value in head.state_dict().items()}
+    if set(weights) != set(classifier.state_dict()):
+        return None
+    classifier.load_state_dict(weights, assign=True)
+    return classifier
+
+
+def _distinctly_padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, or a copy whose padding token is not EOS."""
+    if tokenizer.pad_token_id not in {None, tokenizer.eos_token_id}:
+        return tokenizer
+    padded = copy.deepcopy(tokenizer)
+    padded.add_special_tokens({"pad_token": "<|pad|>"})
+    return padded
+
+
+def _finish(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, template: Template, own: dict[str, Any]
+) -> None:
+    """Write tokenizer and facts; what is not JSON becomes text, what is not finite null."""
+    tokenizer.save_pretrained(folder)
+    facts = {
+        "format": FORMAT,
+        "template": template.name,
+        "template_hash": template.fingerprint(tokenizer),
+        "tokenizer_hash": tokenizer_fingerprint(tokenizer),
+        "eos_token_id": eos_id(tokenizer),
+        "pad_token_id": pad_id(tokenizer),
+        "stop_token_ids": template.stop_ids(tokenizer),
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
+    }
+    text = json.dumps(_finite(facts | own), indent=2, ensure_ascii=False, default=str)
+    (folder / ARTEFACT_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _allowed(hint: Any) -> tuple[type, ...]:
+    """The types a value read from JSON may have: float | None -> float, int, None."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    plain = [get_origin(kind) or kind for kind in kinds]
+    return (*plain, int) if float in plain else tuple(plain)

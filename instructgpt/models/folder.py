@@ -1,0 +1,44 @@
+"""Writing a folder so that it is there as a whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from instructgpt.types import UserError
+
+
+@contextmanager
+def replacing(path: Path, mark: str) -> Iterator[Path]:
+    """Give a hidden folder to write into; it takes its place when all went well, else vanishes.
+
+    Args:
+        path: Where the folder is to be.
+        mark: A file of this name shows that a folder which is there already may be replaced.
+
+    Raises:
+        UserError: Something else is there.
+    """
+    path = path.absolute()
+    if path.exists() and not (path / mark).is_file() and not _is_empty_folder(path):
+        raise UserError(f"export: must not replace '{path}', which is not an artefact")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and next(path.iterdir(), None) is None

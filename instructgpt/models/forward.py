@@ -1,0 +1,190 @@
+"""The one way to call a language model: explicit masks and positions, adapters, caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
+
+from instructgpt.models.architecture import is_recurrent
+from instructgpt.types import UserError
+
+
+class Output(NamedTuple):
+    """What a causal language model says; S is the number of kept positions."""
+
+    logits: Tensor  # [N, S, V]
+    hidden: Tensor | None  # [N, S, d], what the logits are computed from
+    cache: Cache | None
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Number the real tokens of each row from 0, wherever the padding is.
+
+    Args:
+        mask: [N, T] bool.
+    """
+    return (mask.long().cumsum(-1) - 1).clamp_min(0)
+
+
+def run(
+    model: nn.Module,
+    tokens: Tensor,
+    mask: Tensor,
+    *,
+    positions: Tensor | None = None,
+    documents: Tensor | None = None,
+    cache: Cache | None = None,
+    use_cache: bool = False,
+    keep: int = 0,
+    hidden: bool = False,
+    adapter: bool = True,
+) -> Output:
+    """Call a causal language model.
+
+    Args:
+        model: The model, possibly with a LoRA or prefix adapter.
+        tokens: [N, T], padded on either side.
+        mask: [N, past + T] bool: the real tokens among those in the cache and the given ones.
+        positions: [N, T]; from the mask if not given.
+        documents: [N, T] number of the document each token is of, which alone it sees; all 0 (or
+            None) if rows are not packed. Not together with a cache.
+        cache: What an earlier call returned, or an empty cache.
+        use_cache: Whether to return a cache.
+        keep: How many of the last positions get logits; 0: all.
+        hidden: Whether to return the hidden states of the kept positions too.
+        adapter: False runs the model as if it had no adapter.
+    """
+    with nullcontext() if adapter else without_adapters(model):
+        network, inputs = prepare(model, tokens, mask, positions, documents, cache)
+        seen: list[Tensor] = []
+        with _watching(network, seen) if hidden else nullcontext():
+            output = network(**inputs, use_cache=use_cache, logits_to_keep=keep, return_dict=True)
+    return Output(
+        output.logits,
+        seen[0] if hidden else None,
+        output.past_key_values if use_cache else None,
+    )
+
+
+def prepare(
+    model: nn.Module,
+    tokens: Tensor,
+    mask: Tensor,
+    positions: Tensor | None = None,
+    documents: Tensor | None = None,
+    cache: Cache | None = None,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return the network under the adapter and what to call it with; arguments as for ``run``."""
+    network = base_network(model)
+    length = tokens.shape[1]
+    if positions is None:
+        positions = position_ids(mask)[:, -length:]
+    allowed = None
+    if documents is not None and bool((documents.bool() & mask).any()):
+        allowed = _same_document(network.config, documents, mask)
+    virtual = virtual_tokens(model)
+    if virtual:
+        assert isinstance(model, PeftModel)
+        if mask.shape[1] == length:
+            cache = _filled_with_prefix(model, network.config, len(tokens), cache)
+        positions = positions + virtual
+        mask = nn.functional.pad(mask, (virtual, 0), value=True)
+        allowed = None if allowed is None else nn.functional.pad(allowed, (virtual, 0), value=True)
+    if allowed is not None and network.config._attn_implementation == "eager":
+        lowest = torch.finfo(network.dtype).min
+        allowed = torch.zeros_like(allowed, dtype=network.dtype).masked_fill(~allowed, lowest)
+    inputs = {
+        "input_ids": tokens,
+        "attention_mask": mask if allowed is None else allowed,
+        "position_ids": positions,
+        "past_key_values": cache,
+    }
+    return network, inputs
+
+
+def base_network(model: nn.Module) -> PreTrainedModel:
+    """Return the transformers model under a peft wrapper, or the model itself."""
+    network = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(network, PreTrainedModel)
+    return network
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Switch adapters off; unlike peft's own switch, leave ``requires_grad`` as it is."""
+    if not isinstance(model, PeftModel):
+        yield
+        return
+    switches: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    before = [layer._disable_adapters for layer in switches]
+    prefix_before = model._adapters_disabled
+    for layer in switches:
+        layer._disable_adapters = True
+    model._adapters_disabled = True
+    try:
+        yield
+    finally:
+        for layer, state in zip(switches, before, strict=True):
+            layer._disable_adapters = state
+        model._adapters_disabled = prefix_before
+
+
+def virtual_tokens(model: nn.Module) -> int:
+    """Return how many positions of the context a prefix takes; 0 without one or while off."""
+    if not isinstance(model, PeftModel) or model._adapters_disabled:
+        return 0
+    config = model.active_peft_config
+    return int(config.num_virtual_tokens) if config.is_prompt_learning else 0
+
+
+@contextmanager
+def _watching(network: PreTrainedModel, seen: list[Tensor]) -> Iterator[None]:
+    """Note what goes into the language model head: hidden states, of the kept positions only."""
+    head: Any = network.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _filled_with_prefix(
+    model: PeftModel, config: PreTrainedConfig, rows: int, cache: Cache | None
+) -> Cache:
+    """An empty cache with the learned keys and values put in front, in the layers that attend."""
+    cache = DynamicCache(config=config) if cache is None else cache
+    for index, (keys, values, _) in enumerate(model.get_prompt(rows)):
+        if isinstance(cache.layers[index], CacheLayerMixin):
+            cache.update(keys, values, index)
+    return cache
+
+
+def _same_document(config: PreTrainedConfig, documents: Tensor, mask: Tensor) -> Tensor:
+    """[N, 1, T, T] bool: a token (row) sees itself and earlier real tokens of its document."""
+    length = documents.shape[1]
+    if is_recurrent(config):
+        raise UserError(
+            f"packing: must be off for '{config.model_type}', whose convolutions or recurrence "
+            "see other documents"
+        )
+    if config._attn_implementation not in {"sdpa", "eager"}:
+        raise UserError(
+            f"packing: needs attention sdpa or eager, got {config._attn_implementation}"
+        )
+    window = getattr(config, "sliding_window", None)
+    if window is not None and length > window:
+        raise UserError(
+            f"packing: rows must fit the attention window of {window} tokens, got {length}"
+        )
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    same = documents[:, :, None] == documents[:, None, :]
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return ((causal & same & mask[:, None, :]) | itself)[:, None]

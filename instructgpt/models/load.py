@@ -1,0 +1,277 @@
+"""Models from a folder, a hub id, an artefact of an earlier stage, or from scratch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftConfig, PeftModel, TaskType, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from instructgpt.models.architecture import (
+    CONFIG_MAPPING,
+    check_model_type,
+    new_config,
+    set_dropout,
+)
+from instructgpt.models.architecture import context_length as context_length
+from instructgpt.models.architecture import is_recurrent as is_recurrent
+from instructgpt.models.artefact import Artefact, read_artefact
+from instructgpt.models.forward import base_network
+from instructgpt.models.heads import ScalarModel, score_head
+from instructgpt.models.source import explained, located
+from instructgpt.models.tokenizer import pad_id
+from instructgpt.types import UserError
+
+AnyNetwork = PreTrainedModel | PeftModel
+
+
+@dataclass(frozen=True)
+class Network:
+    """How a network is held and computed.
+
+    Args:
+        dtype: Of the weights; leave it at float32 with mixed precision (``--trainer.precision
+            bf16-mixed``).
+        attention: Implementation of attention; flash_attention_2 and flex_attention need a GPU, and
+            packing needs sdpa or eager.
+        gradient_checkpointing: Whether to recompute activations in the backward pass: less memory,
+            about a third slower.
+        trust_remote_code: Whether code that comes with a hub model may run.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+
+
+def load_policy(
+    source: str | None,
+    architecture: dict[str, Any] | None,
+    network: Network,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    dropout: float | None = None,
+) -> AnyNetwork:
+    """Return a causal language model in training mode.
+
+    Args:
+        source: Folder, artefact or hub id; or None with an architecture.
+        architecture: Configuration of a transformers model to start from scratch, ``model_type``
+            among its keys.
+        network: How to hold and compute it.
+        tokenizer: Its tokenizer; needed from scratch, otherwise its size is checked.
+        dropout: Probability of residual dropout (other dropout is then off); None: as the
+            configuration has it.
+
+    Raises:
+        UserError: Nothing there, weights missing, or a wrong configuration.
+    """
+    if source is None:
+        config = new_config(architecture, tokenizer, dropout)
+        model = _from_config(AutoModelForCausalLM, config, network)
+        return _ready(model, network, tokenizer)
+    _only_one(architecture)
+    folder, artefact = _opened(source)
+    config = _read_config(folder, source, network, dropout)
+    if (config.architectures or [""])[0].endswith("ForSequenceClassification") or (
+        artefact is not None and artefact.head is not None
+    ):
+        raise UserError(f"init_from: must be a policy, '{source}' holds a reward or value model")
+    model = _from_pretrained(AutoModelForCausalLM, folder, source, config, network)
+    return _with_prefix(_ready(model, network, tokenizer), source, artefact, TaskType.CAUSAL_LM)
+
+
+def load_scalar(
+    source: str | None,
+    architecture: dict[str, Any] | None,
+    network: Network,
+    tokenizer: PreTrainedTokenizerBase | None,
+    head: Literal["new", "stored"],
+    trainable_offset: bool = False,
+    dropout: float | None = None,
+) -> ScalarModel:
+    """Return a reward or value model in training mode.
+
+    Args:
+        source: Folder, artefact or hub id; or None with an architecture.
+        architecture: Configuration of a transformers model to start from scratch, ``model_type``
+            among its keys.
+        network: How to hold and compute it.
+        tokenizer: Its tokenizer; needed from scratch, otherwise its size is checked.
+        head: "new": a fresh one on the trunk of any model; "stored": that of a reward model, with
+            its offset.
+        trainable_offset: Whether gradients reach the offset.
+        dropout: Probability of residual dropout (other dropout is then off); None: as the
+            configuration has it.
+
+    Raises:
+        UserError: Nothing there, weights or head missing, or a wrong configuration.
+    """
+    if source is None:
+        if head == "stored":
+            raise UserError("init_from: must be given, a model from scratch has no reward head")
+        config = new_config(architecture, tokenizer, dropout)
+        trunk: AnyNetwork = _ready(_from_config(AutoModel, config, network), network, tokenizer)
+        return ScalarModel(trunk, score_head(config.hidden_size), 0.0, trainable_offset).train()
+    _only_one(architecture)
+    folder, artefact = _opened(source)
+    config = _read_config(folder, source, network, dropout)
+    if head == "new":
+        network_, module = _from_pretrained(AutoModel, folder, source, config, network), None
+        offset = None
+    else:
+        network_, module = _stored_head(folder, source, artefact, config, network)
+        offset = artefact.offset if artefact is not None else None
+    trunk = _ready(network_, network, tokenizer)
+    trunk = _with_prefix(trunk, source, artefact, TaskType.FEATURE_EXTRACTION)
+    module = score_head(config.hidden_size) if module is None else module
+    return ScalarModel(trunk, module, offset or 0.0, trainable_offset).train()
+
+
+def _only_one(architecture: dict[str, Any] | None) -> None:
+    if architecture is not None:
+        raise UserError("architecture: must not be given together with init_from")
+
+
+def _opened(source: str) -> tuple[Path | str, Artefact | None]:
+    """Where the weights are (an artefact with a prefix has them in ``base``), and the artefact."""
+    located(source, "init_from")
+    artefact = read_artefact(source)
+    prefixed = artefact is not None and artefact.adapter == "prefix"
+    return (Path(source) / "base" if prefixed else source), artefact
+
+
+def _read_config(
+    folder: Path | str, source: str, network: Network, dropout: float | None
+) -> PreTrainedConfig:
+    if Path(folder).is_dir():
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise UserError(f"init_from: no config.json in '{folder}', so no model")
+        with explained(f"init_from: cannot read '{path}'"):
+            facts = json.loads(path.read_text())
+            if "auto_map" not in facts:
+                check_model_type(str(path), facts)
+            elif facts.get("model_type") not in CONFIG_MAPPING and not network.trust_remote_code:
+                raise UserError(
+                    "init_from: needs network.trust_remote_code to run the code that comes with "
+                    f"'{source}'"
+                )
+    with explained(f"init_from: cannot load '{source}'"):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=network.trust_remote_code
+        )
+    if dropout is not None:
+        set_dropout(config, dropout)
+    return config
+
+
+def _from_config(factory: Any, config: PreTrainedConfig, network: Network) -> PreTrainedModel:
+    with explained("architecture: cannot build the model"):
+        model: PreTrainedModel = factory.from_config(
+            config, dtype=getattr(torch, network.dtype), attn_implementation=network.attention
+        )
+    return model
+
+
+def _from_pretrained(
+    factory: Any, folder: Path | str, source: str, config: PreTrainedConfig, network: Network
+) -> PreTrainedModel:
+    """The model with every weight, or a UserError; safetensors only."""
+    with explained(f"init_from: cannot load '{source}'"):
+        model, info = factory.from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, network.dtype),
+            attn_implementation=network.attention,
+            trust_remote_code=network.trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    if missing := sorted(info["missing_keys"]):
+        if missing[0].startswith("score."):
+            raise UserError(f"init_from: '{source}' holds no reward head ('{missing[0]}')")
+        raise UserError(
+            f"init_from: weights must all be in '{source}', {len(missing)} are missing, "
+            f"e.g. {missing[0]}"
+        )
+    result: PreTrainedModel = model
+    return result
+
+
+def _stored_head(
+    folder: Path | str,
+    source: str,
+    artefact: Artefact | None,
+    config: PreTrainedConfig,
+    network: Network,
+) -> tuple[PreTrainedModel, torch.nn.Module]:
+    """Trunk and head of a reward model, ours or any with a transformers class."""
+    if artefact is not None and artefact.head not in {None, "score"}:
+        trunk = _from_pretrained(AutoModel, folder, source, config, network)
+        stored = score_head(config.hidden_size)
+        with explained(f"init_from: cannot load the reward head of '{source}'"):
+            stored.load_state_dict(load_file(Path(source) / str(artefact.head)))
+        return trunk, stored
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise UserError(f"init_from: '{source}' holds no reward head")
+    model = _from_pretrained(AutoModelForSequenceClassification, folder, source, config, network)
+    head: Any = getattr(model, "score", None)
+    if not isinstance(head, torch.nn.Linear) or head.out_features != 1:
+        raise UserError(
+            f"init_from: '{source}' holds no reward head: must have one linear output, 'score', "
+            f"got {config.num_labels} labels"
+        )
+    return base_network(model.base_model), head
+
+
+def _ready(
+    model: PreTrainedModel, network: Network, tokenizer: PreTrainedTokenizerBase | None
+) -> PreTrainedModel:
+    """Train mode, every embedding trainable, checkpointing, ids of the tokenizer."""
+    embedding: Any = model.get_input_embeddings()
+    # Some models never train the embedding of padding, but padding may be EOS.
+    embedding.padding_idx = None
+    if tokenizer is not None:
+        if embedding.num_embeddings < len(tokenizer):
+            raise UserError(
+                f"tokenizer: '{tokenizer.name_or_path}' has {len(tokenizer)} tokens, "
+                f"the model knows {embedding.num_embeddings}"
+            )
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = pad_id(tokenizer)
+    if network.gradient_checkpointing:
+        with explained("gradient_checkpointing: cannot be used"):
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    return model
+
+
+def _with_prefix(
+    model: PreTrainedModel, source: str, artefact: Artefact | None, task: TaskType
+) -> AnyNetwork:
+    """The model with the prefix of the artefact, if it has one, trainable."""
+    if artefact is None or artefact.adapter != "prefix":
+        return model
+    with explained(f"init_from: cannot load the prefix of '{source}'"):
+        config = PeftConfig.from_pretrained(source)
+        config.task_type, config.inference_mode = task, False
+        config.base_model_name_or_path = None
+        prefixed = get_peft_model(model, config)
+        weights = load_file(Path(source) / "adapter_model.safetensors")
+        set_peft_model_state_dict(prefixed, weights)
+    result: PeftModel = prefixed.train()
+    return result

@@ -1,0 +1,116 @@
+"""The reward of a reward model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from instructgpt.models.artefact import read_artefact
+from instructgpt.models.forward import virtual_tokens
+from instructgpt.models.heads import ScalarModel
+from instructgpt.models.load import Network, context_length, load_scalar
+from instructgpt.models.template import Template, get_template
+from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
+from instructgpt.rewards.base import RewardFunction
+from instructgpt.types import Sample, UserError
+
+
+class LearnedReward(RewardFunction):
+    """Score of a reward model at the end of the response, minus its offset.
+
+    A reward model with the policy's tokenizer and template reads the policy's tokens; any other
+    reads the text, in its own template and tokens.
+
+    Args:
+        init_from: Folder or hub id of the reward model.
+        microbatch_size: Responses scored at once on each process.
+        network: How the reward model is held and computed.
+    """
+
+    def __init__(
+        self,
+        init_from: str,
+        microbatch_size: int = 16,
+        network: Network = Network(),
+    ) -> None:
+        if microbatch_size < 1:
+            raise UserError(f"reward.microbatch_size must be >= 1, got {microbatch_size}")
+        self.init_from = init_from
+        self.microbatch_size = microbatch_size
+        self.network = network
+        self.model: ScalarModel | None = None
+        self.same_tokens = False  # whether the policy's ids are what the model reads
+        self.cut = 0  # responses scored without the beginning of their prompt
+
+    def prepare(
+        self, tokenizer: PreTrainedTokenizerBase, template: Template, device: torch.device
+    ) -> None:
+        """Load the model once, and find out whether it reads the policy's tokens."""
+        if self.model is None:
+            self._load(template)
+        assert self.model is not None
+        self.model.to(device)
+        ours = tokenizer_fingerprint(self.tokenizer), self.template.fingerprint(self.tokenizer)
+        self.same_tokens = (
+            tokenizer_fingerprint(tokenizer),
+            template.fingerprint(tokenizer),
+        ) == ours
+
+    def _load(self, template: Template) -> None:
+        artefact = read_artefact(self.init_from)
+        self.tokenizer = load_tokenizer(self.init_from, self.network.trust_remote_code)
+        self.model = load_scalar(self.init_from, None, self.network, self.tokenizer, head="stored")
+        self.model.requires_grad_(False).eval()
+        if artefact is not None:
+            self.template = get_template(artefact.template)
+        else:  # a model from elsewhere: its chat template, if it has one
+            self.template = get_template("chat") if self.tokenizer.chat_template else template
+
+    @torch.no_grad()
+    def evaluate(self, samples: list[Sample]) -> Tensor:
+        """Return the scores; rows of like length are scored together."""
+        if self.model is None:
+            raise RuntimeError("call prepare first")
+        limit = context_length(self.model.config)
+        room = None if limit is None else limit - virtual_tokens(self.model.trunk)
+        rows = [self._tokens(sample) for sample in samples]
+        self.cut += sum(room is not None and len(row) > room for row in rows)
+        rows = [row if room is None else row[-room:] for row in rows]
+        scores = torch.zeros(len(rows))
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for start in range(0, len(order), self.microbatch_size):
+            chosen = order[start : start + self.microbatch_size]
+            scores[chosen] = self._score([rows[i] for i in chosen]).cpu()
+        return scores
+
+    def _tokens(self, sample: Sample) -> list[int]:
+        if self.same_tokens:
+            return sample.prompt_tokens + sample.response_tokens
+        return self.template.encode_prompt(
+            self.tokenizer, sample.prompt
+        ) + self.template.encode_response(self.tokenizer, sample.response, end=sample.finished)
+
+    def _score(self, rows: list[list[int]]) -> Tensor:
+        assert self.model is not None
+        width = max(1, *map(len, rows), 1)
+        fill, device = pad_id(self.tokenizer), self.model.offset.device
+        tokens = torch.tensor([row + [fill] * (width - len(row)) for row in rows], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        return self.model.score(tokens, torch.arange(width, device=device) < lengths[:, None])
+
+    def warnings(self) -> list[str]:
+        """Say that the scores have no zero, and that prompts were cut."""
+        lines = []
+        artefact = read_artefact(self.init_from)
+        if artefact is None or artefact.offset is None:
+            lines.append(
+                f"reward model '{self.init_from}' has no offset, so 0 is not the score of "
+                "demonstrations (train it with --data.demonstrations)"
+            )
+        if self.cut:
+            lines.append(
+                f"reward model '{self.init_from}' read {self.cut} responses without the beginning "
+                "of their prompt, which did not fit into its context"
+            )
+        return lines

@@ -1,0 +1,48 @@
+"""Several rewards at once."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from instructgpt.models.template import Template
+from instructgpt.rewards.base import RewardFunction
+from instructgpt.types import Sample, UserError
+
+
+class MixtureReward(RewardFunction):
+    """Weighted sum of rewards.
+
+    Args:
+        rewards: What to add up.
+        weights: A factor for each, in the same order.
+    """
+
+    def __init__(self, rewards: list[RewardFunction], weights: list[float]) -> None:
+        if not rewards or len(rewards) != len(weights):
+            raise UserError(
+                f"reward.weights must be {len(rewards)}, one a reward, got {len(weights)}"
+            )
+        if not all(math.isfinite(weight) for weight in weights):
+            raise UserError(f"reward.weights must be finite, got {weights}")
+        self.rewards = rewards
+        self.weights = weights
+
+    def prepare(
+        self, tokenizer: PreTrainedTokenizerBase, template: Template, device: torch.device
+    ) -> None:
+        """Prepare each reward."""
+        for reward in self.rewards:
+            reward.prepare(tokenizer, template, device)
+
+    def evaluate(self, samples: list[Sample]) -> Tensor:
+        """Return the weighted sum."""
+        scores = torch.stack([reward.score(samples) for reward in self.rewards])
+        return torch.tensor(self.weights) @ scores
+
+    def warnings(self) -> list[str]:
+        """Return those of each reward."""
+        return [line for reward in self.rewards for line in reward.warnings()]

@@ -1,0 +1,75 @@
+"""Rewards that are not learned: rules, and any python function."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from instructgpt.rewards.base import RewardFunction
+from instructgpt.types import Sample, UserError
+
+
+class CountReward(RewardFunction):
+    """How often a text occurs in the response.
+
+    Args:
+        text: What to count, without overlaps, capitals as written.
+        maximum: More than this many do not count; null: all do.
+    """
+
+    def __init__(self, text: str, maximum: int | None = None) -> None:
+        if not text:
+            raise UserError("reward.text must not be empty")
+        if maximum is not None and maximum < 1:
+            raise UserError(f"reward.maximum must be >= 1, got {maximum}")
+        self.text = text
+        self.maximum = maximum
+
+    def evaluate(self, samples: list[Sample]) -> list[float]:
+        """Return the counts."""
+        counts = [sample.response.count(self.text) for sample in samples]
+        return [float(n if self.maximum is None else min(n, self.maximum)) for n in counts]
+
+
+class LengthReward(RewardFunction):
+    """How near the response is to a length: minus the relative distance, 0 at best.
+
+    Args:
+        target: Words, as separated by white space.
+    """
+
+    def __init__(self, target: int) -> None:
+        if target < 1:
+            raise UserError(f"reward.target must be >= 1, got {target}")
+        self.target = target
+
+    def evaluate(self, samples: list[Sample]) -> list[float]:
+        """Return minus |words - target| / target."""
+        return [-abs(len(s.response.split()) - self.target) / self.target for s in samples]
+
+
+class CallableReward(RewardFunction):
+    """A python function ``(prompts: list[str], responses: list[str]) -> list[float]``.
+
+    Args:
+        path: Where it is: "module:function"; the module must be importable.
+    """
+
+    def __init__(self, path: str) -> None:
+        module, _, name = path.partition(":")
+        if not module or not name:
+            raise UserError(f"reward.path must be 'module:function', got '{path}'")
+        try:
+            self.function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"reward.path: cannot import '{path}', {error}") from error
+        if not callable(self.function):
+            raise UserError(f"reward.path must name a function, '{path}' is none")
+        self.path = path
+
+    def evaluate(self, samples: list[Sample]) -> Sequence[float]:
+        """Return what the function says."""
+        scores: Sequence[float] = self.function(
+            [sample.prompt.text for sample in samples], [sample.response for sample in samples]
+        )
+        return scores

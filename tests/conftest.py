@@ -1,0 +1,77 @@
+"""Shared by all tests: one thread, no network, tiny tokenizers and architectures."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from instructgpt.models.tokenizer import BPE, train_bpe
+
+torch.set_num_threads(1)
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "Say hello to the world, and the world says hello to you.",
+    "One two three four five six seven eight nine ten.",
+]
+
+LLAMA_LIKE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 128,
+}
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "llama": LLAMA_LIKE,
+    "qwen2": {**LLAMA_LIKE, "tie_word_embeddings": True},
+    "gpt_neox": {key: LLAMA_LIKE[key] for key in LLAMA_LIKE if key != "num_key_value_heads"},
+    "lfm2": {
+        **LLAMA_LIKE,
+        "layer_types": ["conv", "full_attention"],
+        "block_auto_adjust_ff_dim": False,
+    },
+}
+
+
+def architecture_named(name: str) -> dict[str, Any]:
+    """Return a tiny configuration; its weights are wide enough apart that a mistake shows."""
+    return {"model_type": name, "initializer_range": 0.2, **ARCHITECTURES[name]}
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A BPE of 290 tokens with EOS 0 and padding 1; do not change it."""
+    return train_bpe(TEXTS, BPE(vocab_size=290))
+
+
+@pytest.fixture(scope="session")
+def eos_padded_tokenizer() -> PreTrainedTokenizerFast:
+    """A BPE whose padding token is EOS; do not change it."""
+    tokenizer = train_bpe(TEXTS, BPE(vocab_size=290, special_tokens=["<|endoftext|>"]))
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@pytest.fixture(params=list(ARCHITECTURES))
+def tiny_architecture(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each architecture in turn, as given to ``--model.architecture``."""
+    return architecture_named(request.param)
+
+
+@pytest.fixture
+def make_architecture() -> Callable[[str], dict[str, Any]]:
+    """Make one architecture by name."""
+    return architecture_named

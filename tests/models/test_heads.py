@@ -1,0 +1,103 @@
+"""Scores and values: read at the last real token, whatever pads the row."""
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from instructgpt.models.heads import ScalarModel, ValueHead, score_head
+from instructgpt.models.load import Network, load_scalar
+
+
+@pytest.fixture(params=["tiny_tokenizer", "eos_padded_tokenizer"])
+def tokenizer(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def model(tiny_architecture, tokenizer):
+    torch.manual_seed(0)
+    return load_scalar(None, tiny_architecture, Network(), tokenizer, head="new").eval()
+
+
+def test_score_is_read_at_eos(model, tokenizer):
+    """EOS is the last token of a row, and where padding is EOS the row is full of it."""
+    eos, filler = tokenizer.eos_token_id, tokenizer.pad_token_id
+    sequences = [torch.tensor([5, 9, eos, 7, eos]), torch.tensor([8, eos])]
+    expected = [model(s[None], torch.ones(1, len(s)).bool())[0, -1] for s in sequences]
+    for left in (True, False):
+        sides = [(7 - len(s), 0) if left else (0, 7 - len(s)) for s in sequences]
+        tokens = torch.stack(
+            [pad(s, p, value=filler) for s, p in zip(sequences, sides, strict=True)]
+        )
+        ones = [torch.ones_like(s) for s in sequences]
+        mask = torch.stack([pad(o, p) for o, p in zip(ones, sides, strict=True)]).bool()
+        torch.testing.assert_close(
+            model.score(tokens, mask), torch.stack(expected), rtol=0, atol=1e-5
+        )
+    # and it depends on EOS having been read
+    without = model.score(sequences[0][None, :-1], torch.ones(1, 4).bool())
+    assert (without - expected[0]).abs() > 1e-3
+
+
+def test_forward_scores_every_position_of_the_past_only(model):
+    tokens = torch.tensor([[5, 9, 12, 7]])
+    mask = torch.ones_like(tokens).bool()
+    scores = model(tokens, mask)
+    assert scores.shape == (1, 4)
+    assert scores.dtype == torch.float32
+    prefix = model(tokens[:, :2], mask[:, :2])
+    torch.testing.assert_close(scores[:, :2], prefix, rtol=0, atol=1e-5)
+
+
+def test_head_starts_at_the_papers_scale():
+    torch.manual_seed(0)
+    width = 399  # std 1 / sqrt(400) = 0.05
+    weights = torch.cat([score_head(width).weight for _ in range(100)])
+    assert weights.std().item() == pytest.approx(0.05, rel=0.02)
+    assert weights.mean().abs() < 1e-3
+    assert score_head(width).bias is None
+
+
+def test_offset_is_subtracted_everywhere(model):
+    tokens = torch.tensor([[5, 9, 12, 7]])
+    mask = torch.ones_like(tokens).bool()
+    before = model(tokens, mask)
+    with torch.no_grad():
+        model.offset.fill_(1.5)
+    torch.testing.assert_close(model(tokens, mask), before - 1.5)
+
+
+def test_offset_is_trained_on_request_only(make_architecture, tiny_tokenizer):
+    for trainable in (False, True):
+        model = load_scalar(
+            None,
+            make_architecture("gpt2"),
+            Network(),
+            tiny_tokenizer,
+            head="new",
+            trainable_offset=trainable,
+        )
+        assert model.offset.shape == (1,)
+        assert model.offset.requires_grad is trainable
+
+
+def test_scores_in_bfloat16_come_from_a_float32_head(make_architecture, tiny_tokenizer):
+    network = Network(dtype="bfloat16")
+    model = load_scalar(None, make_architecture("llama"), network, tiny_tokenizer, head="new")
+    tokens = torch.tensor([[5, 9, 12, 7]])
+    assert isinstance(model, ScalarModel)
+    assert model.trunk.dtype == torch.bfloat16
+    assert model.head.weight.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model(tokens, torch.ones_like(tokens).bool())
+    assert scores.dtype == torch.float32
+    assert not torch.equal(scores, scores.bfloat16().float())
+
+
+def test_value_head_starts_at_zero():
+    head, hidden = ValueHead(8), torch.randn(2, 3, 8)
+    assert head(hidden).shape == (2, 3)
+    assert not head(hidden).any()
+    head(hidden).sum().backward()
+    torch.testing.assert_close(head.weight.grad[0], hidden.sum((0, 1)))
+    assert head(hidden.bfloat16()).dtype == torch.float32

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
+from instructgpt.evaluation.statistics import share_interval
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -90,8 +92,8 @@ def reliability_figure(margins: Tensor) -> Figure:
         label="pairs (size: how many)",
     )
     for row in rows:
-        spread = 1.96 * (row.accuracy * (1 - row.accuracy) / row.pairs) ** 0.5
-        axes.plot([row.confidence] * 2, [row.accuracy - spread, row.accuracy + spread], color="C0")
+        interval = share_interval(row.accuracy, row.pairs)
+        axes.plot([row.confidence] * 2, interval, color="C0")
     error = float(calibration_error(margins))
     axes.set(
         xlim=(0.48, 1.02),

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.models.adapters import Adapter
 from instructgpt.models.artefact import check_artefact, read_artefact
+from instructgpt.models.forward import base_network, virtual_tokens
 from instructgpt.models.load import Network, context_length
 from instructgpt.models.template import Template
 from instructgpt.types import Progress, UserError
@@ -159,12 +160,14 @@ class StageModule(LightningModule, ABC):
         if not any(True for _ in self.children()):
             self.build()
 
-    def check_context(self, config: Any, tokens: int, what: str) -> None:
-        """Refuse rows that are longer than the context of a model."""
-        limit = context_length(config)
-        if limit is not None and tokens > limit:
+    def check_context(self, network: nn.Module) -> None:
+        """Refuse rows that are longer than the context of a network, without its prefix."""
+        limit = context_length(base_network(network).config)  # type: ignore[arg-type]
+        tokens = self.data.row_tokens
+        if limit is not None and tokens > limit - virtual_tokens(network):
             raise UserError(
-                f"{what} must fit into the model's context of {limit} tokens, got {tokens}"
+                "data.max_prompt_tokens + max_response_tokens (or a block) must fit into the "
+                f"model's context of {limit - virtual_tokens(network)} tokens, got {tokens}"
             )
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -73,7 +73,10 @@ def score(module: PPOModule, rollout: Rollout, watch: Stopwatch) -> ScoredRollou
     temperature = module.sampling.temperature
 
     def of_policy(rows: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        policy = response_logprobs(module.policy, rows, temperature, hidden=module.shared_value)
+        policy = response_logprobs(
+            module.policy, rows, temperature, hidden=module.shared_value, with_entropy=True
+        )
+        assert policy.entropy is not None
         return policy.logprobs, policy.entropy, module.values(rows, policy.hidden)
 
     def of_reference(rows: Rollout) -> tuple[Tensor]:

@@ -97,7 +97,7 @@ def build_value(
             stacklevel=2,
         )
         source = artefact = None
-    stored = artefact is not None and artefact.offset is not None
+    stored = artefact is not None and artefact.head is not None
     value = load_scalar(
         source or policy_from,
         None,

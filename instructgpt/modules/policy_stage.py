@@ -69,12 +69,7 @@ class PolicyStage(StageModule):
     def configure_model(self) -> None:
         """Build, and refuse sequences that are longer than the context."""
         super().configure_model()
-        data = self.data
-        self.check_context(
-            base_network(self.policy).config,
-            data.row_tokens,
-            "data.max_prompt_tokens + max_response_tokens",
-        )
+        self.check_context(self.policy)
 
     def trained_networks(self) -> Sequence[nn.Module]:
         """Policy and value."""
@@ -103,7 +98,8 @@ class PolicyStage(StageModule):
 
     def _move_frozen(self) -> None:
         if self.frozen.reference is not None:
-            self.frozen.reference.to(self.device)
+            # In the format of the policy: with bf16-true their difference would not start at 0.
+            self.frozen.reference.to(self.device, next(self.policy.parameters()).dtype)
         self.frozen.reward.prepare(self.tokenizer, self.template, self.device)
 
     # -- validation: held-out prompts, sampled and greedy

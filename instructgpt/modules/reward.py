@@ -81,7 +81,7 @@ class RewardModule(StageModule):
             self.architecture,
             self.network,
             self.tokenizer,
-            head="stored" if artefact and artefact.offset is not None else "new",
+            head="stored" if artefact and artefact.head is not None else "new",
             dropout=self.dropout,
         )
         self.model = attach(model, self.adapter) if self.adapter else model
@@ -89,10 +89,7 @@ class RewardModule(StageModule):
     def configure_model(self) -> None:
         """Build, and refuse rows that are longer than the context."""
         super().configure_model()
-        data = self.data
-        self.check_context(
-            self.model.config, data.row_tokens, "data.max_prompt_tokens + max_response_tokens"
-        )
+        self.check_context(self.model.trunk)
 
     def trained_networks(self) -> Sequence[nn.Module]:
         """The reward model."""

@@ -96,9 +96,8 @@ class SFTModule(StageModule):
         """Build, and refuse data that the architecture cannot take."""
         super().configure_model()
         config = base_network(self.policy).config
-        data = self.data
-        self.check_context(config, data.row_tokens, "data.max_prompt_tokens + max_response_tokens")
-        if getattr(data, "packing", False) and is_recurrent(config):
+        self.check_context(self.policy)
+        if getattr(self.data, "packing", False) and is_recurrent(config):
             raise UserError(
                 f"data.packing must be false for {config.model_type}: its convolutions or "
                 "recurrence would carry one document into the next, got true"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +84,7 @@ def decode(
     noise: Tensor,
     stop_ids: Sequence[int],
     sampling: Sampling,
+    stepped: Callable[[int], None] = lambda t: None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Respond to left-padded prompts until every row has stopped or the limit is reached.
 
@@ -94,6 +95,7 @@ def decode(
         noise: uniforms, [N, R]; R is the limit.
         stop_ids: tokens that end a response; they belong to it.
         sampling: how to draw.
+        stepped: told the number of each step that is done.
 
     Returns:
         Responses [N, R'] with R' <= R, their mask [N, R'], and whether they stopped by themselves
@@ -110,6 +112,7 @@ def decode(
         responses.append(token)
         masks.append(alive)
         alive = alive & ~torch.isin(token, stop)
+        stepped(t)
         if not bool(alive.any()):
             break
         # Finished rows go on computing values that nobody reads; their columns are masked later.
@@ -140,17 +143,24 @@ def sample(
         sampling: how to draw, and how many at once.
         seed: of the run.
         phase: number of the rollout phase.
-        progress: told how many responses are done.
+        progress: told how many steps of decoding are done, of the most there can be.
     """
     noise = uniforms(seed, phase, batch.sample_ids, max_response_tokens).to(batch.tokens.device)
     order = batch.mask.sum(1).argsort(stable=True)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    for group in order.split(sampling.batch_size):
+    groups = order.split(sampling.batch_size)
+    for number, group in enumerate(groups):
         width = int(batch.mask[group].sum(1).max())
         tokens, mask = batch.tokens[group, -width:], batch.mask[group, -width:]
-        rows.append(decode(model, tokens, mask, noise[group], stop_ids, sampling))
-        if progress:
-            progress("sample", sum(len(r[0]) for r in rows), len(order))
+        before, most = number * max_response_tokens, len(groups) * max_response_tokens
+
+        def stepped(t: int, before: int = before, most: int = most) -> None:
+            if progress:
+                progress("sample", before + t + 1, most)
+
+        rows.append(decode(model, tokens, mask, noise[group], stop_ids, sampling, stepped))
+    if progress:
+        progress("sample", most, most)
     length = max(r[0].shape[1] for r in rows)
     pad = [length - r[0].shape[1] for r in rows]
     responses = torch.cat([nn.functional.pad(r[0], (0, p)) for r, p in zip(rows, pad, strict=True)])

@@ -18,7 +18,7 @@ class ResponseLogprobs(NamedTuple):
     """Of the tokens of a response, under a policy."""
 
     logprobs: Tensor  # [N, R]
-    entropy: Tensor  # [N, R], without gradient
+    entropy: Tensor | None  # [N, R], without gradient
     hidden: Tensor | None  # [N, R + 1, d] the state before each response token and after the last
 
 
@@ -28,6 +28,7 @@ def response_logprobs(
     temperature: float,
     adapter: bool = True,
     hidden: bool = False,
+    with_entropy: bool = False,
 ) -> ResponseLogprobs:
     """Log-probabilities of the response tokens, of ``logits / temperature``.
 
@@ -37,6 +38,7 @@ def response_logprobs(
         temperature: that the responses were sampled with.
         adapter: False switches adapters off, which gives the reference of an adapted policy.
         hidden: also return the hidden states that a value head reads.
+        with_entropy: also return the entropy, which costs a softmax over the vocabulary.
     """
     length = rollout.response_mask.shape[1]
     # The hidden state after the last column bootstraps truncated responses: one position more.
@@ -44,8 +46,7 @@ def response_logprobs(
         policy, rollout.tokens, rollout.mask, keep=length + 1, hidden=hidden, adapter=adapter
     )
     logits = output.logits[:, :-1].float() / temperature
-    with torch.no_grad():
-        spread = entropy(logits)
+    spread = entropy(logits.detach()) if with_entropy else None
     return ResponseLogprobs(token_logprobs(logits, rollout.responses), spread, output.hidden)
 
 

@@ -119,12 +119,13 @@ def test_validation_is_the_mean_over_targets(fit, demonstration_data, policy_art
 
 def test_reward_scores_answers_and_selects(fit, demonstration_data, policy_artefact):
     module = make(policy_artefact, reward=CountReward(text="e"), validation_prompts=4)
-    trainer = fit(module, demonstration_data(), max_epochs=1, limit_val_batches=None)
+    data = demonstration_data()
+    trainer = fit(module, data, max_epochs=1, limit_val_batches=None)
     assert module.monitor == ("val/score", "max")
     assert make(policy_artefact).monitor == ("val/loss", "min")
     shown = [s["response"].count("e") for s in module.samples]
-    assert len(shown) == 3  # of 24 rows, 3 are held out
-    assert float(trainer.callback_metrics["val/score"]) == pytest.approx(sum(shown) / 3)
+    assert len(shown) == min(4, len(data.validation_rows)) > 0
+    assert float(trainer.callback_metrics["val/score"]) == pytest.approx(sum(shown) / len(shown))
 
 
 def test_learns(fit, demonstration_data, policy_artefact):

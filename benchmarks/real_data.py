@@ -151,7 +151,8 @@ def main() -> None:
     seconds = {stage: run(stage, options, runs) for stage, options in stages(data, runs).items()}
     metrics = {s: json.loads((runs / s / "metrics.json").read_text())["exported"] for s in seconds}
     samples = [json.loads(line) for line in (runs / "ppo_ptx/samples.jsonl").open()]
-    prompts = list(dict.fromkeys(row["prompt"] for row in samples))[:6]
+    shown = dict.fromkeys(row["prompt"] for row in samples if len(row["prompt"]) < 500)
+    prompts = list(shown)[:6]
     before = answers(runs / "sft/export", prompts, runs)
     after = answers(runs / "ppo_ptx/export", prompts, runs)
     ppo = ("ppo/score", "ppo/kl", "ppo/eos_rate", "ppo/response_length", "loss/ptx")

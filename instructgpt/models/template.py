@@ -46,6 +46,21 @@ class Template:
         bos = _default_bos(tokenizer)
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
+    def cut_prompt(
+        self, tokenizer: PreTrainedTokenizerBase, tokens: list[int], limit: int
+    ) -> list[int]:
+        """Return the last tokens of an encoded prompt; a BOS stays in front.
+
+        Args:
+            tokenizer: The tokenizer.
+            tokens: Of the prompt.
+            limit: How many may stay.
+        """
+        if len(tokens) <= limit:
+            return tokens
+        starts = tokens[0] == _default_bos(tokenizer)
+        return [tokens[0], *tokens[len(tokens) - limit + 1 :]] if starts else tokens[-limit:]
+
     def encode_response(
         self, tokenizer: PreTrainedTokenizerBase, text: str, end: bool = True
     ) -> list[int]:

@@ -117,9 +117,8 @@ class PPOModule(PolicyStage):
         self.microbatch_size = microbatch_size
         self.sampling = sampling
         self.shared_value = value == "shared"
-        self.value_init_from = value_init_from
+        self.value_init_from, self.ema_decay = value_init_from, ema_decay
         self.ptx_coef, self.ptx_per_episode = ptx_coef, ptx_per_episode
-        self.ema_decay = ema_decay
         self.seed = seed
         self.frozen = Frozen(None, reward)
         self.mix = PretrainingMix(self)

@@ -121,6 +121,9 @@ def test_bos_is_there_once_if_the_tokenizer_puts_it(chat_tokenizer):
     started = copy.deepcopy(started)
     assert template.encode_prompt(started, prompt_of("Hi")) == [bos, *bare]
     assert template.encode_response(started, "Hi")[0] != bos
+    assert template.cut_prompt(started, [bos, 11, 12, 13], 2) == [bos, 13]
+    assert template.cut_prompt(started, [bos, 11], 2) == [bos, 11]
+    assert template.cut_prompt(chat_tokenizer, [bos, 11, 12], 2) == [11, 12]
     chat = get_template("chat").encode_prompt(started, prompt_of("Hi"))
     assert chat[0] == bos  # the chat template writes it itself
     assert chat[1] != bos

@@ -1,0 +1,322 @@
+"""What all data modules have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from lightning.pytorch import LightningDataModule
+from transformers import PreTrainedTokenizerBase
+
+from instructgpt.data.collate import collate_prompts
+from instructgpt.data.encode import Encoder
+from instructgpt.data.files import Item
+from instructgpt.data.formats import Parsed, Row
+from instructgpt.data.loader import StatefulLoader
+from instructgpt.data.order import Group, hold_out, one_pass
+from instructgpt.data.rows import AnyRow, PromptRow
+from instructgpt.data.sources import Names, OnError, load, weighted
+from instructgpt.data.summary import Summary, show
+from instructgpt.models.artefact import read_artefact
+from instructgpt.models.template import Template, get_template
+from instructgpt.models.tokenizer import load_tokenizer, pad_id
+from instructgpt.types import UserError
+
+Sets = list[tuple[list[Any], float]]
+"""Rows to train on, with the weight of each set."""
+
+
+class StageData(LightningDataModule, ABC):
+    """Reads, checks, splits, tokenises and counts rows once, and hands out batches.
+
+    After ``setup`` it has ``tokenizer``, ``template``, ``summary`` (printed lines) and
+    ``row_tokens``.
+
+    Args:
+        train: file, folder, data set name, list of them, or dictionary of weights.
+        validation: fraction to split off, or files, or None.
+        tokenizer: folder or hub id.
+        template: name, or None for that of the artefact.
+        batch_size: rows per process and step.
+        max_prompt_tokens: limit of prompts.
+        max_response_tokens: limit of responses.
+        on_error: what a bad row does.
+        drop_long_prompts: drop instead of cutting.
+        num_workers: processes that collate.
+        seed: of splits and order.
+    """
+
+    batch_type: ClassVar[type]
+    parse: ClassVar[staticmethod[[Item], Parsed]]
+
+    def __init__(
+        self,
+        train: Names,
+        validation: float | list[str] | str | None,
+        tokenizer: str | None,
+        template: str | None,
+        batch_size: int,
+        max_prompt_tokens: int,
+        max_response_tokens: int,
+        on_error: OnError,
+        drop_long_prompts: bool,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        # primitives only, so that checkpoints load with weights_only
+        self.save_hyperparameters(logger=False, ignore=["bpe"])
+        limits = {
+            "batch_size": batch_size,
+            "max_prompt_tokens": max_prompt_tokens,
+            "max_response_tokens": max_response_tokens,
+        }
+        for key, value in limits.items():
+            if value < 1:
+                raise UserError(f"--data.{key} must be >= 1, got {value}")
+        if num_workers < 0:
+            raise UserError(f"--data.num_workers must be >= 0, got {num_workers}")
+        if isinstance(validation, int | float) and not 0 < validation < 1:
+            rule = "must be a fraction between 0 and 1, files, or null for none"
+            raise UserError(f"--data.validation {rule}, got {validation}")
+        weighted(train, "--data.train")
+        self.train_names, self.validation = train, validation
+        self.tokenizer_name, self.template_name = tokenizer, template
+        self.batch_size = batch_size
+        self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
+        self.on_error: OnError = on_error
+        self.drop_long_prompts = drop_long_prompts
+        self.num_workers, self.seed = num_workers, seed
+        self.tokenizer: PreTrainedTokenizerBase
+        self.template: Template
+        self.summary: list[str] = []
+        self.groups: list[Group] = []
+        self.train_rows: list[Any] = []
+        self.validation_rows: list[Any] = []
+        self.prompt_rows: list[PromptRow] = []  # of the validation rows
+        self._ready = ""
+
+    # -- what differs
+
+    @abstractmethod
+    def build(self, summary: Summary, predict: bool) -> None:
+        """Fill ``groups``, ``train_rows``, ``validation_rows`` and ``prompt_rows``.
+
+        Args:
+            summary: to tell.
+            predict: nothing is trained; all rows are for evaluation.
+        """
+
+    @property
+    @abstractmethod
+    def collate(self) -> Callable[[list[Any]], Any]:
+        """Makes a batch of rows."""
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the longest row there can be."""
+        return self.max_prompt_tokens + self.max_response_tokens
+
+    # -- reading
+
+    def setup(self, stage: str) -> None:
+        """Read everything once, and print the summary on the first rank."""
+        wanted = "predict" if stage == "predict" else "fit"
+        if self._ready == wanted:
+            return
+        self.tokenizer = self.make_tokenizer()
+        self.template = self.make_template()
+        self.groups, self.train_rows, self.validation_rows, self.prompt_rows = [], [], [], []
+        summary = Summary()
+        self.build(summary, wanted == "predict")
+        rows = self.train_rows or self.validation_rows
+        if not rows:
+            raise UserError(f"--data.train: no rows left: {summary.losses()}")
+        summary.example = show(rows[0], self.tokenizer)
+        self.summary = summary.lines()
+        if self.rank == 0:
+            print("\n".join([f"data: {type(self).__name__}", *(f"  {s}" for s in self.summary)]))
+        self._ready = wanted
+
+    def make_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer."""
+        if self.tokenizer_name is None:
+            raise UserError(
+                "--data.tokenizer must be known, got none: give --model.init_from or "
+                "--model.tokenizer"
+            )
+        return load_tokenizer(self.tokenizer_name)
+
+    def make_template(self) -> Template:
+        """The template asked for, else the one of the tokenizer's artefact, else plain."""
+        artefact = read_artefact(self.tokenizer_name) if self.tokenizer_name else None
+        return get_template(self.template_name or (artefact.template if artefact else "plain"))
+
+    def encoder(self, summary: Summary) -> Encoder:
+        """Tokenizer, template and limits together."""
+        return Encoder(
+            self.tokenizer,
+            self.template,
+            self.max_prompt_tokens,
+            self.max_response_tokens,
+            self.drop_long_prompts,
+            summary,
+        )
+
+    def read(self, summary: Summary, predict: bool) -> tuple[Sets, list[Any]]:
+        """Training sets with their weights, and validation rows.
+
+        A prediction has no training sets; it is made for all rows of ``validation`` when that
+        names files, else for all rows of ``train``.
+        """
+        names, parse = self.validation, self.parse
+        files = [names] if isinstance(names, str) else names
+        held = load(files, parse, self.on_error, summary) if isinstance(files, list) else []
+        if predict and held:
+            return [], held
+        sets = [
+            (load(one, parse, self.on_error, summary), weight)
+            for one, weight in weighted(self.train_names, "--data.train")
+        ]
+        if predict:
+            return [], [row for rows, _ in sets for row in rows]
+        if isinstance(names, float):
+            return self.split(sets, names, summary)
+        trained = {row.key for rows, _ in sets for row in rows}
+        if shared := sum(row.key in trained for row in held):
+            summary.note(
+                f"warning: the prompts or texts of {shared:,} validation rows are trained on"
+            )
+        return sets, held
+
+    def split(self, sets: Sets, fraction: float, summary: Summary) -> tuple[Sets, list[Any]]:
+        """Hold rows out by a hash of the user, else of the prompt.
+
+        A prompt that several users gave may fall on both sides; then its validation rows are left
+        out, so that neither a user nor a prompt is in two splits.
+
+        Args:
+            sets: rows to train on, with weights.
+            fraction: of the users or prompts to hold out.
+            summary: to tell.
+
+        Returns:
+            The sets without the rows held out, and these rows.
+        """
+        rows = [row for members, _ in sets for row in members]
+        names = [f"user {row.user}" if row.user else f"prompt {row.key}" for row in rows]
+        chosen = iter(hold_out(names, fraction, self.seed))
+        out: list[Any] = []
+        rest: Sets = []
+        for members, weight in sets:
+            kept: list[Any] = []
+            for row in members:
+                (out if next(chosen) else kept).append(row)
+            rest.append((kept, weight))
+        total = len(rows)
+        if rows and len(out) == total:
+            raise UserError(
+                f"--data.validation must leave rows to train on, got {fraction} of {total:,} rows"
+            )
+        trained = {row.key for members, _ in rest for row in members}
+        held = [row for row in out if row.key not in trained]
+        for row in out:
+            if row.key in trained:
+                summary.drop("validation row with a prompt that is trained on", row.where)
+        summary.note(
+            f"validation: {len(held):,} of {total:,} rows, by a hash of user, else prompt"
+            + ("" if out else " (all rows share one user or prompt)")
+        )
+        return rest, held
+
+    def add_set(self, rows: Sequence[AnyRow], weight: float, seen: str, summary: Summary) -> None:
+        """Add rows to train on.
+
+        Args:
+            rows: of one set.
+            weight: rows of a pass as a multiple of the set's size.
+            seen: what the set is called in the summary.
+            summary: to tell.
+        """
+        if rows:
+            count = max(1, round(weight * len(rows)))
+            self.groups.append(Group(len(self.train_rows), len(rows), count))
+            self.train_rows += rows
+            drawn = f", {count:,} drawn a pass" if count != len(rows) else ""
+            summary.note(f"{seen}: {len(rows):,} rows{drawn}")
+
+    def prompts_of(self, rows: list[Row]) -> list[PromptRow]:
+        """Prompts of rows that the summary has seen already."""
+        encoder = self.encoder(Summary())
+        encoded = (encoder.prompt_row(row, i) for i, row in enumerate(rows))
+        return [row for row in encoded if row is not None]
+
+    # -- batches
+
+    @property
+    def rank(self) -> int:
+        """Of this process."""
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return self.trainer.world_size if self.trainer else 1
+
+    def train_dataloader(self) -> Any:
+        """Shuffled rows; with ``overfit_batches`` the same first ones in every epoch."""
+        fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        order = partial(_pass, self.groups, self.seed, fixed)
+        return self.loader(self.train_rows, self.collate, order)
+
+    def val_dataloader(self) -> Any:
+        """Validation rows, each once; nothing when there are none."""
+        return self.evaluation_loader(self.validation_rows, self.collate)
+
+    def test_dataloader(self) -> Any:
+        """The validation rows."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> Any:
+        """All rows."""
+        return self.val_dataloader()
+
+    def prompt_dataloader(self) -> Any:
+        """Prompts of the validation rows."""
+        return self.evaluation_loader(self.prompt_rows, self.prompt_collate)
+
+    def prompt_collate(self, rows: list[PromptRow]) -> Any:
+        """Make a batch of prompts."""
+        return collate_prompts(rows, pad_id(self.tokenizer))
+
+    def evaluation_loader(self, rows: Sequence[AnyRow], collate: Callable[[list[Any]], Any]) -> Any:
+        """Each row once, in order; an empty list when there are none."""
+        return self.loader(rows, collate, None) if rows else []
+
+    def loader(
+        self,
+        rows: Sequence[AnyRow],
+        collate: Callable[[list[Any]], Any],
+        order: Callable[[int], Sequence[int]] | None,
+    ) -> StatefulLoader:
+        """A loader of this process's share; without ``order`` for evaluation."""
+        return StatefulLoader(
+            rows,
+            collate,
+            self.batch_size,
+            order or partial(_straight, len(rows)),
+            order is not None,
+            self.rank,
+            self.world_size,
+            self.num_workers,
+        )
+
+
+def _pass(groups: list[Group], seed: int, fixed: bool, epoch: int) -> list[int]:
+    return one_pass(groups, seed, 0 if fixed else epoch)
+
+
+def _straight(count: int, epoch: int) -> range:
+    return range(count)

@@ -1,0 +1,80 @@
+"""Rows into batches. Masks come from lengths, so the value of padding never matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow
+from instructgpt.types import ComparisonBatch, LanguageBatch, PromptBatch
+
+
+def pad(rows: Sequence[Tensor], value: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Put rows of different lengths into one tensor.
+
+    Args:
+        rows: tensors of one dimension.
+        value: of the padding.
+        left: pad on the left instead of the right.
+
+    Returns:
+        Tokens and mask, both [N, T] with T the longest row.
+    """
+    width = max(len(row) for row in rows)
+    tokens = torch.full((len(rows), width), value)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(len(row))
+        tokens[i, where] = row
+        mask[i, where] = True
+    return tokens, mask
+
+
+def collate_language(rows: list[LanguageRow], pad_id: int) -> LanguageBatch:
+    """Right-padded rows with targets, positions and document numbers."""
+    tokens, mask = pad([row.tokens for row in rows], pad_id)
+    targets = torch.zeros_like(mask)
+    positions, documents = torch.zeros_like(tokens), torch.zeros_like(tokens)
+    for i, row in enumerate(rows):
+        for number, (start, trained, end) in enumerate(row.spans):
+            targets[i, trained:end] = True
+            positions[i, start:end] = torch.arange(end - start)
+            documents[i, start:end] = number
+    return LanguageBatch(tokens, mask, targets, positions, documents)
+
+
+def collate_comparisons(rows: list[ComparisonRow], pad_id: int) -> ComparisonBatch:
+    """Every response is a row of its own; ``rows`` says which belong to a prompt."""
+    tokens, mask = pad([sequence for row in rows for sequence in row.sequences], pad_id)
+    shape = len(rows), max(len(row.sequences) for row in rows)
+    places, ranking, lengths = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
+    ranking_mask = torch.zeros(shape, dtype=torch.bool)
+    first = 0
+    for i, row in enumerate(rows):
+        count = len(row.sequences)
+        if row.ranked:
+            places[i, :count] = torch.arange(first, first + count)
+            ranking[i, :count] = torch.tensor(row.ranking)
+            lengths[i, :count] = torch.tensor(row.response_lengths)
+            ranking_mask[i, :count] = True
+        first += count
+    return ComparisonBatch(
+        tokens,
+        mask,
+        places,
+        ranking,
+        ranking_mask,
+        lengths,
+        [row.labeler for row in rows],
+        [row.source for row in rows],
+        [row.id for row in rows],
+    )
+
+
+def collate_prompts(rows: list[PromptRow], pad_id: int) -> PromptBatch:
+    """Left-padded prompts."""
+    tokens, mask = pad([row.tokens for row in rows], pad_id, left=True)
+    ids = torch.tensor([row.sample_id for row in rows])
+    return PromptBatch(tokens, mask, ids, [row.prompt for row in rows])

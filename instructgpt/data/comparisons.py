@@ -1,0 +1,154 @@
+"""Comparisons: what the reward model learns from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from instructgpt.data.base import StageData
+from instructgpt.data.collate import collate_comparisons, collate_language
+from instructgpt.data.formats import parse_comparison, parse_demonstration
+from instructgpt.data.rows import ComparisonRow, LanguageRow
+from instructgpt.data.sources import Names, OnError, load
+from instructgpt.data.summary import Summary
+from instructgpt.models.tokenizer import pad_id
+from instructgpt.types import ComparisonBatch, UserError
+
+
+class ComparisonDataModule(StageData):
+    """Prompts with K ranked responses; all C(K, 2) pairs of a prompt are one batch element.
+
+    Rows: ``{"prompt": str, "responses": [str], "ranking": [int]}`` with 1 = best and equal = tie;
+    ``ratings`` (higher = better) will do instead of ``ranking``; also HH transcripts and TRL's
+    ``chosen``/``rejected``; as .jsonl, .json, .csv (.gz) or .parquet.
+
+    Args:
+        train: file, folder, name of a data set (``owner/name`` or ``owner/name:split``), a list of
+            them, or ``{name: weight}``: how many times the set's size is drawn in an epoch.
+        validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
+            that neither is in two splits; or file(s); or null.
+        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here is
+            overwritten.
+        template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
+            ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
+        batch_size: prompts per process and step, each with all its responses.
+        max_prompt_tokens: longer prompts lose their beginning.
+        max_response_tokens: longer responses lose their end, and have no EOS; the summary counts
+            them.
+        on_error: what a bad row does: stop the run, or be skipped and counted.
+        drop_long_prompts: leave out rows with too long prompts instead of cutting.
+        demonstrations: files, folders or data sets of demonstrations; after training the reward is
+            shifted so that they score 0 on average (paper, section 3.5).
+        pairwise: train on every decided pair as a row of its own, shuffled. An ablation: it
+            overfits (paper, section 3.5).
+        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
+        seed: of the split and of the order.
+    """
+
+    batch_type = ComparisonBatch
+    parse = staticmethod(parse_comparison)
+
+    def __init__(
+        self,
+        train: Names,
+        validation: float | list[str] | str | None = 0.05,
+        tokenizer: str | None = None,
+        template: str | None = None,
+        batch_size: int = 8,
+        max_prompt_tokens: int = 512,
+        max_response_tokens: int = 512,
+        on_error: OnError = "stop",
+        drop_long_prompts: bool = False,
+        demonstrations: list[str] | str | None = None,
+        pairwise: bool = False,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            train,
+            validation,
+            tokenizer,
+            template,
+            batch_size,
+            max_prompt_tokens,
+            max_response_tokens,
+            on_error,
+            drop_long_prompts,
+            num_workers,
+            seed,
+        )
+        self.demonstrations = demonstrations
+        self.pairwise = pairwise
+        self.demonstration_rows: list[LanguageRow] = []
+
+    @property
+    def collate(self) -> Callable[[list[Any]], ComparisonBatch]:
+        """Makes a batch of rows."""
+        return partial(collate_comparisons, pad_id=pad_id(self.tokenizer))
+
+    def build(self, summary: Summary, predict: bool) -> None:
+        """Tokenise, and count what the rankings say."""
+        sets, held = self.read(summary, predict)
+        encoder = self.encoder(summary)
+        kept: list[ComparisonRow] = []
+        for rows, weight in sets:
+            encoded = [row for one in rows if (row := encoder.comparison(one)) is not None]
+            kept += encoded
+            if self.pairwise:
+                encoded = [pair for row in encoded for pair in pairs(row)]
+            self.add_set(encoded, weight, "train", summary)
+        encoded = [row for one in held if (row := encoder.comparison(one)) is not None]
+        self.validation_rows = encoded
+        self.prompt_rows = self.prompts_of(held)
+        _describe(kept + encoded, summary)
+        if self.demonstrations and not predict:
+            self._load_demonstrations(summary)
+
+    def _load_demonstrations(self, summary: Summary) -> None:
+        names = self.demonstrations
+        files = [names] if isinstance(names, str) else names or []
+        own = Summary()  # their lengths are not those of the comparisons
+        encoder = self.encoder(own)
+        rows = load(files, parse_demonstration, self.on_error, own)
+        encoded = (encoder.demonstration(row) for row in rows)
+        self.demonstration_rows = [row for row in encoded if row is not None]
+        if not self.demonstration_rows:
+            raise UserError(f"--data.demonstrations: no rows left: {own.losses()}")
+        summary.note(f"demonstrations for the offset: {len(self.demonstration_rows):,} rows")
+        for line in own.lines():
+            summary.note(f"  {line}")
+
+    def demonstration_dataloader(self) -> Any:
+        """Demonstrations, each once, as ``LanguageBatch``; None when no files were given."""
+        if not self.demonstration_rows:
+            return None
+        collate = partial(collate_language, pad_id=pad_id(self.tokenizer))
+        return self.evaluation_loader(self.demonstration_rows, collate)
+
+
+def pairs(row: ComparisonRow) -> list[ComparisonRow]:
+    """Every decided pair of a row as a row of its own."""
+    count = len(row.ranking)
+    return [
+        row._replace(
+            sequences=(row.sequences[i], row.sequences[j]),
+            response_lengths=(row.response_lengths[i], row.response_lengths[j]),
+            ranking=(1, 2),
+        )
+        for i in range(count)
+        for j in range(count)
+        if row.ranking[i] < row.ranking[j]
+    ]
+
+
+def _describe(rows: list[ComparisonRow], summary: Summary) -> None:
+    sizes = Counter(len(row.ranking) for row in rows)
+    decided = sum(len(pairs(row)) for row in rows)
+    ties = sum(k * (k - 1) // 2 * count for k, count in sizes.items()) - decided
+    undecided = sum(len(set(row.ranking)) == 1 for row in rows)
+    shown = ", ".join(f"K={k} {count:,}" for k, count in sorted(sizes.items()))
+    summary.note(f"rankings: {shown}; {decided:,} decided pairs, {ties:,} ties")
+    if undecided:
+        summary.note(f"warning: {undecided:,} rows are all tied and train nothing")

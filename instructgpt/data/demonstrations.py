@@ -1,0 +1,136 @@
+"""Demonstrations: what the policy imitates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from instructgpt.data.base import StageData
+from instructgpt.data.blocks import check_block_size, load_blocks
+from instructgpt.data.collate import collate_language
+from instructgpt.data.formats import parse_demonstration
+from instructgpt.data.packing import pack
+from instructgpt.data.sources import Names, OnError
+from instructgpt.data.summary import Summary
+from instructgpt.models.tokenizer import pad_id
+from instructgpt.types import LanguageBatch, UserError
+
+
+class DemonstrationDataModule(StageData):
+    """Prompts with the responses to imitate; only responses (with EOS) are trained.
+
+    Rows: ``{"prompt": str, "response": str}``, Alpaca, ``messages`` (the last assistant turn is
+        the
+    response), TRL's ``prompt``/``completion``; as .jsonl, .json, .csv (.gz) or .parquet.
+
+    Args:
+        train: file, folder, name of a data set (``owner/name`` or ``owner/name:split``), a list of
+            them, or ``{name: weight}``: how many times the set's size is drawn in an epoch.
+        validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
+            that neither is in two splits; or file(s); or null.
+        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here is
+            overwritten.
+        template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
+            ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
+        batch_size: rows per process and step.
+        max_prompt_tokens: longer prompts lose their beginning.
+        max_response_tokens: longer responses lose their end and train no EOS; the summary counts
+            them.
+        on_error: what a bad row does: stop the run, or be skipped and counted.
+        drop_long_prompts: leave out rows with too long prompts instead of cutting.
+        packing: put several demonstrations into a row of max_prompt_tokens + max_response_tokens;
+            they do not see each other. Not for architectures with convolutions or recurrence.
+            Validation is never packed.
+        pretraining: text files, folders or data sets to mix in (the paper's initialisation of PPO
+            has 10 %).
+        pretraining_fraction: of the sequences of an epoch that are pretraining text, in (0, 1).
+        pretraining_block_size: tokens of a row of pretraining text.
+        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
+        seed: of the split and of the order.
+    """
+
+    batch_type = LanguageBatch
+    parse = staticmethod(parse_demonstration)
+
+    def __init__(
+        self,
+        train: Names,
+        validation: float | list[str] | str | None = 0.05,
+        tokenizer: str | None = None,
+        template: str | None = None,
+        batch_size: int = 8,
+        max_prompt_tokens: int = 512,
+        max_response_tokens: int = 512,
+        on_error: OnError = "stop",
+        drop_long_prompts: bool = False,
+        packing: bool = False,
+        pretraining: list[str] | str | None = None,
+        pretraining_fraction: float = 0.1,
+        pretraining_block_size: int = 512,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            train,
+            validation,
+            tokenizer,
+            template,
+            batch_size,
+            max_prompt_tokens,
+            max_response_tokens,
+            on_error,
+            drop_long_prompts,
+            num_workers,
+            seed,
+        )
+        check_block_size("pretraining_block_size", pretraining_block_size)
+        if not 0 < pretraining_fraction < 1:
+            rule = "must be between 0 and 1"
+            raise UserError(f"--data.pretraining_fraction {rule}, got {pretraining_fraction}")
+        self.packing = packing
+        self.pretraining = pretraining
+        self.pretraining_fraction = pretraining_fraction
+        self.pretraining_block_size = pretraining_block_size
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the longest row there can be."""
+        block = self.pretraining_block_size if self.pretraining else 0
+        return max(super().row_tokens, block)
+
+    @property
+    def collate(self) -> Callable[[list[Any]], LanguageBatch]:
+        """Makes a batch of rows."""
+        return partial(collate_language, pad_id=pad_id(self.tokenizer))
+
+    def build(self, summary: Summary, predict: bool) -> None:
+        """Tokenise, pack, and mix in pretraining text."""
+        sets, held = self.read(summary, predict)
+        encoder = self.encoder(summary)
+        for rows, weight in sets:
+            encoded = [row for one in rows if (row := encoder.demonstration(one)) is not None]
+            if self.packing:
+                packed = pack(encoded, super().row_tokens)
+                summary.note(f"packed {len(encoded):,} demonstrations into {len(packed):,} rows")
+                encoded = packed
+            self.add_set(encoded, weight, "train", summary)
+        for one in held:
+            if (row := encoder.demonstration(one)) is not None:
+                self.validation_rows.append(row)
+        self.prompt_rows = self.prompts_of(held)
+        if self.pretraining and self.train_rows:
+            self._mix(summary)
+
+    def _mix(self, summary: Summary) -> None:
+        """Add so many blocks a pass that they are ``pretraining_fraction`` of all rows."""
+        blocks = load_blocks(
+            self.pretraining or [],
+            self.tokenizer,
+            self.pretraining_block_size,
+            self.on_error,
+            summary,
+        )
+        rows = sum(group.share for group in self.groups)
+        wanted = rows * self.pretraining_fraction / (1 - self.pretraining_fraction)
+        self.add_set(blocks, wanted / len(blocks), "pretraining", summary)

@@ -1,0 +1,89 @@
+"""Rows of text into rows of tokens, within the limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from instructgpt.data.formats import Row
+from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow, Span
+from instructgpt.data.summary import Summary
+from instructgpt.models.template import Template
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Writes prompts and responses with a template and cuts them to size.
+
+    Args:
+        tokenizer: makes tokens.
+        template: how a prompt is written.
+        max_prompt_tokens: longer prompts lose their beginning.
+        max_response_tokens: longer responses lose their end, and with it EOS.
+        drop_long_prompts: leave rows with longer prompts out instead.
+        summary: told what is cut and dropped.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: Template
+    max_prompt_tokens: int
+    max_response_tokens: int
+    drop_long_prompts: bool
+    summary: Summary
+
+    def prompt(self, row: Row) -> list[int] | None:
+        """Tokens of the prompt, None when the row is dropped."""
+        tokens = self.template.encode_prompt(self.tokenizer, row.prompt)
+        self.summary.measure("prompt tokens", len(tokens))
+        limit = self.max_prompt_tokens
+        if not tokens:
+            self.summary.drop("prompt without tokens", row.where)
+            return None
+        if len(tokens) <= limit:
+            return tokens
+        if self.drop_long_prompts:
+            self.summary.drop(f"prompt longer than {limit} tokens", row.where)
+            return None
+        self.summary.shorten(f"prompts on the left, to {limit} tokens", row.where)
+        return self.template.cut_prompt(self.tokenizer, tokens, limit)
+
+    def responses(self, row: Row) -> list[list[int]]:
+        """Tokens of the responses, each with EOS unless it is cut."""
+        responses, limit = [], self.max_response_tokens
+        for text in row.responses:
+            tokens = self.template.encode_response(self.tokenizer, text)
+            self.summary.measure("response tokens", len(tokens))
+            if len(tokens) > limit:
+                self.summary.shorten(f"responses to {limit} tokens, without EOS", row.where)
+            responses.append(tokens[:limit])
+        return responses
+
+    def demonstration(self, row: Row) -> LanguageRow | None:
+        """Prompt and response; the response is trained."""
+        prompt = self.prompt(row)
+        if prompt is None:
+            return None
+        tokens = prompt + self.responses(row)[0]
+        return LanguageRow(torch.tensor(tokens), (Span(0, len(prompt), len(tokens)),))
+
+    def comparison(self, row: Row) -> ComparisonRow | None:
+        """Prompt with each response."""
+        prompt = self.prompt(row)
+        if prompt is None:
+            return None
+        responses = self.responses(row)
+        return ComparisonRow(
+            tuple(torch.tensor(prompt + response) for response in responses),
+            tuple(len(response) for response in responses),
+            tuple(row.ranking),
+            row.labeler,
+            row.source,
+            row.prompt.id,
+        )
+
+    def prompt_row(self, row: Row, sample_id: int) -> PromptRow | None:
+        """The prompt alone."""
+        tokens = self.prompt(row)
+        return None if tokens is None else PromptRow(torch.tensor(tokens), row.prompt, sample_id)

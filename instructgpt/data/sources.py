@@ -1,0 +1,95 @@
+"""From names (files, folders, data sets of the hub) to checked rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from instructgpt.data.errors import shorten
+from instructgpt.data.files import SUFFIXES, Item, is_known, read_file
+from instructgpt.data.formats import Parser
+from instructgpt.data.summary import Summary
+from instructgpt.types import UserError
+
+Names = dict[str, float] | list[str] | str
+OnError = Literal["stop", "skip"]
+
+
+def weighted(names: Names, key: str) -> list[tuple[list[str], float]]:
+    """Sets with their weights: one for each key of a dictionary, else a single one.
+
+    Args:
+        names: as given by the user.
+        key: the argument, for messages.
+    """
+    if not names:
+        raise UserError(f"{key} must name at least one file, folder or data set, got {names!r}")
+    if isinstance(names, str):
+        return [([names], 1.0)]
+    if isinstance(names, list):
+        return [(names, 1.0)]
+    for name, weight in names.items():
+        if not (math.isfinite(weight) and weight > 0):
+            raise UserError(f"{key}: the weight of {name} must be > 0, got {weight}")
+    return [([name], float(weight)) for name, weight in names.items()]
+
+
+def load(names: list[str], parse: Parser, on_error: OnError, summary: Summary) -> list[Any]:
+    """Read and check all rows of some files, folders or data sets.
+
+    Args:
+        names: what to read.
+        parse: checks a row.
+        on_error: "stop" at the first bad row, or "skip" and count it.
+        summary: told about every row.
+    """
+    rows = []
+    for name in names:
+        for item in _items(name, summary):
+            try:
+                row, format_name = parse(item)
+            except UserError as error:
+                if on_error == "stop":
+                    raise
+                summary.skip(item.origin, str(error))
+            else:
+                summary.read(item.origin, format_name)
+                rows.append(row)
+    return rows
+
+
+def _items(name: str, summary: Summary) -> Iterator[Item]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        inside = sorted(path.iterdir())
+        files = [file for file in inside if file.is_file() and is_known(file)]
+        if not files:
+            raise UserError(f"{name}: the folder must hold files ({', '.join(SUFFIXES)}), got none")
+        if ignored := [file.name for file in inside if file not in files]:
+            summary.note(f"ignored in {name}: {', '.join(ignored)}")
+        for file in files:
+            yield from read_file(file)
+    elif path.exists() or is_known(path):
+        yield from read_file(path)
+    else:
+        yield from _hub(name)
+
+
+def _hub(name: str) -> Iterator[Item]:
+    """A data set of the Hugging Face hub, ``owner/name`` or ``owner/name:split``."""
+    repository, _, split = name.partition(":")
+    looks_like_path = name.startswith((".", "/", "~")) or repository.count("/") > 1
+    if looks_like_path or Path(repository).suffix in {".gz", ".txt", ".zip"}:
+        raise UserError(f"{name}: no such file or folder")
+    import datasets  # here because it takes seconds to load and few runs need it
+
+    try:
+        rows = datasets.load_dataset(repository, split=split or "train")
+    except Exception as error:  # the hub fails in many ways: offline, no such set, no such split
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        rule = "must be a file, a folder, or a data set that can be loaded"
+        raise UserError(f"{name}: {rule}, got {type(error).__name__}: {shorten(line)}") from None
+    for number, row in enumerate(rows, 1):
+        yield Item(f"{name}:{number}", name, row)

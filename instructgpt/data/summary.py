@@ -1,0 +1,139 @@
+"""What happened to the data on its way to the model, told before training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from instructgpt.data.rows import AnyRow, ComparisonRow, LanguageRow, PromptRow
+
+LISTED = 3
+"""How many places a line of the summary names."""
+
+EXAMPLE = 700
+"""Longer examples are shown without their middle (characters)."""
+
+QUANTILES = (5, 25, 50, 75, 95, 100)
+
+
+@dataclass
+class Noted:
+    """How often something happened, and where first."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, where: str) -> None:
+        """Count one."""
+        self.count += 1
+        if self.count <= LISTED:
+            self.first.append(where)
+
+
+class Summary:
+    """Collects counts while data are read, and writes them down as lines."""
+
+    def __init__(self) -> None:
+        self.formats: dict[str, Counter[str]] = {}  # by file
+        self.skipped = Noted()  # bad rows, with their messages
+        self.dropped: dict[str, Noted] = {}  # by reason
+        self.cut: dict[str, Noted] = {}  # by what was cut
+        self.lengths: dict[str, list[int]] = {}  # token counts by name
+        self.notes: list[str] = []
+        self.example = ""
+
+    def read(self, origin: str, format_name: str) -> None:
+        """Count a row of a file."""
+        self.formats.setdefault(origin, Counter())[format_name] += 1
+
+    def skip(self, origin: str, message: str) -> None:
+        """Count a bad row."""
+        self.formats.setdefault(origin, Counter())["bad"] += 1
+        self.skipped.add(message)
+
+    def drop(self, reason: str, where: str) -> None:
+        """Count a row that is left out."""
+        self.dropped.setdefault(reason, Noted()).add(where)
+
+    def shorten(self, what: str, where: str) -> None:
+        """Count a text that loses tokens."""
+        self.cut.setdefault(what, Noted()).add(where)
+
+    def measure(self, name: str, tokens: int) -> None:
+        """Count the tokens of a text."""
+        self.lengths.setdefault(name, []).append(tokens)
+
+    def note(self, line: str) -> None:
+        """Add a line."""
+        self.notes.append(line)
+
+    def losses(self) -> str:
+        """Why rows are missing, in one line."""
+        reasons = [
+            f"{noted.count:,} {reason} ({', '.join(noted.first)})"
+            for reason, noted in self.dropped.items()
+        ]
+        if self.skipped.count:
+            reasons.append(f"{self.skipped.count:,} bad ({self.skipped.first[0]})")
+        return "; ".join(reasons) or "none were read"
+
+    def lines(self) -> list[str]:
+        """Everything, to print."""
+        lines = []
+        for origin, formats in self.formats.items():
+            names = ", ".join(f"{count:,} {name}" for name, count in formats.items())
+            lines.append(f"read {origin}: {names}")
+        if self.skipped.count:
+            lines.append(f"skipped {self.skipped.count:,} bad rows, the first:")
+            lines += [f"  {message}" for message in self.skipped.first]
+        for verb, table in (("dropped", self.dropped), ("cut", self.cut)):
+            for reason, noted in table.items():
+                lines.append(f"{verb} {noted.count:,}: {reason} (first: {', '.join(noted.first)})")
+        lines += self.notes
+        lines += [f"{name}: {quantiles(values)}" for name, values in self.lengths.items()]
+        if self.example:
+            marked = ", the trained part in ⟦ ⟧" if "⟦" in self.example else ""
+            lines.append(f"example{marked}:")
+            lines += [f"  | {line}" for line in self.example.split("\n")]
+        return lines
+
+
+def quantiles(values: Sequence[int]) -> str:
+    """Nearest-rank quantiles.
+
+    >>> quantiles(range(1, 101))
+    '5% 5 · 25% 25 · 50% 50 · 75% 75 · 95% 95 · max 100'
+    """
+    ordered = sorted(values)
+    shown = [ordered[max(0, -(-q * len(ordered) // 100) - 1)] for q in QUANTILES]
+    names = [f"{q}%" for q in QUANTILES[:-1]] + ["max"]
+    return " · ".join(f"{name} {value:,}" for name, value in zip(names, shown, strict=True))
+
+
+def show(row: AnyRow, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A row as the model sees it, special tokens included."""
+
+    def text(tokens: Tensor) -> str:
+        decoded = str(tokenizer.decode(tokens))
+        if len(decoded) <= EXAMPLE:
+            return decoded
+        return f"{decoded[: EXAMPLE // 2]} […] {decoded[-EXAMPLE // 2 :]}"
+
+    if isinstance(row, LanguageRow):
+        return "\n".join(
+            f"{text(row.tokens[start:trained])}⟦{text(row.tokens[trained:end])}⟧"
+            for start, trained, end in row.spans[:2]
+        )
+    if isinstance(row, PromptRow):
+        return text(row.tokens)
+    assert isinstance(row, ComparisonRow)
+    split = len(row.sequences[0]) - row.response_lengths[0]
+    responses = zip(row.sequences, row.response_lengths, row.ranking, strict=True)
+    return "\n".join(
+        [text(row.sequences[0][:split])]
+        + [f"rank {rank}: {text(tokens[-length:])}" for tokens, length, rank in responses]
+    )

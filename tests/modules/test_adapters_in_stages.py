@@ -1,0 +1,99 @@
+"""LoRA and prefix through all stages; gradient checkpointing changes memory only."""
+
+import pytest
+import torch
+from toys import sgd, weights
+
+from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.schedule import Constant
+from instructgpt.models.adapters import LoRA, Prefix
+from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.reward import RewardModule
+from instructgpt.modules.sft import SFTModule
+from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.rules import CountReward
+
+ADAPTERS = [LoRA(rank=2), Prefix(tokens=3)]
+COMMON = {"optimizer": sgd, "schedule": Constant()}
+SMALL = {"rollout_batch_size": 8, "minibatch_size": 4, "algorithm": PPO(missing_eos_score=None)}
+
+
+def base_of(module):
+    """Weights of the network under the adapter."""
+    return torch.cat(
+        [p.detach().flatten() for n, p in module.named_parameters() if not p.requires_grad]
+    )
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_sft(fit, demonstration_data, policy_artefact, tmp_path, adapter):
+    module = SFTModule(
+        init_from=policy_artefact, adapter=adapter, validation_prompts=0, dropout=0.0, **COMMON
+    )
+    module_start = load_policy(policy_artefact, None, Network(), None)
+    fit(module, demonstration_data(), max_epochs=1)
+    assert float(base_of(module.policy).abs().sum()) == pytest.approx(
+        float(weights(module_start).abs().sum()), rel=1e-6
+    )
+    module.export(tmp_path / "export", config={}, metrics={})
+    tokens, mask = torch.tensor([[3, 4, 5]]), torch.ones(1, 3, dtype=torch.bool)
+    back = load_policy(str(tmp_path / "export"), None, Network(), None)
+    from instructgpt.models.forward import run
+
+    with torch.no_grad():
+        expected = run(module.policy.eval(), tokens, mask).logits
+        assert not torch.allclose(expected, run(module.policy, tokens, mask, adapter=False).logits)
+        torch.testing.assert_close(
+            run(back.eval(), tokens, mask).logits, expected, atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_reward_trains_and_keeps_the_head(fit, comparison_data, policy_artefact, tmp_path, adapter):
+    module = RewardModule(init_from=policy_artefact, adapter=adapter, **COMMON)
+    fit(module, comparison_data(), max_epochs=1)
+    module.export(tmp_path / "export", config={}, metrics={})
+    back = load_scalar(str(tmp_path / "export"), None, Network(), None, head="stored").eval()
+    tokens, mask = torch.tensor([[3, 4, 5]]), torch.ones(1, 3, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            back.score(tokens, mask), module.model.eval().score(tokens, mask), atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("value", ["separate", "shared"])
+def test_ppo_starts_at_ratio_one_and_exports(
+    fit, prompt_data, policy_artefact, reward_artefact, tmp_path, adapter, value
+):
+    module = PPOModule(
+        init_from=policy_artefact,
+        reward=LearnedReward(reward_artefact),
+        adapter=adapter,
+        value=value,
+        **COMMON,
+        **SMALL,
+    )
+    fit(module, prompt_data(), max_epochs=1)
+    assert module.phase_metrics["ppo/first_ratio_error"] < 1e-6
+    # LoRA starts as the policy itself; a prefix is a change from the start.
+    starts_as_reference = isinstance(adapter, LoRA)
+    assert (abs(module.phase_metrics["ppo/kl"]) < 1e-4) is starts_as_reference
+    module.export(tmp_path / "export", config={}, metrics={})
+    load_policy(str(tmp_path / "export"), None, Network(), None)
+
+
+def test_gradient_checkpointing_changes_nothing(fit, prompt_data, policy_artefact):
+    results = []
+    for checkpointing in (False, True):
+        module = PPOModule(
+            init_from=policy_artefact,
+            reward=CountReward(text="e"),
+            network=Network(gradient_checkpointing=checkpointing),
+            **COMMON,
+            **SMALL,
+        )
+        fit(module, prompt_data(), max_epochs=2)
+        results.append(weights(module))
+    torch.testing.assert_close(results[1], results[0], atol=1e-6, rtol=1e-5)

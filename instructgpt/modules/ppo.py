@@ -332,11 +332,6 @@ class PPOModule(PolicyStage):
             self.stopped = kl / max(count, 1.0) > target
         self.window_sums = UpdateSums(self.device)
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Follow the steps that are really done."""
-        if not self.stopped:
-            super().lr_scheduler_step(scheduler, metric)
-
     def _log_phase(self) -> None:
         names = sorted(self.sums.sums)
         if names:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toys import sgd, weights
+from descent import sgd, weights
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant

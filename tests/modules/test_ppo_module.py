@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from descent import sgd, weights
 from lightning.pytorch import Callback
-from toys import sgd, weights
 
 from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
 from instructgpt.algorithms.ppo import PPO
@@ -226,6 +226,7 @@ def test_target_kl_turns_the_rest_of_the_phase_into_no_ops(fit, prompt_data, pol
     )
     trainer = fit(module, prompt_data(), max_epochs=1, callbacks=[watch])
     assert trainer.global_step == 8
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 8  # the schedule counts phases
     assert watch.phases[0]["ppo/stopped"] == 1.0
     # Update 1 sees the policy that sampled (KL 0); update 2 sees the change, steps, and stops the
     # rest.

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from descent import sgd, weights
 from harness import run_processes
-from toys import sgd, weights
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import sgd, weights
+from descent import sgd, weights
 from transformers import AutoModelForSequenceClassification
 
 from instructgpt.algorithms.schedule import Constant

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from toys import sgd, weights
+from descent import sgd, weights
 from transformers import AutoModelForCausalLM
 
 from instructgpt.algorithms.schedule import Constant

@@ -1,4 +1,4 @@
-"""Helpers that several tests share."""
+"""What tests need to see a gradient: plain descent, and all weights as one vector."""
 
 import torch
 

@@ -49,6 +49,7 @@ class StageData(LightningDataModule, ABC):
     """
 
     batch_type: ClassVar[type]
+    has_prompts: ClassVar[bool] = True  # rows are put into a template
     parse: ClassVar[staticmethod[[Item], Parsed]]
 
     def __init__(

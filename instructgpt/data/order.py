@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from instructgpt.rollout.noise import permutation
@@ -46,13 +47,18 @@ def one_pass(groups: list[Group], seed: int, index: int) -> list[int]:
     return [rows[i] for i in shuffled]
 
 
+@lru_cache(maxsize=4)  # an update needs a few rows of a pass, and the next update the rows after
+def _kept_pass(groups: tuple[Group, ...], seed: int, index: int) -> list[int]:
+    return one_pass(list(groups), seed, index)
+
+
 def stream(groups: list[Group], seed: int, start: int, count: int) -> list[int]:
     """Places ``start`` to ``start + count`` of all passes, one after another."""
     size = sum(group.share for group in groups)
     rows: list[int] = []
     while len(rows) < count:
         index, offset = divmod(start + len(rows), size)
-        rows += one_pass(groups, seed, index)[offset : offset + count - len(rows)]
+        rows += _kept_pass(tuple(groups), seed, index)[offset : offset + count - len(rows)]
     return rows
 
 

@@ -60,6 +60,7 @@ class TextDataModule(StageData):
     """
 
     batch_type = LanguageBatch
+    has_prompts = False
     parse = staticmethod(parse_text)
 
     def __init__(

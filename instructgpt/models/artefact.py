@@ -107,6 +107,8 @@ def check_artefact(
             f"tokenizer: must be that of '{artefact.path}' ({artefact.tokenizer_hash}), got "
             f"'{tokenizer.name_or_path}' ({fingerprint})"
         )
+    if artefact.stage == "pretrain":  # plain text was not put into any template
+        return
     if template.fingerprint(tokenizer) != artefact.template_hash:
         raise UserError(
             f"template: must be {artefact.template!r}, with which '{artefact.path}' was trained, "

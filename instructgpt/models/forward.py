@@ -137,6 +137,28 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
         model._adapters_disabled = prefix_before
 
 
+@contextmanager
+def exact_tables(module: nn.Module) -> Iterator[None]:
+    """Keep the float32 buffers that no checkpoint holds, such as rotary frequencies, in float32.
+
+    Args:
+        module: May be moved and converted inside the context.
+    """
+    tables = [
+        (owner, name, buffer)
+        for owner in module.modules()
+        for name, buffer in owner._buffers.items()
+        if name in owner._non_persistent_buffers_set
+        and buffer is not None
+        and buffer.dtype == torch.float32
+    ]
+    yield
+    for owner, name, buffer in tables:
+        converted = owner._buffers[name]
+        assert converted is not None
+        owner._buffers[name] = buffer.to(converted.device)
+
+
 def virtual_tokens(model: nn.Module) -> int:
     """Return how many positions of the context a prefix takes; 0 without one or while off."""
     if not isinstance(model, PeftModel) or model._adapters_disabled:

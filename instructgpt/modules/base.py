@@ -13,11 +13,12 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
 
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.models.adapters import Adapter
 from instructgpt.models.artefact import check_artefact, read_artefact
-from instructgpt.models.forward import base_network, virtual_tokens
+from instructgpt.models.forward import base_network, exact_tables, virtual_tokens
 from instructgpt.models.load import Network, context_length
 from instructgpt.models.template import Template
 from instructgpt.types import Progress, UserError
@@ -75,6 +76,7 @@ class StageModule(LightningModule, ABC):
         self.tokenizer: Any = None
         self.template: Template
         self.total_steps = 1  # of the schedule, known when the optimizer is made
+        self._built = False
         self._sums: dict[str, Tensor] = {}
 
     @property
@@ -157,8 +159,18 @@ class StageModule(LightningModule, ABC):
 
     def configure_model(self) -> None:
         """Build once; Lightning calls this again for every verb."""
-        if not any(True for _ in self.children()):
+        if not self._built:
             self.build()
+            self._built = True
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move and convert, but leave computed tables as they are.
+
+        ``--trainer.precision bf16-true`` would round rotary frequencies, which no checkpoint holds:
+        the exported network would not be the trained one.
+        """
+        with exact_tables(self):
+            return super()._apply(fn, recurse)
 
     def check_context(self, network: nn.Module) -> None:
         """Refuse rows that are longer than the context of a network, without its prefix."""
@@ -185,7 +197,10 @@ class StageModule(LightningModule, ABC):
                 "model.schedule Cosine must know its length: give --trainer.max_epochs or max_steps"
             )
         self.total_steps = self.planned_steps() or 1
-        optimizer = self.make_optimizer(self.parameter_groups())
+        try:
+            optimizer = self.make_optimizer(self.parameter_groups())
+        except ValueError as error:  # such as a negative learning rate
+            raise UserError(f"model.optimizer: {error}") from error
         scheduler = LambdaLR(
             optimizer, lambda step: self.schedule.factor(*self.schedule_position(step))
         )
@@ -193,6 +208,34 @@ class StageModule(LightningModule, ABC):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def get_ready(self) -> None:
+        """Do what needs the device and the final number formats, at the start of a verb."""
+        for metric in self.modules():
+            if isinstance(metric, Metric):
+                metric.set_dtype(torch.float32)  # sums of many small numbers
+
+    def on_fit_start(self) -> None:
+        """Get ready."""
+        self.get_ready()
+
+    def on_validation_start(self) -> None:
+        """Get ready, unless the fit around it has."""
+        if self.trainer.state.fn == "validate":
+            self.get_ready()
+
+    def on_test_start(self) -> None:
+        """Get ready."""
+        self.get_ready()
+
+    def on_train_start(self) -> None:
+        """Set the rates that the schedule says now: its length can have changed on resume."""
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler: Any = config.scheduler
+            factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            rates = [base * factor(scheduler.last_epoch) for base, factor in factors]
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the stage, so that resuming another one is refused."""
@@ -243,18 +286,22 @@ class StageModule(LightningModule, ABC):
         """Clip as Lightning does, each parameter group by itself, after logging its norm."""
         for group in optimizer.param_groups:
             gradients = [p.grad for p in group["params"] if p.grad is not None]
-            if gradients:
-                self.log(f"gradient_norm/{group['name']}", nn.utils.get_total_norm(gradients))
-            if not gradient_clip_val:
+            if not gradients:
                 continue
-            if gradient_clip_algorithm == "value":
+            norm = nn.utils.get_total_norm(gradients)
+            self.log(f"gradient_norm/{group['name']}", norm)
+            if gradient_clip_val and gradient_clip_algorithm == "value":
                 nn.utils.clip_grad_value_(group["params"], gradient_clip_val)
-            else:
-                nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
+            elif gradient_clip_val:
+                nn.utils.clip_grads_with_norm_(group["params"], gradient_clip_val, norm)
 
     def optimized(self, optimizer: Optimizer) -> list[nn.Parameter]:
         """Parameters of the optimizer that have a gradient."""
         return [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+
+    def all_max(self, tensor: Tensor) -> Tensor:
+        """Largest over all ranks."""
+        return self.trainer.strategy.reduce(tensor, reduce_op="max")  # type: ignore[return-value]
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """Sum over all ranks."""

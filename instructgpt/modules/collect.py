@@ -29,7 +29,9 @@ def collect(module: PPOModule, phase: int) -> tuple[RolloutBuffer, dict[str, flo
     trainer, watch = module.trainer, Stopwatch()
     device = module.device
     count = module.rollout_batch_size // module.algorithm.responses_per_prompt
-    prompts = module.data.rollout_prompts(phase, count, trainer.global_rank, trainer.world_size)
+    # To overfit is to see the same prompts again.
+    drawn = 0 if trainer.overfit_batches else phase  # type: ignore[attr-defined]
+    prompts = module.data.rollout_prompts(drawn, count, trainer.global_rank, trainer.world_size)
     prompts = repeat(
         module.transfer_batch_to_device(prompts, device, 0), module.algorithm.responses_per_prompt
     )

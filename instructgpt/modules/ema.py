@@ -6,46 +6,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-class WeightAverage(nn.Module):
+class WeightAverage:
     """Averages the trained parameters of a network (with an adapter, the adapter's only).
 
+    In float32, because a small step rounds to nothing in half precision; and no module, because DDP
+    would send buffers around at every step.
+
     Args:
-        network: whose weights are averaged.
+        network: whose weights are averaged; the average starts there.
         decay: share of the old average that each update keeps.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Start at the weights as they are."""
-        super().__init__()
         self.decay = decay
-        for name, parameter in network.named_parameters():
-            if parameter.requires_grad:
-                self.register_buffer(name.replace(".", "/"), parameter.detach().clone())
+        self.weights = {name: p.detach().float().clone() for name, p in _trained(network)}
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move the average towards the weights as they are now."""
-        for average, parameter in self._pairs(network):
-            average.lerp_(parameter.detach(), 1 - self.decay)
+        for name, parameter in _trained(network):
+            average = self.weights[name].to(parameter.device)
+            self.weights[name] = average.lerp_(parameter.detach().float(), 1 - self.decay)
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
         """Within the context the network has the averaged weights."""
-        with torch.no_grad():
-            kept = [parameter.detach().clone() for _, parameter in self._pairs(network)]
-            for average, parameter in self._pairs(network):
-                parameter.copy_(average)
+        kept = {name: p.detach().clone() for name, p in _trained(network)}
+        _copy(self.weights, network)
         try:
             yield
         finally:
-            with torch.no_grad():
-                for old, (_, parameter) in zip(kept, self._pairs(network), strict=True):
-                    parameter.copy_(old)
+            _copy(kept, network)
 
-    def _pairs(self, network: nn.Module) -> Iterator[tuple[torch.Tensor, nn.Parameter]]:
-        for name, parameter in network.named_parameters():
-            if parameter.requires_grad:
-                yield self.get_buffer(name.replace(".", "/")), parameter
+
+def _trained(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, p) for name, p in network.named_parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def _copy(weights: dict[str, Tensor], network: nn.Module) -> None:
+    for name, parameter in _trained(network):
+        parameter.copy_(weights[name])

@@ -25,7 +25,7 @@ class PretrainingMix:
     def __init__(self, module: PPOModule) -> None:
         """Work for a module."""
         self.module = module
-        self.kept: list[Tensor] = []
+        self.kept: dict[str, Tensor] = {}
         self.norm = 0.0
 
     def backward(self, update: int, rows: int, measure: bool) -> Tensor:
@@ -66,21 +66,22 @@ class PretrainingMix:
         """Remember the gradient of the pretraining term, summed over ranks as DDP will."""
         module = self.module
         undo = 1.0 / (self.loss_scale() * module.trainer.world_size)
-        self.kept = [module.all_sum(g * undo) for g in self.gradients()]
-        self.norm = float(nn.utils.get_total_norm(self.kept))
+        self.kept = {name: module.all_sum(g * undo) for name, g in self.gradients()}
+        self.norm = float(nn.utils.get_total_norm(list(self.kept.values())))
 
     def norms(self) -> dict[str, float]:
         """Gradient norms of PPO alone and of the pretraining term, when the gradient is whole."""
-        rest = [g - kept for g, kept in zip(self.gradients(), self.kept, strict=True)]
-        self.kept = []
+        rest = [g - self.kept.get(name, 0.0) for name, g in self.gradients()]
+        self.kept = {}
         return {
             "gradient_norm/ppo": float(nn.utils.get_total_norm(rest)),
             "gradient_norm/ptx": self.norm,
         }
 
-    def gradients(self) -> list[Tensor]:
-        """Of the policy."""
-        return [p.grad for p in self.module.policy.parameters() if p.grad is not None]
+    def gradients(self) -> list[tuple[str, Tensor]]:
+        """Of the policy's parameters, by name."""
+        parameters = self.module.policy.named_parameters()
+        return [(name, p.grad) for name, p in parameters if p.grad is not None]
 
     def loss_scale(self) -> float:
         """What the gradient is multiplied by before the step in 16-bit mixed precision."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from instructgpt.algorithms.base import UpdateLoss
 from instructgpt.functional.advantages import explained_variance
 from instructgpt.functional.logprobs import kl_estimate
 from instructgpt.functional.masking import masked_mean
 from instructgpt.types import Experience, ScoredRollout
+
+AllReduce = Callable[[Tensor], Tensor]
+"""Combines a tensor over the ranks; every rank must call it."""
 
 
 class Stopwatch:
@@ -80,21 +85,75 @@ def rollout_metrics(
     return {**{name: float(value) for name, value in means.items()}, "kl_coef": kl_coef}
 
 
-class UpdateSums:
-    """Sums over the tokens of a phase's updates, on this rank."""
+class Updates:
+    """What the updates of a phase have done so far, as sums over the tokens of this rank."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Start with nothing."""
-        self.device = device
+    def __init__(self) -> None:
+        """Start before the first update."""
         self.sums: dict[str, Tensor] = {}
+        self.window: dict[str, Tensor] = {}  # of the optimizer step under way
+        self.first_error = torch.zeros(())  # largest |ratio - 1| in the first update
+        self.seconds = 0.0
 
-    def add(self, parts: dict[str, Tensor], count: Tensor) -> None:
-        """Add a micro-batch."""
-        for name, value in {**parts, "count": count}.items():
-            old = self.sums.get(name, torch.zeros((), device=self.device))
-            self.sums[name] = old + value.detach().float()
+    def add(self, first: bool, batch: Experience, new_logprobs: Tensor, loss: UpdateLoss) -> None:
+        """Record a micro-batch.
 
-    def vector(self, names: list[str]) -> Tensor:
-        """The sums by name; 0 for what never came."""
-        zero = torch.zeros((), device=self.device)
-        return torch.stack([self.sums.get(name, zero) for name in names])
+        Args:
+            first: whether it is of the first update, where every ratio must be 1.
+            batch: rows of the experience.
+            new_logprobs: [N, R] of the policy in training.
+            loss: of the micro-batch.
+        """
+        parts = {**loss.parts, "count": loss.count}
+        if first:
+            mask = batch.rollout.response_mask
+            ratio = (new_logprobs.detach() - batch.logprobs).masked_fill(~mask, 0.0).exp()
+            parts |= {"first_ratio": (ratio * mask).sum(), "first_count": loss.count}
+            self.first_error = torch.maximum(
+                (ratio - 1).abs().max(), self.first_error.to(mask.device)
+            )
+        for name, value in parts.items():
+            value = value.detach().to(torch.float32)
+            for sums in (self.sums, self.window):
+                sums[name] = sums[name].to(value.device) + value if name in sums else value
+
+    def window_kl(self, all_sum: AllReduce) -> float:
+        """Mean approximate KL to the sampling policy in the step just done; starts a new window."""
+        sums, self.window = over_ranks(self.window, all_sum), {}
+        return sums["approx_kl"] / max(sums["count"], 1.0)
+
+    def metrics(self, all_sum: AllReduce, all_max: AllReduce) -> dict[str, float]:
+        """Means over the tokens of all updates and ranks."""
+        sums = over_ranks(self.sums, all_sum)
+        count, first = sums.pop("count", 0.0), sums.pop("first_count", 0.0)
+        metrics = {"time/update": self.seconds}
+        if first:
+            metrics["ppo/first_ratio"] = sums.pop("first_ratio") / first
+            metrics["ppo/first_ratio_error"] = float(all_max(self.first_error))
+        for name, value in sums.items():
+            prefix = "loss" if name in ("policy", "value") else "ppo"
+            metrics[f"{prefix}/{name}"] = value / max(count, 1.0)
+        return metrics
+
+    def state_dict(self, all_sum: AllReduce, all_max: AllReduce) -> dict[str, Any]:
+        """Sums over all ranks, for a checkpoint; every rank must call this."""
+        return {
+            "sums": over_ranks(self.sums, all_sum),
+            "first_error": float(all_max(self.first_error)),
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], first_rank: bool) -> None:
+        """Go on; one rank takes the sums of all, so that they add up for any number of ranks."""
+        if first_rank:
+            self.sums = {name: torch.tensor(value) for name, value in state["sums"].items()}
+        self.first_error = torch.tensor(state["first_error"])
+        self.seconds = state["seconds"]
+
+
+def over_ranks(sums: dict[str, Tensor], all_sum: AllReduce) -> dict[str, float]:
+    """Add sums up over the ranks; names must be the same everywhere."""
+    if not sums:
+        return {}
+    names = sorted(sums)
+    return dict(zip(names, all_sum(torch.stack([sums[n] for n in names])).tolist(), strict=True))

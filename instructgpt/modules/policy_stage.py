@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from instructgpt.models.artefact import save_policy, save_scalar
-from instructgpt.models.forward import base_network
+from instructgpt.models.forward import base_network, exact_tables
 from instructgpt.models.heads import ScalarModel, ValueHead
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.ema import WeightAverage
@@ -21,6 +22,9 @@ from instructgpt.modules.respond import predict_rows, roll_out
 from instructgpt.rollout.sampler import Sampling, to_samples
 from instructgpt.rollout.scoring import response_logprobs, response_values
 from instructgpt.types import PromptBatch, Rollout
+
+VALUE_HEAD = "value_head.safetensors"
+"""Beside an exported policy: the value head on its trunk, with which a further run goes on."""
 
 SHOWN = 16
 """Validation answers of each kind that are shown to people."""
@@ -41,6 +45,7 @@ class PolicyStage(StageModule):
     frozen: Frozen
     sampling: Sampling
     shared_value: bool
+    val_metrics: nn.ModuleDict
     value_init_from: str | None
     ema_decay: float | None
 
@@ -51,6 +56,9 @@ class PolicyStage(StageModule):
         )
         if self.shared_value:
             self.value_head = ValueHead(base_network(self.policy).config.hidden_size)
+            kept = Path(self.init_from, VALUE_HEAD)
+            if kept.is_file():
+                self.value_head.load_state_dict(load_file(kept))
         else:
             self.value_model = build_value(
                 self.value_init_from,
@@ -70,6 +78,8 @@ class PolicyStage(StageModule):
         """Build, and refuse sequences that are longer than the context."""
         super().configure_model()
         self.check_context(self.policy)
+        if not self.shared_value:
+            self.check_context(self.value_model.trunk)
 
     def trained_networks(self) -> Sequence[nn.Module]:
         """Policy and value."""
@@ -90,16 +100,13 @@ class PolicyStage(StageModule):
             return response_logprobs(self.policy, rollout, temperature, adapter=False).logprobs
         return response_logprobs(self.frozen.reference, rollout, temperature).logprobs
 
-    def on_fit_start(self) -> None:
+    def get_ready(self) -> None:
         """Move what Lightning does not see."""
-        self._move_frozen()
-
-    on_validation_start = on_test_start = on_fit_start
-
-    def _move_frozen(self) -> None:
+        super().get_ready()
         if self.frozen.reference is not None:
             # In the format of the policy: with bf16-true their difference would not start at 0.
-            self.frozen.reference.to(self.device, next(self.policy.parameters()).dtype)
+            with exact_tables(self.frozen.reference):
+                self.frozen.reference.to(self.device, next(self.policy.parameters()).dtype)
         self.frozen.reward.prepare(self.tokenizer, self.template, self.device)
 
     # -- validation: held-out prompts, sampled and greedy
@@ -144,8 +151,8 @@ class PolicyStage(StageModule):
         return difference.masked_fill(~rollout.response_mask, 0.0).sum(1)
 
     def _update_means(self, name: str, values: Tensor) -> None:
-        if len(values):
-            self.val_metrics[name].update(values)  # type: ignore[operator]
+        # Also without values: a rank that never updated would not take part in the mean.
+        self.val_metrics[name].update(values.float())  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all prompts."""
@@ -173,7 +180,7 @@ class PolicyStage(StageModule):
     # -- artefact
 
     def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Write the policy, and inside its folder ``ema`` (the averaged policy) and ``value``."""
+        """Write the policy, and in its folder ``ema`` (the averaged policy) and the value."""
         save_policy(
             self.policy,
             self.tokenizer,
@@ -196,7 +203,9 @@ class PolicyStage(StageModule):
                     config=config,
                     metrics={},
                 )
-        if not self.shared_value:
+        if self.shared_value:
+            save_file(self.value_head.state_dict(), path / VALUE_HEAD)
+        else:
             save_scalar(
                 self.value_model,
                 self.tokenizer,

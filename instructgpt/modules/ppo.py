@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from instructgpt.algorithms.base import RolloutAlgorithm
+from instructgpt.algorithms.base import RolloutAlgorithm, require
 from instructgpt.algorithms.kl import FixedKL, KLController
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant, Schedule
@@ -21,14 +21,14 @@ from instructgpt.modules.collect import collect
 from instructgpt.modules.mix import PretrainingMix
 from instructgpt.modules.networks import Frozen
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.phase import UpdateSums
+from instructgpt.modules.phase import Updates
 from instructgpt.modules.policy_stage import PolicyStage
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer
 from instructgpt.rollout.sampler import Sampling
 from instructgpt.rollout.scoring import response_logprobs
-from instructgpt.rollout.updates import UpdateLoader, UpdatePlan
-from instructgpt.types import Experience, UserError
+from instructgpt.rollout.updates import UpdateLoader, UpdatePlan, accumulation
+from instructgpt.types import UserError
 
 
 class PPOModule(PolicyStage):
@@ -101,16 +101,12 @@ class PPOModule(PolicyStage):
             "ptx_per_episode": ptx_per_episode,
         }
         for name, number in positive.items():
-            if number < 1:
-                raise UserError(f"model.{name} must be >= 1, got {number}")
-        if not ptx_coef >= 0:
-            raise UserError(f"model.ptx_coef must be >= 0, got {ptx_coef}")
-        if not value_lr >= 0:
-            raise UserError(f"model.value_lr must be >= 0, got {value_lr}")
-        if ema_decay is not None and not 0 <= ema_decay < 1:
-            raise UserError(f"model.ema_decay must be in [0, 1), got {ema_decay}")
-        if sampling.greedy:
-            raise UserError("model.sampling.temperature must be > 0 to learn from, got 0")
+            require(number >= 1, f"model.{name}", ">= 1", number)
+        require(ptx_coef >= 0, "model.ptx_coef", ">= 0", ptx_coef)
+        require(value_lr >= 0, "model.value_lr", ">= 0", value_lr)
+        decays = ema_decay is None or 0 <= ema_decay < 1
+        require(decays, "model.ema_decay", "in [0, 1)", ema_decay)
+        require(not sampling.greedy, "model.sampling.temperature", "> 0 to learn from", 0)
         self.value_lr, self.value_weight_decay = value_lr, value_weight_decay
         self.algorithm, self.kl = algorithm, kl
         self.rollout_batch_size, self.minibatch_size = rollout_batch_size, minibatch_size
@@ -128,7 +124,9 @@ class PPOModule(PolicyStage):
         self.kl_coef = kl.initial
         self.last_kl: float | None = None
         self.stopped = False
+        self.phase_open = False  # updates of the phase are still to come
         self.phase_metrics: dict[str, float] = {}
+        self.done = Updates()
 
     # -- building
 
@@ -147,23 +145,22 @@ class PPOModule(PolicyStage):
                     f"{self.ptx_coef}, got null"
                 )
             self.plan_of_updates = self._plan_updates()
+            self.kl.update(self.kl.initial, 0.0, self.rollout_batch_size)  # refuses a short horizon
+            if self.sampling.top_p < 1 or self.sampling.top_k:
+                rank_zero_warn(
+                    "model.sampling.top_p and top_k cut the distribution that responses come from, "
+                    "but ratios and KL are of the whole one: the update is off-policy"
+                )
 
     def _plan_updates(self) -> UpdatePlan:
         trainer = self.trainer
         if self.microbatch_size is not None:
-            share = trainer.world_size * self.microbatch_size
-            steps = self.minibatch_size // share
-            if self.minibatch_size % share:
-                raise UserError(
-                    f"model.minibatch_size must be a multiple of {trainer.world_size} processes x "
-                    f"microbatch_size {self.microbatch_size}, got {self.minibatch_size}"
-                )
-            if trainer.accumulate_grad_batches not in (1, steps):
-                raise UserError(
-                    "trainer.accumulate_grad_batches follows from the batch sizes of the model: "
-                    f"it must be {steps} or left out, got {trainer.accumulate_grad_batches}"
-                )
-            trainer.accumulate_grad_batches = steps
+            trainer.accumulate_grad_batches = accumulation(
+                self.minibatch_size,
+                self.microbatch_size,
+                trainer.world_size,
+                trainer.accumulate_grad_batches,
+            )
         return UpdatePlan(
             self.rollout_batch_size,
             self.minibatch_size,
@@ -189,20 +186,27 @@ class PPOModule(PolicyStage):
 
     def schedule_position(self, step: int) -> tuple[int, int]:
         """The schedule counts phases."""
-        updates = self.plan_of_updates.updates
-        return step // updates, max(1, self.total_steps // updates)
+        return step // self.updates, max(1, self.total_steps // self.updates)
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of a phase, which a limit of the trainer can cut short."""
+        batches = self.trainer.num_training_batches
+        if batches == float("inf"):  # the loader is not set up yet
+            return self.plan_of_updates.updates
+        return -(-int(batches) // self.plan_of_updates.accumulate)
 
     def plan(self) -> list[tuple[str, str]]:
         """Rollouts, minibatches, micro-batches, steps and tokens to come."""
         plan, data = self.plan_of_updates, self.data
         steps = self.planned_steps()
-        phases = "until the time is up" if steps is None else f"{-(-steps // plan.updates):,}"
+        phases = "until the time is up" if steps is None else f"{-(-steps // self.updates):,}"
         most = self.rollout_batch_size * data.max_response_tokens
         ptx = f"{self.ptx_per_episode * self.minibatch_size:,} pretraining rows x {self.ptx_coef}"
         lines = [
             ("rollout phases", phases),
             ("a phase", f"{self.rollout_batch_size:,} episodes, at most {most:,} sampled tokens"),
-            ("minibatches", f"{plan.updates:,} a phase, {self.minibatch_size:,} episodes each"),
+            ("minibatches", f"{self.updates:,} a phase, {self.minibatch_size:,} episodes each"),
             ("micro-batches", f"{plan.microbatch_size:,} episodes, {plan.accumulate} a step"),
             ("pretraining mix", f"{ptx} a step" if self.ptx_coef else "none"),
             ("optimizer steps", f"{steps:,}" if steps is not None else "until the time is up"),
@@ -216,16 +220,11 @@ class PPOModule(PolicyStage):
     # -- one phase
 
     def on_train_start(self) -> None:
-        """Bring a buffer from a checkpoint to the device."""
+        """Bring what a checkpoint held to the device."""
+        super().on_train_start()
         if self.buffer is not None:
             self.buffer = self.buffer.to(self.device)
         self.zero_grad()
-        self._new_sums()
-
-    def _new_sums(self) -> None:
-        self.sums = UpdateSums(self.device)
-        self.window_sums = UpdateSums(self.device)
-        self.update_seconds = 0.0
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Collect a rollout when a phase starts.
@@ -240,8 +239,7 @@ class PPOModule(PolicyStage):
             self.kl_coef = self.kl.update(self.kl_coef, self.last_kl, self.rollout_batch_size)
         self.buffer, self.phase_metrics = collect(self, phase)
         self.last_kl = self.phase_metrics["ppo/kl"]
-        self.stopped = False
-        self._new_sums()
+        self.stopped, self.phase_open, self.done = False, True, Updates()
 
     def training_step(self, rows: Tensor, batch_idx: int) -> Tensor:
         """Policy and value loss of one micro-batch, after the pretraining gradient of its step."""
@@ -264,33 +262,15 @@ class PPOModule(PolicyStage):
         )
         values = self.values(batch.rollout, policy.hidden)[:, :-1]
         loss = self.algorithm.loss(batch, policy.logprobs, values)
-        self._record(update, batch, policy.logprobs, loss.parts, loss.count)
+        self.done.add(update == 0, batch, policy.logprobs, loss)
         self.log_dict(
             {"score": self.phase_metrics["ppo/score"], "kl": self.phase_metrics["ppo/kl"]},
             prog_bar=True,
             logger=False,
         )
-        self.update_seconds += time.perf_counter() - start
+        self.done.seconds += time.perf_counter() - start
         undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return loss.total * (undo / self.buffer.tokens(window))
-
-    def _record(
-        self,
-        update: int,
-        batch: Experience,
-        new_logprobs: Tensor,
-        parts: dict[str, Tensor],
-        count: Tensor,
-    ) -> None:
-        if update == 0:
-            mask = batch.rollout.response_mask
-            ratio = (new_logprobs.detach() - batch.logprobs).masked_fill(~mask, 0.0).exp()
-            parts = {**parts, "first_ratio": (ratio * mask).sum(), "first_count": count}
-            error = float((ratio - 1).abs().max())
-            name = "ppo/first_ratio_error"
-            self.phase_metrics[name] = max(error, self.phase_metrics.get(name, 0.0))
-        self.sums.add(parts, count)
-        self.window_sums.add({"approx_kl": parts["approx_kl"]}, count)
 
     # -- one optimizer step
 
@@ -319,31 +299,29 @@ class PPOModule(PolicyStage):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             self._stop_at_target_kl()
         optimizer.zero_grad()
-        self.update_seconds += time.perf_counter() - start
+        self.done.seconds += time.perf_counter() - start
         if batch_idx + 1 >= self.trainer.num_training_batches:
-            if self.ema_decay is not None:
-                self.ema.update(self.policy)
-            self._log_phase()
+            self._end_phase()
+
+    def on_train_end(self) -> None:
+        """Close a phase that a limit of steps or time has cut short; its checkpoint is written."""
+        if self.phase_open:
+            self._end_phase()
+
+    def _end_phase(self) -> None:
+        self.phase_open = False
+        if self.ema_decay is not None:
+            self.ema.update(self.policy)
+        self._log_phase()
 
     def _stop_at_target_kl(self) -> None:
         target = self.algorithm.target_kl
         if target is not None:
-            kl, count = self.all_sum(self.window_sums.vector(["approx_kl", "count"])).tolist()
-            self.stopped = kl / max(count, 1.0) > target
-        self.window_sums = UpdateSums(self.device)
+            self.stopped = self.done.window_kl(self.all_sum) > target
 
     def _log_phase(self) -> None:
-        names = sorted(self.sums.sums)
-        if names:
-            sums = dict(zip(names, self.all_sum(self.sums.vector(names)).tolist(), strict=True))
-            count, first = sums.pop("count"), sums.pop("first_count", 0.0)
-            if first:
-                self.phase_metrics["ppo/first_ratio"] = sums.pop("first_ratio") / first
-            for name, value in sums.items():
-                prefix = "loss" if name in ("policy", "value") else "ppo"
-                self.phase_metrics[f"{prefix}/{name}"] = value / max(count, 1.0)
+        self.phase_metrics |= self.done.metrics(self.all_sum, self.all_max)
         metrics = self.phase_metrics
-        metrics["time/update"] = self.update_seconds
         metrics["ppo/stopped"] = float(self.stopped)
         seconds = sum(value for name, value in metrics.items() if name.startswith("time/"))
         tokens = metrics["ppo/response_length"] * self.rollout_batch_size
@@ -363,6 +341,9 @@ class PPOModule(PolicyStage):
             "kl_coef": self.kl_coef,
             "last_kl": self.last_kl,
             "stopped": self.stopped,
+            "phase_open": self.phase_open,
+            "ema": self.ema.weights if self.ema_decay is not None else {},
+            "done": self.done.state_dict(self.all_sum, self.all_max),
             "buffer": self.buffer.state_dict() if self.buffer is not None else None,
             "metrics": self.phase_metrics,
         }
@@ -372,5 +353,9 @@ class PPOModule(PolicyStage):
         state = checkpoint["ppo"]
         self.kl_coef, self.last_kl = state["kl_coef"], state["last_kl"]
         self.stopped, self.phase_metrics = state["stopped"], state["metrics"]
+        self.phase_open = state["phase_open"]
+        self.done.load_state_dict(state["done"], first_rank=self.global_rank == 0)
+        if self.ema_decay is not None:
+            self.ema.weights = state["ema"]
         if state["buffer"] is not None:
             self.buffer = RolloutBuffer.from_state_dict(state["buffer"])

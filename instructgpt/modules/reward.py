@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from instructgpt.algorithms.base import RankingAlgorithm
 from instructgpt.algorithms.kwise import KWise
@@ -85,6 +87,7 @@ class RewardModule(StageModule):
             dropout=self.dropout,
         )
         self.model = attach(model, self.adapter) if self.adapter else model
+        self.val_loss = MeanMetric()
 
     def configure_model(self) -> None:
         """Build, and refuse rows that are longer than the context."""
@@ -105,15 +108,17 @@ class RewardModule(StageModule):
         """All C(K, 2) pairs of a prompt are one batch element: each response is computed once."""
         scores = self.scores(batch)
         total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
-        pairs = pairs_of(batch, scores.detach())
-        correct = accuracy(pairs.margins) if len(pairs.margins) else scores.new_zeros(())
-        return self.summed_loss(total, count, accuracy=correct * count)
+        correct = correct_shares(scores.detach(), batch).sum()
+        return self.summed_loss(total, count, accuracy=correct)
 
     # -- evaluation
 
     def validation_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
-        """Collect the decided pairs."""
-        self._pairs.append(pairs_of(batch, self.scores(batch)))
+        """Collect the loss and the decided pairs."""
+        scores = self.scores(batch)
+        total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
+        self.val_loss.update(total / count.clamp_min(1), count)
+        self._pairs.append(pairs_of(batch, scores))
 
     def test_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
         """Collect the decided pairs."""
@@ -130,6 +135,9 @@ class RewardModule(StageModule):
     def _log_pairs(self, prefix: str) -> None:
         pairs = gather_pairs(self._pairs)
         self._pairs = []
+        if self.val_loss.update_called:
+            self.log(f"{prefix}/loss", self.val_loss.compute())
+        self.val_loss.reset()
         if not len(pairs.margins):
             return
         sizes = [f"k{int(k)}" for k in pairs.responses]
@@ -167,19 +175,27 @@ class RewardModule(StageModule):
     def finalize(self) -> None:
         """Set the offset with which demonstrations score 0 on average (paper, section 3.5)."""
         loader = self.data.demonstration_dataloader()
+        with torch.no_grad():
+            if loader is None and float(self.model.offset):
+                rank_zero_warn(
+                    "the offset of the reward model this one started from no longer holds: "
+                    "measure it anew with --data.demonstrations"
+                )
+            self.model.offset.zero_()
         if loader is None:
             return
-        was, sums = self.model.training, torch.zeros(2, device=self.device)
+        was, sums = self.model.training, torch.zeros(2, dtype=torch.float32, device=self.device)
         self.model.eval()
-        with torch.no_grad():
-            self.model.offset.zero_()
+        with torch.no_grad(), self.trainer.precision_plugin.val_step_context():
             for batch in loader:
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 real = batch.targets.any(1)
                 scores = self.model.score(batch.tokens, batch.mask)[real]
                 sums += torch.stack([scores.sum(), real.sum()])
             total, count = self.all_sum(sums).tolist()
-            self.model.offset.fill_(total / count)
+        # Float32 also where the weights are not: it is a mean of many scores.
+        mean = torch.tensor([total / count], dtype=torch.float32, device=self.device)
+        self.model.offset.data = mean
         self.model.train(was)
 
     def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
@@ -194,6 +210,14 @@ class RewardModule(StageModule):
             config=config,
             metrics=metrics,
         )
+
+
+def correct_shares(scores: Tensor, batch: ComparisonBatch) -> Tensor:
+    """Share of each prompt's decided pairs that the scores get right, [B]; 0 without such pairs."""
+    decided = decided_pairs(batch.ranking, batch.ranking_mask)
+    difference = scores[:, :, None] - scores[:, None, :]
+    right = (difference > 0).float() + 0.5 * (difference == 0).float()
+    return (right * decided).sum((1, 2)) / decided.sum((1, 2)).clamp_min(1)
 
 
 def pairs_of(batch: ComparisonBatch, scores: Tensor) -> Pairs:

@@ -70,6 +70,11 @@ class SFTModule(StageModule):
         super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
         if dropout is not None and not 0 <= dropout < 1:
             raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
+        if reward is not None and validation_prompts < 1:
+            raise UserError(
+                "model.validation_prompts must be >= 1 for model.reward to select a checkpoint, "
+                f"got {validation_prompts}"
+            )
         self.dropout = dropout
         self.reward = (
             [reward] if reward is not None else []
@@ -86,9 +91,9 @@ class SFTModule(StageModule):
         self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
         self.val_loss, self.val_accuracy, self.val_score = MeanMetric(), MeanMetric(), MeanMetric()
 
-    def setup(self, stage: str) -> None:
-        """Prepare the reward function with the tokenizer of the data."""
-        super().setup(stage)
+    def get_ready(self) -> None:
+        """Prepare the reward function on the device of the run."""
+        super().get_ready()
         for reward in self.reward:
             reward.prepare(self.tokenizer, self.template, self.device)
 
@@ -141,7 +146,8 @@ class SFTModule(StageModule):
         """Log the means over all targets, and answer some prompts."""
         self._log_means("val")
         if self.validation_prompts and not self.trainer.sanity_checking:
-            self._answer_prompts()
+            with self.trainer.precision_plugin.val_step_context():
+                self._answer_prompts()
 
     def test_step(self, batch: LanguageBatch, batch_idx: int) -> None:
         """Collect loss and token accuracy."""
@@ -201,7 +207,7 @@ class SFTModule(StageModule):
             self.policy,
             self.tokenizer,
             path,
-            stage=self.stage,
+            stage=self.stage if self.data.has_prompts else "pretrain",
             template=self.template,
             parent=self.init_from,
             config=config,

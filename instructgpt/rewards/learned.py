@@ -77,7 +77,7 @@ class LearnedReward(RewardFunction):
         rows = [self._tokens(sample) for sample in samples]
         self.cut += sum(room is not None and len(row) > room for row in rows)
         rows = [row if room is None else row[-room:] for row in rows]
-        scores = torch.zeros(len(rows))
+        scores = torch.zeros(len(rows), dtype=torch.float32)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for start in range(0, len(order), self.microbatch_size):
             chosen = order[start : start + self.microbatch_size]
@@ -97,7 +97,10 @@ class LearnedReward(RewardFunction):
         fill, device = pad_id(self.tokenizer), self.model.offset.device
         tokens = torch.tensor([row + [fill] * (width - len(row)) for row in rows], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
-        return self.model.score(tokens, torch.arange(width, device=device) < lengths[:, None])
+        mask = torch.arange(width, device=device) < lengths[:, None]
+        # In its own number format everywhere: a score must not depend on who asks for it.
+        with torch.autocast(device.type, enabled=False):
+            return self.model.score(tokens, mask)
 
     def warnings(self) -> list[str]:
         """Say that the scores have no zero, and that prompts were cut."""

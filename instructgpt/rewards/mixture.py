@@ -41,7 +41,7 @@ class MixtureReward(RewardFunction):
     def evaluate(self, samples: list[Sample]) -> Tensor:
         """Return the weighted sum."""
         scores = torch.stack([reward.score(samples) for reward in self.rewards])
-        return torch.tensor(self.weights) @ scores
+        return torch.tensor(self.weights, dtype=scores.dtype) @ scores
 
     def warnings(self) -> list[str]:
         """Return those of each reward."""

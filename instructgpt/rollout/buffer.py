@@ -24,7 +24,7 @@ class RolloutBuffer:
         """
         self.phase = phase
         self.experience = experience
-        self.lengths = experience.rollout.response_mask.sum(1)
+        self.lengths = experience.rollout.response_mask.sum(1).cpu()  # asked for at every step
 
     def microbatch(self, rows: Tensor) -> Experience:
         """The experience of some rows."""
@@ -33,7 +33,7 @@ class RolloutBuffer:
 
     def tokens(self, rows: Tensor) -> int:
         """Response tokens of some rows: what their losses are divided by."""
-        return int(self.lengths[rows.to(self.lengths.device)].sum())
+        return int(self.lengths[rows].sum())
 
     def to(self, device: torch.device) -> RolloutBuffer:
         """The same buffer on a device."""

@@ -25,11 +25,10 @@ def uniforms(seed: int, phase: int, sample_ids: Tensor, count: int) -> Tensor:
     A row depends on nothing else, so a sampled response does not depend on the rank, the number of
     ranks, or the other rows of its batch.
     """
-    rows = [
-        torch.rand(count, generator=torch.Generator().manual_seed(mix(seed, phase, int(i))))
-        for i in sample_ids.tolist()
-    ]
-    return torch.stack(rows) if rows else torch.empty(0, count)
+    noise = torch.empty(len(sample_ids), count, dtype=torch.float32)  # whatever the precision
+    for row, name in zip(noise, sample_ids.tolist(), strict=True):
+        row.uniform_(generator=torch.Generator().manual_seed(mix(seed, phase, name)))
+    return noise
 
 
 def permutation(count: int, *names: int) -> Tensor:

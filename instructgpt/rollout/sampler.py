@@ -179,6 +179,7 @@ def to_samples(
     template: Template,
 ) -> list[Sample]:
     """A rollout as text and token lists, one sample a row, for reward functions and for people."""
+    rollout = Rollout(*(field.cpu() for field in rollout))
     prompt_rows = rollout.tokens[:, : rollout.prompt_mask.shape[1]]
     lengths = rollout.response_mask.sum(1).tolist()
     finished = rollout.finished.tolist()

@@ -45,7 +45,9 @@ def response_logprobs(
     output = run(
         policy, rollout.tokens, rollout.mask, keep=length + 1, hidden=hidden, adapter=adapter
     )
-    logits = output.logits[:, :-1].float() / temperature
+    logits = output.logits[:, :-1].float()
+    if temperature != 1:
+        logits = logits / temperature
     spread = entropy(logits.detach()) if with_entropy else None
     return ResponseLogprobs(token_logprobs(logits, rollout.responses), spread, output.hidden)
 

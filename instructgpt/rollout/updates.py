@@ -90,6 +90,29 @@ class UpdatePlan:
         return torch.cat([share[: steps * self.microbatch_size] for share in shares])
 
 
+def accumulation(minibatch_size: int, microbatch_size: int, world_size: int, asked: int) -> int:
+    """Micro-batches a rank computes before a step, for micro-batches of a given size.
+
+    Args:
+        minibatch_size: episodes of a step over all ranks.
+        microbatch_size: episodes of one forward pass on one rank.
+        world_size: number of ranks.
+        asked: what ``--trainer.accumulate_grad_batches`` says; 1 when it says nothing.
+    """
+    steps, rest = divmod(minibatch_size, world_size * microbatch_size)
+    if rest:
+        raise UserError(
+            f"model.minibatch_size must be a multiple of {world_size} processes x "
+            f"microbatch_size {microbatch_size}, got {minibatch_size}"
+        )
+    if asked not in (1, steps):
+        raise UserError(
+            "trainer.accumulate_grad_batches follows from the batch sizes of the model: "
+            f"it must be {steps} or left out, got {asked}"
+        )
+    return steps
+
+
 class UpdateLoader:
     """Yields the row indices of one micro-batch after the other; resumes at the exact one.
 
@@ -110,8 +133,9 @@ class UpdateLoader:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to a phase."""
-        self.epoch = epoch
+        """Go to a phase; a new one starts from its beginning."""
+        if epoch != self.epoch:
+            self.epoch, self._resume = epoch, 0
 
     def __len__(self) -> int:
         """Micro-batches of a phase."""

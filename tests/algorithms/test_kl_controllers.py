@@ -63,7 +63,11 @@ def test_a_broken_kl_shows() -> None:
     [
         (FixedKL, {"kl_coef": -0.1}, "kl_coef must be >= 0, got -0.1"),
         (FixedKL, {"kl_coef": math.nan}, "kl_coef must be >= 0, got nan"),
-        (AdaptiveKL, {"initial_kl_coef": 0.0}, "initial_kl_coef must be > 0 to be adapted, got 0.0"),
+        (
+            AdaptiveKL,
+            {"initial_kl_coef": 0.0},
+            "initial_kl_coef must be > 0 to be adapted, got 0.0",
+        ),
         (AdaptiveKL, {"target": 0.0}, "target must be > 0, got 0.0"),
         (AdaptiveKL, {"horizon": 0}, "horizon must be >= 1, got 0"),
     ],

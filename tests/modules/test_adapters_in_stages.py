@@ -3,6 +3,7 @@
 import pytest
 import torch
 from descent import sgd, weights
+from safetensors.torch import load_file
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
@@ -82,6 +83,14 @@ def test_ppo_starts_at_ratio_one_and_exports(
     assert (abs(module.phase_metrics["ppo/kl"]) < 1e-4) is starts_as_reference
     module.export(tmp_path / "export", config={}, metrics={})
     load_policy(str(tmp_path / "export"), None, Network(), None)
+    if value == "shared":
+        again = PPOModule(
+            init_from=str(tmp_path / "export"), reward=CountReward(text="e"), value=value, **SMALL
+        )
+        fit(again, prompt_data(), max_steps=1, limit_train_batches=1)
+        kept = load_file(tmp_path / "export" / "value_head.safetensors")
+        assert torch.equal(kept["weight"], module.value_head.weight)
+        assert float(again.value_head.weight.abs().sum()) > 0
 
 
 def test_gradient_checkpointing_changes_nothing(fit, prompt_data, policy_artefact):

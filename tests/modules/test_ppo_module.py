@@ -1,5 +1,7 @@
 """The PPO stage: first ratio, plan, exact means, PPO-ptx, resume, target KL, learning."""
 
+import math
+
 import pytest
 import torch
 from descent import sgd, weights
@@ -7,7 +9,7 @@ from lightning.pytorch import Callback
 
 from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
 from instructgpt.algorithms.ppo import PPO
-from instructgpt.algorithms.schedule import Constant
+from instructgpt.algorithms.schedule import Constant, Cosine
 from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
@@ -185,7 +187,7 @@ class StopAt(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", [(0, 0), (1, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize("at", [(0, 0), (1, 1), (1, 3), (2, 2), (2, 3)])
 def test_resumes_exactly_in_the_middle_of_a_phase(
     fit, prompt_data, policy_artefact, reward_artefact, files, tmp_path, at
 ):
@@ -215,6 +217,56 @@ def test_resumes_exactly_in_the_middle_of_a_phase(
     assert resumed.kl_coef == whole.kl_coef != 0.1
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
+    for name, tensor in whole.ema.weights.items():
+        assert torch.equal(resumed.ema.weights[name], tensor), name
+    measured = {n: v for n, v in whole.phase_metrics.items() if n.startswith(("ppo/", "loss/"))}
+    assert {n: resumed.phase_metrics[n] for n in measured} == pytest.approx(measured, rel=1e-5)
+
+
+def test_resumes_exactly_at_the_end_of_a_limited_phase(fit, prompt_data, policy_artefact, tmp_path):
+    def build():
+        return make(policy_artefact, algorithm=PPO(epochs=2))
+
+    limits = {"max_epochs": 3, "limit_train_batches": 2}
+    whole, path = build(), tmp_path / "stop.ckpt"
+    fit(whole, prompt_data(), **limits)
+    with pytest.raises(SystemExit):
+        fit(build(), prompt_data(), callbacks=[StopAt(0, 1, path)], **limits)
+    resumed = build()
+    fit(resumed, prompt_data(), ckpt_path=path, **limits)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_longer_run_goes_on_at_the_rate_of_its_own_schedule(
+    fit, prompt_data, policy_artefact, tmp_path
+):
+    """Cosine over 2 phases, resumed after one with 4 to go: 0.1 + 0.9 * (1 + cos(pi / 4)) / 2."""
+
+    class Rates(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.seen.append(pl_module.optimizers().param_groups[0]["lr"])
+
+    def build():
+        return make(policy_artefact, schedule=Cosine(), optimizer=lambda p: sgd(p, lr=1.0))
+
+    path = tmp_path / "stop.ckpt"
+    with pytest.raises(SystemExit):
+        fit(build(), prompt_data(), max_epochs=2, callbacks=[StopAt(0, 1, path)])
+    rates = Rates()
+    fit(build(), prompt_data(), max_epochs=4, ckpt_path=path, callbacks=[rates])
+    assert rates.seen[0] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_a_phase_cut_short_is_closed(fit, prompt_data, policy_artefact):
+    module = make(policy_artefact, ema_decay=0.5, algorithm=PPO(epochs=2))
+    start = weights(load_policy(policy_artefact, None, Network(), None))
+    fit(module, prompt_data(), max_steps=3)  # of 4
+    assert "loss/policy" in module.phase_metrics
+    average = torch.cat([w.flatten() for w in module.ema.weights.values()])
+    torch.testing.assert_close(average, (start + weights(module.policy)) / 2)
 
 
 def test_target_kl_turns_the_rest_of_the_phase_into_no_ops(fit, prompt_data, policy_artefact):
@@ -277,12 +329,12 @@ def test_ema_is_updated_once_a_phase(fit, prompt_data, policy_artefact):
     module = make(policy_artefact, ema_decay=0.75)
     start = load_policy(policy_artefact, None, Network(), None)
     fit(module, prompt_data(), max_epochs=1)
-    averages = dict(module.ema.named_buffers())
+    averages = module.ema.weights
     for (name, after), before in zip(
         module.policy.named_parameters(), start.parameters(), strict=True
     ):
         expected = 0.75 * before + 0.25 * after
-        torch.testing.assert_close(averages[name.replace(".", "/")], expected.detach())
+        torch.testing.assert_close(averages[name], expected.detach())
 
 
 def test_exports_policy_average_and_value(fit, prompt_data, policy_artefact, tmp_path):

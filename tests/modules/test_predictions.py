@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.respond import repeat
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.rules import CountReward
-from instructgpt.types import UserError
+from instructgpt.types import PromptBatch, UserError
 
 
 def predicted(fit, module, data):
@@ -38,6 +40,13 @@ def test_every_prompt_gets_k_responses(
     assert all(len(row["responses"]) == len(row["finished"]) == 3 for row in rows)
     assert any(len(set(row["responses"])) > 1 for row in rows)
     assert results[1] == rows  # the noise of a response is its own
+
+
+def test_repeated_prompts_have_their_own_noise():
+    batch = PromptBatch(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([4, 5]), ["a", "b"])
+    many = repeat(batch, 3)
+    assert many.prompts == ["a", "a", "a", "b", "b", "b"]
+    assert len(set(many.sample_ids.tolist())) == 6
 
 
 def test_predicting_needs_prompts(fit, demonstration_data, policy_artefact):

@@ -11,6 +11,7 @@ from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.rules import CountReward
 
 
 def assert_ranks_agree(train, **options):
@@ -57,6 +58,24 @@ def test_reward(fit, comparison_data, reward_artefact, files):
         trainer = fit(module, data, max_epochs=2, limit_train_batches=2, **on(processes))
         module.finalize()
         return result(module, trainer)
+
+    assert_ranks_agree(train)
+
+
+def test_validation_of_one_prompt_on_two_ranks(fit, prompt_data, policy_artefact, tmp_path):
+    """The rank without a prompt takes part in the means all the same."""
+    (tmp_path / "one.jsonl").write_text('{"prompt": "say hello"}\n')
+
+    def train(processes):
+        module = PPOModule(
+            init_from=policy_artefact,
+            reward=CountReward(text="e"),
+            optimizer=sgd,
+            rollout_batch_size=4,
+            minibatch_size=4,
+        )
+        data = prompt_data(validation=str(tmp_path / "one.jsonl"))
+        return result(module, fit(module, data, max_epochs=1, **on(processes)))
 
     assert_ranks_agree(train)
 

@@ -78,6 +78,7 @@ def test_metrics_count_pairs_whatever_the_batch_size(fit, comparison_data, rewar
         results.append({k: float(v) for k, v in trainer.callback_metrics.items() if "val/" in k})
     for result in results[1:]:
         assert result == pytest.approx(results[0], rel=1e-4, abs=1e-6)
+    assert "val/loss" in results[0]
     rows = [json.loads(line) for line in Path(files["comparisons"]).read_text().splitlines()]
     pairs = [
         (len(r["responses"][i]), len(r["responses"][j]))
@@ -138,6 +139,31 @@ def test_without_demonstrations_the_artefact_has_no_offset(
     module.export(tmp_path / "export", config={}, metrics={})
     assert read_artefact(str(tmp_path / "export")).offset is None
     AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
+
+
+def test_an_offset_that_no_longer_holds_is_dropped(fit, comparison_data, reward_artefact, tmp_path):
+    module = make(reward_artefact)  # its offset is 0.25
+    fit(module, comparison_data(), max_steps=1)
+    with pytest.warns(UserWarning, match="measure it anew with --data.demonstrations"):
+        module.finalize()
+    module.export(tmp_path / "export", config={}, metrics={})
+    assert read_artefact(str(tmp_path / "export")).offset is None
+
+
+def test_training_accuracy_is_the_mean_over_prompts(
+    fit, comparison_data, reward_artefact, monkeypatch
+):
+    """The same for 8 prompts at once and for one after the other."""
+    seen = []
+    monkeypatch.setattr(
+        RewardModule, "log", lambda self, name, value, **_: seen.append((name, float(value)))
+    )
+    for size in (8, 1):
+        options = {"accumulate_grad_batches": 8 // size, "max_steps": 1}
+        fit(make(reward_artefact), comparison_data(batch_size=size), **options)
+    whole, cut = (dict(seen[i : i + 3]) for i in (0, 3))
+    assert cut == pytest.approx(whole, rel=1e-5)
+    assert "train/accuracy" in whole
 
 
 def test_learns_which_word_labelers_like(fit, policy_artefact, tmp_path):

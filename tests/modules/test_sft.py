@@ -128,6 +128,17 @@ def test_reward_scores_answers_and_selects(fit, demonstration_data, policy_artef
     assert float(trainer.callback_metrics["val/score"]) == pytest.approx(sum(shown) / len(shown))
 
 
+def test_a_reward_without_prompts_is_refused(policy_artefact):
+    with pytest.raises(UserError, match=r"model.validation_prompts must be >= 1 .* got 0"):
+        make(policy_artefact, reward=CountReward(text="e"), validation_prompts=0)
+
+
+def test_a_rate_without_meaning_is_refused(fit, demonstration_data, policy_artefact):
+    module = make(policy_artefact, optimizer=lambda p: torch.optim.AdamW(p, lr=-1.0))
+    with pytest.raises(UserError, match=r"model.optimizer: Invalid learning rate: -1.0"):
+        fit(module, demonstration_data(), max_steps=1)
+
+
 def test_learns(fit, demonstration_data, policy_artefact):
     module = make(
         policy_artefact, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2), schedule=Constant()

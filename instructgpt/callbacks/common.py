@@ -1,0 +1,60 @@
+"""What callbacks share: the stage, files, ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+
+from instructgpt.modules.base import StageModule
+
+
+def stage_of(pl_module: LightningModule) -> StageModule:
+    """The module as what it is here: callbacks get it as any LightningModule."""
+    assert isinstance(pl_module, StageModule)
+    return pl_module
+
+
+def is_debugging(trainer: Trainer) -> bool:
+    """Whether ``fast_dev_run`` is on, which shall leave nothing behind."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: of the file; its folder is created.
+        text: what to write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def json_lines(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as JSONL text."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def gather(rows: list[Any], world_size: int) -> list[list[Any]]:
+    """The lists of all ranks, by rank, on the first rank; empty lists elsewhere.
+
+    Args:
+        rows: of this rank.
+        world_size: number of processes; every one must call this.
+    """
+    if world_size == 1:
+        return [rows]
+    everything: list[Any] | None = [None] * world_size if dist.get_rank() == 0 else None
+    dist.gather_object(rows, everything)
+    return everything if everything is not None else [[] for _ in range(world_size)]

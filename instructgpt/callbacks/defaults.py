@@ -1,0 +1,54 @@
+"""The callbacks of every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+
+from instructgpt.callbacks.config import ConfigWriter
+from instructgpt.callbacks.export import ExportArtefact
+from instructgpt.callbacks.plan import PlanPrinter
+from instructgpt.callbacks.predictions import PredictionWriter
+from instructgpt.callbacks.progress import StageProgress
+from instructgpt.callbacks.samples import SampleWriter
+from instructgpt.callbacks.seed import StepSeed
+from instructgpt.callbacks.throughput import Throughput
+
+
+def default_callbacks(
+    given: list[Callback],
+    seed: int,
+    config: dict[str, Any],
+    config_text: str,
+    logging: bool,
+    progress: bool,
+    export: bool,
+) -> list[Callback]:
+    """What is added to the user's callbacks, except where the user brought one of the same kind.
+
+    Args:
+        given: callbacks of the user.
+        seed: of the run.
+        config: of the run.
+        config_text: the same as YAML.
+        logging: there is a logger.
+        progress: show progress.
+        export: write the artefact at the end.
+    """
+    callbacks: list[Callback] = [
+        ConfigWriter(config_text),
+        StepSeed(seed),
+        PlanPrinter(),
+        SampleWriter(),
+        PredictionWriter(),
+        Throughput(),
+    ]
+    if logging:
+        callbacks.append(LearningRateMonitor(logging_interval="step"))
+    if progress and not any(isinstance(callback, ProgressBar) for callback in given):
+        callbacks.append(StageProgress())
+    if export:
+        callbacks.append(ExportArtefact(config))
+    return [c for c in callbacks if not any(isinstance(g, type(c)) for g in given)]

@@ -1,0 +1,97 @@
+"""The hand-over to the next stage."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer import call
+from lightning.pytorch.utilities import rank_zero_info
+
+from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.callbacks.common import stage_of, write_text
+from instructgpt.models.folder import replacing
+from instructgpt.models.source import ARTEFACT_FILE
+
+
+class ExportArtefact(Callback):
+    """Writes ``export/`` and ``metrics.json`` after a fit: the weights of the best validation.
+
+    Args:
+        config: of the run, stored in the artefact.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.validations: list[dict[str, float]] = []  # metrics of each, "step" among them
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of the time before."""
+        return {"validations": self.validations, "seconds": self._elapsed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.validations, self.seconds = state_dict["validations"], state_dict["seconds"]
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self._since
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._since = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the metrics."""
+        if not trainer.sanity_checking:
+            self.validations.append({"step": trainer.global_step, **metrics_of(trainer)})
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load the best weights on every rank, write on the first."""
+        seconds = self._elapsed()
+        step = load_best(trainer, pl_module)
+        rows = {row["step"]: row for row in self.validations}
+        last = trainer.global_step  # of a run that was resumed at its end, only the rows know more
+        final = {"step": last, **rows.get(last, {}), **metrics_of(trainer)}
+        exported = rows.get(step, final)
+        stage = stage_of(pl_module)
+        stage.finalize()
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            with replacing(folder / "export", ARTEFACT_FILE) as unfinished:
+                stage.export(unfinished, self.config, exported)
+            summary = {
+                "stage": stage.stage,
+                "seconds": round(seconds, 3),
+                "exported": exported,
+                "final": final,
+                "validations": self.validations,
+            }
+            write_text(folder / "metrics.json", json.dumps(summary, indent=1) + "\n")
+            rank_zero_info(f"exported step {int(exported['step'])} to {folder / 'export'}")
+        trainer.strategy.barrier("export")
+
+
+def metrics_of(trainer: Trainer) -> dict[str, float]:
+    """What was logged last, as plain numbers."""
+    metrics = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in metrics if not name.startswith("lr-")}
+
+
+def load_best(trainer: Trainer, pl_module: LightningModule) -> int:
+    """Load the weights that the module's monitor selects, if any, and return their step."""
+    ours = [c for c in trainer.checkpoint_callbacks if isinstance(c, StageCheckpoint)]
+    path = ours[0].best_model_path if ours else ""
+    if not path:
+        return trainer.global_step
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    step = int(checkpoint["global_step"])
+    if step != trainer.global_step:
+        call._call_lightning_module_hook(trainer, "on_load_checkpoint", checkpoint)
+        trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
+    return step

@@ -1,0 +1,278 @@
+"""How far a run is, how fast, and how long it will take."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Protocol
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from instructgpt.callbacks.common import stage_of
+
+REDRAW_SECONDS = 0.2
+LINE_SECONDS = 10.0
+
+
+class Display(Protocol):
+    """Where progress is shown: a bar or a line for each thing that goes on."""
+
+    def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
+        """Show that ``done`` of ``total`` (None: not known) steps of something are done."""
+
+    def hide(self, name: str) -> None:
+        """That thing is over."""
+
+    def close(self) -> None:
+        """Everything is over."""
+
+
+class Silent:
+    """Shows nothing: all ranks but the first."""
+
+    def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
+        """Show nothing."""
+
+    def hide(self, name: str) -> None:
+        """Hide nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+class Bars:
+    """Rich bars, for a terminal.
+
+    Args:
+        console: the terminal.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
+        """Move the bar."""
+        if not self._progress.live.is_started:
+            self._progress.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
+        self._progress.update(self._tasks[name], completed=done, total=total, note=note)
+
+    def hide(self, name: str) -> None:
+        """Remove the bar."""
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._progress.stop()
+        self._tasks = {}
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Steps a second, as rich measures them over the last half minute."""
+        return Text(_rate(task.finished_speed or task.speed), style="progress.data.speed")
+
+
+class Lines:
+    """A plain line now and then, for log files.
+
+    Args:
+        seconds: from one line to the next.
+    """
+
+    def __init__(self, seconds: float = LINE_SECONDS) -> None:
+        self.seconds = seconds
+        self._starts: dict[str, tuple[float, int]] = {}
+        self._last = time.monotonic()
+
+    def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
+        """Print when it is time to."""
+        now = time.monotonic()
+        begin, first = self._starts.setdefault(name, (now, done))
+        if now - self._last < self.seconds:
+            return
+        self._last = now
+        speed = (done - first) / (now - begin) if now > begin else None
+        parts = [f"{name} {done}/{total if total is not None else '?'}", _rate(speed)]
+        if speed and total is not None:
+            parts.append(f"{_clock((total - done) / speed)} left")
+        print("  ".join(part for part in [*parts, note] if part), flush=True)
+
+    def hide(self, name: str) -> None:
+        """Forget when that thing began."""
+        self._starts.pop(name, None)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._starts = {}
+
+
+def _rate(speed: float | None) -> str:
+    if not speed:
+        return ""
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f}s each"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+class StageProgress(ProgressBar):
+    """A bar for the fit in optimizer steps, and one for what happens inside a step or a validation.
+
+    Without a terminal, a plain line every ten seconds instead.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.display: Display = Bars() if sys.stdout.isatty() else Lines()
+        self._drawn = 0.0
+        self._part = ""
+
+    def disable(self) -> None:
+        """Show nothing from now on."""
+        self.display.close()
+        self.display = Silent()
+
+    def enable(self) -> None:
+        """Show again (Lightning's tuner asks for it)."""
+        self.display = Bars() if sys.stdout.isatty() else Lines()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let the module report what it does inside a step."""
+        super().setup(trainer, pl_module, stage)
+        stage_of(pl_module).progress = self.part
+
+    def part(self, name: str, done: int, total: int) -> None:
+        """Report on one part of something long.
+
+        Args:
+            name: of the part.
+            done: steps of it.
+            total: steps of it.
+        """
+        name = f"  {name}"
+        if name != self._part:
+            self.display.hide(self._part)
+            self._part = name
+        if self._due() or done >= total:
+            self.display.show(name, done, total)
+        if done >= total:
+            self.display.hide(name)
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._drawn < REDRAW_SECONDS:
+            return False
+        self._drawn = now
+        return True
+
+    def _notes(self, trainer: Trainer) -> str:
+        metrics = trainer.progress_bar_metrics.items()
+        return " ".join(f"{name.removeprefix('train/')} {value:.3g}" for name, value in metrics)
+
+    def _show_fit(self, trainer: Trainer) -> None:
+        steps = trainer.estimated_stepping_batches
+        total = None if steps == float("inf") else int(steps)
+        self.display.show("fit", trainer.global_step, total, self._notes(trainer))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show where the run starts, which need not be 0."""
+        self._show_fit(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Move the bar of the fit."""
+        if self._due():
+            self._show_fit(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the last step."""
+        self._show_fit(trainer)
+        self.display.close()
+
+    def _show_evaluation(self, name: str, batch_idx: int, counts: int | float | list[Any]) -> None:
+        total = sum(counts) if isinstance(counts, list) else counts
+        if self._due():
+            self.display.show(name, batch_idx + 1, None if total == float("inf") else int(total))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Move the bar of a validation."""
+        self._show_evaluation("  validation", batch_idx, trainer.num_val_batches)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the bar."""
+        self.display.hide("  validation")
+        if trainer.state.fn == "validate":
+            self.display.close()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Move the bar of a test."""
+        self._show_evaluation("test", batch_idx, trainer.num_test_batches)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the screen to the results."""
+        self.display.close()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Move the bar of the predictions."""
+        self._show_evaluation("predict", batch_idx, trainer.num_predict_batches)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the screen."""
+        self.display.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
+        """Leave the screen to the message."""
+        self.display.close()

@@ -1,0 +1,54 @@
+"""How fast training reads."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from instructgpt.types import ComparisonBatch, LanguageBatch
+
+
+class Throughput(Callback):
+    """Logs the real tokens, without padding, that all ranks train on in a second.
+
+    Waiting for data counts, validation does not. PPO, which makes its own tokens, logs its own
+    rate.
+    """
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._tokens: torch.Tensor | int = 0
+        self._batches, self._since = 0, time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._restart()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock again."""
+        self._restart()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count, and log where Lightning logs."""
+        if not isinstance(batch, (LanguageBatch, ComparisonBatch)):
+            return
+        self._tokens = self._tokens + batch.mask.sum()
+        self._batches += 1
+        if self._batches == trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            tokens = trainer.strategy.reduce(self._tokens.float(), reduce_op="sum")
+            rate = float(tokens) / (time.monotonic() - self._since)
+            for logger in trainer.loggers:
+                logger.log_metrics({"tokens_per_second": rate}, step=trainer.global_step)
+            self._restart()

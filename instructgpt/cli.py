@@ -1,0 +1,300 @@
+"""The trainer verbs: LightningCLI in subclass mode, one folder per run, one line per error."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+# Importing a class is what makes its short name known on the command line.
+import instructgpt.data.comparisons
+import instructgpt.data.demonstrations
+import instructgpt.data.prompts
+import instructgpt.data.text
+import instructgpt.modules.ppo
+import instructgpt.modules.reward
+import instructgpt.modules.sft
+import instructgpt.rewards.learned
+import instructgpt.rewards.mixture
+import instructgpt.rewards.rules  # noqa: F401
+from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.callbacks.defaults import default_callbacks
+from instructgpt.data.base import StageData
+from instructgpt.errors import OneLineParser, check_flags, collapse
+from instructgpt.modules.base import StageModule
+from instructgpt.types import UserError
+
+TRAINER_DEFAULTS = {
+    "use_distributed_sampler": False,  # our loaders cut the global batch themselves
+    "inference_mode": False,  # a cache made in validation must not break training
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,  # the plan names the networks
+    "log_every_n_steps": 10,
+}
+USAGE = "python -m instructgpt {} [--config FILE ...] [--section.option VALUE ...]"
+QUIET_WARNINGS = (
+    r".*LeafSpec.*is deprecated",  # torch 2.13 with lightning 2.6
+    r".*functional.all_gather is deprecated",
+    r".*module\(s\) in eval mode",  # frozen models and averages
+    r".*does not have many workers",
+    r".*smaller than the logging interval",
+    r".*It is recommended to use `self.log\(.*sync_dist=True",  # our metrics reduce themselves
+    r".*Checkpoint directory .* exists and is not empty",
+    r".*`torch\.jit\..*` is (deprecated|not supported)",
+)
+QUIET_LINES = (
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "Seed set",
+    "💡",
+    "`Trainer.fit`",
+    "Loading `train_dataloader`",
+)
+
+
+class StageParser(OneLineParser, LightningArgumentParser):
+    """Lightning's parser with one-line errors."""
+
+
+class StageCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` for any stage with any data that fits it."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.purge_step: int | None = None
+        super().__init__(
+            StageModule,
+            StageData,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": "python -m instructgpt",
+                "allow_abbrev": False,
+                **{verb: {"usage": USAGE.format(verb)} for verb in self.subcommands()},
+            },
+            parser_class=StageParser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=args,
+            auto_configure_optimizers=False,
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to no class."""
+        parser.add_argument(
+            "--seed_everything",
+            type=int,
+            default=0,
+            help="One seed for new weights, data order, dropout and sampling.",
+        )
+        parser.add_argument(
+            "--output",
+            type=str | None,
+            help="Folder of the run: configuration, checkpoints, TensorBoard events, samples, "
+            "metrics and export/ (default: runs/STAGE).",
+        )
+        parser.add_argument(
+            "--export",
+            type=bool | None,
+            help="Write export/ at the end of fit (default: unless --trainer.fast_dev_run).",
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of the checkpoints."""
+        parser.add_lightning_class_args(StageCheckpoint, "checkpoint")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, decide on the folder, and fill in what model and data share."""
+        self.config = parser.parse_args(args)
+        verb, config = self.config.subcommand, self.config[self.config.subcommand]
+        check_flags(args, config)
+        root = config.trainer.default_root_dir
+        if config.output and root and config.output != root:
+            raise UserError(f"--trainer.default_root_dir is --output {config.output}, got {root}")
+        stage = _import(config.model.class_path).stage
+        config.output = config.output or root or f"runs/{stage}"
+        asked = config.clone()
+        asked.ckpt_path = None  # to run the file again must not mean to resume
+        self.config_text = self._parser(verb).dump(asked, skip_unset=False)
+        self.run_config = yaml.safe_load(self.config_text)
+        config.trainer.default_root_dir = config.output
+        _share(config)
+
+    def _parse_ckpt_path(self) -> None:
+        """Check that the checkpoint is of the class asked for, and take nothing else from it.
+
+        Lightning would let hyperparameters in it overrule the configuration, the class included
+        (https://github.com/Lightning-AI/pytorch-lightning/pull/21455).
+        """
+        config = self.config[self.config.subcommand]
+        name = config.get("ckpt_path")
+        if not name:
+            return
+        path = Path(name)
+        if name in ("last", "best"):
+            path = Path(config.output, "checkpoints", f"{name}.ckpt")
+        if not path.is_file():
+            raise UserError(f"--ckpt_path must be an existing checkpoint, got {path}")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found = checkpoint["instructgpt"]["class_path"]
+        except (KeyError, TypeError, RuntimeError, UnpicklingError, EOFError, OSError) as error:
+            raise UserError(f"--ckpt_path must be a checkpoint of a run, got {path}") from error
+        if found != config.model.class_path:
+            raise UserError(
+                f"--ckpt_path {path} must hold a {config.model.class_path.rpartition('.')[2]}, "
+                f"got a {found.rpartition('.')[2]}; another stage starts from --model.init_from"
+            )
+        config.ckpt_path = str(path)
+        self.purge_step = int(checkpoint["global_step"]) + 1
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; a value that a constructor refuses is the user's."""
+        try:
+            super().instantiate_classes()
+        except UserError:
+            raise
+        except ValueError as error:  # jsonargparse wraps whatever a constructor raises
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            if not isinstance(cause, ValueError):
+                raise
+            raise UserError(collapse(str(cause))) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, whose complaints are about its own options."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise UserError(f"trainer: {collapse(str(error))}") from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add logger and callbacks."""
+        settings = self.config[self.subcommand]
+        given = config["callbacks"] or []
+        given = given if isinstance(given, list) else [given]
+        debugging = bool(config["fast_dev_run"])
+        if config["logger"] in (None, True):
+            # Other verbs than fit draw their curves beside it, not into it.
+            name = "" if self.subcommand == "fit" else self.subcommand
+            config["logger"] = TensorBoardLogger(
+                settings.output,
+                name="",
+                version=name,
+                default_hp_metric=False,
+                purge_step=self.purge_step,
+            )
+        has_checkpoint = any(isinstance(callback, StageCheckpoint) for callback in given)
+        if config["enable_checkpointing"] is False or has_checkpoint:
+            callbacks = []
+        config["callbacks"] = given + default_callbacks(
+            given,
+            seed=settings.seed_everything,
+            config=self.run_config,
+            config_text=self.config_text,
+            logging=bool(config["logger"]),
+            progress=config["enable_progress_bar"] is not False,
+            export=not debugging if settings.export is None else settings.export,
+        )
+        return super()._instantiate_trainer(config, callbacks)
+
+    def before_fit(self) -> None:
+        """Say when a folder is used again."""
+        config = self.config["fit"]
+        used = Path(config.output, "config.yaml").is_file()
+        if used and not config.ckpt_path and not config.trainer.fast_dev_run:
+            rank_zero_info(f"{config.output} holds an earlier run, which this one overwrites")
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False  # a callback writes them
+        return kwargs
+
+
+def _share(config: Namespace) -> None:
+    """Give the data the tokenizer of the model, and everything the same seed."""
+    model, data = config.model, config.data
+    source = model.init_args.get("tokenizer") or model.init_args.get("init_from")
+    _fill(data, "data.tokenizer", source, "--model.tokenizer or --model.init_from")
+    _fill(data, "data.seed", config.seed_everything, "--seed_everything")
+    _fill(model, "model.seed", config.seed_everything, "--seed_everything")
+
+
+def _fill(section: Namespace, argument: str, value: Any, source: str) -> None:
+    """Set an argument that another one decides; a contradiction is an error, never ignored."""
+    name = argument.rpartition(".")[2]
+    if name not in section.init_args:
+        return
+    default = inspect.signature(_import(section.class_path).__init__).parameters[name].default
+    given = section.init_args[name]
+    if given not in (default, value):
+        raise UserError(f"--{argument} follows from {source} ({value}): leave it out, got {given}")
+    section.init_args[name] = value
+
+
+def _import(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _quiet() -> None:
+    """Silence what Lightning says in every run and nobody can act on."""
+    for message in QUIET_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_worth_saying)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loaders may fork
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not any(line in message for line in QUIET_LINES)
+
+
+def _check_syntax(args: Sequence[str]) -> None:
+    """Name file, line and column of YAML that does not parse; jsonargparse names no file."""
+    for flag, value in zip(args, [*args[1:], ""], strict=True):
+        name, _, inline = flag.partition("=")
+        path = Path(inline or value)
+        if name in ("-c", "--config") and path.is_file():
+            try:
+                yaml.safe_load(path.read_text(encoding="utf-8"))
+            except yaml.MarkedYAMLError as error:
+                mark = error.problem_mark
+                place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+                raise UserError(f"{place}: {error.problem}") from error
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise UserError(f"{path}: {collapse(str(error))}") from error
+
+
+def main(args: Sequence[str]) -> StageCLI:
+    """Run a trainer verb and return what it was run with.
+
+    Args:
+        args: the verb and its options.
+
+    Raises:
+        UserError: something given is wrong.
+    """
+    _quiet()
+    _check_syntax(args)
+    return StageCLI(list(args))

@@ -1,0 +1,85 @@
+"""``export``: write the artefact of a run from one of its checkpoints, or of an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def export(
+    run: str | None = None,
+    ckpt_path: str = "last",
+    adapter: str | None = None,
+    output: str | None = None,
+) -> None:
+    """Write an artefact that the next stage, or plain transformers, can load.
+
+    Args:
+        run: folder of a run (``runs/sft``); its configuration says how to build the model.
+        ckpt_path: checkpoint of the run: last, best, or a file.
+        adapter: instead of a run, folder of a LoRA adapter of a policy
+            (``runs/sft/export/adapter``): it is merged with its base model.
+        output: folder to write (default: export/ in the run).
+    """
+    from instructgpt.types import UserError
+
+    if (run is None) == (adapter is None):
+        raise UserError(
+            f"--run or --adapter must be given, and not both, got run={run}, adapter={adapter}"
+        )
+    if run is not None:
+        _export_run(run, ckpt_path, Path(output or Path(run, "export")))
+        return
+    if output is None:
+        raise UserError("--output must be given with --adapter, got none")
+    _merge(str(adapter), Path(output))
+
+
+def _export_run(run: str, ckpt_path: str, output: Path) -> None:
+    """Validate the checkpoint with the run's own data, then write the artefact."""
+    from instructgpt.callbacks.export import metrics_of
+    from instructgpt.cli import main
+    from instructgpt.models.folder import replacing
+    from instructgpt.models.source import ARTEFACT_FILE
+    from instructgpt.types import UserError
+
+    config = Path(run, "config.yaml")
+    if not config.is_file():
+        raise UserError(f"--run must be the folder of a run, got {run}: it has no config.yaml")
+    args = ["validate", "--config", str(config), "--output", run, "--ckpt_path", ckpt_path]
+    args += ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.logger", "false"]
+    cli = main(args)
+    cli.model.finalize()
+    with replacing(output, ARTEFACT_FILE) as folder:
+        cli.model.export(folder, cli.run_config, metrics_of(cli.trainer))
+    print(f"exported {ckpt_path} of {run} to {output}")
+
+
+def _merge(adapter: str, output: Path) -> None:
+    """Put a LoRA adapter onto its base model and write both as one policy."""
+    from peft import PeftConfig, PeftModel, TaskType
+
+    from instructgpt.models.artefact import read_artefact, save_policy
+    from instructgpt.models.load import Network, load_policy
+    from instructgpt.models.template import get_template
+    from instructgpt.models.tokenizer import load_tokenizer
+    from instructgpt.types import UserError
+
+    if not Path(adapter, "adapter_config.json").is_file():
+        raise UserError(f"--adapter must be the folder of a peft adapter, got {adapter}")
+    settings = PeftConfig.from_pretrained(adapter)
+    if settings.is_prompt_learning or settings.task_type != TaskType.CAUSAL_LM:
+        raise UserError(f"--adapter must be a LoRA adapter of a policy, got {adapter}")
+    base = str(settings.base_model_name_or_path)
+    tokenizer, artefact = load_tokenizer(base), read_artefact(base)
+    policy = PeftModel.from_pretrained(load_policy(base, None, Network(), tokenizer), adapter)
+    save_policy(
+        policy,
+        tokenizer,
+        output,
+        stage="sft",
+        template=get_template(artefact.template if artefact else "plain"),
+        parent=base,
+        config={},
+        metrics={},
+    )
+    print(f"merged {adapter} with {base} into {output}")

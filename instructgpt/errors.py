@@ -1,0 +1,221 @@
+"""Wrong input ends in one line on stderr and an exit code; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+WRONG_INPUT = 2
+CLASS_RULE = "--{} must be written as class_path: NAME, with its options under init_args"
+PLAIN_TYPES = ("int", "float", "bool", "str", "dict")
+
+
+class OneLineParser(ArgumentParser):
+    """Base of parsers: raise a one-line UserError instead of printing the usage and exiting."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Called by argparse and jsonargparse for anything that does not parse."""
+        from instructgpt.types import UserError
+
+        if not self.exit_on_error:  # an inner parser, whose message becomes part of another
+            super().error(message, ex)
+        raise UserError(one_line(message, list(flags(self)))) from None
+
+
+def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
+    """Run a verb and turn what it raises into an exit code.
+
+    Args:
+        run: the verb.
+        args: of the command line, the verb first.
+
+    Returns:
+        0 when done, 2 for wrong input, 128 + number for a signal.
+    """
+    from instructgpt.types import UserError
+
+    try:
+        run(args)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way to end on Ctrl-C
+            return 130
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        message = user_message(error, UserError)
+        if message is None:
+            raise
+        print(f"instructgpt: error: {message}", file=sys.stderr)
+        return WRONG_INPUT
+    except BaseException as stop:
+        code = getattr(stop, "exit_code", None)  # callbacks.checkpoint.Interrupted
+        if code is None:
+            raise
+        if stop.args:
+            print(f"\n{stop}", file=sys.stderr)
+        return int(code)
+    return 0
+
+
+def user_message(error: BaseException, kind: type[Exception]) -> str | None:
+    """The line for the user, where an error or one of its causes is the user's to mend."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # Lightning's word for a setting that does not fit; importing it would cost seconds.
+        if isinstance(cause, kind) or type(cause).__name__ == "MisconfigurationException":
+            return collapse(str(cause))
+        cause = cause.__cause__
+    return None
+
+
+def collapse(text: str) -> str:
+    """All of a text in one line."""
+    return " ".join(text.split())
+
+
+def flags(parser: Any) -> Iterator[str]:
+    """The long options of a parser and of its verbs."""
+    for action in parser._actions:
+        yield from (name.lstrip("-") for name in action.option_strings if name.startswith("--"))
+        if isinstance(action.choices, dict):
+            for verb in action.choices.values():
+                yield from flags(verb)
+
+
+def one_line(message: str, options: list[str]) -> str:
+    """Argument, rule, value given and a guess, out of the paragraph that jsonargparse writes.
+
+    Args:
+        message: of jsonargparse.
+        options: names to guess from, besides those of this package's classes.
+    """
+    argument, value = _place(message)
+    names, classes = known_names()
+    if found := re.search(r"unrecognized arguments: (.*)", message):
+        option = found[1].split()[0].split("=")[0].lstrip("-")
+        return f"unknown option --{option}" + guess(option, options)
+    if found := re.search(r"does not accept option '([^']+)'|Option '([^']+)' is not", message):
+        option = found[1] or found[2]
+        if option == "class_path":
+            return CLASS_RULE.format(argument)
+        path = argument if argument.endswith(option) else f"{argument}.{option}".lstrip(".")
+        pool = options if "Subcommand" in message else names
+        return f"unknown option --{path}" + guess(option, pool)
+    if found := re.search(r"arguments are required: (.*)", message):
+        required = [re.sub(r"^[a-z]+\.", "", name) for name in found[1].split(", ")]
+        return ", ".join(f"--{argument}.{r}" if argument else f"--{r}" for r in required) + (
+            " is required" if len(required) == 1 else " are required"
+        )
+    if "is abstract" in message:
+        return CLASS_RULE.format(argument)
+    expected = re.findall(r"Expected (?:a )?<class '(\w+)'>", message)
+    plain = [name for name in dict.fromkeys(expected) if name in PLAIN_TYPES]
+    literals = re.findall(r"Expected (?:a )?typing\.Literal\[(.*?)\](?:\.|\s|$)", message)
+    if literals:
+        return f"--{argument} must be one of {', '.join(literals)}, got {value}"
+    if plain:
+        return f"--{argument} must be {' or '.join(plain)}, got {value}"
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"--{argument}: unknown class {found[1]}" + guess(found[1], classes, argument)
+    if found := re.search(r"Parser key \"([^\"]+)\": (File does not exist.*)", message):
+        return f"--{found[1]}: {found[2]}"
+    return collapse(message)[:400]
+
+
+def _place(message: str) -> tuple[str, str]:
+    """Dotted name of the argument that jsonargparse complains about, and the value given."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    given = re.search(r"NestedArg\(key='([^']+)', val='?(.*?)'?\)", message)
+    got = re.search(r"Got value: (.*)", message)
+    values = re.findall(r"Given value: (.*)", message)
+    value = given[2] if given else got[1] if got else values[0] if values else ""
+    if not keys:
+        return "", value
+    if given:
+        return f"{keys[0]}.{given[1]}", value
+    if len(keys) > 1:
+        path = _locate(_literal(values[-1]) if values else None, keys[-1])
+        return f"{keys[0]}.{path or '.'.join(keys[1:])}", value
+    return keys[0], value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+
+
+def _locate(tree: Any, key: str) -> str | None:
+    """Path of a key in nested dictionaries, without the levels that only jsonargparse knows."""
+    if not isinstance(tree, dict):
+        return None
+    if key in tree:
+        return key
+    for name, child in tree.items():
+        if (path := _locate(child, key)) is not None:
+            return path if name == "init_args" else f"{name}.{path}"
+    return None
+
+
+def known_names() -> tuple[list[str], list[str]]:
+    """Names of the arguments and of the classes of this package that are loaded."""
+    arguments: dict[str, None] = {}
+    classes: dict[str, None] = {}
+    for module in [m for name, m in sys.modules.items() if name.startswith("instructgpt.")]:
+        for name, member in vars(module).items():
+            if inspect.isclass(member) and member.__module__.startswith("instructgpt."):
+                classes[name] = None
+                arguments.update(dict.fromkeys(inspect.signature(member.__init__).parameters))
+    optimizers = vars(sys.modules["torch.optim"]) if "torch.optim" in sys.modules else {}
+    return [*arguments], [*classes, *(name for name in optimizers if name[0].isupper())]
+
+
+def guess(name: str, pool: list[str], argument: str = "") -> str:
+    """``; did you mean ...?``, or what there is to choose from, or nothing."""
+    near = difflib.get_close_matches(name, pool, 1, cutoff=0.7)
+    if near:
+        return f"; did you mean {near[0]}?"
+    ending = {"model": "Module", "data": "DataModule"}.get(argument)
+    choices = [c for c in pool if ending and c.endswith(ending) and not c.startswith("Stage")]
+    if argument == "model":
+        choices = [c for c in choices if not c.endswith("DataModule")]
+    return f" (there are {', '.join(choices)})" if choices else ""
+
+
+def check_flags(args: Sequence[str], config: Any) -> None:
+    """Refuse an option of a nested group that does not exist: jsonargparse drops those in silence.
+
+    Args:
+        args: the command line.
+        config: what it was parsed to.
+    """
+    from instructgpt.types import UserError
+
+    for arg in args:
+        if not arg.startswith(("--model.", "--data.")):
+            continue
+        path = arg[2:].partition("=")[0].removesuffix("+")
+        node = config
+        for name in path.split("."):
+            if name in ("class_path", "init_args", "dict_kwargs", "help"):
+                break
+            if "class_path" in node:
+                node = node.get("init_args") or Namespace()
+            if name not in node:
+                raise UserError(f"unknown option --{path}" + guess(name, list(node.keys())))
+            node = node[name]
+            if not isinstance(node, Namespace):
+                break

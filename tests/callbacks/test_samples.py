@@ -1,0 +1,47 @@
+"""Samples as JSONL and as a table that a response cannot break."""
+
+import json
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy_stage import fit
+
+from instructgpt.callbacks.samples import SHOWN_ROWS, markdown_table
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def test_rows_of_every_validation_are_appended(tmp_path):
+    fit(tmp_path)
+    assert [row["step"] for row in rows_of(tmp_path)] == [6] * 5 + [12] * 5
+
+
+def test_a_new_run_starts_a_new_file_and_a_resumed_one_goes_on(tmp_path):
+    fit(tmp_path)
+    fit(tmp_path)
+    assert len(rows_of(tmp_path)) == 10
+    fit(tmp_path, "--ckpt_path=last", "--trainer.max_epochs=3")
+    assert [row["step"] for row in rows_of(tmp_path)] == [6] * 5 + [12] * 5 + [18] * 5
+
+
+def test_the_table_is_in_tensorboard_directly_in_the_folder(tmp_path):
+    fit(tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    texts = events.Tensors("samples/text_summary")
+    assert [event.step for event in texts] == [6, 12]
+    assert b"a\\|" in texts[0].tensor_proto.string_val[0]
+    assert {"train/loss", "val/loss", "lr-SGD/toy"} <= set(events.Tags()["scalars"])
+
+
+def test_responses_are_escaped():
+    table = markdown_table([{"response": "<b>x</b> | *y*\n# z", "score": 0.123456}])
+    assert table.splitlines() == [
+        "| response | score |",
+        "| --- | --- |",
+        "| &lt;b&gt;x&lt;/b&gt; \\| \\*y\\*<br>\\# z | 0.123 |".replace("&gt;", "&gt;"),
+    ]
+
+
+def test_long_tables_are_cut():
+    assert len(markdown_table([{"a": 1}] * 100).splitlines()) == 2 + SHOWN_ROWS

@@ -1,0 +1,31 @@
+"""Tokens a second count real tokens only."""
+
+import time
+from types import SimpleNamespace
+
+import torch
+
+from instructgpt.callbacks.throughput import Throughput
+from instructgpt.types import LanguageBatch
+
+
+def test_padding_does_not_count(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    logged = []
+    logger = SimpleNamespace(log_metrics=lambda values, step: logged.append((values, step)))
+    trainer = SimpleNamespace(
+        log_every_n_steps=2,
+        global_step=7,
+        loggers=[logger],
+        strategy=SimpleNamespace(reduce=lambda value, reduce_op: 2 * value),  # two ranks
+    )
+    mask = torch.tensor([[True, True, False], [True, False, False]])  # 3 of 6 are real
+    batch = LanguageBatch(mask.long(), mask, mask, mask.long(), mask.long())
+    throughput = Throughput()
+    throughput.on_train_start(trainer, None)
+    for index in range(2):
+        now[0] += 1.5
+        throughput.on_train_batch_end(trainer, None, None, batch, index)
+    # 3 tokens x 2 batches x 2 ranks in 3 seconds
+    assert logged == [({"tokens_per_second": 4.0}, 7)]

@@ -1,0 +1,104 @@
+"""``generate`` from a file and from the terminal."""
+
+import io
+import json
+
+import pytest
+
+from instructgpt.__main__ import main as run
+from instructgpt.models.artefact import save_policy
+from instructgpt.models.load import Network, load_policy
+from instructgpt.models.template import get_template
+from instructgpt.models.tokenizer import BPE, train_bpe
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policy") / "export"
+    tokenizer = train_bpe(["the cat says meow and the dog says woof"], BPE(vocab_size=270))
+    architecture = {"model_type": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2}
+    model = load_policy(None, architecture | {"n_positions": 64}, Network(), tokenizer)
+    about = {"stage": "sft", "template": get_template("instruction"), "parent": None}
+    save_policy(model, tokenizer, folder, **about, config={}, metrics={})
+    return str(folder)
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": "cat", "id": "a"}, {"prompt": "the dog says"}, {"prompt": "woof"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def answers(policy, prompts, tmp_path, *more):
+    out = tmp_path / "out.jsonl"
+    args = ["generate", "--model", policy, "--prompts", prompts, "--output", str(out)]
+    assert run([*args, "--max_response_tokens=5", *more]) == 0
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_a_row_a_prompt_in_order(policy, prompts, tmp_path):
+    rows = answers(policy, prompts, tmp_path, "--responses=3")
+    assert [row["prompt"] for row in rows] == ["cat", "the dog says", "woof"]
+    assert rows[0]["id"] == "a"
+    assert all(len(row["responses"]) == len(row["finished"]) == 3 for row in rows)
+    assert len({response for row in rows for response in row["responses"]}) > 3
+
+
+def test_responses_do_not_depend_on_the_batch_but_on_the_seed(policy, prompts, tmp_path):
+    one = answers(policy, prompts, tmp_path, "--responses=2", "--batch_size=1")
+    assert answers(policy, prompts, tmp_path, "--responses=2", "--batch_size=16") == one
+    assert answers(policy, prompts, tmp_path, "--responses=2", "--seed=1") != one
+
+
+def test_greedy_is_the_same_every_time(policy, prompts, tmp_path):
+    rows = answers(policy, prompts, tmp_path, "--greedy=true", "--responses=2")
+    assert all(row["responses"][0] == row["responses"][1] for row in rows)
+
+
+def test_to_the_terminal_and_from_it(policy, prompts, capsys, monkeypatch):
+    model = ["generate", "--model", policy, "--max_response_tokens=5", "--greedy=true"]
+    assert run([*model, "--prompts", prompts]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\nnever read\n"))
+    assert run(model) == 0
+    assert capsys.readouterr().out == rows[0]["responses"][0] + "\n"
+
+
+def test_options_can_come_from_a_file(policy, prompts, tmp_path):
+    (tmp_path / "g.yaml").write_text(f"model: {policy}\nresponses: 2\n")
+    rows = answers(policy, prompts, tmp_path, f"--config={tmp_path}/g.yaml")
+    assert len(rows[0]["responses"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperatur=1"], "unknown option --temperatur; did you mean temperature?"),
+        (["--temperature=x"], "--temperature must be float, got x"),
+        (["--temperature=-1"], "temperature must be >= 0, got -1.0"),
+        (["--top_p=0"], "top_p must be in (0, 1], got 0.0"),
+        (["--responses=0"], "--responses must be >= 1, got 0"),
+        (["--prompts=nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["--device=gpu"], "--device must be one of 'auto', 'cpu', 'cuda', 'mps', got gpu"),
+        (["--template=nope"], "template: must be one of plain,"),
+        (
+            ["--max_response_tokens=60"],
+            "and --max_response_tokens must fit into the context of 64 tokens, got",
+        ),
+    ],
+)
+def test_wrong_input(policy, prompts, tmp_path, capsys, options, message):
+    out = tmp_path / "out.jsonl"
+    args = ["generate", "--model", policy, "--prompts", prompts, "--output", str(out)]
+    assert run([*args, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_no_model(capsys):
+    assert run(["generate"]) == 2
+    assert capsys.readouterr().err == "instructgpt: error: --model is required\n"

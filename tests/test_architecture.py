@@ -1,0 +1,147 @@
+"""The floors of the house: imports go down, files and functions stay short."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "instructgpt"
+FLOORS = {
+    "types": 0,
+    "functional": 0,
+    "algorithms": 1,
+    "models": 1,
+    "rewards": 2,
+    "rollout": 2,
+    "feedback": 2,
+    "evaluation": 2,
+    "world": 2,
+    "data": 3,
+    "modules": 3,
+    "callbacks": 3,
+    "commands": 4,
+    "cli": 4,
+    "errors": 4,
+    "__main__": 4,
+}
+# Besides itself, what a package may import on its own floor.
+BESIDE = {
+    "functional": {"types"},
+    "callbacks": {"data", "modules"},
+    "commands": {"cli", "errors"},
+    "cli": {"errors", "commands"},
+    "__main__": {"cli", "errors", "commands"},
+}
+TORCH_ONLY = {"types", "functional", "algorithms"}
+MAX_LINES, MAX_FUNCTION = 400, 60
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MEASURED = FILES + sorted((ROOT / "benchmarks").rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_of(module: str) -> str:
+    """The part of the house: ``instructgpt.models.load`` is in ``models``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module a file imports, also inside functions, but not for type checkers only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from imports(node)
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """Modules of the package and the modules of the package they import."""
+    names = {module_name(path) for path in FILES}
+    return {
+        module_name(path): {n for n in imports(ast.parse(path.read_text())) if n in names}
+        for path in FILES
+    }
+
+
+def test_every_package_has_a_floor():
+    assert {package_of(name) for name in graph()} - {""} <= set(FLOORS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_go_down(path):
+    own = package_of(module_name(path))
+    for name in graph()[module_name(path)]:
+        other = package_of(name)
+        if not other or not own or other == own:
+            continue
+        allowed = FLOORS[other] < FLOORS[own] or other in BESIDE.get(own, set())
+        assert allowed, f"{module_name(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_lightning_stays_on_the_upper_floors(path):
+    own = package_of(module_name(path))
+    roots = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+    if own and FLOORS[own] < 3:
+        assert roots.isdisjoint({"lightning", "pytorch_lightning", "jsonargparse"})
+    if own in TORCH_ONLY:
+        assert roots <= {"torch", "instructgpt", *sys.stdlib_module_names}
+
+
+def test_there_are_no_cycles():
+    waiting = graph()
+    while waiting:
+        free = [name for name, needs in waiting.items() if not needs & set(waiting) - {name}]
+        assert free, f"cycle among {sorted(waiting)}"
+        for name in free:
+            del waiting[name]
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= MAX_FUNCTION, f"{node.name} has {length} lines"
+
+
+def test_init_files_are_empty():
+    assert [p for p in FILES if p.name == "__init__.py" and p.read_text().strip()] == []
+
+
+def test_nothing_is_unpickled_unsafely():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                arguments = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert arguments.get("weights_only") == "True", f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import a.b", ["a.b"]),
+        ("from a import b", ["a", "a.b"]),
+        ("def f():\n    from a import b", ["a", "a.b"]),
+        ("if TYPE_CHECKING:\n    import a", []),
+    ],
+)
+def test_the_reader_of_imports(source, found):
+    assert list(imports(ast.parse(source))) == found

@@ -1,0 +1,153 @@
+"""Every shipped YAML goes through the real parser, and but for the paper's through a short run."""
+
+from pathlib import Path
+
+import pytest
+
+from instructgpt.cli import StageCLI, main
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("pretrain", "sft", "reward", "ppo", "ppo_ptx")
+PAPER = ("sft", "rl_init", "reward", "ppo", "ppo_ptx")
+OVERLAYS = ("cpu", "gpu", "lora", "debug")
+
+
+class ParsedOnly(StageCLI):
+    """The configuration, without building anything."""
+
+    def instantiate_classes(self):
+        pass
+
+    def _run_subcommand(self, subcommand):
+        pass
+
+
+def parse(*args):
+    return ParsedOnly(["fit", *args]).config.fit
+
+
+@pytest.fixture(scope="module")
+def short_runs(tmp_path_factory):
+    """Two batches of every stage, each from the artefact of the one before."""
+    folder = tmp_path_factory.mktemp("runs")
+    sources = {
+        "sft": {"model.init_from": "pretrain"},
+        "reward": {"model.init_from": "sft"},
+        "ppo": {"model.init_from": "sft", "model.reward.init_from": "reward"},
+        "ppo_ptx": {"model.init_from": "sft", "model.reward.init_from": "reward"},
+    }
+    done = {}
+    for stage in STAGES:
+        args = [f"--output={folder / stage}", "--trainer.fast_dev_run=2", "--export=true"]
+        for option, source in sources.get(stage, {}).items():
+            args.append(f"--{option}={folder / source / 'export'}")
+        done[stage] = main(["fit", "--config", f"configs/{stage}.yaml", *args])
+    return folder, done
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_runs_in_the_repository():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/**/*.yaml")), ids=lambda p: p.stem)
+def test_a_config_is_short_and_says_what_it_is(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 30
+    assert lines[0].startswith("# ")
+    assert any("#" in line for line in lines[1:])
+
+
+def test_these_are_all_configs():
+    assert {p.stem for p in ROOT.glob("configs/*.yaml")} == set(STAGES)
+    assert {p.stem for p in ROOT.glob("configs/paper/*.yaml")} == set(PAPER)
+    assert {p.stem for p in ROOT.glob("configs/overlays/*.yaml")} == set(OVERLAYS)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_and_hands_over(short_runs, stage):
+    folder, done = short_runs
+    assert done[stage].trainer.global_step > 0
+    assert (folder / stage / "export" / "instructgpt.json").is_file()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_as_it_is_from_the_stage_before(stage):
+    config = parse("--config", f"configs/{stage}.yaml")
+    assert config.output == f"runs/{stage}"
+    before = config.model.init_args.init_from
+    assert before is None or before in ("runs/pretrain/export", "runs/sft/export")
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "lora", "debug"])
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+def test_an_overlay_runs_on_top_of_a_stage(short_runs, tmp_path, stage, overlay):
+    folder, _ = short_runs
+    before = "pretrain" if stage == "sft" else "sft"
+    args = [f"--output={tmp_path}", "--trainer.fast_dev_run=1"]
+    args += [f"--model.init_from={folder / before / 'export'}"]
+    if stage == "ppo":
+        args += [f"--model.reward.init_from={folder / 'reward' / 'export'}"]
+    configs = ["--config", f"configs/{stage}.yaml", "--config", f"configs/overlays/{overlay}.yaml"]
+    cli = main(["fit", *configs, *args])
+    adapter = cli.config.fit.model.init_args.adapter
+    assert (adapter is not None) == (overlay == "lora")
+
+
+def test_the_gpu_overlay_parses():
+    config = parse("--config=configs/sft.yaml", "--config=configs/overlays/gpu.yaml")
+    assert (config.trainer.accelerator, config.trainer.precision) == ("gpu", "bf16-mixed")
+    assert config.trainer.max_epochs == 6
+
+
+# arXiv:2203.02155: section 3.5 and appendix C; the policy's rate in PPO is the best of figure 38
+PAPER_VALUES = {
+    "sft": {"optimizer.init_args.lr": 9.65e-6, "dropout": 0.2},
+    "rl_init": {"optimizer.init_args.lr": 5e-6},
+    "reward": {"optimizer.init_args.lr": 9e-6},
+    "ppo": {
+        "optimizer.init_args.lr": 3.74e-6,
+        "value_lr": 9e-6,
+        "kl.init_args.kl_coef": 0.02,
+        "algorithm.init_args.clip_range": 0.2,
+        "algorithm.init_args.gamma": 1.0,
+        "algorithm.init_args.epochs": 1,
+        "schedule.init_args.warmup": 10,
+        "schedule.init_args.start": 0.1,
+        "rollout_batch_size": 512,
+        "minibatch_size": 64,
+        "ema_decay": 0.992,
+        "ptx_coef": 0.0,
+        "sampling.temperature": 1.0,
+    },
+    "ppo_ptx": {
+        "optimizer.init_args.lr": 1.18e-5,
+        "ptx_coef": 27.8,
+        "ptx_per_episode": 8,
+        "kl.init_args.kl_coef": 0.02,
+        "ema_decay": 0.992,
+    },
+}
+EPOCHS = {"sft": 16, "rl_init": 2, "reward": 1, "ppo": 500, "ppo_ptx": 500}
+BATCH = {"sft": 32, "rl_init": 32, "reward": 64}
+
+
+@pytest.mark.parametrize("stage", PAPER)
+def test_the_papers_values(stage):
+    config = parse("--config", f"configs/paper/{stage}.yaml")
+    model, data = config.model.init_args, config.data.init_args
+    assert {key: model[key] for key in PAPER_VALUES[stage]} == PAPER_VALUES[stage]
+    assert tuple(model["optimizer.init_args.betas"]) == (0.9, 0.95)
+    assert config.trainer.max_epochs == EPOCHS[stage]
+    if stage in BATCH:
+        assert model["schedule.class_path"].endswith(".Cosine")
+        assert model["schedule.init_args.floor"] == 0.1
+        assert data.batch_size * config.trainer.accumulate_grad_batches == BATCH[stage]
+    assert (data.max_prompt_tokens, data.max_response_tokens) == (1024, 1024)

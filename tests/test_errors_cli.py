@@ -1,0 +1,139 @@
+"""What a user gets wrong on the command line ends in one line, exit code 2, and leaves nothing."""
+
+# ruff: noqa: E501  one case a line reads best
+
+import json
+
+import pytest
+import toy_stage  # noqa: F401  (makes the toy known by its short name)
+
+from instructgpt.__main__ import main as run
+from instructgpt.errors import one_line
+
+SFT = ["fit", "--model=SFTModule", "--model.init_from=nowhere", "--data=DemonstrationDataModule"]
+SFT += ["--data.train=x.jsonl"]
+TOY = ["fit", "--model=ToyModule", "--data=ToyData", "--data.train=x", "--trainer.accelerator=cpu"]
+
+
+def error_of(args, capsys):
+    capsys.readouterr()
+    assert run(args) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert [line for line in lines if line.startswith("instructgpt: error: ")] == lines[-1:]
+    assert "Traceback" not in "".join(lines)
+    assert "usage:" not in "".join(lines)
+    return lines[-1].removeprefix("instructgpt: error: ")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert [p.name for p in tmp_path.rglob("*") if p.suffix not in (".yaml", ".jsonl")] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.max_epoch=3"], "unknown option --trainer.max_epoch; did you mean trainer.max_epochs?"),
+        (["--trainer.max_epochs=x"], "--trainer.max_epochs must be int, got x"),
+        (["--trainer.precision=33"], "--trainer.precision must be one of 64, 32, 16, "),
+        (["--trainer.callbacks=Foo"], "--trainer.callbacks: unknown class Foo"),
+        (["--model.dropou=0.1"], "unknown option --model.dropou; did you mean dropout?"),
+        (["--model.dropout=a"], "--model.dropout must be float, got a"),
+        (["--model.dropout=-0.1"], "model.dropout must be in [0, 1), got -0.1"),
+        (["--model.schedule=Cosin"], "--model.schedule: unknown class Cosin; did you mean Cosine?"),
+        (["--model.schedule.flor=1"], "unknown option --model.schedule.flor; did you mean floor?"),
+        (["--model.schedule.floor=x"], "--model.schedule.floor must be float, got x"),
+        (["--model.network.dtype=int"], "--model.network.dtype must be one of 'float32', 'bfloat16', 'float16', got int"),
+        (["--model.network.dtyp=float32"], "unknown option --model.network.dtyp; did you mean dtype?"),
+        (["--model.optimizer=AdamX"], "--model.optimizer: unknown class AdamX; did you mean Adam"),
+        (["--model.optimizer.lr=fast"], "--model.optimizer.lr must be float, got fast"),
+        (["--model.adapter=LoRa"], "--model.adapter: unknown class LoRa; did you mean LoRA?"),
+        (["--model.architecture=gpt2"], "--model.architecture must be dict, got gpt2"),
+        (["--data.batch_size=0"], "--data.batch_size must be >= 1, got 0"),
+        (["--data.batch_size=two"], "--data.batch_size must be int, got two"),
+        (["--data.batchsize=3"], "unknown option --data.batchsize; did you mean batch_size?"),
+        (["--data.on_error=ignore"], "--data.on_error must be one of 'stop', 'skip', got ignore"),
+        (["--checkpoint.every=3"], "unknown option --checkpoint.every"),
+        (["--seed_everything=x"], "--seed_everything must be int, got x"),
+        (["--outptu=x"], "unknown option --outptu; did you mean output?"),
+        (["--config=nowhere.yaml"], "--config: File does not exist: "),
+        (["--ckpt_path=last"], "--ckpt_path must be an existing checkpoint, got runs/sft/checkpoints/last.ckpt"),
+    ],
+)  # fmt: skip
+def test_options_of_the_real_stages(capsys, options, message):
+    assert error_of([*SFT, *options], capsys).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.strategy=foo"], "trainer: You selected an invalid strategy name: `strategy='foo'`"),
+        (["--trainer.accelerator=foo"], "trainer: You selected an invalid accelerator name: `accelerator='foo'`"),
+        (["--trainer.devices=0"], "trainer: `Trainer(devices='0')` value is not a valid input"),
+        (["--model.wrong=-1"], "model.wrong must be > 0, got -1.0"),
+        (["--data=OtherToyData"], "ToyModule works with ToyData, --data is OtherToyData"),
+    ],
+)  # fmt: skip
+def test_what_is_noticed_later(capsys, options, message):
+    quiet = ["--trainer.logger=false", "--trainer.max_epochs=1"]
+    assert error_of([*TOY, *quiet, *options], capsys).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fit"], "--data, --model are required"),
+        (["fit", "--model=SFTModule", "--data=TextDataModule"], "--data.train is required"),
+        (["fit", "--data=TextDataModule", "--data.train=x"], "--model is required"),
+        (["fit", "--model=SFTModul"], "--model: unknown class SFTModul; did you mean SFTModule?"),
+        (["fit", "--model=Foo"], "--model: unknown class Foo (there are "),
+        (["fit", "--model=SFTModule", "--data=Foo"], "--data: unknown class Foo (there are "),
+        (["fit", "--model=TextDataModule"], "--model: unknown class TextDataModule"),
+        (["predict", "--modle=SFTModule"], "unknown option --modle; did you mean model?"),
+        (["fti"], "unknown verb 'fti'; did you mean fit?"),
+        (["train"], "unknown verb 'train' (verbs: fit, validate, test, predict, generate, export)"),
+    ],
+)
+def test_verbs_and_classes(capsys, args, message):
+    assert error_of(args, capsys).startswith(message)
+
+
+DATA = "data: {class_path: TextDataModule, init_args: {train: x}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {class_path: SFTModul}", "--model: unknown class SFTModul; did you mean SFTModule?"),
+        ("model: {class_path: SFTModule, init_args: {dropou: 1}}", "unknown option --model.dropou; did you mean dropout?"),
+        ("model: {class_path: SFTModule, init_args: {dropout: x}}", "--model.dropout must be float, got x"),
+        ("model: {class_path: SFTModule, dropout: 0.1}", "--model must be written as class_path: NAME, with"),
+        ("model: {class_path: SFTModule, init_args: {network: {dtyp: x}}}", "unknown option --model.dtyp; did you mean dtype?"),
+        ("model: {class_path: SFTModule, init_args: {schedule: {class_path: Cosine, floor: 1}}}", "--model.schedule must be written as class_path: NAME, with"),
+        ("model: {class_path: SFTModule, init_args: {schedule: {class_path: Cosine, init_args: {floor: x}}}}", "--model.schedule.floor must be float, got x"),
+        ("model: {class_path: SFTModule}\ntrainer: {max_epoch: 1}", "unknown option --trainer.max_epoch; did you mean trainer.max_epochs?"),
+        ("model: {class_path: SFTModule}\noutptu: x", "unknown option --outptu; did you mean output?"),
+        ("model: {class_path: SFTModule]", "c.yaml:2:30: expected ',' or '}', but got ']'"),
+        ("model: \x00", "c.yaml: "),
+    ],
+)  # fmt: skip
+def test_configuration_files(tmp_path, capsys, text, message):
+    (tmp_path / "c.yaml").write_text(DATA + text)
+    assert error_of(["fit", "--config", "c.yaml"], capsys).startswith(message)
+
+
+def test_bad_data_names_file_and_line_and_leaves_no_output(tmp_path, capsys):
+    rows = [{"text": "good"}, {"txet": "bad"}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = ["fit", "--model=SFTModule", "--model.architecture={model_type: gpt2}"]
+    args += ["--data=TextDataModule", "--data.train=t.jsonl", "--data.bpe.vocab_size=300"]
+    args += ["--trainer.logger=false", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
+    message = error_of(args, capsys)
+    assert "t.jsonl:2" in message
+    assert "text" in message
+
+
+def test_a_message_nobody_foresaw_still_fits_one_line():
+    assert one_line("some\n  new\nmessage", []) == "some new message"

@@ -1,0 +1,69 @@
+"""The README's commands are extracted and run, in a copy of the repository, as a reader would."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_it_is_short_and_begins_with_a_command():
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert lines.index("```bash") < 15
+    assert "pip install -c constraints.txt -e ." in lines[:15]
+
+
+def test_the_tests_are_what_ci_runs():
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert BLOCKS[1].splitlines()[1] == "OMP_NUM_THREADS=1 python -m pytest"
+    assert "python -m pytest\n" in ci
+    assert "pip install --quiet -c constraints.txt -e '.[test,dev]'" in ci
+
+
+def test_named_files_exist():
+    for name in re.findall(r"(?:configs|examples)/[\w/]+\.\w+", README):
+        assert (ROOT / name).is_file(), name
+    tree = README.split("## Where things are")[1]
+    for name in re.findall(r"^  (\w+(?:\.py|/))", tree, re.MULTILINE):
+        assert (ROOT / "instructgpt" / name).exists(), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_commands_run_one_after_the_other(tmp_path):
+    for folder in ("configs", "examples"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    commands = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
+    ours = [c for c in commands if c.startswith("python -m instructgpt")]
+    assert len(ours) == 10
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    script = "\n".join(command.removesuffix("&&") for command in ours)
+    done = subprocess.run(
+        ["bash", "-euxc", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=580,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = tmp_path / "runs"
+    for stage in ("pretrain", "sft", "reward", "ppo_ptx", "mine"):
+        assert (runs / stage / "export" / "instructgpt.json").is_file()
+    assert len((runs / "answers.jsonl").read_text().splitlines()) == 112
+    assert (runs / "scores" / "predictions.jsonl").is_file()
+    assert (runs / "exported" / "instructgpt.json").is_file()

@@ -187,11 +187,12 @@ class RewardModule(StageModule):
         was, sums = self.model.training, torch.zeros(2, dtype=torch.float32, device=self.device)
         self.model.eval()
         with torch.no_grad(), self.trainer.precision_plugin.val_step_context():
-            for batch in loader:
+            for number, batch in enumerate(loader, 1):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 real = batch.targets.any(1)
                 scores = self.model.score(batch.tokens, batch.mask)[real]
                 sums += torch.stack([scores.sum(), real.sum()])
+                self.progress("offset", number, len(loader))
             total, count = self.all_sum(sums).tolist()
         # Float32 also where the weights are not: it is a mean of many scores.
         mean = torch.tensor([total / count], dtype=torch.float32, device=self.device)

@@ -46,6 +46,7 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,  # the plan names the networks
     "log_every_n_steps": 10,
 }
+EMPTY_EVENTS = 200  # bytes; a TensorBoard file that holds nothing but its version
 USAGE = "python -m instructgpt {} [--config FILE ...] [--section.option VALUE ...]"
 QUIET_WARNINGS = (
     r".*LeafSpec.*is deprecated",  # torch 2.13 with lightning 2.6
@@ -215,6 +216,16 @@ class StageCLI(LightningCLI):
         )
         return super()._instantiate_trainer(config, callbacks)
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run a verb; where the input was wrong, nothing is left of its TensorBoard file."""
+        folder = Path(self.config[subcommand].output)
+        before = set(folder.rglob("*")) if folder.exists() else {folder.parent}
+        try:
+            super()._run_subcommand(subcommand)
+        except UserError:
+            _remove_events(folder, before)
+            raise
+
     def before_fit(self) -> None:
         """Say when a folder is used again."""
         config = self.config["fit"]
@@ -227,6 +238,19 @@ class StageCLI(LightningCLI):
         if subcommand == "predict":
             kwargs["return_predictions"] = False  # a callback writes them
         return kwargs
+
+
+def _remove_events(folder: Path, before: set[Path]) -> None:
+    """Remove empty TensorBoard files that were not there before, and folders empty without them.
+
+    Lightning opens its logger before the data is read, so also for a run that never begins.
+    """
+    for path in folder.rglob("events.out.tfevents.*"):
+        if path not in before and path.stat().st_size < EMPTY_EVENTS:
+            path.unlink()
+    for path in sorted([folder, *folder.rglob("*")], reverse=True):
+        if path.is_dir() and path not in before and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _share(config: Namespace) -> None:

@@ -33,8 +33,9 @@ class ComparisonDataModule(StageData):
             overwritten.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
             ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
-        batch_size: prompts per process and step, each with all its responses.
-        max_prompt_tokens: longer prompts lose their beginning.
+        batch_size: prompts per process and micro-batch, each with all its responses; a step sees
+            these x processes x ``--trainer.accumulate_grad_batches`` (paper: 64).
+        max_prompt_tokens: longer prompts lose their beginning (paper: 1024).
         max_response_tokens: longer responses lose their end, and have no EOS; the summary counts
             them.
         on_error: what a bad row does: stop the run, or be skipped and counted.
@@ -56,7 +57,7 @@ class ComparisonDataModule(StageData):
         validation: float | list[str] | str | None = 0.05,
         tokenizer: str | None = None,
         template: str | None = None,
-        batch_size: int = 8,
+        batch_size: int = 64,
         max_prompt_tokens: int = 512,
         max_response_tokens: int = 512,
         on_error: OnError = "stop",

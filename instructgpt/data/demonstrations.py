@@ -33,8 +33,9 @@ class DemonstrationDataModule(StageData):
             overwritten.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
             ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
-        batch_size: rows per process and step.
-        max_prompt_tokens: longer prompts lose their beginning.
+        batch_size: rows per process and micro-batch; a step sees these x processes x
+            ``--trainer.accumulate_grad_batches`` (paper: 32).
+        max_prompt_tokens: longer prompts lose their beginning (paper: 1024).
         max_response_tokens: longer responses lose their end and train no EOS; the summary counts
             them.
         on_error: what a bad row does: stop the run, or be skipped and counted.
@@ -59,7 +60,7 @@ class DemonstrationDataModule(StageData):
         validation: float | list[str] | str | None = 0.05,
         tokenizer: str | None = None,
         template: str | None = None,
-        batch_size: int = 8,
+        batch_size: int = 32,
         max_prompt_tokens: int = 512,
         max_response_tokens: int = 512,
         on_error: OnError = "stop",

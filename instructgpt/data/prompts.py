@@ -36,7 +36,7 @@ class PromptDataModule(StageData):
             ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
         validation_batch_size: prompts per process that are responded to at once in validation and
             prediction.
-        max_prompt_tokens: longer prompts lose their beginning.
+        max_prompt_tokens: longer prompts lose their beginning (paper: 1024).
         max_response_tokens: sampled responses end here at the latest, EOS included.
         on_error: what a bad row does: stop the run, or be skipped and counted.
         drop_long_prompts: leave out too long prompts instead of cutting.

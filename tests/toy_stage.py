@@ -121,6 +121,9 @@ class ToyModule(StageModule):
             raise UserError(f"model.wrong must be > 0, got {wrong}")
         self.finalized, self.seed = 0, seed
 
+    def text_format(self):
+        return {}
+
     def build(self) -> None:
         self.layer = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 1))
 

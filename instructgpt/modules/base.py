@@ -21,6 +21,7 @@ from instructgpt.models.artefact import check_artefact, read_artefact
 from instructgpt.models.forward import base_network, exact_tables, virtual_tokens
 from instructgpt.models.load import Network, context_length
 from instructgpt.models.template import Template
+from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.types import Progress, UserError
 
 LOSS_SCALE = 1024.0
@@ -238,9 +239,28 @@ class StageModule(LightningModule, ABC):
                 group["lr"] = rate
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the stage, so that resuming another one is refused."""
+        """Name stage, tokenizer and template, so that resuming with others is refused."""
         checkpoint["instructgpt"] = {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}"
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            **self.text_format(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with tokens that mean something else."""
+        if self._trainer is None:  # loaded by hand, without data
+            return
+        for name, ours in self.text_format().items():
+            if (theirs := checkpoint["instructgpt"].get(name, ours)) != ours:
+                raise UserError(
+                    f"ckpt_path: the checkpoint was trained with another {name} ({theirs}), "
+                    f"--data has {ours}"
+                )
+
+    def text_format(self) -> dict[str, str]:
+        """What tokens mean: fingerprints of tokenizer and template."""
+        return {
+            "tokenizer": tokenizer_fingerprint(self.tokenizer),
+            "template": self.template.fingerprint(self.tokenizer),
         }
 
     # -- exact means over everything that one optimizer step sees

@@ -350,6 +350,7 @@ class PPOModule(PolicyStage):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back."""
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint["ppo"]
         self.kl_coef, self.last_kl = state["kl_coef"], state["last_kl"]
         self.stopped, self.phase_metrics = state["stopped"], state["metrics"]

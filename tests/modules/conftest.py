@@ -131,7 +131,8 @@ def demonstration_data(files, policy_artefact):
     def make(**options):
         defaults = {"validation": 0.2, "max_prompt_tokens": 24, "max_response_tokens": 24}
         return DemonstrationDataModule(
-            train=files["demonstrations"], tokenizer=policy_artefact, **{**defaults, **options}
+            train=files["demonstrations"],
+            **{"tokenizer": policy_artefact, **defaults, **options},
         )
 
     return make

@@ -185,3 +185,20 @@ def test_packing_is_refused_for_convolutions(fit, demonstration_data, make_archi
 def test_one_source(sources):
     with pytest.raises(UserError, match="and not both"):
         SFTModule(**sources)
+
+
+def test_resuming_with_another_template_is_refused(
+    fit, demonstration_data, tmp_path, gpt2, tiny_tokenizer
+):
+    tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
+
+    def build():
+        return SFTModule(architecture=gpt2, optimizer=sgd, validation_prompts=0)
+
+    data = {"tokenizer": str(tmp_path / "tokenizer"), "max_prompt_tokens": 40}
+    trainer = fit(build(), demonstration_data(**data), max_steps=1)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other = demonstration_data(**data, template="instruction")
+    with pytest.raises(UserError, match="trained with another template"):
+        fit(build(), other, max_steps=2, ckpt_path=tmp_path / "a.ckpt")
+    fit(build(), demonstration_data(**data), max_steps=2, ckpt_path=tmp_path / "a.ckpt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -25,7 +26,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import instructgpt.data.comparisons
 import instructgpt.data.demonstrations
 import instructgpt.data.prompts
-import instructgpt.data.text
 import instructgpt.modules.ppo
 import instructgpt.modules.reward
 import instructgpt.modules.sft
@@ -35,6 +35,7 @@ import instructgpt.rewards.rules  # noqa: F401
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.defaults import default_callbacks
 from instructgpt.data.base import StageData
+from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
 from instructgpt.errors import OneLineParser, check_flags, collapse
 from instructgpt.modules.base import StageModule
 from instructgpt.types import UserError
@@ -46,6 +47,7 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,  # the plan names the networks
     "log_every_n_steps": 10,
 }
+EVENTS = "events.out.tfevents.*"
 EMPTY_EVENTS = 200  # bytes; a TensorBoard file that holds nothing but its version
 USAGE = "python -m instructgpt {} [--config FILE ...] [--section.option VALUE ...]"
 QUIET_WARNINGS = (
@@ -77,7 +79,7 @@ class StageCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` for any stage with any data that fits it."""
 
     def __init__(self, args: list[str]) -> None:
-        self.purge_step: int | None = None
+        self.checkpoint_step: int | None = None
         super().__init__(
             StageModule,
             StageData,
@@ -130,6 +132,7 @@ class StageCLI(LightningCLI):
             raise UserError(f"--trainer.default_root_dir is --output {config.output}, got {root}")
         stage = _import(config.model.class_path).stage
         config.output = config.output or root or f"runs/{stage}"
+        _check_folder(Path(config.output))
         asked = config.clone()
         asked.ckpt_path = None  # to run the file again must not mean to resume
         self.config_text = self._parser(verb).dump(asked, skip_unset=False)
@@ -163,7 +166,7 @@ class StageCLI(LightningCLI):
                 f"got a {found.rpartition('.')[2]}; another stage starts from --model.init_from"
             )
         config.ckpt_path = str(path)
-        self.purge_step = int(checkpoint["global_step"]) + 1
+        self.checkpoint_step = int(checkpoint["global_step"])
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; a value that a constructor refuses is the user's."""
@@ -200,7 +203,7 @@ class StageCLI(LightningCLI):
                 name="",
                 version=name,
                 default_hp_metric=False,
-                purge_step=self.purge_step,
+                purge_step=None if self.checkpoint_step is None else self.checkpoint_step + 1,
             )
         has_checkpoint = any(isinstance(callback, StageCheckpoint) for callback in given)
         if config["enable_checkpointing"] is False or has_checkpoint:
@@ -208,6 +211,7 @@ class StageCLI(LightningCLI):
         config["callbacks"] = given + default_callbacks(
             given,
             seed=settings.seed_everything,
+            folder=settings.output,
             config=self.run_config,
             config_text=self.config_text,
             logging=bool(config["logger"]),
@@ -217,14 +221,21 @@ class StageCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run a verb; where the input was wrong, nothing is left of its TensorBoard file."""
-        folder = Path(self.config[subcommand].output)
-        before = set(folder.rglob("*")) if folder.exists() else {folder.parent}
+        """Run a verb; where the input was wrong, or with fast_dev_run, nothing is left of it."""
+        config = self.config[subcommand]
+        if isinstance(self.datamodule, TextDataModule):
+            self.datamodule.resumes = bool(config.ckpt_path)
+        self.model.check_data(self.datamodule, predicts=subcommand == "predict")
+        traces = Traces(Path(config.output), "" if subcommand == "fit" else subcommand)
         try:
             super()._run_subcommand(subcommand)
-        except UserError:
-            _remove_events(folder, before)
+        except (UserError, MisconfigurationException):
+            # Without a step there is no checkpoint, which would need the tokenizer.
+            traces.remove(tokenizer=self.trainer.global_step == 0)
             raise
+        finally:
+            if config.trainer.fast_dev_run and self.trainer.is_global_zero:
+                traces.remove(tokenizer=True)
 
     def before_fit(self) -> None:
         """Say when a folder is used again."""
@@ -240,17 +251,44 @@ class StageCLI(LightningCLI):
         return kwargs
 
 
-def _remove_events(folder: Path, before: set[Path]) -> None:
-    """Remove empty TensorBoard files that were not there before, and folders empty without them.
+class Traces:
+    """What a run makes before it begins: TensorBoard files, a tokenizer, folders.
 
     Lightning opens its logger before the data is read, so also for a run that never begins.
+
+    Args:
+        folder: of the run.
+        log_folder: in it.
     """
-    for path in folder.rglob("events.out.tfevents.*"):
-        if path not in before and path.stat().st_size < EMPTY_EVENTS:
-            path.unlink()
-    for path in sorted([folder, *folder.rglob("*")], reverse=True):
-        if path.is_dir() and path not in before and not any(path.iterdir()):
-            path.rmdir()
+
+    def __init__(self, folder: Path, log_folder: str) -> None:
+        self.logs = folder / log_folder
+        self.tokenizers = [folder / TOKENIZER, folder / f"{TOKENIZER}.partial"]
+        self.tokenizers = [path for path in self.tokenizers if not path.exists()]
+        self.tokenizers += [folder / DEBUG_TOKENIZER, folder / f"{DEBUG_TOKENIZER}.partial"]
+        self.folders = [p for p in (self.logs, folder, *folder.parents) if not p.exists()]
+        self.events_before = set(self.logs.glob(EVENTS))
+
+    def remove(self, tokenizer: bool) -> None:
+        """Remove empty TensorBoard files and folders that were not there before.
+
+        Args:
+            tokenizer: remove the one that was trained, too.
+        """
+        for path in set(self.logs.glob(EVENTS)) - self.events_before:
+            if path.stat().st_size < EMPTY_EVENTS:
+                path.unlink()
+        for path in self.tokenizers if tokenizer else ():
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.folders:  # from the inside out
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _check_folder(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"--output must be a folder, got {folder}: {there} is a file")
 
 
 def _share(config: Namespace) -> None:
@@ -283,6 +321,7 @@ def _quiet() -> None:
     """Silence what Lightning says in every run and nobody can act on."""
     for message in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for name in ("lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_worth_saying)

@@ -11,7 +11,7 @@ import torch
 import yaml
 from harness import run_processes
 from lightning.pytorch.callbacks import EarlyStopping
-from toy_stage import ToyModule, fit, toy_args
+from toy_stage import ToyData, ToyModule, fit, toy_args
 
 from instructgpt.__main__ import VERBS
 from instructgpt.__main__ import main as run
@@ -209,3 +209,42 @@ def test_ddp_by_popen_from_the_shell(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "export" / "instructgpt.json").is_file()
+
+
+def pretrain(folder, words, *options):
+    """A language model with its own tokenizer, of a few words."""
+    (folder / "t.jsonl").write_text(json.dumps({"text": words}) + "\n")
+    args = ["fit", "--model=SFTModule", "--data=TextDataModule", f"--data.train={folder}/t.jsonl"]
+    args += ["--model.architecture={model_type: gpt2, n_layer: 1, n_embd: 8, n_head: 2}"]
+    args += ["--data.bpe.vocab_size=270", "--data.validation=null", "--data.block_size=16"]
+    args += ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--output", str(folder / "run")]
+    return run([*args, *options])
+
+
+def test_the_tokenizer_of_a_run_outlives_trials_and_checkpoints_need_it(tmp_path, capsys):
+    assert pretrain(tmp_path, "the cat says meow") == 0
+    tokenizer = tmp_path / "run" / "tokenizer"
+    files = {path.name: path.read_bytes() for path in tokenizer.iterdir()}
+    resume = ["--ckpt_path=last", "--trainer.max_epochs=2"]
+    assert pretrain(tmp_path, "the cat says meow", *resume, "--trainer.fast_dev_run=true") == 0
+    assert pretrain(tmp_path, "the dog says woof", "--trainer.fast_dev_run=true") == 0
+    for trial in ([], ["--trainer.fast_dev_run=true"]):
+        capsys.readouterr()
+        assert pretrain(tmp_path, "the dog says woof", *resume, *trial) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "--data.train and --data.bpe must be those that the tokenizer" in error
+    assert {path.name: path.read_bytes() for path in tokenizer.iterdir()} == files
+    assert [path.name for path in (tmp_path / "run").glob("tokenizer*")] == ["tokenizer"]
+    assert pretrain(tmp_path, "the cat says meow", *resume) == 0
+
+
+def test_cleaning_up_stays_in_the_run(tmp_path, monkeypatch):
+    def data(self, stage):  # another run begins below meanwhile
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "events.out.tfevents.1").touch()
+        raise UserError("x.jsonl:1: bad")
+
+    monkeypatch.setattr(ToyData, "setup", data)
+    with pytest.raises(UserError, match=r"x.jsonl:1: bad"):
+        fit(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["other", "events.out.tfevents.1"]

@@ -73,7 +73,7 @@ def test_options_of_the_real_stages(capsys, options, message):
         (["--trainer.accelerator=foo"], "trainer: You selected an invalid accelerator name: `accelerator='foo'`"),
         (["--trainer.devices=0"], "trainer: `Trainer(devices='0')` value is not a valid input"),
         (["--model.wrong=-1"], "model.wrong must be > 0, got -1.0"),
-        (["--data=OtherToyData"], "ToyModule works with ToyData, --data is OtherToyData"),
+        (["--data=OtherToyData"], "ToyModule needs --data ToyData, got OtherToyData"),
     ],
 )  # fmt: skip
 def test_what_is_noticed_later(capsys, options, message):
@@ -137,3 +137,34 @@ def test_bad_data_names_file_and_line_and_leaves_no_output(tmp_path, capsys):
 
 def test_a_message_nobody_foresaw_still_fits_one_line():
     assert one_line("some\n  new\nmessage", []) == "some new message"
+
+
+def pretraining(tmp_path, *options):
+    (tmp_path / "t.jsonl").write_text('{"text": "the cat says meow"}\n' * 20)
+    args = ["fit", "--model=SFTModule", "--data=TextDataModule", "--data.train=t.jsonl"]
+    args += ["--model.architecture={model_type: gpt2, n_layer: 1, n_embd: 8, n_head: 2}"]
+    args += ["--data.bpe.vocab_size=270", "--data.validation=null", "--data.block_size=16"]
+    return [*args, "--trainer.accelerator=cpu", "--trainer.max_epochs=1", *options]
+
+
+@pytest.mark.parametrize("output", [[], ["--output=some/where"]])
+def test_a_refused_pretraining_leaves_no_tokenizer(tmp_path, capsys, output):
+    args = pretraining(tmp_path, "--data.block_size=2000", *output)
+    assert "must fit into the model's context of 1024 tokens" in error_of(args, capsys)
+
+
+def test_a_trial_leaves_no_tokenizer(tmp_path):
+    assert run(pretraining(tmp_path, "--trainer.fast_dev_run=true")) == 0
+
+
+def test_what_lightning_refuses_leaves_nothing(tmp_path, capsys):
+    quiet = ["--trainer.logger=false", "--trainer.callbacks=LearningRateMonitor"]
+    assert "no logger" in error_of(pretraining(tmp_path, *quiet), capsys)
+
+
+@pytest.mark.parametrize("there", ["x.jsonl", "x.jsonl/run"])
+def test_an_output_that_is_a_file(tmp_path, capsys, there):
+    (tmp_path / "x.jsonl").write_text("")
+    message = error_of([*TOY, f"--output={there}"], capsys)
+    assert message.startswith(f"--output must be a folder, got {there}: ")
+    assert message.endswith("x.jsonl is a file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from instructgpt.callbacks.common import is_debugging, stage_of
 from instructgpt.types import UserError
@@ -65,6 +66,21 @@ class StageCheckpoint(ModelCheckpoint):
             self.monitor, self.mode = monitor
             self.kth_value = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Look for the best weights in the folder of this run, which may have been moved."""
+        folder = Path(self.dirpath or state_dict["dirpath"])
+        here = {**state_dict, "dirpath": self.dirpath}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            here[name] = str(folder / Path(here[name]).name) if here[name] else ""
+        models = state_dict["best_k_models"].items()
+        here["best_k_models"] = {str(folder / Path(path).name): score for path, score in models}
+        best = here["best_model_path"]
+        if best and not Path(best).is_file():
+            rank_zero_warn(f"{best} is gone: the next validation counts as the best so far")
+            here |= {"best_model_path": "", "kth_best_model_path": "", "best_k_models": {}}
+            here["best_model_score"] = None
+        super().load_state_dict(here)
+
     # -- signals
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,7 +109,7 @@ class StageCheckpoint(ModelCheckpoint):
             config = Path(trainer.default_root_dir, "config.yaml")
             message = (
                 f"stopped after step {trainer.global_step}; to go on:\n"
-                f"  python -m instructgpt fit --config {config} --ckpt_path last"
+                f"  python -m instructgpt fit --config {quote(str(config))} --ckpt_path last"
             )
         # Only the first process tells the shell: for another's code its launcher would kill it.
         code = 128 + (self._signal or signal.SIGINT) if trainer.is_global_zero else 0

@@ -11,6 +11,7 @@ from typing import Any
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 
+from instructgpt.models.artefact import finite
 from instructgpt.modules.base import StageModule
 
 
@@ -42,8 +43,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:
-    """Rows as JSONL text."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    """Rows as JSONL text; what is not finite becomes null."""
+    return "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def gather(rows: list[Any], world_size: int) -> list[list[Any]]:

@@ -20,6 +20,7 @@ from instructgpt.callbacks.throughput import Throughput
 def default_callbacks(
     given: list[Callback],
     seed: int,
+    folder: str,
     config: dict[str, Any],
     config_text: str,
     logging: bool,
@@ -31,6 +32,7 @@ def default_callbacks(
     Args:
         given: callbacks of the user.
         seed: of the run.
+        folder: of the run.
         config: of the run.
         config_text: the same as YAML.
         logging: there is a logger.
@@ -38,7 +40,7 @@ def default_callbacks(
         export: write the artefact at the end.
     """
     callbacks: list[Callback] = [
-        ConfigWriter(config_text),
+        ConfigWriter(config_text, folder),
         StepSeed(seed),
         PlanPrinter(),
         SampleWriter(),

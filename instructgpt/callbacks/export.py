@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.common import stage_of, write_text
+from instructgpt.models.artefact import finite
 from instructgpt.models.folder import replacing
 from instructgpt.models.source import ARTEFACT_FILE
 
@@ -29,7 +30,7 @@ class ExportArtefact(Callback):
         self.config = config
         self.validations: list[dict[str, float]] = []  # metrics of each, "step" among them
         self.seconds = 0.0
-        self._since = 0.0
+        self._since: float | None = None  # not started
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know of the time before."""
@@ -40,7 +41,8 @@ class ExportArtefact(Callback):
         self.validations, self.seconds = state_dict["validations"], state_dict["seconds"]
 
     def _elapsed(self) -> float:
-        return self.seconds + time.monotonic() - self._since
+        running = 0.0 if self._since is None else time.monotonic() - self._since
+        return self.seconds + running
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -57,7 +59,10 @@ class ExportArtefact(Callback):
         step = load_best(trainer, pl_module)
         rows = {row["step"]: row for row in self.validations}
         last = trainer.global_step  # of a run that was resumed at its end, only the rows know more
-        final = {"step": last, **rows.get(last, {}), **metrics_of(trainer)}
+        logged = metrics_of(trainer)
+        if last not in rows:  # those of another step's weights
+            logged = {name: value for name, value in logged.items() if name[:4] != "val/"}
+        final = {"step": last, **rows.get(last, {}), **logged}
         exported = rows.get(step, final)
         stage = stage_of(pl_module)
         stage.finalize()
@@ -72,9 +77,25 @@ class ExportArtefact(Callback):
                 "final": final,
                 "validations": self.validations,
             }
-            write_text(folder / "metrics.json", json.dumps(summary, indent=1) + "\n")
-            rank_zero_info(f"exported step {int(exported['step'])} to {folder / 'export'}")
+            write_metrics(folder, summary)
+            rank_zero_info(exported_line(pl_module, exported, int(final["step"]), folder))
         trainer.strategy.barrier("export")
+
+
+def write_metrics(folder: Path, summary: dict[str, Any]) -> None:
+    """Write ``metrics.json``; what is not finite becomes null."""
+    text = json.dumps(finite(summary), indent=1, allow_nan=False)
+    write_text(folder / "metrics.json", text + "\n")
+
+
+def exported_line(
+    module: LightningModule, exported: dict[str, float], steps: int, folder: Path
+) -> str:
+    """Which weights were exported, and how good they are."""
+    monitor: Any = module.monitor
+    value = exported.get(monitor.metric) if monitor else None
+    best = "" if value is None else f", best {monitor.metric} {value:.4g},"
+    return f"exported step {int(exported['step'])} of {steps}{best} to {folder / 'export'}"
 
 
 def metrics_of(trainer: Trainer) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class SampleWriter(Callback):
             return
         resumed = trainer.ckpt_path is not None
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if resumed else []
-        kept = [line for line in lines if json.loads(line).get("step", 0) <= trainer.global_step]
+        kept = [line for line in lines if _step(line) <= trainer.global_step]
         write_text(path, "".join(kept))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,6 +52,14 @@ class SampleWriter(Callback):
         verb = trainer.state.fn
         beside = [] if verb in (None, TrainerFn.FITTING) else [verb.value]
         return Path(trainer.default_root_dir, *beside, "samples.jsonl")
+
+
+def _step(line: str) -> float:
+    """Step of a row; infinite where the line was only half written when the run was killed."""
+    try:
+        return float(json.loads(line).get("step", 0))
+    except ValueError:
+        return math.inf
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 
 def export(
     run: str | None = None,
-    ckpt_path: str = "last",
+    ckpt_path: str | None = None,
     adapter: str | None = None,
     output: str | None = None,
 ) -> None:
@@ -15,7 +16,8 @@ def export(
 
     Args:
         run: folder of a run (``runs/sft``); its configuration says how to build the model.
-        ckpt_path: checkpoint of the run: last, best, or a file.
+        ckpt_path: checkpoint of the run: last, best, or a file (default: best, in runs that have
+            one).
         adapter: instead of a run, folder of a LoRA adapter of a policy
             (``runs/sft/export/adapter``): it is merged with its base model.
         output: folder to write (default: export/ in the run).
@@ -27,6 +29,8 @@ def export(
             f"--run or --adapter must be given, and not both, got run={run}, adapter={adapter}"
         )
     if run is not None:
+        best = Path(run, "checkpoints", "best.ckpt").is_file()
+        ckpt_path = ckpt_path or ("best" if best else "last")
         _export_run(run, ckpt_path, Path(output or Path(run, "export")))
         return
     if output is None:
@@ -36,7 +40,7 @@ def export(
 
 def _export_run(run: str, ckpt_path: str, output: Path) -> None:
     """Validate the checkpoint with the run's own data, then write the artefact."""
-    from instructgpt.callbacks.export import metrics_of
+    from instructgpt.callbacks.export import metrics_of, write_metrics
     from instructgpt.cli import main
     from instructgpt.models.folder import replacing
     from instructgpt.models.source import ARTEFACT_FILE
@@ -49,8 +53,12 @@ def _export_run(run: str, ckpt_path: str, output: Path) -> None:
     args += ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.logger", "false"]
     cli = main(args)
     cli.model.finalize()
+    metrics = {"step": cli.checkpoint_step, **metrics_of(cli.trainer)}
     with replacing(output, ARTEFACT_FILE) as folder:
-        cli.model.export(folder, cli.run_config, metrics_of(cli.trainer))
+        cli.model.export(folder, cli.run_config, metrics)
+    summary = Path(run, "metrics.json")
+    if output.resolve() == Path(run, "export").resolve() and summary.is_file():
+        write_metrics(Path(run), json.loads(summary.read_text()) | {"exported": metrics})
     print(f"exported {ckpt_path} of {run} to {output}")
 
 
@@ -70,16 +78,20 @@ def _merge(adapter: str, output: Path) -> None:
     if settings.is_prompt_learning or settings.task_type != TaskType.CAUSAL_LM:
         raise UserError(f"--adapter must be a LoRA adapter of a policy, got {adapter}")
     base = str(settings.base_model_name_or_path)
-    tokenizer, artefact = load_tokenizer(base), read_artefact(base)
+    about = read_artefact(Path(adapter).resolve().parent)
+    if about is None or about.adapter != "lora":  # it does not lie in the artefact of a run
+        about = None
+    tokenizer = load_tokenizer(about.path if about else base)
+    template = about or read_artefact(base)
     policy = PeftModel.from_pretrained(load_policy(base, None, Network(), tokenizer), adapter)
     save_policy(
         policy,
         tokenizer,
         output,
-        stage="sft",
-        template=get_template(artefact.template if artefact else "plain"),
-        parent=base,
-        config={},
-        metrics={},
+        stage=about.stage if about else "sft",
+        template=get_template(template.template if template else "plain"),
+        parent=about.parent if about else base,
+        config=about.config if about else {},
+        metrics=about.metrics if about else {},
     )
     print(f"merged {adapter} with {base} into {output}")

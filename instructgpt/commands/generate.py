@@ -15,13 +15,15 @@ if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for
     from instructgpt.rollout.sampler import Sampling
     from instructgpt.types import Prompt
 
+DEFAULT_RESPONSE_TOKENS = 256
+
 
 def generate(
     model: str,
     prompts: str | None = None,
     output: str | None = None,
     responses: int = 1,
-    max_response_tokens: int = 256,
+    max_response_tokens: int | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
@@ -41,7 +43,8 @@ def generate(
             line typed in the terminal is a prompt, and an empty line ends.
         output: JSONL file to write; without it, rows go to the terminal.
         responses: to each prompt.
-        max_response_tokens: responses end here at the latest.
+        max_response_tokens: responses end here at the latest; default: 256, or as many as the
+            context has room for.
         temperature: divides the logits before sampling.
         top_p: sample from the smallest set of tokens with at least this probability; 1 = all.
         top_k: sample from this many most likely tokens; 0 = all.
@@ -66,17 +69,18 @@ def generate(
     if prompts is None:
         converse(policy, responses, max_response_tokens, sampling, seed)
         return
-    answers = answer(policy, rows, responses, max_response_tokens, sampling, seed)
+    limit = response_limit(policy, rows, max_response_tokens)
+    answers = answer(policy, rows, responses, limit, sampling, seed)
     write(answers, output)
 
 
-def check_positive(responses: int, max_response_tokens: int, batch_size: int) -> None:
+def check_positive(responses: int, max_response_tokens: int | None, batch_size: int) -> None:
     """Refuse numbers below one."""
     from instructgpt.types import UserError
 
     for name, value in {
         "responses": responses,
-        "max_response_tokens": max_response_tokens,
+        "max_response_tokens": 1 if max_response_tokens is None else max_response_tokens,
         "batch_size": batch_size,
     }.items():
         if value < 1:
@@ -201,6 +205,14 @@ def answer(
             }
 
 
+def response_limit(policy: Policy, prompts: list[Prompt], asked: int | None) -> int:
+    """The limit asked for, else 256 or what the longest prompt leaves of the context."""
+    if asked is not None or policy.prompt_tokens is None:
+        return asked or DEFAULT_RESPONSE_TOKENS
+    lengths = [len(policy.template.encode_prompt(policy.tokenizer, p)) for p in prompts]
+    return max(1, min(DEFAULT_RESPONSE_TOKENS, policy.prompt_tokens - max(lengths, default=0)))
+
+
 def encode(policy: Policy, prompt: Prompt, max_response_tokens: int) -> list[int]:
     """Tokens of a prompt that leave room for the response; a prompt that does not is an error."""
     from instructgpt.types import UserError
@@ -218,10 +230,10 @@ def encode(policy: Policy, prompt: Prompt, max_response_tokens: int) -> list[int
 
 
 def converse(
-    policy: Policy, responses: int, max_response_tokens: int, sampling: Sampling, seed: int
+    policy: Policy, responses: int, asked: int | None, sampling: Sampling, seed: int
 ) -> None:
     """Answer line by line, until an empty line or the end of the input."""
-    from instructgpt.types import Prompt
+    from instructgpt.types import Prompt, UserError
 
     mark = "> " if sys.stdin.isatty() else ""
     for number in range(sys.maxsize):
@@ -232,6 +244,9 @@ def converse(
         if not text:
             return
         prompt = Prompt(text, [{"role": "user", "content": text}], "", {})
-        rows = answer(policy, [prompt], responses, max_response_tokens, sampling, seed, number)
-        for row in rows:
-            print("\n---\n".join(row["responses"]), flush=True)
+        limit = response_limit(policy, [prompt], asked)
+        try:
+            for row in answer(policy, [prompt], responses, limit, sampling, seed, number):
+                print("\n---\n".join(row["responses"]), flush=True)
+        except UserError as error:  # of this line only
+            print(f"instructgpt: {error}", file=sys.stderr, flush=True)

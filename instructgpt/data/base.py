@@ -164,7 +164,12 @@ class StageData(LightningDataModule, ABC):
             self.max_response_tokens,
             self.drop_long_prompts,
             summary,
+            self.on_error,
         )
+
+    def parser(self, predict: bool) -> Callable[[Item], Parsed]:
+        """Checks a row; a prediction may need less of it."""
+        return self.parse
 
     def read(self, summary: Summary, predict: bool) -> tuple[Sets, list[Any]]:
         """Training sets with their weights, and validation rows.
@@ -172,7 +177,7 @@ class StageData(LightningDataModule, ABC):
         A prediction has no training sets; it is made for all rows of ``validation`` when that
         names files, else for all rows of ``train``.
         """
-        names, parse = self.validation, self.parse
+        names, parse = self.validation, self.parser(predict)
         files = [names] if isinstance(names, str) else names
         held = load(files, parse, self.on_error, summary) if isinstance(files, list) else []
         if predict and held:

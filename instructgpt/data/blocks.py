@@ -22,12 +22,14 @@ SECTION = 16384
 def encode_documents(
     documents: list[Document], tokenizer: PreTrainedTokenizerBase, summary: Summary
 ) -> list[list[int]]:
-    """Token ids of each document, without EOS."""
+    """Token ids of each document, without EOS; names of special tokens are text like any other."""
     encoded: list[list[int]] = []
     for start in range(0, len(documents), 1024):
         texts = [document.text for document in documents[start : start + 1024]]
         # verbose: documents are longer than the context, which is no news here
-        encoded += tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded += tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
     for tokens in encoded:
         summary.measure("document tokens", len(tokens))
     return encoded

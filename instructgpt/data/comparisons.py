@@ -9,7 +9,8 @@ from typing import Any
 
 from instructgpt.data.base import StageData
 from instructgpt.data.collate import collate_comparisons, collate_language
-from instructgpt.data.formats import parse_comparison, parse_demonstration
+from instructgpt.data.files import Item
+from instructgpt.data.formats import Parsed, parse_comparison, parse_demonstration, parse_to_score
 from instructgpt.data.rows import ComparisonRow, LanguageRow
 from instructgpt.data.sources import Names, OnError, load
 from instructgpt.data.summary import Summary
@@ -29,8 +30,8 @@ class ComparisonDataModule(StageData):
             them, or ``{name: weight}``: how many times the set's size is drawn in an epoch.
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; or file(s); or null.
-        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here is
-            overwritten.
+        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
+            the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
             ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
         batch_size: prompts per process and micro-batch, each with all its responses; a step sees
@@ -45,11 +46,15 @@ class ComparisonDataModule(StageData):
         pairwise: train on every decided pair as a row of its own, shuffled. An ablation: it
             overfits (paper, section 3.5).
         num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split and of the order.
+        seed: of the split and of the order; follows --seed_everything.
     """
 
     batch_type = ComparisonBatch
     parse = staticmethod(parse_comparison)
+
+    def parser(self, predict: bool) -> Callable[[Item], Parsed]:
+        """Rows to be scored need no ranking."""
+        return parse_to_score if predict else parse_comparison
 
     def __init__(
         self,
@@ -101,6 +106,11 @@ class ComparisonDataModule(StageData):
                 encoded = [pair for row in encoded for pair in pairs(row)]
             self.add_set(encoded, weight, "train", summary)
         encoded = [row for one in held if (row := encoder.comparison(one)) is not None]
+        if encoded and not predict and not any(map(pairs, encoded)):
+            raise UserError(
+                "--data.validation must hold a row whose ranking is not all tied, which "
+                f"val/accuracy is measured on, got {len(encoded):,} tied rows"
+            )
         self.validation_rows = encoded
         self.prompt_rows = self.prompts_of(held)
         _describe(kept + encoded, summary)

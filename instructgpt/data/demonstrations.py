@@ -29,8 +29,8 @@ class DemonstrationDataModule(StageData):
             them, or ``{name: weight}``: how many times the set's size is drawn in an epoch.
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; or file(s); or null.
-        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here is
-            overwritten.
+        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
+            the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
             ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
         batch_size: rows per process and micro-batch; a step sees these x processes x
@@ -48,7 +48,7 @@ class DemonstrationDataModule(StageData):
         pretraining_fraction: of the sequences of an epoch that are pretraining text, in (0, 1).
         pretraining_block_size: tokens of a row of pretraining text.
         num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split and of the order.
+        seed: of the split and of the order; follows --seed_everything.
     """
 
     batch_type = LanguageBatch

@@ -9,8 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.formats import Row
 from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow, Span
+from instructgpt.data.sources import OnError
 from instructgpt.data.summary import Summary
-from instructgpt.models.template import Template
+from instructgpt.models.template import RefusedPromptError, Template
+from instructgpt.types import UserError
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Encoder:
         max_response_tokens: longer responses lose their end, and with it EOS.
         drop_long_prompts: leave rows with longer prompts out instead.
         summary: told what is cut and dropped.
+        on_error: what a prompt does that the chat template refuses.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -32,10 +35,17 @@ class Encoder:
     max_response_tokens: int
     drop_long_prompts: bool
     summary: Summary
+    on_error: OnError = "stop"
 
     def prompt(self, row: Row) -> list[int] | None:
         """Tokens of the prompt, None when the row is dropped."""
-        tokens = self.template.encode_prompt(self.tokenizer, row.prompt)
+        try:
+            tokens = self.template.encode_prompt(self.tokenizer, row.prompt)
+        except RefusedPromptError as error:
+            if self.on_error == "stop":
+                raise UserError(f"{row.where}: {error}") from error
+            self.summary.drop(f"bad ({error})", row.where)
+            return None
         self.summary.measure("prompt tokens", len(tokens))
         limit = self.max_prompt_tokens
         if not tokens:

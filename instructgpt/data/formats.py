@@ -62,6 +62,8 @@ def parse_text(item: Item) -> Parsed:
 
 def parse_prompt(item: Item) -> Parsed:
     """Check ``{"prompt": str}``; responses of other formats are left out."""
+    if isinstance(item.value, dict) and item.value.get("prompt") is None:
+        item = item._replace(value=_rest(item.value, "output"))  # Alpaca's may be empty
     row, name = _canonical(item)
     return Parsed(_row(item, row, [], []), name or "prompt")
 
@@ -73,7 +75,7 @@ def parse_demonstration(item: Item) -> Parsed:
     return Parsed(_row(item, row, [response], []), name or "demonstration")
 
 
-def parse_comparison(item: Item) -> Parsed:
+def parse_comparison(item: Item, ranked: bool = True) -> Parsed:
     """Check ``{"prompt": str, "responses": [str], "ranking": [int]}``; ``ratings`` will do."""
     row, name = _canonical(item)
     where = item.where
@@ -86,8 +88,16 @@ def parse_comparison(item: Item) -> Parsed:
         raise bad(where, "responses", "must hold at least 2 responses", responses)
     for i, response in enumerate(responses):
         _check_text(where, f"responses[{i}]", response)
-    ranking = _ranking(where, row, len(responses))
+    if not ranked and row.get("ranking") is None and row.get("ratings") is None:
+        ranking = [1] * len(responses)
+    else:
+        ranking = _ranking(where, row, len(responses))
     return Parsed(_row(item, row, responses, ranking), name or "comparison")
+
+
+def parse_to_score(item: Item) -> Parsed:
+    """Check a comparison whose ranking may be missing: a reward model is going to score it."""
+    return parse_comparison(item, ranked=False)
 
 
 # -- checks
@@ -222,8 +232,10 @@ def _canonical(item: Item) -> tuple[dict[str, Any], str]:
         return _trl_completion(where, row), "TRL completion (prompt, completion)"
     if "instruction" in has and "prompt" not in has:
         return _alpaca(where, row), "Alpaca (instruction, input, output)"
-    if "messages" in has and not has & {"prompt", "response", "responses"}:
-        return _chat(where, row), "messages"
+    if "messages" in has and not has & {"response", "responses"}:
+        answered = _messages(where, "messages", row["messages"])[-1]["role"] == "assistant"
+        if answered or "prompt" not in has:  # UltraChat repeats the first turn as "prompt"
+            return _chat(where, _rest(row, "prompt") if answered else row), "messages"
     return row, ""
 
 
@@ -292,37 +304,64 @@ def _hh(where: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trl_prompt(where: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A prompt that is a string or a list of chat turns."""
-    prompt = row.get("prompt")
-    if isinstance(prompt, list):
-        return {"prompt": None, "messages": _messages(where, "prompt", prompt)}
-    return {"prompt": prompt, "messages": row.get("messages")}
-
-
 def _trl_completion(where: str, row: dict[str, Any]) -> dict[str, Any]:
+    """``completion`` as a string, or as chat turns that end with the response."""
+    head, turns = _trl_prompt(where, row)
     response = row["completion"]
     if isinstance(response, list):
-        response = _messages(where, "completion", response)[-1]["content"]
+        earlier, response = _last_turn(where, "completion", response)
+        head = {"prompt": None, "messages": _joined(turns, earlier)}
     response = _check_text(where, "completion", response)
-    return _rest(row, "completion") | _trl_prompt(where, row) | {"response": response}
+    return _rest(row, "completion") | head | {"response": response}
 
 
 def _trl_pair(where: str, row: dict[str, Any]) -> dict[str, Any]:
     """``chosen`` and ``rejected`` as strings, or as chat turns with or without the prompt's."""
-    head = _trl_prompt(where, row)
+    head, turns = _trl_prompt(where, row)
     responses, contexts = [], []
     for key in ("chosen", "rejected"):
         value = row[key]
         if isinstance(value, list):
-            turns = _messages(where, key, value)
-            contexts.append(turns[:-1])
-            value = turns[-1]["content"]
+            earlier, value = _last_turn(where, key, value)
+            contexts.append(_joined(turns, earlier))
         responses.append(_check_text(where, key, value))
     if contexts:
         if contexts[0] != contexts[-1] or len(contexts) != 2:
             rule = "must agree with chosen up to the last turn"
             raise bad(where, "rejected", rule, row["rejected"])
-        if contexts[0]:
-            head["messages"] = contexts[0]
+        head = {"prompt": None, "messages": contexts[0] or None}
     return _rest(row, "chosen", "rejected") | head | {"responses": responses, "ranking": [1, 2]}
+
+
+def _trl_prompt(where: str, row: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """The keys of a prompt that is a string or a list of chat turns, and its turns."""
+    prompt, messages = row.get("prompt"), row.get("messages")
+    if isinstance(prompt, list):
+        turns = _messages(where, "prompt", prompt)
+        return {"prompt": None, "messages": turns}, turns
+    head = {"prompt": prompt, "messages": messages}
+    if prompt is not None:
+        return head, [{"role": "user", "content": _text(where, row, "prompt")}]
+    return head, [] if messages is None else _messages(where, "messages", messages)
+
+
+def _last_turn(where: str, key: str, value: list[Any]) -> tuple[list[dict[str, str]], str]:
+    """The turns before the response, and the response: a last turn of the assistant."""
+    turns = _messages(where, key, value)
+    if turns[-1]["role"] != "assistant":
+        raise bad(where, key, "must end with a turn of the assistant", turns[-1])
+    return turns[:-1], turns[-1]["content"]
+
+
+def _joined(prompt: list[dict[str, str]], turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The turns of a prompt and of what follows, where the latter may repeat the former."""
+    if not turns or turns[0]["role"] == "assistant":
+        return prompt + turns
+    said, again = [
+        [(turn["role"], " ".join(turn["content"].split())) for turn in part]
+        for part in (prompt, turns)
+    ]
+    if any(again[i : i + len(said)] == said for i in range(len(again))):
+        return turns
+    shared = next(n for n in range(len(said), -1, -1) if said[len(said) - n :] == again[:n])
+    return prompt[: len(prompt) - shared] + turns

@@ -30,8 +30,8 @@ class PromptDataModule(StageData):
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; or file(s); or null. ``predict`` responds to the rows of
             the file(s), else to all of ``train``.
-        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here is
-            overwritten.
+        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
+            the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
             ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
         validation_batch_size: prompts per process that are responded to at once in validation and
@@ -44,7 +44,7 @@ class PromptDataModule(StageData):
         pretraining: text files, folders or data sets for the pretraining term of PPO-ptx (eq. 2).
         pretraining_block_size: tokens of a row of pretraining text.
         num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split and of the order.
+        seed: of the split and of the order; follows --seed_everything.
     """
 
     batch_type = PromptBatch

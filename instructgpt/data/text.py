@@ -30,6 +30,8 @@ from instructgpt.models.tokenizer import BPE, eos_id, load_tokenizer, pad_id, tr
 from instructgpt.types import LanguageBatch, Prompt, UserError
 
 MADE_FROM = "made_from.json"
+TOKENIZER = "tokenizer"
+DEBUG_TOKENIZER = "tokenizer.debug"  # of fast_dev_run, which keeps nothing and spoils nothing
 
 
 class TextDataModule(StageData):
@@ -42,8 +44,7 @@ class TextDataModule(StageData):
             them, or ``{name: weight}``: how many times the set's size is drawn in an epoch.
         validation: fraction of the text to hold out, by a hash of documents (of sections, where
             documents are long); or file(s); or null.
-        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here is
-            overwritten.
+        tokenizer: follows --model.init_from or --model.tokenizer; leave it out.
         template: of the policy that is trained; default: that of the artefact the tokenizer comes
             from, else plain. Text is never put into it.
         batch_size: blocks per process and step.
@@ -56,7 +57,7 @@ class TextDataModule(StageData):
         max_response_tokens: length of the sampled continuations.
         on_error: what a bad row does: stop the run, or be skipped and counted.
         num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split and of the order.
+        seed: of the split and of the order; follows --seed_everything.
     """
 
     batch_type = LanguageBatch
@@ -94,6 +95,7 @@ class TextDataModule(StageData):
         check_block_size("block_size", block_size)
         self.block_size = block_size
         self.bpe = bpe
+        self.resumes = False  # the command line says so; the trainer does not know it early enough
 
     @property
     def row_tokens(self) -> int:
@@ -115,9 +117,14 @@ class TextDataModule(StageData):
         texts = [document.text for documents, _ in sets for document in documents]
         made_from = {"bpe": asdict(self.bpe), "text": _digest(texts)}
         folder = self.tokenizer_folder
-        record = folder / MADE_FROM
-        if record.exists() and json.loads(record.read_text()) == made_from:
+        if _record(folder) == made_from:
             return
+        kept = folder.with_name(TOKENIZER)
+        if self.resumes and kept.exists() and _record(kept) != made_from:
+            raise UserError(
+                "--data.train and --data.bpe must be those that the tokenizer of a checkpoint was "
+                f"made from, got others than {kept / MADE_FROM} says"
+            )
         partial_folder = folder.with_name(folder.name + ".partial")
         for old in (folder, partial_folder):
             shutil.rmtree(old, ignore_errors=True)
@@ -128,7 +135,9 @@ class TextDataModule(StageData):
     @property
     def tokenizer_folder(self) -> Path:
         """Where a tokenizer trained here lies."""
-        return Path(self.trainer.default_root_dir if self.trainer else ".") / "tokenizer"
+        folder = Path(self.trainer.default_root_dir if self.trainer else ".")
+        debugging = self.trainer is not None and self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        return folder / (DEBUG_TOKENIZER if debugging else TOKENIZER)
 
     def make_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer given, or the one trained."""
@@ -168,6 +177,12 @@ class TextDataModule(StageData):
                 turns = [{"role": "user", "content": text}]
                 prompt = Prompt(text, turns, Path(document.where).name, {})
                 self.prompt_rows.append(PromptRow(torch.tensor(start), prompt, number))
+
+
+def _record(folder: Path) -> Any:
+    """What the tokenizer in a folder was made from, if there is one."""
+    file = folder / MADE_FROM
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def _characters(sets: list[list[Document]]) -> int:

@@ -131,7 +131,8 @@ def save_policy(
 
     Args:
         model: A causal language model. LoRA is folded into the weights and kept in ``adapter`` too;
-            with a prefix the weights are in ``base``.
+            with a prefix the weights are in ``base``, and our loader and peft read the folder, but
+            not AutoModelForCausalLM.
         tokenizer: Its tokenizer.
         path: Folder to make; an artefact that is there already is replaced.
         stage: sft or ppo.
@@ -217,7 +218,7 @@ def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, P
         model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
         (folder / "adapter" / "README.md").unlink()  # peft's empty model card
         return base_network(merged(model)), folder, "lora"
-    kept, facts.base_model_name_or_path = facts.base_model_name_or_path, "base"
+    kept, facts.base_model_name_or_path = facts.base_model_name_or_path, "./base"
     model.save_pretrained(str(folder), save_embedding_layers=False)
     facts.base_model_name_or_path = kept
     (folder / "README.md").unlink()
@@ -267,15 +268,16 @@ def _finish(
         "stop_token_ids": template.stop_ids(tokenizer),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
     }
-    text = json.dumps(_finite(facts | own), indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(finite(facts | own), indent=2, ensure_ascii=False, default=str)
     (folder / ARTEFACT_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null takes their place, however deep."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

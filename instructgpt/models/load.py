@@ -31,7 +31,7 @@ from instructgpt.models.architecture import is_recurrent as is_recurrent
 from instructgpt.models.artefact import Artefact, read_artefact
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel, score_head
-from instructgpt.models.source import explained, located
+from instructgpt.models.source import ARTEFACT_FILE, explained, located
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import UserError
 
@@ -221,6 +221,11 @@ def _stored_head(
 ) -> tuple[PreTrainedModel, torch.nn.Module]:
     """Trunk and head of a reward model, ours or any with a transformers class."""
     if artefact is not None and artefact.head not in {None, "score"}:
+        if artefact.head not in {"head.safetensors", "base/head.safetensors"}:  # nothing outside
+            raise UserError(
+                f"{Path(source) / ARTEFACT_FILE}: key 'head' must be score, head.safetensors or "
+                f"base/head.safetensors, got {artefact.head!r}"
+            )
         trunk = _from_pretrained(AutoModel, folder, source, config, network)
         stored = score_head(config.hidden_size)
         with explained(f"init_from: cannot load the reward head of '{source}'"):

@@ -34,7 +34,8 @@ def located(source: str, key: str) -> None:
             "(stages hand over export folders, not checkpoints)"
         )
     parts = source.split("/")
-    if len(parts) > 2 or "" in parts or parts[0] in {".", "..", "~"}:
+    local = len(parts) == 2 and Path(parts[0]).is_dir()  # and no owner of a repository
+    if local or len(parts) > 2 or "" in parts or parts[0] in {".", "..", "~"}:
         raise UserError(f"{key}: must be a folder or a hub id, no such folder: '{source}'")
 
 

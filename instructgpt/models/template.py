@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.tokenizer import eos_id
@@ -14,6 +16,8 @@ from instructgpt.types import Prompt, UserError
 
 CHAT = "{chat_template}"  # stands for the tokenizer's own template
 HH = "{transcript}"  # stands for turns as in the HH data
+
+MARK = "\ue000{}\ue001"  # stands for the name of a special token in a prompt
 
 BUILT_IN = {
     "plain": "{prompt}",
@@ -28,9 +32,16 @@ BUILT_IN = {
 }
 
 
+class RefusedPromptError(UserError):
+    """A prompt that a chat template cannot write."""
+
+
 @dataclass(frozen=True)
 class Template:
     """How prompts and responses become tokens, apart, so that sampling sees what training saw.
+
+    Only what the template itself writes can become special tokens: their names in prompts and
+    responses are text like any other, but for an end token's at the end of a response.
 
     Args:
         name: A built-in name, or the pattern itself.
@@ -42,7 +53,11 @@ class Template:
 
     def encode_prompt(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         """Return the ids of a prompt, BOS in front once where the tokenizer puts it by default."""
-        ids = _encode(tokenizer, self._render(tokenizer, prompt))
+        hidden = _hide(tokenizer, prompt)
+        if hidden is prompt:
+            ids = _encode(tokenizer, self._render(tokenizer, prompt))
+        else:
+            ids = _encode_hidden(tokenizer, self._render(tokenizer, hidden))
         bos = _default_bos(tokenizer)
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
@@ -73,10 +88,11 @@ class Template:
         """
         if self.pattern == HH and not text[:1].isspace():
             text = f" {text}"
-        ids = _encode(tokenizer, text)
-        stops = self.stop_ids(tokenizer)
-        while ids and ids[-1] in stops:
-            ids.pop()
+        names = tuple(map(str, tokenizer.convert_ids_to_tokens(self.stop_ids(tokenizer))))
+        while text.rstrip().endswith(names):
+            text = text.rstrip()
+            text = text[: -max(len(name) for name in names if text.endswith(name))]
+        ids = _encode_text(tokenizer, text)
         return [*ids, self.end_id(tokenizer)] if end else ids
 
     def decode_response(self, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
@@ -105,11 +121,17 @@ class Template:
     def _render(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
         if self.pattern == CHAT:
             _chat_template(tokenizer)
-            return str(
-                tokenizer.apply_chat_template(
-                    prompt.messages, tokenize=False, add_generation_prompt=True
+            try:
+                return str(
+                    tokenizer.apply_chat_template(
+                        prompt.messages, tokenize=False, add_generation_prompt=True
+                    )
                 )
-            )
+            except TemplateError as error:
+                reason = " ".join(str(error).split())
+                raise RefusedPromptError(
+                    f"template: the chat template refuses the prompt: {reason}"
+                ) from error
         if self.pattern == HH:
             return "".join(_turn(message) for message in prompt.messages) + "\n\nAssistant:"
         return self.pattern.replace("{prompt}", prompt.text)
@@ -134,6 +156,49 @@ def get_template(name: str) -> Template:
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of a text without special tokens, even where it writes their names."""
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return list(ids)
+
+
+def _special_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Special tokens with their ids, the longest first."""
+    added = tokenizer.added_tokens_decoder.items()
+    names = {token.content: index for index, token in added if token.special}
+    return {name: names[name] for name in sorted(names, key=lambda name: (-len(name), name))}
+
+
+def _hide(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Prompt:
+    """The prompt with marks for the names of special tokens; itself if it has none."""
+    names = list(_special_names(tokenizer))
+    written = [prompt.text, *(turn["content"] for turn in prompt.messages)]
+    if not any(name in text for name in names for text in written):
+        return prompt
+
+    pattern = "|".join(map(re.escape, names))
+
+    def hidden(text: str) -> str:
+        return re.sub(pattern, lambda found: MARK.format(names.index(found[0])), text)
+
+    turns = [{**turn, "content": hidden(turn["content"])} for turn in prompt.messages]
+    return prompt._replace(text=hidden(prompt.text), messages=turns)
+
+
+def _encode_hidden(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a rendered prompt: special tokens of the template, and marks as the text they hide."""
+    special = _special_names(tokenizer)
+    names, ids = list(special), []
+    for piece in re.split(f"({'|'.join(map(re.escape, names))})", text):
+        if piece in special:
+            ids.append(special[piece])
+        elif piece:
+            for i, name in enumerate(names):
+                piece = piece.replace(MARK.format(i), name)
+            ids += _encode_text(tokenizer, piece)
+    return ids
 
 
 def _turn(message: dict[str, str]) -> str:

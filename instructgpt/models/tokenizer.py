@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
@@ -101,7 +101,15 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
             if kind["tokenizer_class"] == PreTrainedTokenizerFast.__name__:
                 # AutoTokenizer may take the model type's own tokenizer, which splits otherwise.
                 return PreTrainedTokenizerFast.from_pretrained(source)  # type: ignore[no-any-return]
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        try:
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        except ValueError as error:
+            if trust_remote_code or "custom code" not in str(error):
+                raise
+            raise UserError(
+                f"tokenizer: that of '{source}' comes with code of its own, which is not run; "
+                "it must be a tokenizer that transformers knows"
+            ) from error
 
 
 def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -119,7 +127,7 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Name all that decides the ids of a text, and EOS; the padding token plays no part."""
+    """Name all that decides the ids of a text, BOS included, and EOS; padding plays no part."""
     facts: dict[str, Any] = {"eos": tokenizer.eos_token}
     padding = {tokenizer.pad_token} - {tokenizer.eos_token}
     if isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -129,9 +137,18 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         facts["vocabulary"] = {
             token: index for token, index in tokenizer.get_vocab().items() if token not in padding
         }
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    if (default := tokenizer("a")["input_ids"]) != bare:
+        facts["default"] = list(default)  # with BOS or whatever else is put around a text
     facts["added"] = {
-        index: token.content
+        index: [token.content, *_flags(token)] if _flags(token) else token.content
         for index, token in tokenizer.added_tokens_decoder.items()
         if token.content not in padding
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flags(token: AddedToken) -> list[str]:
+    """How an added token is found in a text, where it differs from a special token's default."""
+    names = ("lstrip", "rstrip", "single_word", "normalized")
+    return [name for name in names if getattr(token, name)] + ["ordinary"] * (not token.special)

@@ -147,16 +147,19 @@ class StageModule(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Take tokenizer and template from the data, and check that everything fits together."""
-        data = self.data
-        predicts = stage == "predict"
+        self.check_data(self.data, predicts=stage == "predict")
+        self.tokenizer, self.template = self.data.tokenizer, self.data.template
+        if self.init_from is not None and (artefact := read_artefact(self.init_from)) is not None:
+            check_artefact(artefact, self.tokenizer, self.template)
+
+    def check_data(self, data: Any, predicts: bool) -> None:
+        """Refuse a data module whose batches are for another stage, before it reads anything."""
         expected = self.predict_type if predicts else self.batch_type
         if data is None or data.batch_type is not expected:
             wanted = self.predict_data if predicts else self.data_module
             given = type(data).__name__ if data is not None else "nothing"
-            raise UserError(f"{type(self).__name__} works with {wanted}, --data is {given}")
-        self.tokenizer, self.template = data.tokenizer, data.template
-        if self.init_from is not None and (artefact := read_artefact(self.init_from)) is not None:
-            check_artefact(artefact, self.tokenizer, self.template)
+            verb = "predict with " if predicts else ""
+            raise UserError(f"{verb}{type(self).__name__} needs --data {wanted}, got {given}")
 
     def configure_model(self) -> None:
         """Build once; Lightning calls this again for every verb."""

@@ -93,7 +93,12 @@ class Updates:
         self.sums: dict[str, Tensor] = {}
         self.window: dict[str, Tensor] = {}  # of the optimizer step under way
         self.first_error = torch.zeros(())  # largest |ratio - 1| in the first update
-        self.seconds = 0.0
+        self.seconds = 0.0  # of before an interruption
+        self.started = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds since the rollout was complete, in all runs that worked on this phase."""
+        return self.seconds + time.perf_counter() - self.started
 
     def add(self, first: bool, batch: Experience, new_logprobs: Tensor, loss: UpdateLoss) -> None:
         """Record a micro-batch.
@@ -126,7 +131,7 @@ class Updates:
         """Means over the tokens of all updates and ranks."""
         sums = over_ranks(self.sums, all_sum)
         count, first = sums.pop("count", 0.0), sums.pop("first_count", 0.0)
-        metrics = {"time/update": self.seconds}
+        metrics = {"time/update": self.elapsed()}
         if first:
             metrics["ppo/first_ratio"] = sums.pop("first_ratio") / first
             metrics["ppo/first_ratio_error"] = float(all_max(self.first_error))
@@ -140,7 +145,7 @@ class Updates:
         return {
             "sums": over_ranks(self.sums, all_sum),
             "first_error": float(all_max(self.first_error)),
-            "seconds": self.seconds,
+            "seconds": self.elapsed(),
         }
 
     def load_state_dict(self, state: dict[str, Any], first_rank: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,10 @@ class PolicyStage(StageModule):
         self.check_context(self.policy)
         if not self.shared_value:
             self.check_context(self.value_model.trunk)
+
+    @abstractmethod
+    def update_loader(self) -> Any:
+        """Which rows of a rollout each update sees."""
 
     def trained_networks(self) -> Sequence[nn.Module]:
         """Policy and value."""

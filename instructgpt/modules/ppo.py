@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Literal
 
 import torch
@@ -247,7 +246,6 @@ class PPOModule(PolicyStage):
             trained = [p for p in self.parameters() if p.requires_grad]
             return torch.stack([p.sum() * 0.0 for p in trained]).sum()
         assert self.buffer is not None
-        start = time.perf_counter()
         phase, plan = self.buffer.phase, self.plan_of_updates
         window = plan.window(phase, batch_idx, int(self.trainer.num_training_batches))
         update, first_of_update = divmod(batch_idx, plan.accumulate)
@@ -268,7 +266,6 @@ class PPOModule(PolicyStage):
             prog_bar=True,
             logger=False,
         )
-        self.done.seconds += time.perf_counter() - start
         undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return loss.total * (undo / self.buffer.tokens(window))
 
@@ -292,14 +289,12 @@ class PPOModule(PolicyStage):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Step unless the phase was stopped; state changes here, so that checkpoints see it."""
-        start = time.perf_counter()
         if self.stopped:
             optimizer_closure()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             self._stop_at_target_kl()
         optimizer.zero_grad()
-        self.done.seconds += time.perf_counter() - start
         if batch_idx + 1 >= self.trainer.num_training_batches:
             self._end_phase()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -41,7 +43,7 @@ class LearnedReward(RewardFunction):
         self.network = network
         self.model: ScalarModel | None = None
         self.same_tokens = False  # whether the policy's ids are what the model reads
-        self.cut = 0  # responses scored without the beginning of their prompt
+        self.cut = False  # whether a response was scored without the beginning of its prompt
 
     def prepare(
         self, tokenizer: PreTrainedTokenizerBase, template: Template, device: torch.device
@@ -59,8 +61,13 @@ class LearnedReward(RewardFunction):
 
     def _load(self, template: Template) -> None:
         artefact = read_artefact(self.init_from)
-        self.tokenizer = load_tokenizer(self.init_from, self.network.trust_remote_code)
-        self.model = load_scalar(self.init_from, None, self.network, self.tokenizer, head="stored")
+        try:
+            tokenizer = load_tokenizer(self.init_from, self.network.trust_remote_code)
+            model = load_scalar(self.init_from, None, self.network, tokenizer, head="stored")
+        except UserError as error:
+            # The policy can come from the same place: say which of the two is meant.
+            raise UserError(f"model.reward: {error}") from error
+        self.tokenizer, self.model = tokenizer, model
         self.model.requires_grad_(False).eval()
         if artefact is not None:
             self.template = get_template(artefact.template)
@@ -75,7 +82,13 @@ class LearnedReward(RewardFunction):
         limit = context_length(self.model.config)
         room = None if limit is None else limit - virtual_tokens(self.model.trunk)
         rows = [self._tokens(sample) for sample in samples]
-        self.cut += sum(room is not None and len(row) > room for row in rows)
+        if room is not None and not self.cut and any(len(row) > room for row in rows):
+            self.cut = True
+            warnings.warn(
+                f"reward model '{self.init_from}' reads responses without the beginning of their "
+                f"prompt where both do not fit into its context of {room} tokens",
+                stacklevel=2,
+            )
         rows = [row if room is None else row[-room:] for row in rows]
         scores = torch.zeros(len(rows), dtype=torch.float32)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -103,17 +116,12 @@ class LearnedReward(RewardFunction):
             return self.model.score(tokens, mask)
 
     def warnings(self) -> list[str]:
-        """Say that the scores have no zero, and that prompts were cut."""
+        """Say that the scores have no zero."""
         lines = []
         artefact = read_artefact(self.init_from)
         if artefact is None or artefact.offset is None:
             lines.append(
                 f"reward model '{self.init_from}' has no offset, so 0 is not the score of "
                 "demonstrations (train it with --data.demonstrations)"
-            )
-        if self.cut:
-            lines.append(
-                f"reward model '{self.init_from}' read {self.cut} responses without the beginning "
-                "of their prompt, which did not fit into its context"
             )
         return lines

@@ -43,7 +43,7 @@ class UpdatePlan:
         share = self.world_size * self.accumulate
         if self.minibatch_size % share:
             raise UserError(
-                f"minibatch_size must be a multiple of {self.world_size} processes x "
+                f"minibatch_size must be a multiple of {self.world_size} process(es) x "
                 f"{self.accumulate} accumulated micro-batches, got {self.minibatch_size}"
             )
 
@@ -102,13 +102,13 @@ def accumulation(minibatch_size: int, microbatch_size: int, world_size: int, ask
     steps, rest = divmod(minibatch_size, world_size * microbatch_size)
     if rest:
         raise UserError(
-            f"model.minibatch_size must be a multiple of {world_size} processes x "
-            f"microbatch_size {microbatch_size}, got {minibatch_size}"
+            f"model.minibatch_size must be a multiple of {world_size} process(es) x "
+            f"microbatch_size {microbatch_size} (null derives that one), got {minibatch_size}"
         )
     if asked not in (1, steps):
         raise UserError(
             "trainer.accumulate_grad_batches follows from the batch sizes of the model: "
-            f"it must be {steps} or left out, got {asked}"
+            f"it must be {steps} or left out unless microbatch_size is null, got {asked}"
         )
     return steps
 

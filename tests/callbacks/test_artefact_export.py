@@ -6,6 +6,8 @@ import pytest
 import torch
 from toy_stage import ToyModule, fit
 
+from instructgpt.callbacks.export import ExportArtefact
+
 
 def test_metrics_and_config_go_into_the_artefact(tmp_path):
     fit(tmp_path, "--model.optimizer.lr=0.03")
@@ -46,3 +48,49 @@ def test_without_validation_the_final_weights_are_exported(tmp_path):
 def test_export_can_be_switched_off(tmp_path):
     fit(tmp_path, "--export=false")
     assert not (tmp_path / "export").exists()
+
+
+def test_the_final_numbers_are_those_of_the_last_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(ToyModule, "monitor", None)  # as in PPO, the last weights are exported
+    # 6 batches an epoch, a validation after the fourth: at steps 4 and 10 of 12
+    fit(tmp_path, "--trainer.val_check_interval=4")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert [row["step"] for row in metrics["validations"]] == [4, 10]
+    assert metrics["exported"] == metrics["final"]
+    assert metrics["final"]["step"] == 12
+    assert "train/loss" in metrics["final"]
+    assert not [name for name in metrics["final"] if name.startswith("val/")]
+
+
+@pytest.mark.parametrize("end", ["max_epochs=2", "max_steps=12", "max_steps=5"])
+def test_a_finished_run_resumed_takes_no_longer(tmp_path, end):
+    fit(tmp_path)
+    before = json.loads((tmp_path / "metrics.json").read_text())
+    fit(tmp_path, "--ckpt_path=last", f"--trainer.{end}")
+    after = json.loads((tmp_path / "metrics.json").read_text())
+    assert after["final"]["val/loss"] == before["final"]["val/loss"]
+    assert after["seconds"] <= before["seconds"] + 1
+
+
+def test_a_clock_that_was_not_started_does_not_count_from_the_start_of_the_machine():
+    callback = ExportArtefact({})
+    callback.load_state_dict({"validations": [], "seconds": 3.0})
+    assert callback.state_dict()["seconds"] == 3.0
+
+
+def test_what_is_not_finite_is_null(tmp_path, monkeypatch):
+    def diverged(self):
+        self.log("val/loss", float("nan"))
+        self.log("val/perplexity", float("inf"))
+
+    monkeypatch.setattr(ToyModule, "on_validation_epoch_end", diverged)
+    monkeypatch.setattr(ToyModule, "validation_step", lambda self, batch, batch_idx: None)
+    fit(tmp_path)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (tmp_path / "metrics.json").read_text()
+    metrics = json.loads(text, parse_constant=refuse)
+    assert metrics["final"]["val/loss"] is None
+    assert metrics["validations"][0]["val/perplexity"] is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -212,3 +213,77 @@ def test_a_new_run_in_the_folder_says_so(tmp_path, caplog):
     assert "earlier run" not in caplog.text
     main(toy_args("--output", str(tmp_path)))
     assert f"{tmp_path} holds an earlier run, which this one overwrites" in caplog.text
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Validation losses to come."""
+    losses = []
+    monkeypatch.setattr(
+        ToyModule, "on_validation_epoch_end", lambda self: self.log("val/loss", losses.pop(0))
+    )
+    monkeypatch.setattr(ToyModule, "validation_step", lambda self, batch, batch_idx: None)
+    return losses
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_moved_run_goes_on_with_its_own_best(tmp_path, losses, copied):
+    losses += [1.0, 3.0, 2.0]
+    a, b = tmp_path / "a", tmp_path / "b"
+    fit(a)
+    if copied:
+        shutil.copytree(a, b)
+        (a / "checkpoints" / "best.ckpt").write_bytes(b"not to be read")
+    else:
+        a.rename(b)
+    cli = fit(b, "--ckpt_path=last", "--trainer.max_epochs=3")
+    best = torch.load(b / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == 6  # 2.0 at step 18 is better than 3.0, not than 1.0 at step 6
+    exported = torch.load(b / "export" / "weights.pt", weights_only=True)
+    assert torch.equal(exported["0.weight"], best["state_dict"]["layer.0.weight"])
+    ours = cli.trainer.checkpoint_callback
+    assert (float(ours.kth_value), float(ours.best_model_score)) == (1.0, 1.0)
+    assert list(ours.best_k_models) == [ours.best_model_path]
+    assert ours.best_model_path == str((b / "checkpoints" / "best.ckpt").resolve())
+    assert a.exists() == copied
+
+
+def test_a_best_that_is_gone_is_not_waited_for(tmp_path, losses):
+    losses += [1.0, 3.0, 2.0]
+    fit(tmp_path)
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    with pytest.warns(UserWarning, match=r"best.ckpt is gone: the next validation counts as"):
+        fit(tmp_path, "--ckpt_path=last", "--trainer.max_epochs=3")
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == 18
+
+
+def test_nothing_of_an_earlier_run_is_taken_for_this_one(tmp_path, monkeypatch):
+    fit(tmp_path)
+    before = set(tmp_path.glob("events.out.tfevents.*"))
+    assert before
+    fit(tmp_path, "--trainer.fast_dev_run=true")
+    with pytest.raises(UserError, match="got OtherToyData"):
+        fit(tmp_path, "--data=OtherToyData")  # refused: it never begins
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert set(tmp_path.glob("events.out.tfevents.*")) == before
+
+    def die(self, rows, batch_idx):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(ToyModule, "training_step", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert not (tmp_path / "metrics.json").exists()
+    assert (tmp_path / "export" / "weights.pt").is_file()  # until there is another
+    events = set(tmp_path.glob("events.out.tfevents.*"))
+    assert len(events) == 1
+    assert not events & before
+
+
+def test_a_resumed_run_keeps_what_is_there(tmp_path):
+    fit(tmp_path)
+    before = set(tmp_path.glob("events.out.tfevents.*"))
+    fit(tmp_path, "--ckpt_path=last", "--trainer.max_epochs=3")
+    assert before < set(tmp_path.glob("events.out.tfevents.*"))

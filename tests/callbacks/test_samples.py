@@ -5,6 +5,7 @@ import json
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_stage import fit
 
+from instructgpt.callbacks.common import json_lines
 from instructgpt.callbacks.samples import SHOWN_ROWS, markdown_table
 
 
@@ -45,3 +46,15 @@ def test_responses_are_escaped():
 
 def test_long_tables_are_cut():
     assert len(markdown_table([{"a": 1}] * 100).splitlines()) == 2 + SHOWN_ROWS
+
+
+def test_a_half_written_line_is_dropped(tmp_path):
+    fit(tmp_path)
+    with (tmp_path / "samples.jsonl").open("a") as file:
+        file.write('{"step": 12, "prompt": "a|0')  # killed here
+    fit(tmp_path, "--ckpt_path=last", "--trainer.max_epochs=3")
+    assert [row["step"] for row in rows_of(tmp_path)] == [6] * 5 + [12] * 5 + [18] * 5
+
+
+def test_rows_are_json_also_where_a_score_is_not_finite():
+    assert json_lines([{"score": float("nan")}]) == '{"score": null}\n'

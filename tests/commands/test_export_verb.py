@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from toy_stage import fit
+from toy_stage import ToyModule, fit
 
 from instructgpt.__main__ import main as run
 from instructgpt.models.adapters import LoRA, attach
@@ -17,13 +17,16 @@ from instructgpt.models.tokenizer import BPE, train_bpe
 def test_a_checkpoint_of_a_run(tmp_path, monkeypatch):
     fit(tmp_path / "run", "--model.optimizer.lr=0.03")
     out = tmp_path / "out"
-    assert run(["export", "--run", str(tmp_path / "run"), "--output", str(out)]) == 0
+    args = ["--run", str(tmp_path / "run"), "--output", str(out), "--ckpt_path=last"]
+    metrics = (tmp_path / "run" / "metrics.json").read_text()
+    assert run(["export", *args]) == 0
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     weights = torch.load(out / "weights.pt", weights_only=True)
     assert torch.equal(weights["0.weight"], last["state_dict"]["layer.0.weight"])
     about = json.loads((out / "instructgpt.json").read_text())
     assert about["config"]["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.03
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (tmp_path / "run" / "metrics.json").read_text() == metrics  # not about this folder
+    metrics = json.loads(metrics)
     assert about["metrics"]["val/loss"] == pytest.approx(metrics["final"]["val/loss"])
 
 
@@ -31,6 +34,28 @@ def test_the_default_place_is_in_the_run(tmp_path):
     fit(tmp_path, "--export=false")
     assert run(["export", "--run", str(tmp_path), "--ckpt_path=best"]) == 0
     assert (tmp_path / "export" / "weights.pt").is_file()
+
+
+def test_the_best_checkpoint_is_exported_unless_asked_and_metrics_say_which(tmp_path, monkeypatch):
+    losses = iter([1.0, 3.0, 1.0, 3.0, 3.0])  # two validations of the fit, three exports
+    monkeypatch.setattr(
+        ToyModule, "on_validation_epoch_end", lambda self: self.log("val/loss", next(losses))
+    )
+    monkeypatch.setattr(ToyModule, "validation_step", lambda self, batch, batch_idx: None)
+    fit(tmp_path)
+    best = (tmp_path / "export" / "weights.pt").read_bytes()
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    for options, step, loss in (([], 6, 1.0), (["--ckpt_path=last"], 12, 3.0)):
+        assert run(["export", "--run", str(tmp_path), *options]) == 0
+        assert ((tmp_path / "export" / "weights.pt").read_bytes() == best) == (step == 6)
+        metrics = json.loads((tmp_path / "metrics.json").read_text())
+        assert metrics["exported"] == {"step": step, "val/loss": loss}
+        about = json.loads((tmp_path / "export" / "instructgpt.json").read_text())
+        assert about["metrics"] == metrics["exported"]
+        assert metrics["validations"] == written["validations"]
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    assert run(["export", "--run", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["exported"]["step"] == 12
 
 
 def test_an_adapter_is_merged_with_its_base(tmp_path):
@@ -44,13 +69,24 @@ def test_an_adapter_is_merged_with_its_base(tmp_path):
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
-    save_policy(policy, tokenizer, tmp_path / "lora", parent=str(tmp_path / "base"), **about)
+    base_folder = str(tmp_path / "base")
+    about |= {"stage": "ppo", "template": get_template("hh"), "metrics": {"val/score": 0.5}}
+    about |= {"config": {"output": "runs/ppo"}, "parent": base_folder}
+    save_policy(policy, tokenizer, tmp_path / "lora", **about)
     adapter, out = str(tmp_path / "lora" / "adapter"), str(tmp_path / "merged")
     assert run(["export", "--adapter", adapter, "--output", out]) == 0
     tokens = torch.arange(10)[None]
     merged = load_policy(out, None, Network(), tokenizer).eval()
     torch.testing.assert_close(merged(tokens).logits, policy.eval()(tokens).logits)
     assert not torch.allclose(merged(tokens).logits, base.eval()(tokens).logits)
+    facts = json.loads((tmp_path / "merged" / "instructgpt.json").read_text())
+    trained = json.loads((tmp_path / "lora" / "instructgpt.json").read_text())
+    assert facts == trained
+    # Alone, an adapter knows its base only.
+    (tmp_path / "lora" / "instructgpt.json").unlink()
+    assert run(["export", "--adapter", adapter, "--output", out]) == 0
+    facts = json.loads((tmp_path / "merged" / "instructgpt.json").read_text())
+    assert (facts["stage"], facts["template"], facts["parent"]) == ("sft", "plain", base_folder)
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,13 @@ def test_wrong_input(policy, prompts, tmp_path, capsys, options, message):
 def test_no_model(capsys):
     assert run(["generate"]) == 2
     assert capsys.readouterr().err == "instructgpt: error: --model is required\n"
+
+
+def test_the_default_limit_is_what_the_context_leaves(policy, monkeypatch, capsys):
+    """A context of 64 tokens is shorter than the 256 of the default; a long line ends nothing."""
+    lines = iter(["Say hello", "hello " * 400, "One two", ""])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert run(["generate", f"--model={policy}"]) == 0
+    printed = capsys.readouterr()
+    assert "context of" in printed.err
+    assert printed.out.count("\n") >= 2

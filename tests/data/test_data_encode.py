@@ -1,12 +1,16 @@
 """Rows of tokens: what is cut, what is trained, and what the summary says about it."""
 
+import copy
+
 import pytest
 
+from instructgpt.data.blocks import encode_documents
 from instructgpt.data.encode import Encoder
 from instructgpt.data.files import Item
-from instructgpt.data.formats import parse_comparison, parse_demonstration
+from instructgpt.data.formats import Document, parse_comparison, parse_demonstration
 from instructgpt.data.summary import Summary, quantiles, show
 from instructgpt.models.template import get_template
+from instructgpt.types import UserError
 
 
 @pytest.fixture(params=["tiny_tokenizer", "eos_padded_tokenizer"])
@@ -36,12 +40,35 @@ def test_response_and_eos_are_trained(tokenizer):
     assert show(row, tokenizer) == "say hello ⟦world<|endoftext|>⟧"
 
 
-def test_eos_inside_the_text_is_a_token_like_others(tokenizer):
+def test_eos_inside_the_text_is_text_like_any_other(tokenizer):
     row = encoder(tokenizer).demonstration(demonstration("a<|endoftext|>b", "c<|endoftext|>d"))
-    eos = tokenizer.eos_token_id
-    a, b, c, d = (ids(tokenizer, letter)[0] for letter in "abcd")
-    assert row.tokens.tolist() == [a, eos, b, c, eos, d, eos]
-    assert row.spans == ((0, 3, 7),)
+    assert row.tokens.tolist().count(tokenizer.eos_token_id) == 1
+    assert show(row, tokenizer) == "a<|endoftext|>b⟦c<|endoftext|>d<|endoftext|>⟧"
+
+
+def test_documents_hold_no_special_tokens(tokenizer):
+    (tokens,) = encode_documents([Document("a:1", "a<|endoftext|>b")], tokenizer, Summary())
+    assert tokenizer.eos_token_id not in tokens
+    assert tokenizer.decode(tokens) == "a<|endoftext|>b"
+
+
+def test_prompts_the_chat_template_refuses_are_bad_rows(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}"
+        "{{ raise_exception('System role\nnot supported') }}{% endif %}"
+        "{{ m['content'] }}{% endfor %}"
+    )
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    row = parse_demonstration(Item("a.jsonl:1", "a.jsonl", {"messages": turns, "response": "r"}))
+    chat, summary = get_template("chat"), Summary()
+    message = "template: the chat template refuses the prompt: System role not supported"
+    with pytest.raises(UserError) as caught:
+        Encoder(tokenizer, chat, 9, 9, False, summary).demonstration(row.row)
+    assert str(caught.value) == f"a.jsonl:1: {message}"
+    skipping = Encoder(tokenizer, chat, 9, 9, False, summary, "skip")
+    assert skipping.demonstration(row.row) is None
+    assert summary.losses() == f"1 bad ({message}) (a.jsonl:1)"
 
 
 def test_long_prompt_loses_its_beginning(tokenizer):

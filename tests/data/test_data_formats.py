@@ -232,3 +232,61 @@ def test_bad_comparisons(value, message):
 def test_bad_text():
     assert refused(parse_text, {"text": ""}) == "dir/a.jsonl:7: \"text\" must not be empty, got ''"
     assert "\"text\" is missing, got the keys ['txt']" in refused(parse_text, {"txt": "x"})
+
+
+def turn(role, content):
+    return {"role": {"S": "system", "U": "user", "A": "assistant"}[role], "content": content}
+
+
+def turns(text):
+    """Chat turns of "U q, A x"."""
+    return [turn(*part.split(" ")) for part in text.split(", ")]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "given", "context"),
+    [
+        ("U q", "A x, U m, A z", "U q, A x, U m"),
+        ("q", "A x, U m, A z", "U q, A x, U m"),
+        ("U q", "U q, A x, U m, A z", "U q, A x, U m"),
+        ("q", "S s, U q, A z", "S s, U q"),
+        ("S s, U q", "U q, A z", "S s, U q"),
+        ("S s, U q", "A z", "S s, U q"),
+        ("S s, U q", "S s, U q, A z", "S s, U q"),
+        ("U q", "A x, U q, A z", "U q, A x, U q"),
+        ("U q", "U m, A z", "U q, U m"),
+    ],
+)
+def test_trl_turns_lose_nothing(prompt, given, context):
+    prompt = turns(prompt) if " " in prompt else prompt
+    row, _ = parse_demonstration(item({"prompt": prompt, "completion": turns(given)}))
+    assert (row.prompt.messages, row.responses) == (turns(context), ["z"])
+    assert all(part["content"] in row.prompt.text for part in turns(context))
+    pair = {"prompt": prompt, "chosen": turns(given), "rejected": [*turns(given)[:-1], BOT]}
+    row, _ = parse_comparison(item(pair))
+    assert (row.prompt.messages, row.responses) == (turns(context), ["z", "hello"])
+    assert all(part["content"] in row.prompt.text for part in turns(context))
+
+
+def test_trl_responses_are_the_assistants():
+    rule = "must end with a turn of the assistant, got"
+    value = {"prompt": "q", "completion": turns("A z, U x")}
+    assert f'"completion" {rule}' in refused(parse_demonstration, value)
+    value = {"prompt": "q", "chosen": [USER], "rejected": [BOT]}
+    assert f'"chosen" {rule}' in refused(parse_comparison, value)
+    value = {"prompt": "q", "chosen": [BOT], "rejected": [USER]}
+    assert f'"rejected" {rule}' in refused(parse_comparison, value)
+
+
+def test_ultrachat_repeats_the_first_turn():
+    value = {"prompt": "q", "prompt_id": "7", "messages": turns("U q, A x, U m, A z")}
+    row, name = parse_demonstration(item(value))
+    assert (name, row.prompt.messages, row.responses) == ("messages", turns("U q, A x, U m"), ["z"])
+    assert parse_prompt(item(value)).row.prompt == row.prompt
+
+
+@pytest.mark.parametrize("output", [None, "", "x"])
+def test_alpaca_prompts_need_no_output(output):
+    row, name = parse_prompt(item({"instruction": "hi", "input": "", "output": output}))
+    assert name.startswith("Alpaca")
+    assert (row.prompt.text, row.responses) == ("hi", [])

@@ -90,7 +90,8 @@ def test_text_prompts_are_beginnings_of_validation_documents(build, text_file):
 class Folder:
     """A trainer that only has a folder."""
 
-    global_rank, world_size, overfit_batches = 0, 1, 0
+    global_rank, world_size, overfit_batches, fast_dev_run = 0, 1, 0, False
+    ckpt_path = None
 
     def __init__(self, path):
         self.default_root_dir = str(path)
@@ -229,6 +230,15 @@ def test_comparisons(build, comparisons):
     assert "rankings: K=2 4, K=3 2; 6 decided pairs, 4 ties" in data.summary
     assert "warning: 2 rows are all tied and train nothing" in data.summary
     assert len(data.prompt_rows) == 3
+
+
+def test_validation_must_hold_a_decided_pair(build, comparisons, write):
+    rows = [{"prompt": "d", "responses": ["x", "y"], "ranking": [1, 1]}] * 2
+    tied = str(write("tied.jsonl", rows))
+    with pytest.raises(UserError, match=r"^--data.validation must hold .*, got 2 tied rows$"):
+        build(ComparisonDataModule, comparisons, validation=tied)
+    build(ComparisonDataModule, tied, "predict")  # nothing is measured
+    build(ComparisonDataModule, comparisons, validation=None)
 
 
 def test_pairwise(build, comparisons):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from tokenizers import pre_tokenizers
 from torch.nn.functional import pad
@@ -229,6 +230,18 @@ def test_reward_model_without_its_head(make_architecture, tiny_tokenizer, tmp_pa
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("head", ["../other/head.safetensors", "/head.safetensors", "x"])
+def test_reward_head_from_elsewhere(make_architecture, tiny_tokenizer, tmp_path, head):
+    model = scalar_of(make_architecture("lfm2"), tiny_tokenizer)
+    for name in ("rm", "other"):
+        save_scalar(model, tiny_tokenizer, tmp_path / name, stage="reward", **OWN)
+    file = tmp_path / "rm" / "instructgpt.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"head": head}))
+    with pytest.raises(UserError, match=r"key 'head' must be score, .*, got ") as error:
+        load_scalar(str(tmp_path / "rm"), None, Network(), tiny_tokenizer, head="stored")
+    assert str(error.value).startswith(f"{file}: ")
+
+
 def test_lora_policy(tiny_architecture, tiny_tokenizer, tmp_path):
     model = disturb(attach(policy_of(tiny_architecture, tiny_tokenizer), LoRA(rank=2)))
     tokens = torch.tensor([[5, 6, 7, 8]])
@@ -266,6 +279,11 @@ def test_prefix_policy(tiny_architecture, tiny_tokenizer, tmp_path):
     torch.testing.assert_close(logits(loaded.eval(), tokens), expected)
     with adapters_off(loaded):
         torch.testing.assert_close(logits(loaded, tokens), without)
+    # peft reads it too, and nobody takes its base for a repository of the hub
+    assert PeftConfig.from_pretrained(path).base_model_name_or_path == "./base"
+    theirs = AutoModelForCausalLM.from_pretrained(path / "base")
+    theirs = PeftModel.from_pretrained(theirs, str(path)).eval()
+    torch.testing.assert_close(logits(theirs, tokens), expected, rtol=0, atol=1e-4)
     # the policy's prefix stays on when a reward model is made of it
     scalar = load_scalar(str(path), None, Network(), tiny_tokenizer, head="new").eval()
     assert has_adapter(scalar)

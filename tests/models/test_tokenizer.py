@@ -1,8 +1,11 @@
 """Tokenizers: training is deterministic, nothing is lost, and two are told apart."""
 
 import copy
+import json
 
 import pytest
+from tokenizers import AddedToken
+from tokenizers.processors import ByteLevel, TemplateProcessing
 from transformers import AutoTokenizer
 
 from instructgpt.models.tokenizer import (
@@ -65,6 +68,35 @@ def test_fingerprint_ignores_padding_only(tiny_tokenizer, eos_padded_tokenizer):
     prints = {tokenizer_fingerprint(other) for other in others}
     assert own not in prints
     assert len(prints) == len(others)
+
+
+def test_fingerprint_knows_what_is_put_in_front(tiny_tokenizer):
+    started = copy.deepcopy(tiny_tokenizer)
+    started.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    assert started("a")["input_ids"][0] == 0
+    assert tokenizer_fingerprint(started) != tokenizer_fingerprint(tiny_tokenizer)
+    idle = copy.deepcopy(tiny_tokenizer)
+    idle.backend_tokenizer.post_processor = ByteLevel()  # puts nothing anywhere
+    assert tokenizer_fingerprint(idle) == tokenizer_fingerprint(tiny_tokenizer)
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized", "special"])
+def test_fingerprint_knows_how_added_tokens_are_found(tiny_tokenizer, flag):
+    prints = set()
+    for value in (False, True):
+        tokenizer = copy.deepcopy(tiny_tokenizer)
+        tokenizer.add_tokens([AddedToken("<x>", **{"normalized": False, flag: value})])
+        prints.add(tokenizer_fingerprint(tokenizer))
+    assert len(prints) == 2
+
+
+def test_tokenizer_with_code_of_its_own(tmp_path):
+    facts = {"tokenizer_class": "Foo", "auto_map": {"AutoTokenizer": ["foo.Foo", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"^tokenizer: that of '.*' comes with code of its own"):
+        load_tokenizer(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The PPO stage: first ratio, plan, exact means, PPO-ptx, resume, target KL, learning."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -406,11 +407,11 @@ def test_values_without_meaning_are_refused(policy_artefact, options, message):
     ("options", "trainer_options", "message"),
     [
         ({"minibatch_size": 5}, {}, r"minibatch_size must divide rollout_batch_size \(8\), got 5"),
-        ({"microbatch_size": 3}, {}, "microbatch_size 3, got 4"),
+        ({"microbatch_size": 3}, {}, r"microbatch_size 3 \(null derives that one\), got 4"),
         (
             {"microbatch_size": 2},
             {"accumulate_grad_batches": 4},
-            "must be 2 or left out, got 4",
+            "must be 2 or left out unless microbatch_size is null, got 4",
         ),
         ({"ptx_coef": 1.0}, {}, "data.pretraining must be given when model.ptx_coef is 1.0"),
     ],
@@ -420,3 +421,22 @@ def test_sizes_that_do_not_fit_are_refused(
 ):
     with pytest.raises(UserError, match=message):
         fit(make(policy_artefact, **options), prompt_data(), max_epochs=1, **trainer_options)
+
+
+def test_the_seconds_of_a_phase_are_those_of_the_clock(fit, prompt_data, policy_artefact):
+    """Its parts do not overlap, and little is in none of them."""
+
+    class Clock(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.start = time.perf_counter()
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.took = time.perf_counter() - self.start
+
+    clock = Clock()
+    module = make(policy_artefact, algorithm=PPO(epochs=4))
+    fit(module, prompt_data(), max_epochs=2, callbacks=[clock])
+    parts = {n: s for n, s in module.phase_metrics.items() if n.startswith("time/")}
+    names = ("sample", "policy_and_value", "reference", "reward", "update")
+    assert set(parts) == {f"time/{name}" for name in names}
+    assert 0.5 * clock.took < sum(parts.values()) <= clock.took

@@ -52,5 +52,5 @@ def test_repeated_prompts_have_their_own_noise():
 def test_predicting_needs_prompts(fit, demonstration_data, policy_artefact):
     module = SFTModule(init_from=policy_artefact, validation_prompts=0)
     trainer = fit(module, demonstration_data(), max_steps=1)
-    with pytest.raises(UserError, match="SFTModule works with PromptDataModule"):
+    with pytest.raises(UserError, match="predict with SFTModule needs --data PromptDataModule"):
         trainer.predict(module, demonstration_data())

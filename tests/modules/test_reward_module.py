@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from descent import sgd, weights
+from lightning.pytorch import Trainer
 from transformers import AutoModelForSequenceClassification
 
 from instructgpt.algorithms.schedule import Constant
@@ -195,3 +196,16 @@ def test_predicts_scores(fit, comparison_data, reward_artefact):
     trainer = fit(module, comparison_data(), max_steps=1)
     rows = [row for batch in trainer.predict(module, comparison_data()) for row in batch]
     assert all(len(row["scores"]) >= 2 for row in rows)
+
+
+def test_scores_rows_that_nobody_has_ranked(fit, reward_artefact, policy_artefact, tmp_path):
+    path = tmp_path / "to-label.jsonl"
+    path.write_text('{"id": "a", "prompt": "say", "responses": ["one", "two", "six"]}\n')
+    data = ComparisonDataModule(
+        train=str(path), tokenizer=policy_artefact, max_prompt_tokens=9, max_response_tokens=9
+    )
+    module = make(reward_artefact)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    rows = trainer.predict(module, data)[0]
+    assert rows[0]["id"] == "a"
+    assert len(set(rows[0]["scores"])) == 3

@@ -168,7 +168,7 @@ def test_context_is_checked(fit, demonstration_data, policy_artefact):
 def test_wrong_data_module(fit, prompt_data, policy_artefact):
     with pytest.raises(
         UserError,
-        match="SFTModule works with DemonstrationDataModule or TextDataModule, --data is Prompt",
+        match="SFTModule needs --data DemonstrationDataModule or TextDataModule, got Prompt",
     ):
         fit(make(policy_artefact), prompt_data(), max_steps=1)
 

@@ -54,7 +54,7 @@ def test_window_is_what_the_ranks_compute_also_when_cut_short():
     [
         ((16, 6, 1, 1, 1, 0, 0), "minibatch_size must divide rollout_batch_size (16), got 6"),
         ((15, 5, 1, 1, 2, 0, 0), "multiple of the 2 processes, got 15"),
-        ((16, 8, 1, 3, 1, 0, 0), "1 processes x 3 accumulated micro-batches, got 8"),
+        ((16, 8, 1, 3, 1, 0, 0), "1 process(es) x 3 accumulated micro-batches, got 8"),
     ],
 )
 def test_sizes_that_do_not_divide_are_refused(arguments, message):

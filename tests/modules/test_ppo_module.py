@@ -1,49 +1,20 @@
-"""The PPO stage: first ratio, plan, exact means, PPO-ptx, resume, target KL, learning."""
-
-import math
-import time
+"""The PPO stage: first ratio, plan, exact means, PPO-ptx, networks, learning."""
 
 import pytest
 import torch
-from descent import sgd, weights
-from lightning.pytorch import Callback
+from descent import weights
+from small_ppo import Watch, make
 
-from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
+from instructgpt.algorithms.kl import FixedKL
 from instructgpt.algorithms.ppo import PPO
-from instructgpt.algorithms.schedule import Constant, Cosine
 from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_policy, load_scalar
-from instructgpt.modules.ppo import PPOModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
 from instructgpt.rollout.sampler import Sampling
 from instructgpt.types import UserError
-
-
-def make(source, reward=None, **options):
-    defaults = {
-        "reward": reward or CountReward(text="e"),
-        "optimizer": sgd,
-        "value_lr": 0.1,
-        "schedule": Constant(),
-        "rollout_batch_size": 8,
-        "minibatch_size": 4,
-        "algorithm": PPO(missing_eos_score=None),
-        "kl": FixedKL(0.05),
-    }
-    return PPOModule(init_from=source, **{**defaults, **options})
-
-
-class Watch(Callback):
-    """Keeps the metrics of every phase."""
-
-    def __init__(self):
-        self.phases = []
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        self.phases.append(dict(pl_module.phase_metrics))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -174,118 +145,6 @@ def test_ptx_gradient_is_ppo_plus_gamma_times_pretraining(fit, prompt_data, poli
     assert norms[3.0]["gradient_norm/ptx"] == pytest.approx(float(ptx_norm), rel=1e-3)
     assert norms[3.0]["gradient_norm/ppo"] == pytest.approx(float(ppo_norm), rel=1e-2)
     assert norms[3.0]["loss/ptx"] == pytest.approx((total / count).item(), rel=1e-4)
-
-
-class StopAt(Callback):
-    """Saves and ends the run after a batch, as a kill would."""
-
-    def __init__(self, epoch, batch, path):
-        self.at, self.path = (epoch, batch), path
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            trainer.save_checkpoint(self.path)
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("at", [(0, 0), (1, 1), (1, 3), (2, 2), (2, 3)])
-def test_resumes_exactly_in_the_middle_of_a_phase(
-    fit, prompt_data, policy_artefact, reward_artefact, files, tmp_path, at
-):
-    def build():
-        return make(
-            policy_artefact,
-            LearnedReward(reward_artefact),
-            optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
-            algorithm=PPO(epochs=2),
-            kl=AdaptiveKL(0.1, target=0.01, horizon=50),
-            ptx_coef=0.3,
-            ptx_per_episode=1,
-            ema_decay=0.9,
-        )
-
-    def data():
-        return prompt_data(pretraining=files["text"], pretraining_block_size=16)
-
-    whole = build()
-    fit(whole, data(), max_epochs=3)
-    path = tmp_path / "stop.ckpt"
-    with pytest.raises(SystemExit):
-        fit(build(), data(), max_epochs=3, callbacks=[StopAt(*at, path)])
-    torch.load(path, weights_only=True)
-    resumed = build()
-    fit(resumed, data(), max_epochs=3, ckpt_path=path)
-    assert resumed.kl_coef == whole.kl_coef != 0.1
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], tensor), name
-    for name, tensor in whole.ema.weights.items():
-        assert torch.equal(resumed.ema.weights[name], tensor), name
-    measured = {n: v for n, v in whole.phase_metrics.items() if n.startswith(("ppo/", "loss/"))}
-    assert {n: resumed.phase_metrics[n] for n in measured} == pytest.approx(measured, rel=1e-5)
-
-
-def test_resumes_exactly_at_the_end_of_a_limited_phase(fit, prompt_data, policy_artefact, tmp_path):
-    def build():
-        return make(policy_artefact, algorithm=PPO(epochs=2))
-
-    limits = {"max_epochs": 3, "limit_train_batches": 2}
-    whole, path = build(), tmp_path / "stop.ckpt"
-    fit(whole, prompt_data(), **limits)
-    with pytest.raises(SystemExit):
-        fit(build(), prompt_data(), callbacks=[StopAt(0, 1, path)], **limits)
-    resumed = build()
-    fit(resumed, prompt_data(), ckpt_path=path, **limits)
-    assert torch.equal(weights(resumed), weights(whole))
-
-
-def test_a_longer_run_goes_on_at_the_rate_of_its_own_schedule(
-    fit, prompt_data, policy_artefact, tmp_path
-):
-    """Cosine over 2 phases, resumed after one with 4 to go: 0.1 + 0.9 * (1 + cos(pi / 4)) / 2."""
-
-    class Rates(Callback):
-        def __init__(self):
-            self.seen = []
-
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            self.seen.append(pl_module.optimizers().param_groups[0]["lr"])
-
-    def build():
-        return make(policy_artefact, schedule=Cosine(), optimizer=lambda p: sgd(p, lr=1.0))
-
-    path = tmp_path / "stop.ckpt"
-    with pytest.raises(SystemExit):
-        fit(build(), prompt_data(), max_epochs=2, callbacks=[StopAt(0, 1, path)])
-    rates = Rates()
-    fit(build(), prompt_data(), max_epochs=4, ckpt_path=path, callbacks=[rates])
-    assert rates.seen[0] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
-
-
-def test_a_phase_cut_short_is_closed(fit, prompt_data, policy_artefact):
-    module = make(policy_artefact, ema_decay=0.5, algorithm=PPO(epochs=2))
-    start = weights(load_policy(policy_artefact, None, Network(), None))
-    fit(module, prompt_data(), max_steps=3)  # of 4
-    assert "loss/policy" in module.phase_metrics
-    average = torch.cat([w.flatten() for w in module.ema.weights.values()])
-    torch.testing.assert_close(average, (start + weights(module.policy)) / 2)
-
-
-def test_target_kl_turns_the_rest_of_the_phase_into_no_ops(fit, prompt_data, policy_artefact):
-    watch = Watch()
-    module = make(
-        policy_artefact,
-        algorithm=PPO(epochs=4, target_kl=1e-6),
-        optimizer=lambda p: sgd(p, lr=1.0),
-    )
-    trainer = fit(module, prompt_data(), max_epochs=1, callbacks=[watch])
-    assert trainer.global_step == 8
-    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 8  # the schedule counts phases
-    assert watch.phases[0]["ppo/stopped"] == 1.0
-    # Update 1 sees the policy that sampled (KL 0); update 2 sees the change, steps, and stops the
-    # rest.
-    short = make(policy_artefact, algorithm=PPO(epochs=4), optimizer=lambda p: sgd(p, lr=1.0))
-    fit(short, prompt_data(), max_epochs=1, max_steps=2)
-    assert torch.equal(weights(module.policy), weights(short.policy))
 
 
 def test_parameter_groups_have_their_own_rates(fit, prompt_data, policy_artefact):
@@ -421,22 +280,3 @@ def test_sizes_that_do_not_fit_are_refused(
 ):
     with pytest.raises(UserError, match=message):
         fit(make(policy_artefact, **options), prompt_data(), max_epochs=1, **trainer_options)
-
-
-def test_the_seconds_of_a_phase_are_those_of_the_clock(fit, prompt_data, policy_artefact):
-    """Its parts do not overlap, and little is in none of them."""
-
-    class Clock(Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
-            self.start = time.perf_counter()
-
-        def on_train_epoch_end(self, trainer, pl_module):
-            self.took = time.perf_counter() - self.start
-
-    clock = Clock()
-    module = make(policy_artefact, algorithm=PPO(epochs=4))
-    fit(module, prompt_data(), max_epochs=2, callbacks=[clock])
-    parts = {n: s for n, s in module.phase_metrics.items() if n.startswith("time/")}
-    names = ("sample", "policy_and_value", "reference", "reward", "update")
-    assert set(parts) == {f"time/{name}" for name in names}
-    assert 0.5 * clock.took < sum(parts.values()) <= clock.took

@@ -1,0 +1,46 @@
+"""A small PPO stage, and callbacks that watch and stop it."""
+
+from descent import sgd
+from lightning.pytorch import Callback
+
+from instructgpt.algorithms.kl import FixedKL
+from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.schedule import Constant
+from instructgpt.modules.ppo import PPOModule
+from instructgpt.rewards.rules import CountReward
+
+
+def make(source, reward=None, **options):
+    defaults = {
+        "reward": reward or CountReward(text="e"),
+        "optimizer": sgd,
+        "value_lr": 0.1,
+        "schedule": Constant(),
+        "rollout_batch_size": 8,
+        "minibatch_size": 4,
+        "algorithm": PPO(missing_eos_score=None),
+        "kl": FixedKL(0.05),
+    }
+    return PPOModule(init_from=source, **{**defaults, **options})
+
+
+class Watch(Callback):
+    """Keeps the metrics of every phase."""
+
+    def __init__(self):
+        self.phases = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.phases.append(dict(pl_module.phase_metrics))
+
+
+class StopAt(Callback):
+    """Saves and ends the run after a batch, as a kill would."""
+
+    def __init__(self, epoch, batch, path):
+        self.at, self.path = (epoch, batch), path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            trainer.save_checkpoint(self.path)
+            raise KeyboardInterrupt

@@ -5,8 +5,10 @@ Each case ends in one line that names the place and the rule, exit code 2, and n
 
 import gzip
 import json
+import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from instructgpt.__main__ import main
@@ -131,6 +133,17 @@ def test_a_reward_model_without_head_weights(error_of, policy_artefact):
         del STAGES["learned"]
     assert "no reward head" in line
     assert policy_artefact in line
+
+
+def test_a_reward_model_that_lost_its_head(error_of, reward_artefact, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(reward_artefact, broken)
+    tensors = load_file(broken / "model.safetensors")
+    del tensors["score.weight"]
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    line = error_of("ppo", [GOOD["ppo"]] * 4, f"--model.value_init_from={broken}")
+    assert "no reward head" in line
+    assert str(broken) in line
 
 
 @pytest.mark.parametrize(

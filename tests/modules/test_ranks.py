@@ -18,7 +18,7 @@ def assert_ranks_agree(train, **options):
     """Train on one process and on two, and compare weights and validation metrics."""
     alone, metrics = train(processes=1, **options)
     for ranked, ranked_metrics in run_processes(lambda: train(processes=2, **options)):
-        torch.testing.assert_close(torch.tensor(ranked), torch.tensor(alone), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(torch.tensor(ranked), torch.tensor(alone), atol=1e-5, rtol=1e-5)
         for name, value in metrics.items():
             assert ranked_metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 

@@ -66,7 +66,7 @@ def test_one_step_is_the_gradient_of_equation_1(
     for name, before in oracle.named_parameters():
         if before.grad is not None:
             expected = before.detach() - 0.1 * before.grad
-            torch.testing.assert_close(changed[name].detach(), expected, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(changed[name].detach(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_metrics_count_pairs_whatever_the_batch_size(fit, comparison_data, reward_artefact, files):

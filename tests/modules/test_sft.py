@@ -64,7 +64,7 @@ def test_one_step_is_the_gradient_of_the_token_mean(fit, demonstration_data, pol
         oracle.named_parameters(), module.policy.parameters(), strict=True
     ):
         expected = before.detach() - 0.1 * before.grad
-        torch.testing.assert_close(after.detach(), expected, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(after.detach(), expected, atol=1e-5, rtol=1e-5, msg=name)
 
 
 def test_packing_gives_the_same_loss_and_gradient(fit, demonstration_data, policy_artefact):
@@ -145,7 +145,7 @@ def test_learns(fit, demonstration_data, policy_artefact):
     )
     data = demonstration_data(batch_size=8)
     trainer = fit(module, data, max_epochs=15, limit_val_batches=None)
-    assert float(trainer.callback_metrics["train/loss"]) < 2.5  # starts near 7, ln 290 = 5.7
+    assert float(trainer.callback_metrics["train/loss"]) < 2.0  # starts near 7, ln 290 = 5.7
 
 
 def test_export_is_a_plain_causal_model(fit, demonstration_data, policy_artefact, tmp_path):

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+import instructgpt.models.shift_gpt  # noqa: F401  # registers it with transformers
 from instructgpt.models.architecture import (
     CONFIG_MAPPING,
     check_model_type,

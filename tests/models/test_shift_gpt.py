@@ -1,0 +1,172 @@
+"""The miniature world's architecture is a language model like any other, and learns to copy."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DynamicCache,
+)
+
+from instructgpt.models.forward import position_ids, run
+from instructgpt.models.shift_gpt import VALUE_TO_OUTPUT, ShiftGPTConfig, rotate
+
+VOCABULARY = 40
+
+
+def model(**sizes):
+    torch.manual_seed(0)
+    config = ShiftGPTConfig(
+        vocab_size=VOCABULARY, eos_token_id=1, pad_token_id=0, hidden_size=32, **sizes
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="module")
+def small():
+    return model()
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return torch.randint(2, VOCABULARY, (3, 12), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def logits(network, tokens, **kwargs):
+    return network(tokens, use_cache=False, **kwargs).logits
+
+
+def test_it_starts_as_match_and_copy(small):
+    for layer in small.model.layers:
+        attention = layer.attention
+        assert torch.equal(attention.q_proj.weight, attention.k_proj.weight)
+        assert torch.equal(attention.o_proj.weight, VALUE_TO_OUTPUT * attention.v_proj.weight.T)
+        assert bool((attention.shift == 0.5).all())
+        # 0.02 / sqrt(2 * 2 layers) = 0.01, from 32 * 128 draws
+        assert float(layer.down_proj.weight.std()) == pytest.approx(0.01, rel=0.05)
+    # embeddings of norm about one: std 1 / sqrt(32)
+    embedding = small.get_input_embeddings().weight
+    assert float(embedding.norm(dim=1).mean()) == pytest.approx(1.0, abs=0.05)
+    assert small.lm_head.weight is embedding
+
+
+def test_keys_see_the_token_before_as_the_formula_says():
+    """By hand, for the first layer: k_t = W (u_t + shift * (u_{t-1} - u_t)), no u before t = 0."""
+    network = model(num_hidden_layers=1)
+    attention = network.model.layers[0].attention
+    inputs = torch.randn(1, 3, 32)
+    seen = {}
+    attention.k_proj.register_forward_pre_hook(lambda _, given: seen.update(keys=given[0]))
+    rotation = (torch.ones(1, 1, 3, 2), torch.zeros(1, 1, 3, 2))
+    attention(inputs, rotation, torch.tensor([[[0.0], [1.0], [1.0]]]), None, None)
+    for t in range(3):
+        before = inputs[0, t - 1] if t else torch.zeros(32)
+        torch.testing.assert_close(seen["keys"][0, t], 0.5 * inputs[0, t] + 0.5 * before)
+
+
+def test_rotation_by_hand():
+    """Pairs (x0, x1) of the first half turn; the second half stays."""
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 1, 4)
+    quarter = (torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+    assert rotate(x, quarter).flatten().tolist() == [-2.0, 1.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("pieces", [[1] * 12, [5, 7], [11, 1]])
+@torch.no_grad()
+def test_the_cache_changes_nothing(small, tokens, pieces):
+    cache, said = DynamicCache(config=small.config), []
+    for piece in tokens.split(pieces, 1):
+        output = small(piece, past_key_values=cache, use_cache=True)
+        said.append(output.logits)
+    torch.testing.assert_close(torch.cat(said, 1), logits(small, tokens), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_reordered_cache_goes_on_with_the_right_rows(small, tokens):
+    order = torch.tensor([2, 0, 0])
+    cache = small(tokens[:, :6], use_cache=True).past_key_values
+    cache.reorder_cache(order)
+    output = small(tokens[order, 6:], past_key_values=cache, use_cache=True)
+    expected = logits(small, tokens[order])[:, 6:]
+    torch.testing.assert_close(output.logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_left_padding_changes_nothing(small, tokens, given):
+    padded = torch.cat([torch.full((3, 4), 5), tokens], 1)
+    mask = torch.ones(3, 16, dtype=torch.bool)
+    mask[:, :4] = False
+    positions = {"position_ids": position_ids(mask)} if given else {}
+    found = logits(small, padded, attention_mask=mask, **positions)[:, 4:]
+    torch.testing.assert_close(found, logits(small, tokens), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_packed_documents_do_not_see_each_other(small, tokens):
+    documents = torch.tensor([[0] * 5 + [1] * 7]).expand(3, -1)
+    positions = torch.tensor([[*range(5), *range(7)]]).expand(3, -1)
+    mask = torch.ones(3, 12, dtype=torch.bool)
+    packed = run(small, tokens, mask, positions=positions, documents=documents).logits
+    apart = torch.cat([logits(small, tokens[:, :5]), logits(small, tokens[:, 5:])], 1)
+    torch.testing.assert_close(packed, apart, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
+def test_it_generates_like_without_a_cache(small, tokens, options):
+    found = small.generate(tokens, max_new_tokens=6, do_sample=False, **options)
+    plain = small.generate(tokens, max_new_tokens=6, do_sample=False, use_cache=False, **options)
+    assert torch.equal(found, plain)
+
+
+def test_eager_attention_agrees(small, tokens):
+    eager = model(attn_implementation="eager")
+    torch.testing.assert_close(logits(eager, tokens), logits(small, tokens), rtol=0, atol=1e-5)
+
+
+def test_it_saves_and_loads_as_a_policy_and_as_a_scorer(small, tokens, tmp_path):
+    small.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(logits(loaded, tokens), logits(small, tokens))
+    scorer = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=1).eval()
+    found = scorer.model(tokens, use_cache=False).last_hidden_state
+    assert torch.equal(found, small.model(tokens, use_cache=False).last_hidden_state)
+    assert scorer(tokens).logits.shape == (3, 1)
+
+
+def test_gradient_checkpointing_changes_no_gradient(tokens):
+    gradients = []
+    for checkpointing in (False, True):
+        network = model().train()
+        if checkpointing:
+            network.gradient_checkpointing_enable()
+        network(tokens, labels=tokens, use_cache=False).loss.backward()
+        gradients.append(network.model.layers[0].attention.shift.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(Exception, match="multiple of 4 \\* num_attention_heads"):
+        ShiftGPTConfig(hidden_size=40)
+
+
+@pytest.mark.slow
+def test_it_learns_to_copy():
+    """Seven random words, twice: the second line can only be known from the first."""
+    torch.manual_seed(0)
+    config = ShiftGPTConfig(vocab_size=64, hidden_size=64)
+    network = AutoModelForCausalLM.from_config(config)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+
+    def lines(count):
+        words = torch.randint(2, 64, (count, 7))
+        return torch.cat([words, torch.ones(count, 1, dtype=torch.long), words], 1)
+
+    for _ in range(400):
+        network(batch := lines(32), labels=batch, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    test = lines(200)
+    guesses = logits(network.eval(), test).argmax(-1)[:, 8:-1]
+    # chance is 1 / 62; without the shift this stays there
+    assert float((guesses == test[:, 9:]).float().mean()) > 0.9

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
-from instructgpt.evaluation.statistics import share_interval
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -51,14 +49,23 @@ def calibration_error(margins: Tensor, bins: int = 15) -> Tensor:
     return binary_calibration_error(confidence, (margins > 0).int(), n_bins=bins)
 
 
+def bin_of(margins: Tensor, bins: int = 10) -> Tensor:
+    """Which of so many equal intervals of confidence from 0.5 to 1 each pair lies in.
+
+    >>> bin_of(torch.tensor([0.0, 9.0]), bins=2).tolist()
+    [0, 1]
+    """
+    confidence = margins.abs().sigmoid()
+    return ((confidence - 0.5) * 2 * bins).long().clamp(0, bins - 1)
+
+
 def reliability(margins: Tensor, bins: int = 10) -> list[ReliabilityBin]:
     """Mean confidence and accuracy of pairs in equal intervals of confidence from 0.5 to 1.
 
     >>> reliability(torch.tensor([0.0, 9.0, 9.0]), bins=2)[1].pairs
     2
     """
-    confidence = margins.abs().sigmoid()
-    place = ((confidence - 0.5) * 2 * bins).long().clamp(0, bins - 1)
+    confidence, place = margins.abs().sigmoid(), bin_of(margins, bins)
     rows = []
     for index in range(bins):
         inside = place == index
@@ -91,16 +98,13 @@ def reliability_figure(margins: Tensor) -> Figure:
         alpha=0.8,
         label="pairs (size: how many)",
     )
-    for row in rows:
-        interval = share_interval(row.accuracy, row.pairs)
-        axes.plot([row.confidence] * 2, interval, color="C0")
     error = float(calibration_error(margins))
     axes.set(
         xlim=(0.48, 1.02),
         ylim=(-0.02, 1.02),
         xlabel="confidence of the reward model, sigmoid(|score difference|)",
-        ylabel="share of pairs in which labelers agree",
-        title=f"n = {len(margins):,} pairs, calibration error {error:.3f}\nbars: 95 % interval",
+        ylabel="share of pairs in which the labeler\nprefers the higher score",
+        title=f"n = {len(margins):,} pairs, calibration error {error:.3f}",
     )
     axes.legend(loc="lower right", frameon=False)
     axes.grid(alpha=0.2)

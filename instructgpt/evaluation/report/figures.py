@@ -1,0 +1,225 @@
+"""Figures of the report by name; ``make_figures`` draws those whose numbers are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from instructgpt.evaluation.report.estimates import SCORE, SHARE, Estimate, Unit, estimate
+from instructgpt.evaluation.report.figures_training import (
+    draw_agreement,
+    draw_curves,
+    draw_over_optimisation,
+    draw_reliability,
+    draw_reward_accuracy,
+)
+from instructgpt.evaluation.report.plots import Series, bars, dots, legend, reference_line
+from instructgpt.evaluation.report.reading import (
+    Results,
+    against_baseline,
+    all_models,
+    decodings,
+    in_order,
+    judges,
+    keys_of,
+    label,
+    safe,
+    said,
+)
+from instructgpt.evaluation.report.style import MARKS, MUTED, looks, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Drawn = Iterator[tuple[str, "Figure"]]
+
+
+def draw_win_rates(results: Results) -> Drawn:
+    """Win rates against the baseline, one figure for each decoding (Fig. 1 of the paper)."""
+    rows = against_baseline(results)
+    for decoding in decodings(results, [row["decoding"] for row in rows]):
+        chosen = [row for row in rows if row["decoding"] == decoding]
+        models = in_order(results, [row["model"] for row in chosen])
+        colours = [looks(all_models(results))[model].colour for model in models]
+        series = []
+        for place, judge in enumerate(judges(results, chosen)):
+            found = {row["model"]: estimate(row) for row in chosen if row["judge"] == judge}
+            values = [found.get(model) for model in models]
+            series.append(
+                Series(said(judge), values, colours, MARKS[place % len(MARKS)], place > 0)
+            )
+        baseline = label(results, results["baseline"])
+        figure = new_figure(f"Preferred to {baseline}, {said(decoding)}", 1.3 + 0.62 * len(models))
+        axes = figure.subplots()
+        dots(axes, [label(results, model) for model in models], series, SHARE)
+        reference_line(axes, 50, "as good")
+        axes.set(xlim=(0, 100), xlabel="% of comparisons (a tie counts half), 95 % interval")
+        legend(figure, series, MUTED)
+        yield f"win_rates_{safe(decoding)}", figure
+
+
+def draw_ratings(results: Results) -> Drawn:
+    """Mean ratings and mean utility, from 1 to 7 (Fig. 5 and 31 of the paper)."""
+    titles = {"likert": "Rating by the labelers", "utility": "True utility"}
+    for part, title in titles.items():
+        found = results.get(part)
+        if not found:
+            continue
+        models = in_order(results, keys_of(found.values()))
+        colours = [looks(all_models(results))[m].colour for m in models]
+        series = [
+            Series(
+                said(decoding),
+                [optional(found[decoding].get(model)) for model in models],
+                colours,
+                open=place > 0,
+            )
+            for place, decoding in enumerate(decodings(results, found))
+        ]
+        figure = new_figure(title, 1.3 + 0.36 * len(models))
+        axes = figure.subplots()
+        dots(axes, [label(results, model) for model in models], series, SCORE)
+        axes.set(xlim=(1, 7), xlabel="mean, 1 = worst, 7 = best; 95 % interval")
+        legend(figure, series, MUTED)
+        yield part, figure
+
+
+def by_key(part: str, title: str, axis: str, unit: Unit, height: float) -> Callable[..., Drawn]:
+    """A drawer of rows of dots: keys down the page, models in colour.
+
+    Args:
+        part: key of the results: {model: {key: estimate}}.
+        title: of the figure.
+        axis: label of the x axis.
+        unit: of the values.
+        height: of a row in inches.
+    """
+
+    def draw(results: Results) -> Drawn:
+        found = results.get(part)
+        if not found:
+            return
+        keys, series = series_by_model(results, found)
+        figure = new_figure(title, 1.2 + height * len(keys))
+        axes = figure.subplots()
+        dots(axes, [said(key) for key in keys], series, unit)
+        axes.set(xlim=(0, 100) if unit is SHARE else (1, 7), xlabel=axis)
+        legend(figure, series)
+        yield part, figure
+
+    return draw
+
+
+def by_model(part: str, title: str, axis: str) -> Callable[..., Drawn]:
+    """A drawer of bars: keys in groups, models in colour.
+
+    Args:
+        part: key of the results: {model: {key: estimate of a share}}.
+        title: of the figure.
+        axis: label of the y axis.
+    """
+
+    def draw(results: Results) -> Drawn:
+        found = results.get(part)
+        if not found:
+            return
+        keys, series = series_by_model(results, found)
+        figure = bar_figure(title, [said(key) for key in keys], series, axis)
+        legend(figure, [one._replace(mark="s") for one in series])
+        yield part, figure
+
+    return draw
+
+
+def draw_pairs(part: str, title: str, axis: str) -> Callable[..., Drawn]:
+    """A drawer of bars: models in groups and colours, the keys light and full.
+
+    Args:
+        part: key of the results: {model: {key: estimate of a share}}.
+        title: of the figure.
+        axis: label of the y axis.
+    """
+
+    def draw(results: Results) -> Drawn:
+        found = results.get(part)
+        if not found:
+            return
+        models = in_order(results, found)
+        colours = [looks(all_models(results))[model].colour for model in models]
+        keys = keys_of(found.values())
+        series = [
+            Series(
+                said(key),
+                [optional(found[model].get(key)) for model in models],
+                colours,
+                "s",
+                open=place < len(keys) - 1,
+            )
+            for place, key in enumerate(keys)
+        ]
+        figure = bar_figure(title, [label(results, model) for model in models], series, axis)
+        legend(figure, series, MUTED)
+        yield part, figure
+
+    return draw
+
+
+def bar_figure(title: str, groups: list[str], series: list[Series], axis: str) -> Figure:
+    """Groups of bars of shares, from 0."""
+    figure = new_figure(title, 3.3)
+    axes = figure.subplots()
+    bars(axes, groups, series, SHARE)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(axis)
+    return figure
+
+
+def optional(raw: Any) -> Estimate | None:
+    """An estimate, or None where there is none."""
+    return None if raw is None else estimate(raw)
+
+
+def series_by_model(
+    results: Results, found: dict[str, dict[str, Any]]
+) -> tuple[list[str], list[Series]]:
+    """Keys, and one series for each model over them."""
+    keys = keys_of(found.values())
+    look = looks(all_models(results))
+    return keys, [
+        Series(
+            label(results, model),
+            [optional(found[model].get(key)) for key in keys],
+            [look[model].colour] * len(keys),
+            look[model].mark,
+        )
+        for model in in_order(results, found)
+    ]
+
+
+DRAWERS: tuple[Callable[[Results], Drawn], ...] = (
+    draw_win_rates,
+    draw_ratings,
+    by_key(
+        "use_cases", "Utility by use case", "mean true utility, 1 to 7; 95 % interval", SCORE, 0.4
+    ),
+    by_key("metadata", "Properties of the answers", "% of answers, 95 % interval", SHARE, 0.48),
+    draw_pairs("closed_domain", "Closed-domain tasks", "% of answers"),
+    draw_pairs("truthfulness", "Held-out misconceptions", "% of answers"),
+    by_model("toxicity", "Toxic answers", "% of answers"),
+    by_model("nlp", "Public NLP tasks, few-shot", "% correct"),
+    draw_reliability,
+    draw_reward_accuracy,
+    draw_agreement,
+    draw_over_optimisation,
+    draw_curves,
+)
+
+
+def make_figures(results: Results) -> dict[str, Figure]:
+    """Every figure whose numbers are in the results, by name.
+
+    Args:
+        results: as in results.json.
+    """
+    with styled():
+        return {name: figure for draw in DRAWERS for name, figure in draw(results)}

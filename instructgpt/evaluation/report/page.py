@@ -1,0 +1,107 @@
+"""The report: one page that needs nothing beside itself, and its figures as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from instructgpt.evaluation.report.claims_section import claims_section, judged_here, summary
+from instructgpt.evaluation.report.css import CSS
+from instructgpt.evaluation.report.drawing import drawn
+from instructgpt.evaluation.report.estimates import estimate, number
+from instructgpt.evaluation.report.figures import make_figures
+from instructgpt.evaluation.report.layout import Section, View, tied
+from instructgpt.evaluation.report.markup import Html, element
+from instructgpt.evaluation.report.reading import Results, all_models, label
+from instructgpt.evaluation.report.sections import SECTIONS as MODELS
+from instructgpt.evaluation.report.sections_run import SECTIONS as RUN
+from instructgpt.evaluation.report.sections_run import duration
+from instructgpt.evaluation.report.sections_training import SECTIONS as TRAINING
+from instructgpt.models.folder import write_bytes
+
+# A page that loads nothing and runs nothing, whatever stands in its texts.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def write_report(results: Results, run: Mapping[str, Any], folder: Path) -> Path:
+    """Write report.html and figures/*.png; return the path of the page.
+
+    Args:
+        results: as in results.json; sections exist for what is there.
+        run: config, seed, versions, stages, total_seconds and command, as far as known.
+        folder: to write into.
+    """
+    pictures = drawn(make_figures(results), folder / "figures")
+    page = folder / "report.html"
+    write_bytes(page, page_of(View(results, run, pictures)).encode())
+    return page
+
+
+def page_of(view: View) -> str:
+    """The whole page."""
+    results = view.results
+    made = [make(view) for make in (claims_section, *MODELS, *TRAINING, *RUN)]
+    sections = [section for section in made if section is not None]
+    title = str(results.get("title", "Evaluation"))
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("title", title),
+        element("style", Html(CSS)),
+    )
+    body = element(
+        "body",
+        element("header", element("h1", title), summary(results), facts(view), contents(sections)),
+        element("main", *(card(results, section) for section in sections)),
+        element(
+            "footer",
+            "Made by instructgpt, after Ouyang et al. 2022, “Training language models to follow "
+            "instructions with human feedback” (arXiv:2203.02155). The numbers are in "
+            "results.json, the figures as PNG in figures/.",
+        ),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+def facts(view: View) -> Html:
+    """The run in a few numbers."""
+    results, run = view.results, view.run
+    ns = [estimate(row).n for row in results.get("win_rates", [])]
+    total = number(run.get("total_seconds"))
+    known = {
+        "models": str(len(all_models(results))),
+        "baseline": label(results, str(results["baseline"])) if "baseline" in results else None,
+        "prompts in a win rate": f"{max(ns):,.0f}" if ns else None,
+        "seed": str(results["seed"]) if "seed" in results else None,
+        "wall time": duration(total) if total == total else None,
+    }
+    cells = [
+        element("div", element("dt", name), element("dd", value))
+        for name, value in known.items()
+        if value is not None
+    ]
+    return element("dl", *cells, class_="facts")
+
+
+def contents(sections: list[Section]) -> Html:
+    """Links to the sections."""
+    items = [element("li", element("a", one.title, href=f"#{one.id}")) for one in sections]
+    return element("nav", element("ul", *items), aria_label="Contents")
+
+
+def card(results: Results, section: Section) -> Html:
+    """One section with its title, what it is in the paper, and how to read it."""
+    paper = element("p", element("b", "In the paper: "), tied(section.paper), ".", class_="paper")
+    return element(
+        "section",
+        element("h2", section.title),
+        paper if section.paper else None,
+        element("p", tied(section.reading)),
+        judged_here(results, section.id) if section.id != "claims" else None,
+        section.body,
+        class_="card",
+        id=section.id,
+    )

@@ -1,0 +1,225 @@
+"""Sections on the reward model, the labelers, over-optimisation and training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from instructgpt.evaluation.report.estimates import (
+    MINUS,
+    MISSING,
+    SCORE,
+    SHARE,
+    count,
+    estimate,
+    interval,
+    number,
+    written,
+)
+from instructgpt.evaluation.report.figures_training import MOST_PANELS
+from instructgpt.evaluation.report.layout import (
+    Make,
+    Section,
+    View,
+    cell,
+    folded,
+    model_name,
+    table,
+)
+from instructgpt.evaluation.report.markup import Html, join
+from instructgpt.evaluation.report.reading import (
+    baseline,
+    curve_panels,
+    in_order,
+    safe,
+    said,
+)
+
+AT_MOST = f"at most log n {MINUS} (n {MINUS} 1)/n; less where samples repeat"
+BARS = "Whiskers are 95 % intervals over prompts."
+
+
+def reward_model(view: View) -> Section | None:
+    """Accuracy against the ceiling, generalisation to other labelers, calibration."""
+    found = view.results.get("reward_model")
+    if not found:
+        return None
+    pairs = sum(int(row["pairs"]) for row in found.get("reliability", []))
+    prompts = count(number(found.get("calibration_prompts")))
+    error = number(found.get("calibration_error"))
+    captions = {
+        "reward_accuracy": "Share of decided pairs in which the preferred response scores higher; "
+        "the orange mark is the best that any model could reach, since labelers disagree.",
+        "reliability": f"n = {prompts} prompts with {count(pairs)} pairs; expected calibration "
+        f"error {written(error, SHARE._replace(suffix=' points'))}. {BARS}",
+    }
+    rows = accuracy_rows(found)
+    columns = ["judged by", "accuracy", "best possible", "longer response wins"]
+    caption = "% of decided pairs, [95 % interval over prompts], n pairs."
+    parts: list[Html | None] = [view.figures(captions)]
+    parts.append(table(caption, columns, rows) if rows else None)
+    parts.append(folds_table(found.get("cross_validation", {})))
+    return Section(
+        "reward_model",
+        "The reward model",
+        "section 4.1 (72.4 ± 0.4 % on labelers it was trained on, 69.6 ± 0.9 % on others)",
+        "50 % is chance, and the best possible is below 100 % because labelers disagree; a "
+        "calibrated model lies on the dashed line.",
+        join(parts),
+    )
+
+
+def accuracy_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Accuracy, ceiling and "longer wins" of every group."""
+    longer, ceiling = found.get("longer_wins", {}), found.get("ceiling", {})
+    rows: list[list[str]] = [
+        [
+            said(group),
+            cell(estimate(raw), SHARE),
+            written(number(ceiling.get(group)), SHARE),
+            cell(estimate(longer.get(group)), SHARE),
+        ]
+        for group, raw in found.get("accuracy", {}).items()
+    ]
+    if "ground_truth_accuracy" in found:
+        truth = estimate(found["ground_truth_accuracy"])
+        rows.append(["the true utility", cell(truth, SHARE), MISSING, MISSING])
+    return rows
+
+
+def folds_table(crossed: Mapping[str, Any]) -> Html | None:
+    """Cross-validation over labelers."""
+    if not crossed:
+        return None
+    lines = {"all folds": crossed}
+    lines |= {f"fold {i + 1}": fold for i, fold in enumerate(crossed.get("folds", []))}
+    rows: list[list[str]] = [
+        [
+            name,
+            cell(estimate(line.get("in_group")), SHARE),
+            cell(estimate(line.get("held_out")), SHARE),
+        ]
+        for name, line in lines.items()
+    ]
+    caption = (
+        "Cross-validation: each fold's reward model never saw the labelers that it leaves out. "
+        "% of decided pairs, [95 % interval over prompts], n pairs; a ranking that several folds "
+        "score counts once."
+    )
+    gap = estimate(crossed.get("difference"))
+    if gap.value == gap.value:
+        points = SHARE._replace(suffix=" points")
+        caption += f" Left out minus trained on: {written(gap.value, points)}"
+        caption += f" {interval(gap, SHARE)}, n = {count(gap.n)} prompts."
+    return table(caption, ["", "labelers it was trained on", "labelers left out"], rows)
+
+
+def agreement(view: View) -> Section | None:
+    """How often labelers agree with each other."""
+    found = view.results.get("agreement")
+    if not found:
+        return None
+    captions = {}
+    for group, one in found.items():
+        text = f"Mean over pairs of labelers {written(number(one.get('value')), SHARE)}"
+        if one.get("target") is not None:
+            text += f", noise set for {written(number(one['target']), SHARE)}"
+        captions[f"agreement_{safe(group)}"] = (
+            f"{text}; n = {count(number(one.get('pairs')))} pairs."
+        )
+    rows: list[list[str]] = [
+        [
+            said(group),
+            str(len(one.get("labelers", []))),
+            written(number(one.get("value")), SHARE),
+            written(number(one.get("target")), SHARE),
+            count(number(one.get("pairs"))),
+        ]
+        for group, one in found.items()
+    ]
+    columns = ["group", "labelers", "agreement", "noise set for", "n pairs"]
+    numbers = table("Mean over pairs of labelers, % of pairs on which both decide.", columns, rows)
+    return Section(
+        "agreement",
+        "Agreement of the labelers",
+        "section 3.4 (72.6 ± 1.5 % among training labelers, 77.3 ± 1.3 % among held-out labelers)",
+        "Each cell is how often two labelers prefer the same response when both have a "
+        "preference; 50 % would be chance.",
+        view.figures(captions, numbers),
+    )
+
+
+def over_optimisation(view: View) -> Section | None:
+    """What optimising an imperfect reward does to the true utility."""
+    found = view.results.get("over_optimisation")
+    if not found:
+        return None
+    base = baseline(view.results)
+    captions = {
+        "over_optimisation_utility": "True utility. Numbers beside the dots are n of best-of-n; "
+        f"its KL is {AT_MOST}.",
+        "over_optimisation_score": "Score of the reward model that was optimised.",
+    }
+    tables = []
+    best = found.get("best_of_n")
+    if best:
+        rows: list[list[str]] = [
+            [
+                f"best of {row['n']}",
+                written(number(row.get("kl"))),
+                cell(estimate(row.get("score")), SCORE),
+                cell(estimate(row.get("utility")), SCORE),
+                cell(estimate(row.get("win_rate")), SHARE),
+            ]
+            for row in best
+        ]
+        columns = ["answer", "KL, nats, at most", "reward model", "true utility"]
+        columns.append("preferred to one sample")
+        caption = f"Best of n samples of {base}; [95 % interval], n prompts. KL is {AT_MOST}."
+        tables.append(table(caption, columns, rows))
+    checkpoints = found.get("checkpoints", {})
+    lines: list[list[str]] = [
+        [
+            join([model_name(view.results, model), f", step {row.get('step')}"]),
+            written(number(row.get("kl"))),
+            cell(estimate(row.get("score")), SCORE),
+            cell(estimate(row.get("utility")), SCORE),
+        ]
+        for model in in_order(view.results, checkpoints)
+        for row in checkpoints[model]
+    ]
+    if lines:
+        columns = ["checkpoint", "KL, nats", "reward model", "true utility"]
+        tables.append(table("During training; [95 % interval], n prompts.", columns, lines))
+    return Section(
+        "over_optimisation",
+        "Over-optimisation",
+        "none; Gao et al. 2022, Fig. 1, is the counterpart",
+        f"Where the score still rises with the distance from {base} but the true utility falls, "
+        "the reward model is being exploited.",
+        join([view.figures(captions), folded("As tables", *tables)]),
+    )
+
+
+def curves(view: View) -> Section | None:
+    """Learning curves of every stage."""
+    found = {name: one for name, one in view.results.get("curves", {}).items() if curve_panels(one)}
+    if not found:
+        return None
+    captions = {}
+    for stage, one in found.items():
+        left = max(len(curve_panels(one)) - MOST_PANELS, 0)
+        more = f" {left} more are in TensorBoard." if left else ""
+        grey = " Grey: training, blue: validation." if len(curve_panels(one)) < len(one) else ""
+        captions[f"curves_{safe(stage)}"] = f"Against optimizer steps or iterations.{grey}{more}"
+    return Section(
+        "curves",
+        "Learning curves",
+        "none for these stages",
+        "Losses should fall and accuracies and scores rise; a validation loss that turns up again "
+        "means overfitting.",
+        view.figures(captions),
+    )
+
+
+SECTIONS: tuple[Make, ...] = (reward_model, agreement, over_optimisation, curves)

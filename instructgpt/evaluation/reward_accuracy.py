@@ -1,0 +1,206 @@
+"""How well a reward model predicts choices of labelers whom it has seen, and of others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from instructgpt.evaluation.calibration import bin_of, calibration_error
+from instructgpt.evaluation.statistics import Array, Estimate, interval, ratio, ratio_draws
+
+
+class Ranked(NamedTuple):
+    """One labeler's ranking of the responses to one prompt."""
+
+    prompt: str  # id
+    group: str  # of the labeler
+    labeler: str
+    ranking: Array  # [K] 1 = best, equal = tie
+    scores: Array  # [K] of the reward model
+    lengths: Array  # [K] tokens
+    utilities: Array  # [K] NaN where nothing graded them
+
+
+class Counts(NamedTuple):
+    """Of the decided pairs of one ranking."""
+
+    pairs: int
+    right: float  # the winner has the higher score; an equal score counts half
+    longer: float  # the winner is longer
+
+
+def margins(row: Ranked, better: Array) -> Array:
+    """Score of the better minus score of the worse response, for each decided pair.
+
+    Args:
+        row: with scores.
+        better: [K] the order to compare with: lower is better.
+    """
+    winners, losers = (better[:, None] < better[None, :]).nonzero()
+    return row.scores[winners] - row.scores[losers]
+
+
+def _half(difference: Array) -> float:
+    return float((difference > 0).sum() + 0.5 * (difference == 0).sum())
+
+
+def counts(row: Ranked) -> Counts:
+    """Count the decided pairs of a ranking and what they say."""
+    winners, losers = (row.ranking[:, None] < row.ranking[None, :]).nonzero()
+    right = _half(row.scores[winners] - row.scores[losers])
+    return Counts(len(winners), right, _half(row.lengths[winners] - row.lengths[losers]))
+
+
+def share(rows: Sequence[Ranked], part: Callable[[Counts], float], seed: int) -> Estimate:
+    """Share of decided pairs; all pairs of a prompt are resampled together.
+
+    Args:
+        rows: rankings.
+        part: what is counted.
+        seed: of the bootstrap.
+    """
+    prompts = list(dict.fromkeys(row.prompt for row in rows))
+    return ratio(*sums(rows, part, prompts), seed)
+
+
+def sums(
+    rows: Sequence[Ranked],
+    part: Callable[[Counts], float],
+    prompts: Sequence[str],
+    weights: Sequence[float] | None = None,
+) -> tuple[Array, Array]:
+    """How many decided pairs of each prompt count, and how many there are.
+
+    Args:
+        rows: rankings.
+        part: what is counted.
+        prompts: all that there are; one without rankings has no pairs.
+        weights: of the rankings, 1 unless given.
+    """
+    places = {name: i for i, name in enumerate(prompts)}
+    above, below = np.zeros(len(prompts)), np.zeros(len(prompts))
+    for row, weight in zip(rows, weights or [1.0] * len(rows), strict=True):
+        found = counts(row)
+        above[places[row.prompt]] += weight * part(found)
+        below[places[row.prompt]] += weight * found.pairs
+    return above, below
+
+
+def accuracy(rows: Sequence[Ranked], seed: int) -> Estimate:
+    """Share of decided pairs in which the winner has the higher score."""
+    return share(rows, lambda found: found.right, seed)
+
+
+def of_group(rows: Sequence[Ranked], group: str) -> list[Ranked]:
+    """The rankings of one group of labelers."""
+    return [row for row in rows if row.group == group]
+
+
+def of_labelers(rows: Sequence[Ranked], names: Collection[str]) -> list[Ranked]:
+    """The rankings of some labelers."""
+    return [row for row in rows if row.labeler in names]
+
+
+def ground_truth_accuracy(rows: Sequence[Ranked], seed: int) -> Estimate | None:
+    """Share of pairs with different utility in which the better one has the higher score."""
+    once = {row.prompt: row for row in rows if not np.isnan(row.utilities).any()}
+    if not once:
+        return None
+    true = [row._replace(ranking=-row.utilities) for row in once.values()]
+    return accuracy(true, seed)
+
+
+def reward_model_results(rows: Sequence[Ranked], training: str, seed: int) -> dict[str, Any]:
+    """Accuracy by group of labelers, and calibration on the training group.
+
+    Args:
+        rows: rankings with the scores of one reward model.
+        training: name of the group whose taste it has learned.
+        seed: of the bootstrap.
+    """
+    groups = list(dict.fromkeys(row.group for row in rows))
+    result: dict[str, Any] = {"accuracy": {}, "longer_wins": {}}
+    for group in groups:
+        own = [row for row in rows if row.group == group]
+        result["accuracy"][group] = accuracy(own, seed)._asdict()
+        longer = share(own, lambda found: found.longer, seed)
+        result["longer_wins"][group] = longer._asdict()
+    truth = ground_truth_accuracy(rows, seed)
+    if truth is not None:
+        result["ground_truth_accuracy"] = truth._asdict()
+    chosen = training if training in groups else groups[0]
+    return result | calibration([row for row in rows if row.group == chosen], seed)
+
+
+def calibration(rows: Sequence[Ranked], seed: int) -> dict[str, Any]:
+    """Expected calibration error, and accuracy by confidence; prompts are resampled as wholes.
+
+    Args:
+        rows: rankings.
+        seed: of the bootstrap.
+    """
+    found = [margins(row, row.ranking) for row in rows]
+    pairs = torch.from_numpy(np.concatenate(found)).float()
+    owners = np.repeat([row.prompt for row in rows], [len(one) for one in found])
+    confidence, place = pairs.abs().sigmoid().numpy(), bin_of(pairs).numpy()
+    right = np.where(pairs.numpy() > 0, 1.0, np.where(pairs.numpy() == 0, 0.5, 0.0))
+    bins = []
+    for index in np.unique(place):
+        inside = place == index
+        _, units = np.unique(owners[inside], return_inverse=True)
+        one = ratio(np.bincount(units, weights=right[inside]), np.bincount(units), seed)
+        row = {"confidence": float(confidence[inside].mean()), "accuracy": one.value}
+        row |= {"low": one.low, "high": one.high}
+        bins.append(row | {"pairs": one.n, "prompts": int(units.max()) + 1})
+    return {
+        "calibration_error": float(calibration_error(pairs)),
+        "calibration_prompts": len(np.unique(owners)),
+        "reliability": bins,
+    }
+
+
+def cross_validation(
+    folds: Sequence[tuple[Sequence[Ranked], Collection[str]]], seed: int
+) -> dict[str, Any]:
+    """Accuracy on labelers whom a reward model has learned from, and on those left out.
+
+    A ranking that several folds score counts once, with the mean of what they say. The difference
+    is that of left out minus learned from, over the same resamples of prompts.
+
+    Args:
+        folds: the same rankings of all training labelers with the scores of each fold's reward
+            model, and the names of those it was not trained on.
+        seed: of the bootstrap.
+    """
+    parts: list[dict[str, list[int]]] = []
+    for rows, left_out in folds:
+        out = [i for i, row in enumerate(rows) if row.labeler in left_out]
+        inside = [i for i, row in enumerate(rows) if row.labeler not in left_out]
+        parts.append({"in_group": inside, "held_out": out})
+    prompts = list(dict.fromkeys(row.prompt for rows, _ in folds for row in rows))
+    result: dict[str, Any] = {}
+    resampled = {}
+    for name in ("in_group", "held_out"):
+        times = Counter(i for part in parts for i in part[name])
+        pooled = [
+            (rows[i], 1 / times[i])
+            for (rows, _), part in zip(folds, parts, strict=True)
+            for i in part[name]
+        ]
+        chosen, weights = [row for row, _ in pooled], [weight for _, weight in pooled]
+        found = sums(chosen, lambda one: one.right, prompts, weights)
+        result[name] = ratio(*found, seed)._asdict()
+        resampled[name] = ratio_draws(*found, seed)
+    inner, outer = resampled["in_group"], resampled["held_out"]
+    limits = interval(outer.resampled - inner.resampled)
+    difference = Estimate(float(outer.value - inner.value), *limits, len(prompts))
+    result["difference"] = difference._asdict()
+    result["folds"] = [
+        {name: accuracy([rows[i] for i in part[name]], seed)._asdict() for name in part}
+        for (rows, _), part in zip(folds, parts, strict=True)
+    ]
+    return result

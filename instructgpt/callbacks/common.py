@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -24,22 +22,6 @@ def stage_of(pl_module: LightningModule) -> StageModule:
 def is_debugging(trainer: Trainer) -> bool:
     """Whether ``fast_dev_run`` is on, which shall leave nothing behind."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Args:
-        path: of the file; its folder is created.
-        text: what to write.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:

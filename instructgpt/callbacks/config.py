@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from instructgpt.callbacks.common import is_debugging, write_text
+from instructgpt.callbacks.common import is_debugging
+from instructgpt.models.folder import write_text
 
 EARLIER = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.json")
 """What must not be taken for this run's; export/ stays until there is another one."""

@@ -13,9 +13,9 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.checkpoint import StageCheckpoint
-from instructgpt.callbacks.common import stage_of, write_text
+from instructgpt.callbacks.common import stage_of
 from instructgpt.models.artefact import finite
-from instructgpt.models.folder import replacing
+from instructgpt.models.folder import replacing, write_text
 from instructgpt.models.source import ARTEFACT_FILE
 
 

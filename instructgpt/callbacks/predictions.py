@@ -8,7 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from instructgpt.callbacks.common import gather, json_lines, write_text
+from instructgpt.callbacks.common import gather, json_lines
+from instructgpt.models.folder import write_text
 
 
 class PredictionWriter(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any, Protocol
@@ -103,11 +104,13 @@ class Lines:
     """A plain line now and then, for log files.
 
     Args:
-        seconds: from one line to the next.
+        seconds: from one line to the next; default: INSTRUCTGPT_LINE_SECONDS of the environment,
+            by which the pipeline asks for more of them, else 10.
     """
 
-    def __init__(self, seconds: float = LINE_SECONDS) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float | None = None) -> None:
+        given = float(os.environ.get("INSTRUCTGPT_LINE_SECONDS", LINE_SECONDS))
+        self.seconds = given if seconds is None else seconds
         self._starts: dict[str, tuple[float, int]] = {}
         self._last = time.monotonic()
 
@@ -145,6 +148,11 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
+def display() -> Display:
+    """Bars where somebody watches, else lines."""
+    return Bars() if sys.stdout.isatty() else Lines()
+
+
 class StageProgress(ProgressBar):
     """A bar for the fit in optimizer steps, and one for what happens inside a step or a validation.
 
@@ -153,7 +161,7 @@ class StageProgress(ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self.display: Display = Bars() if sys.stdout.isatty() else Lines()
+        self.display = display()
         self._drawn = 0.0
         self._part = ""
 
@@ -164,7 +172,7 @@ class StageProgress(ProgressBar):
 
     def enable(self) -> None:
         """Show again (Lightning's tuner asks for it)."""
-        self.display = Bars() if sys.stdout.isatty() else Lines()
+        self.display = display()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the module report what it does inside a step."""

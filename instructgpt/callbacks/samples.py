@@ -6,6 +6,7 @@ import html
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from instructgpt.callbacks.common import gather, is_debugging, json_lines, stage_of, write_text
+from instructgpt.callbacks.common import gather, is_debugging, json_lines, stage_of
+from instructgpt.models.folder import write_text
 
-SHOWN_ROWS = 32
+SHOWN_ROWS = 16  # of each kind
 SHOWN_CHARACTERS = 2000
 
 
@@ -63,14 +65,18 @@ def _step(line: str) -> float:
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """The first rows as a markdown table in which a response cannot change the page.
+    """The first rows of each kind as a markdown table in which a response cannot change the page.
 
     Args:
         rows: with any keys; those of the first row become columns.
     """
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for row in rows[:SHOWN_ROWS]:
+    kinds = Counter[str]()
+    for row in rows:
+        kinds[row.get("kind", "")] += 1
+        if kinds[row.get("kind", "")] > SHOWN_ROWS:
+            continue
         lines.append("| " + " | ".join(_cell(row.get(column)) for column in columns) + " |")
     return "\n".join(lines)
 

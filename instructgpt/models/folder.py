@@ -1,7 +1,8 @@
-"""Writing a folder so that it is there as a whole or not at all."""
+"""Writing files and folders so that they are there as a whole or not at all."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,27 @@ def replacing(path: Path, mark: str) -> Iterator[Path]:
         path.rename(old)
     new.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: Of the file; its folder is created.
+        content: What to write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; arguments as for ``write_bytes``."""
+    write_bytes(path, text.encode())
 
 
 def _is_empty_folder(path: Path) -> bool:

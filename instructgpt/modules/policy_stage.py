@@ -27,9 +27,6 @@ from instructgpt.types import PromptBatch, Rollout
 VALUE_HEAD = "value_head.safetensors"
 """Beside an exported policy: the value head on its trunk, with which a further run goes on."""
 
-SHOWN = 16
-"""Validation answers of each kind that are shown to people."""
-
 
 class PolicyStage(StageModule):
     """A policy with its reference, reward function and value."""
@@ -134,8 +131,6 @@ class PolicyStage(StageModule):
                 self._update_means("kl", kl[real])
                 self._update_means("response_length", rollout.response_mask[real].sum(1).float())
             for row in torch.arange(len(samples))[real.cpu()].tolist():
-                if sum(shown["kind"] == kind for shown in self.samples) >= SHOWN:
-                    break
                 self.samples.append(
                     {
                         "step": self.global_step,

@@ -62,7 +62,7 @@ def respond(
 def predict_rows(
     module: StageModule, policy: nn.Module, batch: PromptBatch, sampling: Sampling
 ) -> list[dict[str, Any]]:
-    """One row a prompt with its K responses, K = ``--data.responses``."""
+    """One row a prompt with its optional keys and K responses, K = ``--data.responses``."""
     count = module.data.responses
     samples, real = respond(module, policy, repeat(batch, count), sampling, phase=0)
     rows = []
@@ -70,7 +70,8 @@ def predict_rows(
         if real[i * count]:
             group = samples[i * count : (i + 1) * count]
             rows.append(
-                {
+                prompt.meta
+                | {
                     "id": prompt.id,
                     "prompt": prompt.text,
                     "responses": [s.response for s in group],

@@ -27,10 +27,14 @@ from instructgpt.evaluation.calibration import (
 from instructgpt.functional.losses import decided_pairs
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact, save_scalar
+from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.types import ComparisonBatch, UserError
+
+LENGTH_GROUPS = 4
+"""Forward passes of a batch: more save padding, fewer save calls."""
 
 
 class RewardModule(StageModule):
@@ -102,7 +106,7 @@ class RewardModule(StageModule):
 
     def scores(self, batch: ComparisonBatch) -> Tensor:
         """Scores of every prompt's responses, [B, K]."""
-        return self.model.score(batch.tokens, batch.mask)[batch.rows]
+        return scores_by_length(self.model, batch.tokens, batch.mask)[batch.rows]
 
     def training_step(self, batch: ComparisonBatch, batch_idx: int) -> Tensor:
         """All C(K, 2) pairs of a prompt are one batch element: each response is computed once."""
@@ -211,6 +215,25 @@ class RewardModule(StageModule):
             config=config,
             metrics=metrics,
         )
+
+
+def scores_by_length(model: ScalarModel, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Scores of right-padded rows, [S]; rows of like length share a forward pass.
+
+    The longest of all responses to all prompts of a batch would make most of it padding.
+
+    Args:
+        model: what scores.
+        tokens: [S, T].
+        mask: [S, T] bool.
+    """
+    lengths = mask.sum(1)
+    order = lengths.argsort(stable=True)
+    parts = []
+    for group in order.tensor_split(min(LENGTH_GROUPS, len(order))):
+        width = max(1, int(lengths[group].amax()))
+        parts.append(model.score(tokens[group, :width], mask[group, :width]))
+    return torch.cat(parts)[order.argsort()]
 
 
 def correct_shares(scores: Tensor, batch: ComparisonBatch) -> Tensor:

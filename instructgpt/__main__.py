@@ -13,7 +13,11 @@ TRAINER_VERBS = {
     "predict": "write responses (policies) or scores (reward models) as JSONL",
 }
 PLAIN_VERBS = {
+    "pipeline": "run all stages in order: the paper in miniature, or your own",
+    "world": "write the data of the miniature world",
     "generate": "answer prompts from a file, or interactively, with any policy",
+    "label": "rank sampled responses, by simulated labelers or by people",
+    "evaluate": "compare policies: win rates, ground truth, a report",
     "export": "write the artefact of a run from one of its checkpoints",
 }
 VERBS = {**TRAINER_VERBS, **PLAIN_VERBS}
@@ -31,7 +35,11 @@ python -m instructgpt fit --config FILE --print_config    everything a run would
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0 done, 2 wrong input, 130 interrupted."""
+    """Run one verb and return the exit code.
+
+    0 done, 1 a stage of a pipeline failed, 2 wrong input, 3 people have to do something first, 130
+    interrupted.
+    """
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(verbs="\n".join(f"  {verb:10}{text}" for verb, text in VERBS.items())))
@@ -61,7 +69,11 @@ def _run_plain_verb(args: list[str]) -> None:
     from instructgpt.errors import OneLineParser
 
     verb = args[0]
-    function = getattr(import_module(f"instructgpt.commands.{verb}"), verb)
+    module = import_module(f"instructgpt.commands.{verb}")
+    if hasattr(module, "main"):  # reads its options itself
+        module.main(args[1:])
+        return
+    function = getattr(module, verb)
     auto_cli(
         function,
         args=args[1:],

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 WRONG_INPUT = 2
+WAITING = 3
 CLASS_RULE = "--{} must be written as class_path: NAME, with its options under init_args"
 PLAIN_TYPES = ("int", "float", "bool", "str", "dict")
 
@@ -38,9 +39,10 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         args: of the command line, the verb first.
 
     Returns:
-        0 when done, 2 for wrong input, 128 + number for a signal.
+        0 when done, 2 for wrong input, 3 where people have to do something first, 128 + number for
+        a signal.
     """
-    from instructgpt.types import UserError
+    from instructgpt.types import UserError, WaitingForLabelsError
 
     try:
         run(args)
@@ -57,6 +59,9 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         message = user_message(error, UserError)
         if message is None:
             raise
+        if isinstance(error, WaitingForLabelsError):
+            print(f"instructgpt: {message}", file=sys.stderr)
+            return WAITING
         print(f"instructgpt: error: {message}", file=sys.stderr)
         return WRONG_INPUT
     except BaseException as stop:

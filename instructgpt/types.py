@@ -21,6 +21,10 @@ class UserError(ValueError):
     """Something the user gave is wrong; one line that names the place, the rule and the value."""
 
 
+class WaitingForLabelsError(UserError):
+    """People have to rank responses before this can go on; says where."""
+
+
 class Prompt(NamedTuple):
     """A prompt as written, before template and tokenizer."""
 

@@ -1,0 +1,69 @@
+"""How far a pipeline is, from what its stages write and from what they took before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from instructgpt.pipeline.clock import estimates, time_left
+from instructgpt.pipeline.display import Running, Status
+from instructgpt.pipeline.process import Child
+from instructgpt.pipeline.spec import Spec
+
+STEP = re.compile(r"^fit (\d+)/(\d+)")
+LEAST = 0.05
+"""A stage that takes longer than expected is taken to need this share more."""
+
+
+class Progress:
+    """Keeps what was measured.
+
+    Args:
+        spec: the pipeline.
+        names: the stages of this call.
+        measured: seconds of each stage that is finished; the caller adds to it.
+    """
+
+    def __init__(self, spec: Spec, names: list[str], measured: dict[str, float]) -> None:
+        self.spec, self.names, self.measured = spec, names, measured
+        self._costs = {name: stage.cost for name, stage in spec.stages.items()}
+        self._first_steps: dict[str, tuple[float, float]] = {}
+        self._fraction = 0.0
+
+    def status(self, children: Mapping[str, Child], waiting: list[str], seconds: float) -> Status:
+        """How far everything is: what is left against all that there was to do.
+
+        Args:
+            children: stages that run.
+            waiting: stages that have not begun.
+            seconds: of this call so far.
+        """
+        running, measured = [], dict(self.measured)
+        for name, child in children.items():
+            lines = child.lines()
+            running.append(Running(name, child.seconds, lines[-1].strip() if lines else ""))
+            rest = self._steps_left(name, child.seconds, lines)
+            if rest is not None:
+                measured[name] = child.seconds + rest
+        costs = estimates(self._costs, measured)
+        ends = {r.name: max(costs[r.name] - r.seconds, LEAST * costs[r.name]) for r in running}
+        todo = {name: (costs[name], self.spec.stages[name].inputs) for name in waiting}
+        rest = sum(ends.values()) + sum(costs[name] for name in waiting)
+        past = sum(self.measured.get(name, 0.0) for name in self.names)
+        past += sum(stage.seconds for stage in running)
+        if past + rest > 0:  # an estimate that grows takes nothing back
+            self._fraction = max(self._fraction, past / (past + rest))
+        told = bool(measured) or any(cost is not None for cost in self._costs.values())
+        left = time_left(ends, todo, self.spec.jobs) if told else None
+        return Status(self._fraction if told else 0.0, seconds, left, running)
+
+    def _steps_left(self, name: str, seconds: float, lines: list[str]) -> float | None:
+        """Seconds a running stage still needs, where it tells its steps."""
+        steps = [match for line in lines if (match := STEP.match(line))]
+        if not steps or not int(steps[-1][2]):
+            return None
+        fraction = int(steps[-1][1]) / int(steps[-1][2])
+        first, since = self._first_steps.setdefault(name, (fraction, seconds))
+        if fraction <= first:
+            return None
+        return (seconds - since) / (fraction - first) * (1 - fraction)

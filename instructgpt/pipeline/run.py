@@ -1,0 +1,116 @@
+"""One call of the pipeline, from the file to the last line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from instructgpt.errors import guess
+from instructgpt.pipeline.display import Display, clock, make_display
+from instructgpt.pipeline.fingerprint import fingerprints
+from instructgpt.pipeline.folder import (
+    check_ours,
+    is_finished,
+    locked,
+    read_record,
+    write_record,
+)
+from instructgpt.pipeline.process import ENTRY
+from instructgpt.pipeline.record import RunRecord
+from instructgpt.pipeline.schedule import Schedule
+from instructgpt.pipeline.spec import Spec, read_spec
+from instructgpt.types import UserError
+
+
+def run(
+    config: str,
+    output: str | None = None,
+    seed: int | None = None,
+    only: str | None = None,
+    first: str | None = None,
+    jobs: int | None = None,
+    entry: str = ENTRY,
+    display: Display | None = None,
+) -> None:
+    """Run a pipeline.
+
+    Args:
+        config: the YAML file.
+        output: folder to write to, instead of that in the file.
+        seed: instead of that in the file.
+        only: run these stages alone, separated by commas.
+        first: run this stage and all that depends on it anew.
+        jobs: stages side by side.
+        entry: what runs a stage.
+        display: where to show progress.
+    """
+    if not Path(config).is_file():
+        raise UserError(f"--config must be an existing file, got {config} (in {Path.cwd()})")
+    for name, value, least in (("seed", seed, 0), ("jobs", jobs, 1)):
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be >= {least}, got {value}")
+    spec = read_spec(Path(config), Path(output) if output else None, seed, jobs)
+    names = list(spec.stages) if only is None else _named(only, spec, "--only")
+    again = [] if first is None else _dependents(_named(first, spec, "--from"), spec)
+    hashes = fingerprints(spec)
+    options: dict[str, Any] = {"config": config, "output": output, "seed": seed}
+    options |= {"only": only, "from": first, "jobs": jobs}
+    with locked(spec.output):
+        _check_inputs(names, again, spec, hashes)
+        for name in names:
+            check_ours(spec.folder(name))
+        _forget(again, spec)
+        record = RunRecord(spec, hashes, options)
+        display = display or make_display()
+        Schedule(spec, hashes, names, display, record, entry, again=bool(again)).run()
+        _conclude(names, spec, record, display)
+
+
+def _named(text: str, spec: Spec, option: str) -> list[str]:
+    """Stages in their order."""
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    for name in asked:
+        if name not in spec.stages:
+            hint = guess(name, list(spec.stages)) or f" (there are {', '.join(spec.stages)})"
+            raise UserError(f"{option}: unknown stage {name!r}{hint}")
+    if not asked:
+        raise UserError(f"{option} must name a stage, got {text!r}")
+    return [name for name in spec.stages if name in asked]
+
+
+def _dependents(names: list[str], spec: Spec) -> list[str]:
+    """Stages and all that need what they write."""
+    found = set(names)
+    for stage in spec.stages.values():
+        if found & set(stage.inputs):
+            found.add(stage.name)
+    return [name for name in spec.stages if name in found]
+
+
+def _forget(names: list[str], spec: Spec) -> None:
+    """Mark stages to be run anew, however often this call is interrupted."""
+    for name in names:
+        if record := read_record(spec.folder(name)):
+            write_record(spec.folder(name), record._replace(state="stale"))
+
+
+def _check_inputs(names: list[str], again: list[str], spec: Spec, hashes: dict[str, str]) -> None:
+    """Refuse to run a stage whose inputs will not be there."""
+    for name in names:
+        for need in spec.stages[name].inputs:
+            finished = need not in again and is_finished(spec.folder(need), hashes[need])
+            if need not in names and not finished:
+                raise UserError(
+                    f"--only {name}: its input {need} must be finished with this configuration: "
+                    f"add it to --only"
+                )
+
+
+def _conclude(names: list[str], spec: Spec, record: RunRecord, display: Display) -> None:
+    """Say where everything is."""
+    for name in names:
+        report = spec.folder(name) / "report.html"
+        if spec.stages[name].verb == "evaluate" and report.is_file():
+            display.say(f"report: {report}")
+    stages = f"{len(names)} stage" + "s" * (len(names) != 1)
+    display.say(f"{stages} finished in {clock(record.seconds)}: {spec.output}")

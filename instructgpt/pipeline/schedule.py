@@ -1,0 +1,253 @@
+"""Run the stages that are not finished, side by side where their inputs allow it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
+
+from instructgpt.pipeline.display import Display
+from instructgpt.pipeline.fingerprint import Contents, fingerprint
+from instructgpt.pipeline.folder import (
+    Record,
+    is_finished,
+    prepare,
+    read_record,
+    wait_until_free,
+    write_record,
+)
+from instructgpt.pipeline.process import ENTRY, Child
+from instructgpt.pipeline.progress import Progress
+from instructgpt.pipeline.record import RunRecord
+from instructgpt.pipeline.spec import Spec
+from instructgpt.types import UserError, WaitingForLabelsError
+
+POLL_SECONDS = 0.1
+REDRAW_SECONDS = 0.25
+WRONG_INPUT, WAITING = 2, 3
+ERROR_LINE = "instructgpt: error: "
+WAITING_LINE = "instructgpt: "
+LAST_LINES = 15
+
+
+class Failure(NamedTuple):
+    """How a stage ended that did not end well."""
+
+    name: str
+    code: int
+    child: Child
+
+
+class Schedule:
+    """One call of the pipeline, which holds the lock of its folder.
+
+    Args:
+        spec: the pipeline.
+        hashes: fingerprint of each stage.
+        names: the stages to run unless they are finished.
+        display: where to tell.
+        record: of what was run.
+        entry: what runs a stage.
+        again: the call asked for stages to be run anew.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        hashes: dict[str, str],
+        names: list[str],
+        display: Display,
+        record: RunRecord,
+        entry: str = ENTRY,
+        again: bool = False,
+    ) -> None:
+        self.spec, self.hashes, self.display = spec, hashes, display
+        self.record, self.entry = record, entry
+        self.same = "the same command without --from" if again else "the same command"
+        self.done = {n for n in spec.stages if is_finished(spec.folder(n), hashes[n])}
+        self.skipped = [name for name in names if name in self.done]
+        self.waiting = [name for name in names if name not in self.done]
+        self.running: dict[str, tuple[Child, Record]] = {}
+        self.failures: list[Failure] = []
+        self.signals: list[int] = []
+        self.changed = ""  # a stage whose files are not those that the call began with
+        records = {name: read_record(spec.folder(name)) for name in self.done}
+        measured = {name: found.seconds for name, found in records.items() if found}
+        self.progress = Progress(spec, names, measured)
+        self._told, self._shown = False, 0.0
+
+    def run(self) -> None:
+        """Run until nothing is left to do or to wait for.
+
+        Raises:
+            UserError: the input of a stage was wrong.
+            WaitingForLabelsError: people are asked to do something.
+            SystemExit: a stage failed, or the pipeline was interrupted.
+        """
+        if self.skipped:
+            self.display.say(f"finished earlier: {', '.join(self.skipped)}")
+        try:
+            with self._listening():
+                while self._start_ready() or self.running:
+                    self._collect()
+                    self._show()
+        finally:
+            for child, _ in self.running.values():
+                child.send(signal.SIGKILL)
+                child.close()
+            self.display.close()
+            self.record.write(self.running, final=True)
+        self._report()
+
+    # -- starting
+
+    def _start_ready(self) -> bool:
+        """Start what can start; whether anything did."""
+        started = False
+        for name in list(self.waiting):
+            stop = self.failures or self.signals or self.changed
+            if stop or len(self.running) >= self.spec.jobs:
+                break
+            stage = self.spec.stages[name]
+            if not set(stage.inputs) <= self.done:
+                continue
+            if fingerprint(stage, self.hashes, Contents(self.spec)) != self.hashes[name]:
+                self.changed = name
+            else:
+                self._start(name)
+                started = True
+        return started
+
+    def _start(self, name: str) -> None:
+        stage, folder = self.spec.stages[name], self.spec.folder(name)
+        log = folder.with_name(f"{name}.log")
+        wait_until_free(log)
+        # Known before the verb says so: were we killed then, rankings would count as half written.
+        people = stage.verb == "label" and stage.options.get("by") == "people"
+        start = prepare(folder, self.hashes[name], stage.verb, people)
+        arguments = self.spec.arguments(stage)
+        arguments += ["--ckpt_path", "last"] if start.resumes else []
+        self.waiting.remove(name)
+        self.record.write([*self.running, name])
+        self.display.say(f"start     {name}" + (f"  ({start.note})" if start.note else ""))
+        self.running[name] = (Child(arguments, log, self.entry), start.record)
+
+    # -- ending
+
+    def _collect(self) -> None:
+        """Wait a moment and take note of stages that ended."""
+        wait([child.sentinel for child, _ in self.running.values()], POLL_SECONDS)
+        self._forward_signals()
+        for name, (child, record) in list(self.running.items()):
+            if child.code is None:
+                continue
+            seconds = child.seconds
+            child.close()
+            del self.running[name]
+            self._ended(name, child, record._replace(seconds=record.seconds + seconds))
+
+    def _ended(self, name: str, child: Child, record: Record) -> None:
+        folder = self.spec.folder(name)
+        code = child.code or 0
+        record = record._replace(people=record.people or code == WAITING)
+        if code == 0:
+            record = record._replace(state="finished")
+            self.done.add(name)
+            self.progress.measured[name] = record.seconds
+        write_record(folder, record)
+        self.record.write(self.running)
+        if code == 0:
+            self.display.say(f"finished  {name}  {record.seconds:.1f} s")
+        elif self.signals:
+            self.display.say(f"stopped   {name}")
+        else:
+            self.failures.append(Failure(name, code, child))
+            others = ", ".join(self.running)
+            rest = f"; {others} may end, nothing new starts" if others else ""
+            verb = "waits" if code == WAITING else "failed"
+            self.display.say(f"{verb:9} {name}{rest}")
+
+    def _report(self) -> None:
+        """End as the first stage that did not end well asks for."""
+        for failure in self.failures[1:]:
+            print(_explain(failure), file=sys.stderr)
+        if self.signals:
+            self.display.say(f"stopped; {self.same} goes on from here")
+            raise SystemExit(128 + self.signals[0])
+        if not self.failures:
+            if self.changed:
+                raise UserError(
+                    f"{self.changed}: what it reads changed while the pipeline ran: run the same "
+                    f"command again"
+                )
+            return
+        failure = self.failures[0]
+        if failure.code == WAITING:
+            raise WaitingForLabelsError(_explain(failure))
+        if failure.code == WRONG_INPUT:
+            raise UserError(_explain(failure))
+        for line in failure.child.lines()[-LAST_LINES:]:
+            print(f"  {line}", file=sys.stderr)
+        print(f"{ERROR_LINE}{_explain(failure)}", file=sys.stderr)
+        raise SystemExit(1)
+
+    # -- signals
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Pass the first Ctrl-C on to the stages, which save and stop; the second kills them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        asked = [
+            s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN
+        ]
+        before = {number: signal.signal(number, self._on_signal) for number in asked}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.signals.append(number)
+
+    def _forward_signals(self) -> None:
+        """Not in the handler, where a stage may just be starting or ending."""
+        asked = min(len(self.signals), 2)
+        for child, _ in self.running.values():
+            if child.signals < asked:
+                child.signals = asked
+                child.send(self.signals[0] if asked == 1 else signal.SIGKILL)
+        if asked and not self._told:
+            self.display.say(
+                "stopping: fit saves its state, other stages will begin again; "
+                "once more stops at once"
+            )
+            self._told = True
+
+    # -- progress
+
+    def _show(self) -> None:
+        if time.monotonic() - self._shown > REDRAW_SECONDS:
+            self._shown = time.monotonic()
+            children = {name: child for name, (child, _) in self.running.items()}
+            status = self.progress.status(children, self.waiting, self.record.seconds)
+            self.display.update(status)
+
+
+def _explain(failure: Failure) -> str:
+    """One line: the stage, what it said, its log."""
+    lines = failure.child.lines()
+    for code, start in ((WRONG_INPUT, ERROR_LINE), (WAITING, WAITING_LINE)):
+        said = [line for line in lines if line.startswith(start)]
+        if failure.code == code and said:
+            return f"{failure.name}: {said[-1].removeprefix(start)} (log: {failure.child.log})"
+    how = f"exit code {failure.code}" if failure.code > 0 else f"signal {-failure.code}"
+    hint = ", perhaps for want of memory" if failure.code == -signal.SIGKILL else ""
+    return f"{failure.name} ended with {how}{hint}; its log is {failure.child.log}"

@@ -1,0 +1,170 @@
+"""From the YAML to stages in order, each with what it needs and the command it runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from instructgpt.errors import guess
+from instructgpt.pipeline.document import read_document
+from instructgpt.pipeline.references import RUN_INFO, Names, expand, resolve
+from instructgpt.types import UserError
+
+DEFAULT_JOBS = 2
+RUN_FILE = "pipeline.json"
+TRAINER_VERBS = ("fit", "validate", "test", "predict")
+INSIDE = {"generate": "responses.jsonl", "export": "export"}
+"""What --output names in the folder of a stage, where it is not the folder itself."""
+RESERVED = {"config": "is a key of the stage", "output": "is given by the pipeline"}
+
+
+class Stage(NamedTuple):
+    """One run of a verb; ``{name}`` in its options is the folder of another stage."""
+
+    name: str
+    verb: str
+    configs: list[str]
+    options: dict[str, Any]  # the seed among them
+    inputs: list[str]
+    cost: float | None  # relative seconds
+
+
+class Spec(NamedTuple):
+    """A whole pipeline."""
+
+    path: Path
+    output: Path
+    seed: int
+    jobs: int
+    stages: dict[str, Stage]
+    document: dict[str, Any]
+
+    def folder(self, name: str) -> Path:
+        """Where a stage writes; of ``pipeline``, the file that says what was run."""
+        return self.output / (RUN_FILE if name == RUN_INFO else name)
+
+    def arguments(self, stage: Stage) -> list[str]:
+        """The command line of a stage, the verb first."""
+        folder = self.folder(stage.name)
+        output = folder / INSIDE.get(stage.verb, "")
+        arguments = [stage.verb]
+        for config in stage.configs:
+            arguments += ["--config", config]
+        arguments += ["--output", str(output)]
+        for name, value in stage.options.items():
+            value = expand(value, lambda name: str(self.folder(name)))
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            arguments.append(f"--{name}={text}")
+        return arguments
+
+
+def read_spec(path: Path, output: Path | None, seed: int | None, jobs: int | None) -> Spec:
+    """Read and check a pipeline.
+
+    Args:
+        path: of the YAML file.
+        output: instead of that in the file.
+        seed: instead of that in the file.
+        jobs: instead of those in the file.
+    """
+    document = read_document(path)
+    if not document["stages"]:
+        raise UserError(f"{path}: stages must name at least one stage, got none")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    defaults = {"output": f"runs/{path.stem}", "seed": 0, "jobs": min(DEFAULT_JOBS, cores or 1)}
+    given = {"output": output and str(output), "seed": seed, "jobs": jobs}
+    given = {name: value for name, value in given.items() if value is not None}
+    document = {**defaults, **document, **given}
+    for name, least in {"seed": 0, "jobs": 1}.items():
+        if document[name] < least:
+            raise UserError(f"{path}: {name} must be >= {least}, got {document[name]}")
+    stages = _stages(document, path)
+    return Spec(
+        path, Path(document["output"]), document["seed"], document["jobs"], stages, document
+    )
+
+
+def _stages(document: dict[str, Any], path: Path) -> dict[str, Stage]:
+    """All stages, those of rounds once for each round."""
+    trees: dict[str, dict[str, Any]] = document["stages"]
+    rounds = document.get("rounds") or {}
+    repeated = _repeated(list(trees), rounds.get("stages", []), path)
+    stages: dict[str, Stage] = {}
+    done: dict[str, list[str]] = {}
+    for number, name in _order(list(trees), repeated, rounds.get("count", 1)):
+        names = Names(list(trees), done, repeated, number)
+        folder = f"{name}_{number}" if number > 1 else name
+        if folder in stages or (number > 1 and folder in trees):
+            raise UserError(f"{path}: stages.{folder}: that is the name of a round of {name}")
+        place = f"{path}: stages.{name}"
+        stages[folder] = _stage(folder, trees[name], names, document["seed"], place)
+        done.setdefault(name, []).append(folder)
+    return stages
+
+
+def _order(names: list[str], repeated: list[str], count: int) -> list[tuple[int, str]]:
+    """Stages with the number of their round, 0 for those outside."""
+    if not repeated:
+        return [(0, name) for name in names]
+    first = names.index(repeated[0])
+    group = [(number, name) for number in range(1, count + 1) for name in repeated]
+    before, after = names[:first], names[first + len(repeated) :]
+    return [*((0, name) for name in before), *group, *((0, name) for name in after)]
+
+
+def _repeated(names: list[str], asked: list[str], path: Path) -> list[str]:
+    """The stages of a round in order, which must stand together."""
+    for name in asked:
+        if name not in names:
+            raise UserError(f"{path}: rounds.stages: unknown stage {name!r}{guess(name, names)}")
+    group = [name for name in names if name in asked]
+    if group:
+        first = names.index(group[0])
+        between = [n for n in names[first : names.index(group[-1])] if n not in group]
+        if between:
+            raise UserError(
+                f"{path}: rounds.stages must follow each other, got {between[0]} between them"
+            )
+    return group
+
+
+def _stage(name: str, tree: dict[str, Any], names: Names, seed: int, place: str) -> Stage:
+    verbs = import_module("instructgpt.__main__").VERBS  # by name: it is above us
+    verb = str(tree.get("verb"))
+    if verb not in verbs or verb == "pipeline":
+        there = [v for v in verbs if v != "pipeline"]
+        hint = guess(verb, there) or f" (there are {', '.join(there)})"
+        raise UserError(f"{place}.verb: unknown verb {verb!r}{hint}")
+    options: dict[str, Any] = {}
+    inputs: list[str] = []
+    known = _known_options(verb)
+    for option, value in tree["options"].items():
+        _check_option(option, verb, known, f"{place}.options")
+        options[option], found = resolve(value, names, f"{place}.options.{option}")
+        inputs += found
+    seed_option = "seed_everything" if verb in TRAINER_VERBS else "seed"
+    if known is None or "seed" in known:
+        options = {seed_option: seed, **options}
+    inputs = list(dict.fromkeys(inputs))
+    return Stage(name, verb, tree.get("config", []), options, inputs, tree.get("cost"))
+
+
+def _known_options(verb: str) -> list[str] | None:
+    """Options of a plain verb; those of Lightning's cannot be told without building a parser."""
+    if verb in TRAINER_VERBS:
+        return None
+    function = getattr(import_module(f"instructgpt.commands.{verb}"), verb)
+    return list(inspect.signature(function).parameters)
+
+
+def _check_option(option: Any, verb: str, known: list[str] | None, place: str) -> None:
+    """Refuse now what the stage would refuse after minutes."""
+    name = str(option).rstrip("+").split(".")[0]
+    if option in RESERVED or (option == "ckpt_path" and verb == "fit"):
+        raise UserError(f"{place}: {option} {RESERVED.get(option, RESERVED['output'])}: leave out")
+    if not isinstance(option, str) or (known is not None and name not in known):
+        raise UserError(f"{place}: unknown option {option!r}{guess(name, known or [])}")

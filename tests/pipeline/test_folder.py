@@ -1,0 +1,159 @@
+"""Which folders are finished, gone on from, cleared, kept or refused."""
+
+import zipfile
+
+import pytest
+
+from instructgpt.pipeline import folder as module
+from instructgpt.pipeline.folder import (
+    Record,
+    is_finished,
+    locked,
+    prepare,
+    read_record,
+    wait_until_free,
+    write_record,
+)
+from instructgpt.types import UserError
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """A folder of a stage in which something is."""
+    folder = tmp_path / "stage"
+    (folder / "checkpoints").mkdir(parents=True)
+    with zipfile.ZipFile(folder / "checkpoints/last.ckpt", "w") as file:
+        file.writestr("a", "b")
+    return folder
+
+
+def names(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize(
+    ("record", "verb", "resumes", "kept"),
+    [
+        (Record("running", "f"), "fit", True, True),
+        (Record("running", "f"), "predict", False, False),
+        (Record("running", "other"), "fit", False, False),
+        (Record("stale", "f"), "fit", False, False),
+        (Record("finished", "other"), "fit", False, False),
+        (Record("running", "f", people=True), "predict", False, True),
+        (Record("stale", "f", people=True), "predict", False, True),
+        (Record("finished", "f", people=True), "predict", False, True),
+    ],
+)
+def test_how_a_stage_begins(stage, record, verb, resumes, kept):
+    write_record(stage, record)
+    start = prepare(stage, "f", verb)
+    assert start.resumes == resumes
+    assert names(stage) == (["checkpoints/last.ckpt"] if kept else []) + ["stage.json"]
+    assert read_record(stage) == Record("running", "f", 0.0, record.people)
+    assert not is_finished(stage, "f")
+
+
+def test_a_new_folder(tmp_path):
+    assert not prepare(tmp_path / "a/b", "f", "fit").resumes
+    assert names(tmp_path) == ["a/b/stage.json"]
+
+
+def test_seconds_of_an_interrupted_fit_count(stage):
+    write_record(stage, Record("running", "f", 30.0))
+    assert prepare(stage, "f", "fit").record.seconds == 30.0
+
+
+def test_half_a_checkpoint_is_not_gone_on_from(stage):
+    path = stage / "checkpoints/last.ckpt"
+    path.write_bytes(path.read_bytes()[:-10])
+    write_record(stage, Record("running", "f"))
+    assert not prepare(stage, "f", "fit").resumes
+
+
+def test_what_people_wrote_is_set_aside_when_the_question_changes(stage):
+    for number in (1, 2):
+        (stage / "comparisons.jsonl").write_text(f"by hand {number}")
+        write_record(stage, Record("finished", f"old {number}", people=True))
+        start = prepare(stage, "new", "predict", people=True)
+        kept = stage.with_name(f"stage.kept_{number}")
+        assert (kept / "comparisons.jsonl").read_text() == f"by hand {number}"
+        assert str(kept) in start.note
+        assert names(stage) == ["stage.json"]
+        assert read_record(stage) == Record("running", "new", people=True)
+
+
+@pytest.mark.parametrize("marker", [None, "{", "[]", '{"state": "finished"}'])
+def test_a_folder_of_somebody_else_is_refused_and_untouched(stage, marker):
+    if marker is not None:
+        (stage / "stage.json").write_text(marker)
+    before = names(stage)
+    with pytest.raises(UserError, match="must be a folder of the pipeline"):
+        prepare(stage, "f", "fit")
+    assert names(stage) == before
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "stage").write_text("mine")
+    with pytest.raises(UserError, match="must be a folder of the pipeline"):
+        prepare(tmp_path / "stage", "f", "fit")
+
+
+def test_a_link_in_a_folder_is_removed_and_not_followed(stage, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/rows").write_text("x")
+    (stage / "link").symlink_to(tmp_path / "mine")
+    write_record(stage, Record("running", "other"))
+    prepare(stage, "f", "fit")
+    assert names(stage) == ["stage.json"]
+    assert (tmp_path / "mine/rows").exists()
+
+
+class Power(BaseException):
+    """Goes out."""
+
+
+def test_wherever_clearing_stops_the_rest_is_cleared_later(stage, monkeypatch):
+    """The folder was begun with the same settings: half emptied, it must not be resumed."""
+    (stage / "a").write_text("old")
+    (stage / "b").write_text("old")
+    write_record(stage, Record("finished", "old"))
+
+    def unlink(path, *args, **kwargs):
+        raise Power
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stage), "unlink", unlink)
+        with pytest.raises(Power):
+            prepare(stage, "f", "fit")
+    assert read_record(stage).state == "stale"
+    assert not prepare(stage, "f", "fit").resumes
+    assert names(stage) == ["stage.json"]
+
+
+def test_where_the_first_marker_was_not_finished_the_folder_is_ours(tmp_path):
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage/.stage.json.12.tmp").write_text("{")
+    prepare(tmp_path / "stage", "f", "fit")
+    assert read_record(tmp_path / "stage").state == "running"
+
+
+def test_one_pipeline_in_one_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match="in use by another pipeline"):
+        locked(tmp_path).__enter__()
+    with locked(tmp_path):
+        pass
+
+
+def test_an_output_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        locked(tmp_path / "file/below").__enter__()
+
+
+def test_a_stage_waits_for_what_still_writes_to_its_log(tmp_path):
+    log = tmp_path / "a.log"
+    with log.open("ab") as file:
+        module.fcntl.flock(file, module.fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="still runs"):
+            wait_until_free(log, patience=0.1)
+    wait_until_free(log, patience=0.1)

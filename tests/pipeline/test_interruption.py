@@ -1,0 +1,201 @@
+"""Killed, stopped, called twice: what runs ends with the parent, and the next call completes it."""
+
+import json
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from instructgpt.pipeline.folder import locked
+from instructgpt.types import UserError
+
+TESTS, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+CALL = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may ignore it
+from instructgpt.errors import guarded
+from instructgpt.pipeline.run import run
+sys.exit(guarded(lambda args: run("toy.yaml", entry="toy_verbs:main"), []))
+"""
+CHAIN = """
+jobs: 2
+stages:
+  a: {verb: fit, options: {steps: 10, child: 1}}
+  b: {verb: predict, options: {steps: 10, x: "{a}", child: 1}}
+  c: {verb: fit, options: {steps: 20, x: "{a}", child: 1}}
+  d: {verb: predict, options: {x: "{b}", y: "{c}"}}
+"""
+
+
+class Call:
+    """The pipeline in a process of its own, as from a shell."""
+
+    def __init__(self, toy, **streams):
+        path = os.pathsep.join([str(TESTS), str(ROOT)])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CALL],
+            cwd=toy.folder,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # a process group, as a shell makes it for a command
+            text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams},
+        )
+
+    def read_until(self, text):
+        for line in self.process.stdout:
+            if text in line:
+                return
+        raise AssertionError(f"ended without {text!r}")
+
+    def rest(self):
+        return self.process.communicate(timeout=60)[0]
+
+
+def wait_for(toy, text):
+    """Until the diary says something."""
+    for _ in range(600):
+        path = toy.output / "diary.txt"
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"never {text!r}")
+
+
+def pids(toy):
+    """Of stages and of what they started."""
+    path = toy.output / "diary.txt"
+    rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return {int(row[2]) for row in rows if row[1] in ("begin", "resume", "pid")}
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def all_gone(numbers, patience=10.0):
+    deadline = time.monotonic() + patience
+    while any(map(alive, numbers)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def ready(toy, text=CHAIN):
+    toy.write(f"output: {toy.output}\n{text}")
+    return toy
+
+
+def test_killed_anywhere_and_called_again_it_ends_with_the_same(toy):
+    """Each time later than the last, until a call gets to its end."""
+    ready(toy).run()
+    expected = toy.results()
+    toy.output = toy.folder / "killed"
+    ready(toy)
+    noise, kills = random.Random(0), 0
+    while True:
+        call = Call(toy)
+        call.process.stdout.readline()
+        time.sleep(noise.uniform(0.0, 0.2) * (1 + kills))
+        if call.process.poll() is not None:
+            break
+        call.process.kill()
+        call.process.communicate()
+        kills += 1
+        assert all_gone(pids(toy)), "nothing of it still runs"
+        for folder in toy.output.glob("*/stage.json"):
+            finished = json.loads(folder.read_text())["state"] == "finished"
+            assert not finished or (folder.parent / "result.txt").exists()
+        if kills == 4:
+            break
+    toy.run()
+    assert kills >= 3
+    assert toy.results() == expected
+    diary = toy.diary()
+    assert "c resume" in diary or "a resume" in diary
+    assert diary.count("a end") <= 2
+
+
+def test_ctrl_c_lets_stages_save_and_the_next_call_goes_on(toy):
+    ready(toy, CHAIN.replace("steps: 10", "steps: 100"))
+    call = Call(toy)
+    wait_for(toy, "a begin")
+    time.sleep(0.3)
+    os.killpg(call.process.pid, signal.SIGINT)  # as a terminal does
+    output = call.rest()
+    assert call.process.returncode == 130
+    assert "stopping: fit saves its state, other stages will begin again; once more" in output
+    assert "stopped   a" in output
+    assert output.rstrip().endswith("stopped; the same command goes on from here")
+    assert "Traceback" not in output
+    assert all_gone(pids(toy))
+    assert [row for row in toy.diary() if "pid" not in row] == ["a begin", "a saved"]
+    toy.run(only="a")
+    assert toy.diary("begin", "resume", "end") == ["a resume", "a end"]
+
+
+def test_a_second_signal_does_not_wait(toy):
+    toy.write(
+        "import signal, time\n"
+        "def main(args):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    print('deaf', flush=True)\n"
+        "    time.sleep(60)\n",
+        "toy_verbs.py",
+    )
+    ready(toy, "stages: {a: {verb: fit}}")
+    call = subprocess.Popen(
+        [sys.executable, "-c", CALL],
+        cwd=toy.folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(toy.folder), str(ROOT)])},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    log = toy.output / "a.log"
+    while not log.exists() or "deaf" not in log.read_text():
+        time.sleep(0.02)
+    os.killpg(call.pid, signal.SIGTERM)
+    assert "start" in call.stdout.readline()
+    while "stopping: " not in (line := call.stdout.readline()):  # progress of a slow start
+        assert "deaf" in line or "% done" in line, line
+    time.sleep(0.3)
+    assert call.poll() is None, "the stage may take its time"
+    os.killpg(call.pid, signal.SIGINT)
+    assert "stopped   a" in call.communicate(timeout=20)[0]
+    assert call.returncode == 128 + signal.SIGTERM
+
+
+def test_two_pipelines_do_not_share_a_folder(toy):
+    with locked(toy.output), pytest.raises(UserError, match="is in use by another pipeline"):
+        ready(toy).run()
+
+
+def test_on_a_terminal_there_is_a_bar(toy):
+    ready(toy, "stages: {a: {verb: fit, options: {steps: 40}}}")
+    master, slave = pty.openpty()
+    call = Call(toy, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(master, 65536)
+        except OSError:  # how a terminal says that nobody is at the other end
+            break
+    os.close(master)
+    assert call.process.wait() == 0
+    text = shown.decode()
+    assert "start     a" in text
+    assert "fit 1" in text, "the last line of the stage"
+    assert "[bold]not markup[/bold]" in text
+    assert "\x1b[2K" in text, "redrawn in place"
+    assert "1 stage finished in 0:00:0" in text.rstrip().splitlines()[-1]

@@ -1,0 +1,275 @@
+"""Whole calls of a pipeline of toys: what runs when, what is skipped, how it ends."""
+
+import json
+
+import pytest
+
+from instructgpt.types import UserError, WaitingForLabelsError
+
+DIAMOND = """
+jobs: 2
+stages:
+  world: {verb: predict, options: {size: 1}}
+  left: {verb: fit, options: {init: "{world}", steps: 3}}
+  right: {verb: fit, options: {init: "{world}"}}
+  report: {verb: predict, options: {a: ["{left}", "{right}"]}}
+"""
+ALL = ["world", "left", "right", "report"]
+
+
+def test_everything_runs_once_in_order(toy):
+    toy.run(DIAMOND)
+    diary = toy.diary()
+    assert sorted(diary) == sorted(f"{name} {what}" for name in ALL for what in ("begin", "end"))
+    assert diary[:2] == ["world begin", "world end"]
+    assert diary[-2:] == ["report begin", "report end"]
+    assert set(toy.results()) == set(ALL)
+    assert toy.display.lines[0] == "start     world"
+    assert toy.display.lines[-1].startswith("4 stages finished in 0:00:0")
+    toy.run()
+    assert toy.diary() == []
+    assert toy.display.lines[0] == "finished earlier: world, left, right, report"
+
+
+def test_two_places_run_side_by_side_and_one_does_not(toy):
+    text = DIAMOND.replace("steps: 3", "steps: 30").replace('"{world}"}', '"{world}", steps: 30}')
+    toy.run(text)
+    assert toy.diary()[2:4] in (["left begin", "right begin"], ["right begin", "left begin"])
+    toy.run(text, jobs=1, output=str(toy.folder / "b"))
+    toy.output = toy.folder / "b"
+    assert toy.diary()[2:6] == ["left begin", "left end", "right begin", "right end"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "again"),
+    [
+        ("size: 1", "size: 2", ALL),
+        ("steps: 3", "steps: 4", ["left", "report"]),
+        ('["{left}", "{right}"]', '["{right}"]', ["report"]),
+    ],
+)
+def test_a_change_runs_itself_and_what_follows_from_it(toy, old, new, again):
+    toy.run(DIAMOND)
+    toy.diary()
+    toy.run(DIAMOND.replace(old, new))
+    changed = toy.results()
+    assert sorted(toy.began()) == sorted(again)
+    assert f"start     {again[0]}  (what it needs has changed: begins again)" in toy.display.lines
+    other = toy.folder / "fresh"
+    toy.run(output=str(other))
+    toy.output = other
+    assert toy.results() == changed, "as if it had been run from nothing"
+
+
+def test_another_seed_runs_everything_again(toy):
+    toy.run(DIAMOND)
+    toy.diary()
+    toy.run(seed=1)
+    assert sorted(toy.began()) == sorted(ALL)
+    assert json.loads((toy.output / "pipeline.json").read_text())["seed"] == 1
+
+
+def test_what_was_run_is_written_down(toy):
+    toy.run(DIAMOND, only="world")
+    run = json.loads((toy.output / "pipeline.json").read_text())
+    assert run["command"].startswith("python -m instructgpt pipeline --config=")
+    assert run["command"].endswith("toy.yaml --only=world")
+    assert [row["state"] for row in run["stages"]] == ["finished"] + ["not finished"] * 3
+    assert run["stages"][0]["seconds"] > 0
+    assert run["status"] == "stopped"
+    assert "size: 1" in run["config"]
+    assert {"python", "torch"} <= set(run["versions"])
+    first, total = run["stages"][0]["seconds"], run["total_seconds"]
+    toy.run()
+    run = json.loads((toy.output / "pipeline.json").read_text())
+    assert run["status"] == "finished"
+    assert run["stages"][0]["seconds"] == first, "of the call that ran it"
+    assert run["total_seconds"] > total
+
+
+def test_only_some_stages(toy):
+    with pytest.raises(UserError, match="--only left: its input world must be finished"):
+        toy.run(DIAMOND, only="left")
+    toy.run(only="left, world")
+    assert toy.began() == ["world", "left"]
+    toy.run(only="right")
+    assert toy.began() == ["right"]
+    with pytest.raises(UserError, match="--only right: its input world must be finished"):
+        toy.run(only="right", seed=3)
+    with pytest.raises(UserError, match="--only: unknown stage 'lef'; did you mean left"):
+        toy.run(only="lef")
+    with pytest.raises(UserError, match="--only must name a stage"):
+        toy.run(only=" ,")
+
+
+def test_from_a_stage_on(toy):
+    toy.run(DIAMOND)
+    toy.diary()
+    toy.run(first="left")
+    assert toy.began() == ["left", "report"]
+    toy.run(first="left", only="left")
+    assert toy.began() == ["left"]
+    toy.run()
+    assert toy.began() == ["report"], "what depends on it was to run anew, too"
+    with pytest.raises(UserError, match="--from: unknown stage 'x'"):
+        toy.run(first="x")
+
+
+def test_rounds_run_one_after_the_other(toy):
+    toy.run("""
+stages:
+  sft: {verb: fit}
+  sample: {verb: predict, options: {model: "{ppo.previous:sft}"}}
+  ppo: {verb: fit, options: {rows: ["{sample.all}"]}}
+rounds: {count: 2, stages: [sample, ppo]}
+""")
+    assert toy.began() == ["sft", "sample", "ppo", "sample_2", "ppo_2"]
+
+
+# -- what ends badly
+
+
+def failing(toy, options, **given):
+    toy.run(
+        f"""
+jobs: 2
+stages:
+  a: {{verb: fit, options: {options}}}
+  b: {{verb: fit, options: {{steps: 20}}}}
+  c: {{verb: fit}}
+  d: {{verb: fit, options: {{x: "{{a}}"}}}}
+""",
+        **given,
+    )
+
+
+def test_wrong_input_of_a_stage_ends_in_its_own_line(toy):
+    with pytest.raises(UserError) as error:
+        failing(toy, '{say: "instructgpt: error: lr must be > 0, got -1", code: 2}')
+    assert str(error.value) == f"a: lr must be > 0, got -1 (log: {toy.output}/a.log)"
+    assert toy.diary("end") == ["b end"], "what runs may end, nothing new starts"
+    assert "failed    a; b may end, nothing new starts" in toy.display.lines
+
+
+def test_a_bug_of_a_stage_shows_the_end_of_its_log(toy, capsys):
+    with pytest.raises(SystemExit) as stop:
+        failing(toy, "{raise: true}")
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.splitlines()
+    assert "  RuntimeError: a bug" in error
+    line = f"instructgpt: error: a ended with exit code 1; its log is {toy.output}/a.log"
+    assert error[-1] == line
+
+
+def test_a_stage_that_is_killed_says_so(toy, capsys, monkeypatch):
+    toy.write("import os\ndef main(args): os.kill(os.getpid(), 9)", "killed.py")
+    from instructgpt.pipeline.run import run
+
+    toy.write(f"output: {toy.output}\nstages: {{a: {{verb: fit}}}}")
+    monkeypatch.syspath_prepend(str(toy.folder))
+    with pytest.raises(SystemExit):
+        run("toy.yaml", entry="killed:main", display=toy.display)
+    assert "a ended with signal 9, perhaps for want of memory" in capsys.readouterr().err
+
+
+def test_a_stage_that_failed_goes_on_where_it_was(toy):
+    text = "stages: {a: {verb: fit, options: {steps: 3, code: 1}}}"
+    with pytest.raises(SystemExit):
+        toy.run(text)
+    (toy.output / "a.repaired").touch()
+    toy.run()
+    assert toy.diary() == ["a begin", "a resume", "a end"]
+    assert toy.display.lines[0] == "start     a  (goes on from its checkpoint)"
+
+
+def test_people_are_waited_for_and_what_they_wrote_is_kept(toy):
+    text = """
+stages:
+  sample: {verb: predict, options: {size: 1}}
+  label: {verb: predict, options: {x: "{sample}", wait: 1}}
+  reward: {verb: fit, options: {x: "{label}"}}
+"""
+    with pytest.raises(WaitingForLabelsError, match=r"label: rank the responses \(log: "):
+        toy.run(text)
+    with pytest.raises(WaitingForLabelsError):
+        toy.run()
+    by_hand = toy.output / "label" / "by_hand.txt"
+    by_hand.write_text("1 2 3")
+    toy.diary()
+    toy.run()
+    assert toy.began() == ["label", "reward"]
+    assert by_hand.read_text() == "1 2 3"
+    toy.run(first="label")
+    assert toy.began() == ["label", "reward"]
+    assert by_hand.read_text() == "1 2 3"
+    with pytest.raises(WaitingForLabelsError):
+        toy.run(text.replace("size: 1", "size: 2"))
+    assert not by_hand.exists(), "these rankings were of other responses"
+    assert (toy.output / "label.kept_1" / "by_hand.txt").read_text() == "1 2 3"
+
+
+def test_files_of_others_are_never_touched(toy):
+    toy.write("mine", "out/right/thesis.txt")
+    with pytest.raises(UserError, match="out/right must be a folder of the pipeline"):
+        toy.run(DIAMOND)
+    assert toy.began() == [], "told before anything runs"
+    assert (toy.output / "right/thesis.txt").read_text() == "mine"
+
+
+def test_all_that_a_stage_writes_is_in_its_log(toy, capfd):
+    with pytest.raises(SystemExit):
+        toy.run('stages: {a: {verb: fit, options: {say: "to stderr", steps: 2, code: 7}}}')
+    log = (toy.output / "a.log").read_text().splitlines()
+    assert log[1].startswith("$ python -m instructgpt fit --output ")
+    steps = [f"fit {step}/2  [bold]not markup[/bold]" for step in (1, 2)]
+    assert log[2:] == [*steps, "to stderr"]
+    assert "ended with exit code 7" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "--seed must be >= 0, got -1"),
+        ({"jobs": 0}, "--jobs must be >= 1, got 0"),
+    ],
+)
+def test_options_of_the_command_line(toy, options, message):
+    with pytest.raises(UserError, match=message):
+        toy.run(DIAMOND, **options)
+
+
+def test_a_refused_call_changes_nothing(toy):
+    toy.run(DIAMOND)
+    toy.diary()
+    with pytest.raises(UserError, match="--only left: its input world must be finished"):
+        toy.run(first="world", only="left")
+    toy.run()
+    assert toy.diary() == []
+
+
+def test_a_config_file_that_changes_meanwhile_stops_the_stage(toy, monkeypatch):
+    """It would run with settings that its record does not name."""
+    toy.write("{size: 1}", "late.yaml")
+    text = DIAMOND.replace(
+        "{verb: predict, options: {a:", "{verb: fit, config: late.yaml, options: {a:"
+    )
+    say = toy_display_that(toy, monkeypatch)
+    with pytest.raises(UserError, match="report: what it reads changed while the pipeline ran"):
+        toy.run(text)
+    assert "left" in say
+
+
+def toy_display_that(toy, monkeypatch):
+    """Changes the file as soon as the first stage has ended; the stages that ended so far."""
+    ended = []
+    memory = type(toy.display)
+    plain = memory.say
+
+    def say(self, line):
+        plain(self, line)
+        if line.startswith("finished  "):
+            ended.append(line.split()[1])
+            toy.write("{size: 2}", "late.yaml")
+
+    monkeypatch.setattr(memory, "say", say)
+    return ended

@@ -19,7 +19,14 @@ from instructgpt.models.tokenizer import BPE, train_bpe
 torch.set_num_threads(1)
 
 # Helpers, not tests: looked through for doctests they would be imported a second time.
-collect_ignore = ["descent.py", "harness.py", "small_ppo.py", "toy_stage.py"]
+collect_ignore = [
+    "descent.py",
+    "evaluation_answers.py",
+    "harness.py",
+    "report_claims.py",
+    "small_ppo.py",
+    "toy_stage.py",
+]
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",

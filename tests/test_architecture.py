@@ -24,6 +24,8 @@ FLOORS = {
     "modules": 3,
     "callbacks": 3,
     "commands": 4,
+    "pipeline": 4,
+    "experiment": 4,
     "cli": 4,
     "errors": 4,
     "__main__": 4,
@@ -32,7 +34,8 @@ FLOORS = {
 BESIDE = {
     "functional": {"types"},
     "callbacks": {"data", "modules"},
-    "commands": {"cli", "errors"},
+    "commands": {"cli", "errors", "pipeline", "experiment"},
+    "pipeline": {"errors"},
     "cli": {"errors", "commands"},
     "__main__": {"cli", "errors", "commands"},
 }

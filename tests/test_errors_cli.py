@@ -93,7 +93,7 @@ def test_what_is_noticed_later(capsys, options, message):
         (["fit", "--model=TextDataModule"], "--model: unknown class TextDataModule"),
         (["predict", "--modle=SFTModule"], "unknown option --modle; did you mean model?"),
         (["fti"], "unknown verb 'fti'; did you mean fit?"),
-        (["train"], "unknown verb 'train' (verbs: fit, validate, test, predict, generate, export)"),
+        (["train"], "unknown verb 'train' (verbs: fit, validate, test, predict, pipeline, world,"),
     ],
 )
 def test_verbs_and_classes(capsys, args, message):

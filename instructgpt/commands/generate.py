@@ -24,18 +24,21 @@ def generate(
     output: str | None = None,
     responses: int = 1,
     max_response_tokens: int | None = None,
+    stop: str = "",
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
     greedy: bool = False,
     seed: int = 0,
-    template: str | None = None,
+    template: str = "",
     batch_size: int = 16,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     trust_remote_code: bool = False,
 ) -> None:
     """Answer prompts with a policy.
+
+    Rows: id, prompt and the optional keys of the prompt's row, responses, finished.
 
     Args:
         model: folder of an artefact (``runs/ppo/export``) or of a Hugging Face model, or a hub id.
@@ -45,6 +48,7 @@ def generate(
         responses: to each prompt.
         max_response_tokens: responses end here at the latest; default: 256, or as many as the
             context has room for.
+        stop: text at which a response ends; it and what follows are cut off; default: none.
         temperature: divides the logits before sampling.
         top_p: sample from the smallest set of tokens with at least this probability; 1 = all.
         top_k: sample from this many most likely tokens; 0 = all.
@@ -67,11 +71,11 @@ def generate(
     rows = read_prompts(prompts) if prompts is not None else []
     policy = load(model, template, network, device)
     if prompts is None:
-        converse(policy, responses, max_response_tokens, sampling, seed)
+        converse(policy, responses, max_response_tokens, stop, sampling, seed)
         return
     limit = response_limit(policy, rows, max_response_tokens)
-    answers = answer(policy, rows, responses, limit, sampling, seed)
-    write(answers, output)
+    answers = answer(policy, rows, responses, limit, stop, sampling, seed)
+    write(answers if output is None else watched(answers, len(rows)), output)
 
 
 def check_positive(responses: int, max_response_tokens: int | None, batch_size: int) -> None:
@@ -89,13 +93,27 @@ def check_positive(responses: int, max_response_tokens: int | None, batch_size: 
 
 def write(rows: Iterator[dict[str, Any]], output: str | None) -> None:
     """Write rows as JSONL: to the terminal one by one, to a file all or nothing."""
-    from instructgpt.callbacks.common import json_lines, write_text
+    from instructgpt.callbacks.common import json_lines
+    from instructgpt.models.folder import write_text
 
     if output is not None:
         write_text(Path(output), json_lines(rows))
         return
     for row in rows:
         print(json_lines([row]), end="", flush=True)
+
+
+def watched(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    """The rows, with a bar or lines that say how far they are."""
+    from instructgpt.callbacks.progress import display
+
+    shown = display()
+    try:
+        for done, row in enumerate(rows, 1):
+            yield row
+            shown.show("prompts", done, total)
+    finally:
+        shown.close()
 
 
 class Policy(NamedTuple):
@@ -107,12 +125,12 @@ class Policy(NamedTuple):
     prompt_tokens: int | None  # of context, before the response is counted
 
 
-def load(source: str, template: str | None, network: Any, device: str) -> Policy:
+def load(source: str, template: str, network: Any, device: str) -> Policy:
     """Load a policy for sampling.
 
     Args:
         source: folder or hub id.
-        template: name of the template, or None for that of the model.
+        template: name of the template, or nothing for that of the model.
         network: number format.
         device: where to, or "auto".
     """
@@ -154,17 +172,19 @@ def answer(
     prompts: list[Prompt],
     responses: int,
     max_response_tokens: int,
+    stop: str,
     sampling: Sampling,
     seed: int,
     first: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """One row a prompt: id, prompt, responses, finished.
+    """One row a prompt: id, prompt, its optional keys, responses, finished.
 
     Args:
         policy: what answers.
         prompts: what to answer.
         responses: to each prompt.
         max_response_tokens: limit of a response.
+        stop: text that ends a response.
         sampling: how to draw, and how many at once.
         seed: of sampling.
         first: number of the first prompt, for its noise.
@@ -197,12 +217,24 @@ def answer(
         samples = to_samples(rollout, batch.prompts, tokenizer, template)
         for i, row in enumerate(chosen):
             group = samples[i * responses : (i + 1) * responses]
-            yield {
+            ends = [cut(s.response, s.finished, stop) for s in group]
+            yield row.prompt.meta | {
                 "id": row.prompt.id,
                 "prompt": row.prompt.text,
-                "responses": [s.response for s in group],
-                "finished": [s.finished for s in group],
+                "responses": [response for response, _ in ends],
+                "finished": [finished for _, finished in ends],
             }
+
+
+def cut(response: str, finished: bool, stop: str) -> tuple[str, bool]:
+    """A response up to a stop text, and whether it is finished.
+
+    >>> cut("Yes. Q: And", False, " Q:")
+    ('Yes.', True)
+    """
+    if not stop or stop not in response:
+        return response, finished
+    return response.partition(stop)[0], True
 
 
 def response_limit(policy: Policy, prompts: list[Prompt], asked: int | None) -> int:
@@ -230,7 +262,12 @@ def encode(policy: Policy, prompt: Prompt, max_response_tokens: int) -> list[int
 
 
 def converse(
-    policy: Policy, responses: int, asked: int | None, sampling: Sampling, seed: int
+    policy: Policy,
+    responses: int,
+    asked: int | None,
+    stop: str,
+    sampling: Sampling,
+    seed: int,
 ) -> None:
     """Answer line by line, until an empty line or the end of the input."""
     from instructgpt.types import Prompt, UserError
@@ -246,7 +283,7 @@ def converse(
         prompt = Prompt(text, [{"role": "user", "content": text}], "", {})
         limit = response_limit(policy, [prompt], asked)
         try:
-            for row in answer(policy, [prompt], responses, limit, sampling, seed, number):
+            for row in answer(policy, [prompt], responses, limit, stop, sampling, seed, number):
                 print("\n---\n".join(row["responses"]), flush=True)
         except UserError as error:  # of this line only
             print(f"instructgpt: {error}", file=sys.stderr, flush=True)

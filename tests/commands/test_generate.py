@@ -6,6 +6,7 @@ import json
 import pytest
 
 from instructgpt.__main__ import main as run
+from instructgpt.commands import generate
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
@@ -50,6 +51,32 @@ def test_responses_do_not_depend_on_the_batch_but_on_the_seed(policy, prompts, t
     one = answers(policy, prompts, tmp_path, "--responses=2", "--batch_size=1")
     assert answers(policy, prompts, tmp_path, "--responses=2", "--batch_size=16") == one
     assert answers(policy, prompts, tmp_path, "--responses=2", "--seed=1") != one
+
+
+def test_a_stop_text_ends_responses(policy, prompts, tmp_path):
+    plain = answers(policy, prompts, tmp_path, "--responses=2")
+    stop = plain[0]["responses"][0][2]
+    cut = answers(policy, prompts, tmp_path, "--responses=2", "--stop", stop)
+    for row, short in zip(plain, cut, strict=True):
+        for i, text in enumerate(row["responses"]):
+            assert short["responses"][i] == text.partition(stop)[0]
+            assert short["finished"][i] == (row["finished"][i] or stop in text)
+
+
+@pytest.mark.parametrize("text", ["###", "null", "#"])
+def test_a_stop_text_is_taken_as_it_is(policy, prompts, tmp_path, monkeypatch, text):
+    """YAML, in which options are written, would read a comment or nothing."""
+    seen = []
+    monkeypatch.setattr(generate, "cut", lambda *given: seen.append(given[2]) or given[:2])
+    answers(policy, prompts, tmp_path, "--stop", text)
+    assert set(seen) == {text}
+
+
+def test_optional_keys_are_kept(policy, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "cat", "category": "x", "meta": {"a": [1]}}) + "\n")
+    (row,) = answers(policy, str(path), tmp_path)
+    assert (row["category"], row["meta"]) == ("x", {"a": [1]})
 
 
 def test_greedy_is_the_same_every_time(policy, prompts, tmp_path):

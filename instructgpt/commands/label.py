@@ -1,0 +1,131 @@
+"""``label``: rank sampled responses, by simulated labelers or by people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # imported when needed: `label --help` should not wait for it
+    from instructgpt.experiment.answers import AnswersRow
+
+
+def label(
+    samples: str,
+    validation: str | None = None,
+    output: str = "runs/label",
+    by: Literal["simulated", "people"] = "simulated",
+    seed: int = 0,
+    labelers: int = 6,
+    agreement: float = 0.726,
+    held_out_labelers: int = 5,
+    held_out_agreement: float = 0.773,
+    spread: float = 0.35,
+    shift: float = 0.5,
+    tie: float = 0.2,
+    folds: int = 3,
+    opposing: bool = False,
+) -> None:
+    """Turn sampled responses into comparisons for the reward model.
+
+    Args:
+        samples: JSONL of ``generate --responses K``; every prompt is ranked by one labeler.
+        validation: the same for held-out prompts, which every labeler of every group ranks.
+        output: folder to write.
+        by: ``simulated`` labelers value the attributes that the world's grader sees; with
+            ``people`` the verb writes ``to_label.jsonl``, ends with exit code 3, and goes on when
+            its rows, with a ``ranking`` each, lie beside it as ``comparisons.jsonl``.
+        seed: of the labelers and of their choices.
+        labelers: how many rank for training.
+        agreement: how often two of them agree (paper, section 3.4: 72.6 ± 1.5 %).
+        held_out_labelers: how many only evaluate.
+        held_out_agreement: how often two of them agree (paper: 77.3 ± 1.3 %).
+        spread: how much people of one group differ: standard deviation of the logarithm of a
+            weight.
+        shift: how much a third group, "shifted", differs from the others as a whole: the same for
+            its mean weights. Its noise is that of the training labelers.
+        tie: responses that look closer than this tie; in units of utility, which goes from 1 to 7.
+        folds: cross-validation: the training labelers are split into so many groups, and each
+            ``fold_<i>`` lacks the comparisons of one; 0 writes none.
+        opposing: the training labelers are two groups, of so many each, who want opposite things:
+            brief responses, and detailed ones. The ``source`` of a row is the group of its labeler.
+    """
+    from instructgpt.experiment.answers import grade_row, read_answers
+    from instructgpt.experiment.ranking import distinct_pairs, make_panels, write
+
+    rows = read_answers(samples, least=2)
+    if by == "people":
+        wait_for_people(rows, validation, Path(output))
+        return
+    check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
+    ranked = [(row, grade_row(row)) for row in rows]
+    held = (
+        [(row, grade_row(row)) for row in read_answers(validation, least=2)] if validation else []
+    )
+    pairs = distinct_pairs(held or ranked)
+    sizes = {"training": labelers, "held_out": held_out_labelers, "shifted": held_out_labelers}
+    targets = {"training": agreement, "held_out": held_out_agreement}
+    panels = make_panels(pairs, sizes, targets, seed, spread, shift, tie, opposing)
+    write(ranked, held, pairs, panels, targets, folds, seed, Path(output))
+
+
+def check_sizes(
+    labelers: int, held_out_labelers: int, folds: int, spread: float, shift: float, tie: float
+) -> None:
+    """Refuse numbers that make no panel."""
+    from instructgpt.types import UserError
+
+    for name, value in {"labelers": labelers, "held_out_labelers": held_out_labelers}.items():
+        if value < 2:
+            raise UserError(f"--{name} must be >= 2, got {value}: one person agrees with nobody")
+    if folds and not 2 <= folds <= labelers:
+        raise UserError(f"--folds must be 0, or from 2 to --labelers ({labelers}), got {folds}")
+    for name, number in {"spread": spread, "shift": shift, "tie": tie}.items():
+        if not 0 <= number < float("inf"):
+            raise UserError(f"--{name} must be >= 0, got {number}")
+
+
+def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path) -> None:
+    """Write what people shall rank; go on when they have.
+
+    Args:
+        rows: sampled responses.
+        validation: must not be given.
+        output: folder.
+    """
+    from instructgpt.callbacks.common import json_lines
+    from instructgpt.data.files import read_file
+    from instructgpt.data.formats import parse_comparison
+    from instructgpt.models.folder import write_text
+    from instructgpt.types import UserError, WaitingForLabelsError
+
+    if validation is not None:
+        raise UserError(
+            "--validation is for simulated labelers: the reward model holds out rows of "
+            f"comparisons.jsonl itself (--data.validation), got {validation}"
+        )
+    asked = [
+        {
+            "id": row.prompt.id,
+            "prompt": row.prompt.text,
+            **row.optional,
+            "responses": [text for text in row.responses if text.strip()],
+        }
+        for row in rows
+    ]
+    asked = [row for row in asked if len(set(row["responses"])) > 1]
+    question, answer = output / "to_label.jsonl", output / "comparisons.jsonl"
+    if question.is_file() and '"ranking"' in question.read_text(encoding="utf-8"):
+        if not answer.exists():
+            raise WaitingForLabelsError(
+                f"{question} holds rankings: save it as {answer}, and run the same command again"
+            )
+    else:
+        write_text(question, json_lines(asked))
+    if not answer.exists():
+        raise WaitingForLabelsError(
+            f"{len(asked):,} prompts wait for labels: add to each row of {question} a "
+            f'"ranking" of its responses (1 = best, equal = tie), save the rows as {answer}, and '
+            "run the same command again"
+        )
+    count = sum(1 for item in read_file(answer) if parse_comparison(item))
+    print(f"{count:,} comparisons by people in {answer}")

@@ -1,0 +1,258 @@
+"""One evaluation: its inputs, and the parts of ``results.json`` one after the other."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from instructgpt.evaluation.claims import judge_claims
+from instructgpt.evaluation.judges import Judge
+from instructgpt.evaluation.measures import Answers, ground_truth, nlp_results, win_rates
+from instructgpt.experiment import judging, report_files, reward_tests
+from instructgpt.experiment.answers import GENERAL, load_answers
+from instructgpt.experiment.history import (
+    checkpoint_curve,
+    event_curves,
+    prompts_with_meta,
+    validation_curves,
+)
+from instructgpt.experiment.ratings import likert
+from instructgpt.experiment.scoring import Scorer
+from instructgpt.feedback.panels import Panel
+from instructgpt.types import UserError
+
+Paths = dict[str, str] | None
+Claims = Literal["off", "shown", "judged"]
+
+LABELS = {
+    "gpt": "GPT",
+    "gpt_few_shot": "GPT few-shot",
+    "sft": "SFT",
+    "ppo": "PPO",
+    "ppo_ptx": "PPO-ptx",
+    "gpt_big": "GPT big",
+    "gpt_big_few_shot": "GPT big few-shot",
+}
+SHOWN = 20
+"""Prompts whose answers are shown side by side."""
+
+
+class Evaluation:
+    """Answers of several models to the same prompts, and what was found out about them.
+
+    Args:
+        answers: model -> path of its answers.
+        greedy: the same, decoded greedily.
+        baseline: model that win rates are against.
+        labels: names for the report.
+        seed: of the bootstrap and of ratings.
+    """
+
+    def __init__(
+        self, answers: dict[str, str], greedy: Paths, baseline: str, labels: Paths, seed: int
+    ) -> None:
+        check_models(answers, greedy, baseline)
+        self.baseline, self.seed = baseline, seed
+        self.answers = {"sampled": load_answers(answers, baseline)}
+        if greedy:
+            self.answers["greedy"] = load_answers(greedy, baseline)
+        self.general = {name: found.of(GENERAL) for name, found in self.answers.items()}
+        self.graded = judging.is_graded(self.answers["sampled"])
+        self.panels: dict[str, Panel] = {}
+        self.panels_path: str | None = None
+        self.scorer: Scorer | None = None
+        self.judges: dict[str, Judge] = {}
+        self.curves: dict[str, Any] = {}
+        self.results: dict[str, Any] = {
+            "title": "Evaluation",
+            "seed": seed,
+            "models": list(answers),
+            "labels": {one: (labels or {}).get(one) or LABELS.get(one, one) for one in answers},
+            "baseline": baseline,
+            "decodings": list(self.answers),
+        }
+
+    def compare(self, panels: str | None, reward_model: str | None, judge: str | None) -> None:
+        """Win rates by everyone who judges.
+
+        Args:
+            panels: path of ``panels.json``.
+            reward_model: folder of a reward model.
+            judge: ``module:function``.
+        """
+        self.panels, self.panels_path = judging.read_panels(panels), panels
+        self.scorer = Scorer(reward_model) if reward_model else None
+        seen = self.panels if self.graded else {}
+        self.judges = judging.make_judges(seen, self.scorer, judge, self.graded)
+        self.results["judges"] = {name: one.description for name, one in self.judges.items()}
+        found = [
+            win_rates(answers, self.judges, self.baseline, decoding, self.seed)
+            for decoding, answers in self.general.items()
+            if answers.questions
+        ]
+        self.results["win_rates"] = [row for one in found for row in one.rows]
+        self.add_differences({"win_rate": [row for one in found for row in one.differences]})
+
+    def add_differences(self, found: dict[str, Any]) -> None:
+        """Paired differences between models, by measure; none where there are no two models."""
+        if found := {measure: rows for measure, rows in found.items() if rows}:
+            self.results.setdefault("differences", {}).update(found)
+
+    def grade(self, nlp: Paths) -> None:
+        """All that needs the world's ground truth.
+
+        Args:
+            nlp: model -> path of answers to public NLP tasks.
+        """
+        if self.graded and "training" in self.panels and self.general["sampled"].questions:
+            self.results["likert"] = {
+                decoding: likert(found, self.panels["training"], decoding, self.seed)
+                for decoding, found in self.general.items()
+            }
+        if self.graded:
+            graded = ground_truth(self.answers["sampled"], self.general, self.seed)
+            self.add_differences(graded.pop("differences", {}))
+            self.results |= graded
+        if nlp:
+            first = self.baseline if self.baseline in nlp else next(iter(nlp))
+            found = nlp_results(nlp_answers(nlp, first), self.seed)
+            self.add_differences(found.pop("differences"))
+            self.results |= found
+
+    def test_reward_model(self, comparisons: str | None, folds: Paths) -> None:
+        """Agreement of the labelers, and the reward model beside it.
+
+        Args:
+            comparisons: path of rankings.
+            folds: number of a fold -> its reward model.
+        """
+        if self.panels_path is not None:
+            self.results["agreement"] = reward_tests.agreement(self.panels_path)
+        if comparisons is None and not folds:
+            return
+        if self.scorer is None or comparisons is None or (folds and self.panels_path is None):
+            raise UserError(
+                "--comparisons needs --reward_model, and --folds needs both and --panels of the "
+                "same `label`"
+            )
+        self.results["reward_model"] = reward_tests.check_reward_model(
+            self.scorer, comparisons, self.panels_path, folds or {}, self.seed
+        )
+
+    def over_optimise(
+        self, best_of_n: str | None, checkpoints: Paths, checkpoint_prompts: str | None
+    ) -> None:
+        """Score and true utility against KL, for best-of-n and for checkpoints of PPO.
+
+        Args:
+            best_of_n: path of N responses a prompt.
+            checkpoints: model -> folder of its PPO run.
+            checkpoint_prompts: path of the prompts that these validated on.
+        """
+        found: dict[str, Any] = {}
+        if best_of_n is not None:
+            if self.scorer is None:
+                raise UserError("--best_of_n needs --reward_model, which chooses the best")
+            judge = self.judges.get("panel")
+            rows = reward_tests.best_of_samples(best_of_n, self.scorer, judge, self.seed)
+            found["best_of_n"] = rows
+        if checkpoints:
+            if checkpoint_prompts is None:
+                raise UserError("--checkpoints needs --checkpoint_prompts")
+            prompts = prompts_with_meta(checkpoint_prompts)
+            found["checkpoints"] = {
+                name: checkpoint_curve(run, prompts, self.seed) for name, run in checkpoints.items()
+            }
+        if found:
+            self.results["over_optimisation"] = found
+
+    def look_back(self, runs: Paths) -> None:
+        """Learning curves.
+
+        Args:
+            runs: stage -> folder of its run.
+        """
+        if not runs:
+            return
+        found = {stage: validation_curves(run) for stage, run in runs.items()}
+        self.results["curves"] = found
+        # What a killed run has left in its TensorBoard files is not always the same, so these
+        # are for the report alone.
+        self.curves = {stage: event_curves(run) | found[stage] for stage, run in runs.items()}
+
+    def write(self, output: str, title: str, claims: Claims, run_info: str | None) -> None:
+        """Judge the claims, write everything, say what came out.
+
+        Args:
+            output: folder.
+            title: of the report.
+            claims: whether to show and to judge them.
+            run_info: path of a JSON file about the run.
+        """
+        run = report_files.read_json(run_info) if run_info else {}
+        self.results |= {"title": title, "samples": samples(self.general)}
+        if claims != "off":
+            self.results["claims"] = judge_claims(self.results, claims == "judged")
+        report_files.write_all(self.results, self.curves, run, Path(output))
+
+
+def check_models(answers: dict[str, str], greedy: Paths, baseline: str) -> None:
+    """Refuse a baseline without answers, and models that have no place in the report."""
+    names = ", ".join(answers)
+    if len(answers) < 2:
+        raise UserError(f"--answers must name at least 2 models, got {names or 'none'}")
+    if baseline not in answers:
+        raise UserError(f"--baseline must be one of the models ({names}), got {baseline}")
+    for model in greedy or {}:
+        if model not in answers:
+            raise UserError(f"--greedy.{model} must be one of the models of --answers ({names})")
+    if greedy and baseline not in greedy:
+        raise UserError(f"--greedy must have the baseline {baseline}, got {', '.join(greedy)}")
+
+
+def nlp_answers(paths: dict[str, str], first: str) -> Answers:
+    """Answers to public NLP tasks.
+
+    Args:
+        paths: model -> file.
+        first: the model whose file says what the prompts are.
+    """
+    answers = load_answers(paths, first)
+    every = (one for rows in answers.by_model.values() for row in rows for one in row)
+    if not all("correct" in one.metadata for one in every):
+        raise UserError(f"{paths[first]}: must be answers to nlp.jsonl of the world")
+    return answers
+
+
+def samples(general: dict[str, Answers]) -> list[dict[str, Any]]:
+    """Some prompts with everyone's answers, spread over the use cases.
+
+    Args:
+        general: answers by decoding.
+    """
+    questions = general["sampled"].questions
+    categories = list(dict.fromkeys(question.category for question in questions))
+    each = max(1, SHOWN // max(1, len(categories)))
+    chosen = []
+    for name in categories:
+        chosen += [i for i, one in enumerate(questions) if one.category == name][:each]
+    rows = []
+    for i in chosen[:SHOWN]:
+        one = questions[i]
+        row = {"id": one.id, "prompt": one.prompt.text, "category": one.category}
+        rows.append(row | {"answers": side_by_side(one.id, general)})
+    return rows
+
+
+def side_by_side(identity: str, general: dict[str, Answers]) -> dict[str, dict[str, Any]]:
+    """Every model's first answer to one prompt, by decoding."""
+    shown: dict[str, dict[str, Any]] = {}
+    for decoding, found in general.items():
+        places = [i for i, question in enumerate(found.questions) if question.id == identity]
+        for i in places:
+            for model, responses in found.by_model.items():
+                answer = responses[i][0]
+                utility = None if math.isnan(answer.utility) else answer.utility
+                shown.setdefault(model, {})[decoding] = {"text": answer.text, "utility": utility}
+    return shown

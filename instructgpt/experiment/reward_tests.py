@@ -1,0 +1,139 @@
+"""A reward model against rankings it has not seen, and as the one who chooses the best of n."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instructgpt.data.files import read_file
+from instructgpt.data.formats import Row, parse_comparison
+from instructgpt.evaluation.best_of_n import best_of_n
+from instructgpt.evaluation.judges import Answer, Judge
+from instructgpt.evaluation.reward_accuracy import (
+    Ranked,
+    cross_validation,
+    of_group,
+    reward_model_results,
+)
+from instructgpt.experiment.answers import grade_all, grade_row, read_answers, ungraded
+from instructgpt.experiment.report_files import read_json
+from instructgpt.experiment.scoring import Scorer
+from instructgpt.types import UserError
+
+TRAINING = "training"
+
+
+def agreement(path: str) -> dict[str, Any]:
+    """What ``label`` has measured of each group of labelers."""
+    groups = read_json(path)["panels"]
+    return {name: group["agreement"] for name, group in groups.items() if "agreement" in group}
+
+
+def check_reward_model(
+    scorer: Scorer, comparisons: str, panels: str | None, folds: dict[str, str], seed: int
+) -> dict[str, Any]:
+    """Accuracy by group of labelers, calibration, ceilings, cross-validation.
+
+    Args:
+        scorer: the reward model.
+        comparisons: rankings; ``source`` is the group of the labeler.
+        panels: path of ``panels.json``.
+        folds: number of a fold -> its reward model.
+        seed: of the bootstrap.
+    """
+    rows = read_rankings(comparisons)
+    results = reward_model_results(ranked(rows, scorer), TRAINING, seed)
+    about = read_json(panels) if panels else {"panels": {}}
+    groups = {row.source for row, _ in rows}
+    ceilings = {n: g["ceiling"] for n, g in about["panels"].items() if n in groups}
+    if ceilings:
+        results["ceiling"] = ceilings
+    if folds:
+        parts = []
+        for number, folder in folds.items():
+            left_out = labelers_of(about, number, str(panels))
+            scored = ranked(rows, Scorer(folder))
+            parts.append((of_group(scored, TRAINING), left_out))
+        results["cross_validation"] = cross_validation(parts, seed)
+    return results
+
+
+def labelers_of(about: dict[str, Any], number: str, path: str) -> list[str]:
+    """Names of the labelers whom a fold leaves out."""
+    folds = about.get("folds") or []
+    if not number.isdigit() or int(number) >= len(folds):
+        raise UserError(
+            f"--folds.{number}: must be the number of a fold in {path}, which has {len(folds)}"
+        )
+    return [str(name) for name in folds[int(number)]["labelers"]]
+
+
+def read_rankings(path: str) -> list[tuple[Row, list[Answer]]]:
+    """Rankings with their responses, graded where the prompt is of the world."""
+    found = []
+    graded: dict[tuple[str, tuple[str, ...]], list[Answer]] = {}  # many labelers rank the same
+    for item in read_file(Path(path)):
+        row: Row = parse_comparison(item).row
+        key = row.prompt.text, tuple(row.responses)
+        if key not in graded:
+            meta, every = row.prompt.meta.get("meta"), [True] * len(row.responses)
+            ended = row.prompt.meta.get("finished") or every
+            # Scored with their end, as the reward model has read comparisons in training.
+            answers = [
+                Answer(row.prompt, text, True, {}, {}, float("nan")) for text in row.responses
+            ]
+            if meta is not None:
+                grades = grade_all(row.where, row.prompt, meta, row.responses, ended)
+                utilities = [one.utility for one in grades]
+                answers = [
+                    one._replace(utility=value)
+                    for one, value in zip(answers, utilities, strict=True)
+                ]
+            graded[key] = answers
+        found.append((row, graded[key]))
+    return found
+
+
+def ranked(rows: list[tuple[Row, list[Answer]]], scorer: Scorer) -> list[Ranked]:
+    """The rankings with a reward model's scores."""
+    scorer([answer for _, answers in rows for answer in answers])  # all at once
+    return [
+        Ranked(
+            row.prompt.id,
+            row.source,
+            row.labeler,
+            np.array(row.ranking),
+            np.array(scorer(answers)),
+            np.array([float(scorer.length(answer)) for answer in answers]),
+            np.array([answer.utility for answer in answers]),
+        )
+        for row, answers in rows
+    ]
+
+
+def best_of_samples(
+    path: str, scorer: Scorer, judge: Judge | None, seed: int
+) -> list[dict[str, Any]]:
+    """Best-of-n by the reward model.
+
+    Args:
+        path: answers rows with N responses.
+        scorer: the reward model.
+        judge: of the win rate over one sample.
+        seed: of the bootstrap.
+    """
+    rows = read_answers(path, least=2)
+    count = len(rows[0].responses)
+    for row in rows:
+        if len(row.responses) != count:
+            raise UserError(
+                f'{row.where}: "responses" must be {count} as in {rows[0].where}, '
+                f"got {len(row.responses)}"
+            )
+    graded = all("meta" in row.prompt.meta for row in rows)
+    answers = [grade_row(row) if graded else ungraded(row, row.prompt) for row in rows]
+    flat = scorer([answer for one in answers for answer in one])
+    scores = np.array(flat).reshape(-1, count).tolist()
+    return best_of_n(answers, scores, judge if graded else None, seed)

@@ -1,0 +1,113 @@
+"""Answers of models that are mixtures of the world's styles."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from instructgpt.models.artefact import save_scalar
+from instructgpt.models.load import Network, load_scalar
+from instructgpt.models.template import get_template
+from instructgpt.world.prompts import Task, make_task, toxic_task
+from instructgpt.world.responses import STYLES, respond
+from instructgpt.world.text import to_text
+
+GOOD, MIXED, BAD = (8, 2, 1, 0, 0), (2, 2, 2, 1, 1), (0, 1, 3, 2, 4)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
+    """Write JSONL and return its path."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read JSONL."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def tasks(group: str, count: int) -> list[Task]:
+    """Prompts of a set, the same in every call."""
+    rng = random.Random(group)
+    if group.startswith("toxic_"):
+        return [toxic_task(rng, group.removeprefix("toxic_")) for _ in range(count)]
+    category = {"closed": "extract", "truth": "open_qa"}.get(group)
+    return [make_task(rng, category) for _ in range(count)]
+
+
+@pytest.fixture
+def make_answers(tmp_path: Path) -> Callable[..., str]:
+    """Write rows as ``generate`` does: by name, prompts of each set, responses, mix of styles."""
+
+    def make(
+        name: str,
+        sets: dict[str, int],
+        responses: int = 1,
+        mix: tuple[int, ...] = MIXED,
+        prefix: str = "",
+    ) -> str:
+        rng = random.Random(name)
+        rows = []
+        for group, count in sets.items():
+            for number, task in enumerate(tasks(group, count)):
+                texts = [
+                    to_text(respond(task, rng, rng.choices(STYLES, mix)[0]))
+                    for _ in range(responses)
+                ]
+                rows.append(
+                    {
+                        "id": f"{group}-{number}",
+                        "prompt": prefix + to_text(task.tokens),
+                        "set": group,
+                        "category": task.meta["category"],
+                        "meta": task.meta,
+                        "responses": texts,
+                        "finished": [rng.random() < 0.9 for _ in texts],
+                    }
+                )
+        return write_rows(tmp_path / f"{name}.jsonl", rows)
+
+    return make
+
+
+@pytest.fixture
+def make_nlp(tmp_path: Path) -> Callable[[str, int], str]:
+    """Write answers to 20 items of two tasks, so many of each right."""
+
+    def make(name: str, right: int) -> str:
+        rows = [
+            {
+                "id": f"{task}-{number}",
+                "prompt": f"{number} =",
+                "set": f"nlp_{task}",
+                "meta": {"category": "nlp", "kind": task, "answer": "7"},
+                "responses": ["7" if number < right else "8"],
+            }
+            for task in ("arithmetic", "translation")
+            for number in range(10)
+        ]
+        return write_rows(tmp_path / f"nlp_{name}.jsonl", rows)
+
+    return make
+
+
+@pytest.fixture
+def reward_model(
+    tmp_path: Path,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    make_architecture: Callable[[str], dict[str, Any]],
+) -> str:
+    """Folder of a reward model that has learned nothing."""
+    torch.manual_seed(3)
+    architecture = make_architecture("gpt2") | {"n_positions": 512}
+    model = load_scalar(None, architecture, Network(), tiny_tokenizer, head="new")
+    about = {"stage": "reward", "template": get_template("plain"), "parent": None}
+    save_scalar(model, tiny_tokenizer, tmp_path / "rm", **about, config={}, metrics={})
+    return str(tmp_path / "rm")

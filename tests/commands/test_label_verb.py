@@ -1,0 +1,242 @@
+"""``label`` by simulated labelers and by people."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from instructgpt.__main__ import main as run
+from instructgpt.data.files import Item
+from instructgpt.data.formats import parse_comparison
+from instructgpt.feedback.panels import panel_from_json
+
+SETS = {"general": 40}
+GROUPS = {"training": 6, "held_out": 5, "shifted": 5}
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def label(make_answers, tmp_path):
+    samples = make_answers("samples", SETS, responses=4)
+    held = make_answers("held", {"closed": 10, "general": 30}, responses=3)
+
+    def call(*more, output="label"):
+        args = ["--samples", samples, "--validation", held, "--output", str(tmp_path / output)]
+        assert run(["label", *args, *more]) == 0
+        return tmp_path / output
+
+    return call
+
+
+def test_what_is_written(label, capsys):
+    folder = label()
+    rows = rows_of(folder / "comparisons.jsonl")
+    assert len(rows) == 40
+    for row in rows + rows_of(folder / "validation.jsonl"):
+        parse_comparison(Item("here:1", "here", row))
+        rank = dict(zip(row["responses"], row["ranking"], strict=True))
+        assert [rank[text] for text in row["responses"]] == row["ranking"]  # equal texts tie
+        assert row["meta"]["category"] == row["category"]
+    people = [row["labeler"] for row in rows]
+    assert set(people) == {f"training_{i}" for i in range(1, 7)}
+    assert max(map(people.count, people)) - min(map(people.count, people)) <= 1
+    assert "training: 6 labelers agree in 72.6% of" in capsys.readouterr().out
+
+
+def test_folds_leave_labelers_out(label):
+    folder = label()
+    about = json.loads((folder / "panels.json").read_text())
+    rows = rows_of(folder / "comparisons.jsonl")
+    everyone = [name for fold in about["folds"] for name in fold["labelers"]]
+    assert sorted(everyone) == sorted({row["labeler"] for row in rows})
+    for i, fold in enumerate(about["folds"]):
+        kept = rows_of(folder / f"fold_{i}" / "comparisons.jsonl")
+        assert kept == [row for row in rows if row["labeler"] not in fold["labelers"]]
+
+
+def test_everyone_ranks_the_validation_prompts(label):
+    folder = label()
+    rows = rows_of(folder / "validation.jsonl")
+    for group, size in GROUPS.items():
+        own = [row for row in rows if row["source"] == group]
+        assert len(own) == 40 * size
+        assert len({row["labeler"] for row in own}) == size
+    once = rows_of(folder / "validation_fit.jsonl")
+    assert len(once) == 40
+    assert all(row in rows for row in once)  # the same choice wherever it is written
+
+
+def test_panels_agree_as_they_should(label):
+    panels = json.loads((label() / "panels.json").read_text())["panels"]
+    assert panels["training"]["agreement"]["value"] == pytest.approx(0.726, abs=0.001)
+    assert panels["held_out"]["agreement"]["value"] == pytest.approx(0.773, abs=0.001)
+    assert panels["shifted"]["agreement"]["target"] is None
+    for name, size in GROUPS.items():
+        panel = panel_from_json(panels[name], "here")
+        assert len(panel.labelers) == len(panels[name]["agreement"]["matrix"]) == size
+        assert panels[name]["agreement"]["value"] < panels[name]["ceiling"] < 1
+
+    def loudness(name):  # geometric mean, which the draw of the noises leaves at 1
+        labelers = panel_from_json(panels[name], "here").labelers
+        product = 1.0
+        for one in labelers:
+            product *= one.noise
+        return product ** (1 / len(labelers))
+
+    assert loudness("shifted") == pytest.approx(loudness("training"))
+    assert loudness("held_out") < loudness("training")
+
+
+def test_same_bytes_twice_whatever_the_hash_seed(label, tmp_path):
+    one = label(output="one")
+    command = [sys.executable, "-m", "instructgpt", "label", "--output", str(tmp_path / "two")]
+    command += ["--samples", str(tmp_path / "samples.jsonl")]
+    command += ["--validation", str(tmp_path / "held.jsonl")]
+    subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": "7"}, check=True)
+    for path in (p for p in one.rglob("*") if p.is_file()):
+        assert (tmp_path / "two" / path.relative_to(one)).read_bytes() == path.read_bytes()
+    other = label("--seed=1", output="three")
+    assert (other / "comparisons.jsonl").read_bytes() != (one / "comparisons.jsonl").read_bytes()
+
+
+def test_a_choice_does_not_depend_on_other_rows(label, tmp_path):
+    whole = {row["id"]: row for row in rows_of(label() / "validation_fit.jsonl")}
+    lines = (tmp_path / "held.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "held.jsonl").write_text("".join(reversed(lines)))
+    turned = {row["id"]: row for row in rows_of(label(output="turned") / "validation_fit.jsonl")}
+    assert {name: row["labeler"] for name, row in turned.items()} == {
+        name: row["labeler"] for name, row in whole.items()
+    }
+
+
+def test_empty_responses_are_left_out(make_answers, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    make_answers("samples", SETS, responses=4)
+    rows = rows_of(path)
+    rows[0]["responses"][1] = ""
+    rows[1]["responses"][1:] = ["", " ", "\n"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(["label", "--samples", str(path), "--output", str(tmp_path / "out")]) == 0
+    written = {row["id"]: row for row in rows_of(tmp_path / "out" / "comparisons.jsonl")}
+    assert len(written[rows[0]["id"]]["responses"]) == 3
+    assert rows[1]["id"] not in written
+
+
+# -- people
+
+
+def test_people_are_waited_for(make_answers, tmp_path, capsys):
+    samples = make_answers("samples", {"general": 5}, responses=3)
+    args = ["label", "--samples", samples, "--by", "people", "--output", str(tmp_path / "out")]
+    assert run(args) == 3
+    message = capsys.readouterr().err
+    assert message.startswith("instructgpt: 5 prompts wait for labels")
+    assert str(tmp_path / "out" / "to_label.jsonl") in message
+    rows = rows_of(tmp_path / "out" / "to_label.jsonl")
+    assert "ranking" not in rows[0]
+
+    answer = tmp_path / "out" / "comparisons.jsonl"
+    rows[0] |= {"ranking": [1, 2, 2]}
+    answer.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(args) == 2  # the second row has none
+    assert f'{answer}:2: "ranking" is missing' in capsys.readouterr().err
+
+    ranked = [row | {"ranking": [3, 1, 2]} for row in rows]
+    answer.write_text("".join(json.dumps(row) + "\n" for row in ranked))
+    assert run(args) == 0
+    assert "5 comparisons by people" in capsys.readouterr().out
+    assert rows_of(answer) == ranked
+
+
+def test_rankings_written_into_the_question_are_kept(make_answers, tmp_path, capsys):
+    samples = make_answers("samples", {"general": 3}, responses=3)
+    args = ["label", "--samples", samples, "--by", "people", "--output", str(tmp_path / "out")]
+    assert run(args) == 3
+    question = tmp_path / "out" / "to_label.jsonl"
+    ranked = [row | {"ranking": [3, 1, 2]} for row in rows_of(question)]
+    question.write_text("".join(json.dumps(row) + "\n" for row in ranked))
+    assert run(args) == 3
+    assert f"{question} holds rankings: save it as" in capsys.readouterr().err
+    assert rows_of(question) == ranked
+    question.rename(tmp_path / "out" / "comparisons.jsonl")
+    assert run(args) == 0
+
+
+def test_two_groups_can_want_opposite_things(label):
+    """Of two responses that differ in detail alone, one group prefers the other's worse one."""
+    folder = label("--opposing", "true")
+    rows = rows_of(folder / "comparisons.jsonl")
+    assert {row["source"] for row in rows} == {"brief", "detailed"}
+    assert all(row["labeler"].startswith(row["source"]) for row in rows)
+    about = json.loads((folder / "panels.json").read_text())["panels"]["training"]
+    panel = panel_from_json(about, "panels.json")
+    long, short = ({**dict.fromkeys(panel.labelers[0].weights, 0.5), "detail": d} for d in (1, 0))
+    wins = {one.group: [] for one in panel.labelers}
+    for one in panel.labelers:
+        wins[one.group].append(one.prefers(long, short).win)
+    assert sum(wins["brief"]) / 6 < 0.4 < 0.6 < sum(wins["detailed"]) / 6
+
+
+def test_people_need_no_world(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps({"prompt": "Hi", "responses": ["a", "b"]}) + "\n")
+    assert run(["label", "--samples", str(path), "--by=people", "--output", str(tmp_path)]) == 3
+
+
+# -- mistakes
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"meta": None}, 'samples.jsonl:2: "meta" is missing, which the world\'s grader needs'),
+        ({"meta": {"category": "poem"}}, "samples.jsonl:2: meta: category must be one of"),
+        ({"meta": {"category": "chat"}}, 'samples.jsonl:2: "meta" must be what the world has'),
+        (
+            {"responses": ["only one"]},
+            'samples.jsonl:2: "responses" must hold at least 2 responses',
+        ),
+        ({"responses": "a"}, 'samples.jsonl:2: "responses" must be a list of strings'),
+        ({"finished": [True]}, 'samples.jsonl:2: "finished" must be a list of true and false'),
+        ({"prompt": ""}, 'samples.jsonl:2: "prompt" must not be empty'),
+    ],
+)
+def test_a_wrong_row_is_one_line(make_answers, tmp_path, capsys, row, message):
+    path = tmp_path / "samples.jsonl"
+    make_answers("samples", SETS, responses=2)
+    rows = rows_of(path)
+    rows[1] |= row
+    if row.get("meta", "") is None:
+        del rows[1]["meta"]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    assert run(["label", "--samples", str(path), "--output", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labelers=1"], "--labelers must be >= 2, got 1"),
+        (["--held_out_labelers=0"], "--held_out_labelers must be >= 2, got 0"),
+        (["--folds=1"], "--folds must be 0, or from 2 to --labelers (6), got 1"),
+        (["--folds=7"], "--folds must be 0, or from 2 to --labelers (6), got 7"),
+        (["--tie=-1"], "--tie must be >= 0, got -1.0"),
+        (["--agreement=0.3"], "agreement of the training labelers must be between"),
+        (["--by=people", "--validation=x.jsonl"], "--validation is for simulated labelers"),
+        (["--samples=none.jsonl"], "none.jsonl: no such file"),
+    ],
+)
+def test_a_wrong_option_is_one_line(make_answers, tmp_path, capsys, options, message):
+    samples = make_answers("samples", SETS, responses=2)
+    assert run(["label", "--samples", samples, "--output", str(tmp_path / "out"), *options]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]

@@ -1,15 +1,20 @@
 """Every shipped YAML goes through the real parser, and but for the paper's through a short run."""
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import yaml
 
 from instructgpt.cli import StageCLI, main
+from instructgpt.pipeline.spec import read_spec
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "sft", "reward", "ppo", "ppo_ptx")
 PAPER = ("sft", "rl_init", "reward", "ppo", "ppo_ptx")
 OVERLAYS = ("cpu", "gpu", "lora", "debug")
+MINIATURE = ("pretrain", "sft", "reward", "ppo")
+PIPELINES = ("miniature", "miniature_quick", "miniature_big", "own_pipeline")
 
 
 class ParsedOnly(StageCLI):
@@ -60,15 +65,48 @@ def _short_runs_in_the_repository():
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/**/*.yaml")), ids=lambda p: p.stem)
 def test_a_config_is_short_and_says_what_it_is(path):
     lines = path.read_text().splitlines()
-    assert len(lines) <= 30
+    assert len(lines) <= 30 or (path.parent.name, path.stem in PIPELINES) == ("configs", True)
     assert lines[0].startswith("# ")
     assert any("#" in line for line in lines[1:])
 
 
 def test_these_are_all_configs():
-    assert {p.stem for p in ROOT.glob("configs/*.yaml")} == set(STAGES)
+    assert {p.stem for p in ROOT.glob("configs/*.yaml")} == {*STAGES, *PIPELINES}
+    assert {p.stem for p in ROOT.glob("configs/miniature/*.yaml")} == set(MINIATURE)
     assert {p.stem for p in ROOT.glob("configs/paper/*.yaml")} == set(PAPER)
     assert {p.stem for p in ROOT.glob("configs/overlays/*.yaml")} == set(OVERLAYS)
+
+
+@pytest.mark.parametrize("stage", MINIATURE)
+def test_a_stage_of_the_miniature_runs_by_hand(stage):
+    """Without the pipeline, it reads what the pipeline's default folder holds."""
+    config = parse("--config", f"configs/miniature/{stage}.yaml")
+    assert config.trainer.accelerator == "cpu"
+    sources = [config.data.init_args.train, config.model.init_args.init_from]
+    assert all(s.startswith("runs/miniature/") for s in sources if s)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipeline_is_understood(name, tmp_path):
+    """All references, configurations and options, down to what fit would be called with."""
+    spec = read_spec(ROOT / "configs" / f"{name}.yaml", tmp_path, None, None)
+    for stage in spec.stages.values():
+        verb, *args = spec.arguments(stage)
+        if verb == "fit":
+            assert parse(*args).output == str(tmp_path / stage.name)
+
+
+def test_the_pipeline_of_the_ablations_is_understood(tmp_path):
+    place = spec_from_file_location("ablations", ROOT / "benchmarks" / "miniature_ablations.py")
+    ablations = module_from_spec(place)
+    place.loader.exec_module(ablations)
+    (tmp_path / "ablations.yaml").write_text(yaml.safe_dump(ablations.pipeline(), sort_keys=False))
+    spec = read_spec(tmp_path / "ablations.yaml", tmp_path, None, None)
+    stages = spec.stages
+    assert stages["ptx_3"].options["model.ptx_coef"] == 0.3
+    assert stages["kl_0"].options["model.kl.kl_coef"] == 0.0
+    assert "evaluate" not in stages
+    assert parse(*spec.arguments(stages["kl_0"])[1:]).trainer.max_epochs == 55
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,0 +1,137 @@
+"""The paper in miniature on several seeds: which claims hold, how long it takes, how much memory.
+
+    python benchmarks/miniature.py --seeds 21 22 23
+    python benchmarks/miniature.py --seeds 21 22 23 --big    # and a six times larger GPT
+
+Each seed has its own world, labelers, models and prompts. Seeds 0, 11 and 100 to 102 were looked at
+while the recipe was made; no others were. Finished stages are kept, so that --big
+goes on from where the first call ended. Everything measured goes into results/miniature.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+
+class Memory(threading.Thread):
+    """Watches the memory of a process and its descendants, pages that several share counted once.
+
+    Args:
+        pid: of the process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.process, self.peak = psutil.Process(pid), 0
+
+    def run(self) -> None:
+        """Look twice a second until the process is gone."""
+        with suppress(psutil.NoSuchProcess):
+            while self.process.status() != psutil.STATUS_ZOMBIE:
+                total = 0
+                for one in (self.process, *self.process.children(recursive=True)):
+                    with suppress(psutil.NoSuchProcess):
+                        total += one.memory_full_info().pss
+                self.peak = max(self.peak, total)
+                time.sleep(0.5)
+
+
+def run(config: str, seed: int, folder: Path) -> tuple[float, int]:
+    """Run the pipeline; wall seconds and peak bytes of memory."""
+    command = [sys.executable, "-m", "instructgpt", "pipeline", "--config", config]
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        [*command, "--seed", str(seed), "--output", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    memory = Memory(process.pid)
+    memory.start()
+    if process.wait():
+        raise SystemExit(f"seed {seed}: the pipeline ended with code {process.returncode}")
+    memory.join(2)
+    return time.monotonic() - begin, memory.peak
+
+
+def findings(folder: Path) -> dict[str, Any]:
+    """What a run found: its claims, and the numbers behind them."""
+    results = json.loads((folder / "evaluate" / "results.json").read_text())
+    kept = (
+        "utility",
+        "agreement",
+        "closed_domain",
+        "truthfulness",
+        "toxicity",
+        "nlp",
+        "reward_model",
+    )
+    wins = [row for row in results["win_rates"] if row["judge"] != "reward_model"]
+    return {
+        "claims": results["claims"],
+        "win_rates": wins,
+        "over_optimisation": results["over_optimisation"],
+        **{name: results[name] for name in kept},
+    }
+
+
+def table(runs: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a claim: what was measured on each seed, and on how many it holds."""
+    rows: dict[str, dict[str, Any]] = {}
+    for seed, found in runs.items():
+        for claim in found["claims"]:
+            new = {key: claim[key] for key in ("claim", "paper", "rule", "own")} | {
+                "here": {},
+                "holds": 0,
+            }
+            row = rows.setdefault(claim["id"], {"id": claim["id"], **new, "judged": 0})
+            row["here"][seed] = claim["here"]
+            row["holds"] += claim["verdict"] == "holds"
+            row["judged"] += claim["verdict"] != "not judged"
+    return list(rows.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
+    parser.add_argument("--big", action="store_true", help="also a six times larger GPT")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "miniature_seeds")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "miniature.json")
+    options = parser.parse_args()
+    config = "configs/miniature_big.yaml" if options.big else "configs/miniature.yaml"
+    written = json.loads(options.results.read_text()) if options.results.is_file() else {}
+    runs = written.get("runs", {})
+    for seed in options.seeds:
+        folder = options.runs.resolve() / str(seed)
+        fresh = not folder.exists()
+        seconds, peak = run(config, seed, folder)
+        stages = json.loads((folder / "pipeline.json").read_text())["stages"]
+        cost = {"stages": {one["name"]: one["seconds"] for one in stages}}
+        if fresh and not options.big:
+            cost |= {"wall_seconds": round(seconds, 1), "peak_mib": round(peak / 2**20)}
+        before = runs.get(str(seed), {})
+        runs[str(seed)] = before | findings(folder) | {"cost": before.get("cost", {}) | cost}
+    machine = {"system": platform.platform(), "cores": os.cpu_count(), "torch_threads": 1}
+    result = {"machine": machine, "config": config, "claims": table(runs), "runs": runs}
+    options.results.parent.mkdir(exist_ok=True)
+    options.results.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    for row in result["claims"]:
+        print(f"{row['holds']}/{row['judged']}  {row['claim']}: {row['here']}")
+
+
+if __name__ == "__main__":
+    main()

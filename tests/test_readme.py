@@ -32,8 +32,15 @@ def test_named_files_exist():
     for name in re.findall(r"(?:configs|examples)/[\w/]+\.\w+", README):
         assert (ROOT / name).is_file(), name
     tree = README.split("## Where things are")[1]
-    for name in re.findall(r"^  (\w+(?:\.py|/))", tree, re.MULTILINE):
+    tree = re.search(r"^instructgpt/\n((?:  .*\n)+)", tree, re.MULTILINE)[1]
+    named = re.findall(r"(?:^ |(?<=/)) +(\w+(?:\.py|/))", tree, re.MULTILINE)
+    assert len(named) == 16
+    for name in named:
         assert (ROOT / "instructgpt" / name).exists(), name
+
+
+def test_nothing_is_left_to_fill_in():
+    assert "@@" not in README
 
 
 @pytest.mark.slow
@@ -43,7 +50,9 @@ def test_the_commands_run_one_after_the_other(tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     commands = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
     ours = [c for c in commands if c.startswith("python -m instructgpt")]
-    assert len(ours) == 10
+    assert len(ours) == 14
+    # The first one takes minutes; its quick form is among the others.
+    assert ours.pop(0) == "python -m instructgpt pipeline"
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -66,4 +75,6 @@ def test_the_commands_run_one_after_the_other(tmp_path):
         assert (runs / stage / "export" / "instructgpt.json").is_file()
     assert len((runs / "answers.jsonl").read_text().splitlines()) == 112
     assert (runs / "scores" / "predictions.jsonl").is_file()
+    assert (runs / "quick" / "evaluate" / "report.html").is_file()
+    assert len((runs / "world" / "text.jsonl").read_text().splitlines()) == 1000
     assert (runs / "exported" / "instructgpt.json").is_file()

@@ -18,7 +18,8 @@ from instructgpt.types import UserError
 TESTS, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 CALL = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may ignore them
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 from instructgpt.errors import guarded
 from instructgpt.pipeline.run import run
 sys.exit(guarded(lambda args: run("toy.yaml", entry="toy_verbs:main"), []))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import instructgpt.world
 from instructgpt.data.files import Item
 from instructgpt.data.formats import parse_demonstration, parse_prompt, parse_text
-from instructgpt.world import dataset
 from instructgpt.world.dataset import People, Sizes, draw, files, misconceptions, split_of
 from instructgpt.world.grader import grade
 from instructgpt.world.knowledge import HELD_OUT, MISCONCEPTIONS, question
@@ -235,7 +235,7 @@ def test_the_tokenizer(tokenizer):
 
 def test_the_docstring_has_an_example_of_each(tokenizer):
     examples, name = {}, ""
-    for line in re.findall(r"^    (?=\S|\s)(.*)$", dataset.__doc__, re.MULTILINE):
+    for line in re.findall(r"^    (?=\S|\s)(.*)$", instructgpt.world.__doc__, re.MULTILINE):
         if not line.startswith(" "):
             name = line.split()[0]
             line = line.removeprefix(name)

@@ -4,9 +4,9 @@
     python benchmarks/miniature_kills.py --kills 10 --config configs/miniature_quick.yaml
 
 Two uninterrupted runs come first, which must write the same results.json (determinism); then one
-that is killed with SIGKILL, each time after a random part of the time that the whole takes. With
---alone an earlier run of the same code and seed takes the place of the first two. What was compared
-goes into results/miniature_kills.json.
+that is killed with SIGKILL. The moments are uniform over the seconds of all stages: each is a stage
+and how long it has been running then. With --alone an earlier run of the same code and seed takes
+the place of the first two. What was compared goes into results/miniature_kills.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-START = 6.0  # seconds that a call needs before its first stage works
+POLL_SECONDS = 0.1
 
 
 def start(config: str, seed: int, folder: Path) -> subprocess.Popen[bytes]:
@@ -46,12 +46,58 @@ def finish(config: str, seed: int, folder: Path) -> float:
     return time.monotonic() - begin
 
 
-def running(folder: Path) -> str:
-    """The stages that are begun and not finished."""
-    records = {
-        path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/stage.json")
-    }
-    return ", ".join(sorted(n for n, one in records.items() if one["state"] != "finished"))
+def states(folder: Path) -> dict[str, str]:
+    """What each stage that has begun says about itself."""
+    records = {path.parent.name: path for path in folder.glob("*/stage.json")}
+    return {name: json.loads(path.read_text())["state"] for name, path in records.items()}
+
+
+def moments(alone: Path, kills: int, seed: int) -> list[tuple[str, float]]:
+    """Stages and seconds into them, uniform over the seconds of all stages, in order of time.
+
+    Args:
+        alone: folder of a run that nobody interrupted.
+        kills: how many.
+        seed: of the draw.
+    """
+    stages = json.loads((alone / "pipeline.json").read_text())["stages"]
+    seconds = {one["name"]: one["seconds"] for one in stages}
+    ends = {name: (alone / name / "stage.json").stat().st_mtime for name in seconds}
+    rng = random.Random(seed)
+    names = rng.choices(list(seconds), list(seconds.values()), k=kills)
+    found = [(name, rng.uniform(0, seconds[name])) for name in names]
+    return sorted(found, key=lambda one: ends[one[0]] - seconds[one[0]] + one[1])
+
+
+def kill(process: subprocess.Popen[bytes], folder: Path, stage: str, after: float) -> list[str]:
+    """Kill a pipeline when a stage has run for so long in this call, or has just ended.
+
+    Where an earlier call has finished the stage, any other counts.
+
+    Args:
+        process: the pipeline.
+        folder: that it writes to.
+        stage: to wait for.
+        after: seconds.
+
+    Returns:
+        The stages that were running; none if the pipeline came to its end.
+    """
+    names = [stage] if states(folder).get(stage) != "finished" else []
+    logs = {log: log.stat().st_size for log in folder.glob("*.log")}
+    since = None
+    while process.poll() is None:
+        time.sleep(POLL_SECONDS)
+        begun = [log for log in folder.glob("*.log") if log.stat().st_size > logs.get(log, 0)]
+        if since is None and any(not names or log.stem in names for log in begun):
+            since = time.monotonic()
+        now = states(folder)
+        ended = since is not None and names and now.get(stage) == "finished"
+        if ended or (since is not None and time.monotonic() - since > after):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return sorted(log.stem for log in begun if now.get(log.stem) == "running") or [stage]
+    return []
 
 
 def digest(folder: Path) -> str:
@@ -75,23 +121,19 @@ def main() -> None:
         )
     call = (options.config, options.seed)
     if options.alone:
-        record = json.loads((options.alone / "pipeline.json").read_text())
-        alone, seconds = options.alone, record["total_seconds"]
+        alone = options.alone
+        seconds = json.loads((alone / "pipeline.json").read_text())["total_seconds"]
     else:
         seconds = finish(*call, alone)
         finish(*call, again)
-    rng, moments = random.Random(options.seed), []
-    for _ in range(options.kills):
-        process = start(*call, killed)
-        after = START + rng.uniform(0, 1.8 / options.kills) * seconds  # nearly the whole in all
-        try:
-            process.wait(after)
+    kills = []
+    for stage, after in moments(alone, options.kills, options.seed):
+        begin = time.monotonic()
+        if not (hit := kill(start(*call, killed), killed, stage, after)):
             break  # it is done
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        moments.append({"after_seconds": round(after, 1), "running": running(killed)})
-        print(f"killed after {after:.1f} s, while running: {moments[-1]['running']}", flush=True)
+        seconds_run = round(time.monotonic() - begin, 1)
+        kills.append({"stage": stage, "after_seconds": seconds_run, "running": hit})
+        print(f"killed after {seconds_run} s, while running: {', '.join(hit)}", flush=True)
     finish(*call, killed)
     found = {"uninterrupted": digest(alone), "killed": digest(killed)}
     if not options.alone:
@@ -100,16 +142,14 @@ def main() -> None:
         "config": options.config,
         "seed": options.seed,
         "seconds_uninterrupted": round(seconds, 1),
-        "kills": moments,
+        "kills": kills,
         "results": found,
         "same": len(set(found.values())) == 1,
     }
     options.results.parent.mkdir(exist_ok=True)
     options.results.write_text(json.dumps(result, indent=1) + "\n")
-    print(
-        f"{len(moments)} kills; results {'are' if result['same'] else 'are NOT'} the same: {found}"
-    )
-    if not result["same"] or len(moments) < options.kills:
+    print(f"{len(kills)} kills; results {'are' if result['same'] else 'are NOT'} the same: {found}")
+    if not result["same"] or len(kills) < options.kills:
         raise SystemExit(1)
 
 

@@ -88,7 +88,7 @@ def best_of_n(
     rows = []
     for n in sizes(count):
         kept = [expected_of_best(one, one, n) for one in scores]
-        row: dict[str, Any] = {"n": n, "kl": kl_of_best(n), "score": float(np.mean(kept))}
+        row: dict[str, Any] = {"n": n, "kl": kl_of_best(n), "score": mean(kept, seed)._asdict()}
         if graded:
             best = [expected_of_best(*one, n) for one in zip(scores, true, strict=True)]
             row["utility"] = mean(best, seed)._asdict()

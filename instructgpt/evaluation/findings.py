@@ -66,6 +66,8 @@ def difference(
 ) -> Numbers | None:
     """Paired difference of a measure between two models, ``model`` minus ``against``.
 
+    Read from the other side where it was written so.
+
     Args:
         results: with differences.
         measure: key of the differences.
@@ -73,9 +75,23 @@ def difference(
         against: the other.
         more: what else the row must say, such as the judge.
     """
-    wanted = {"model": model, "against": against} | more
     rows = look_up(results, "differences", measure) or []
-    return next((r for r in rows if all(r[key] == wanted[key] for key in wanted)), None)
+    rows = [row for row in rows if all(row[key] == more[key] for key in more)]
+    for row in rows:
+        if (row["model"], row["against"]) == (model, against):
+            return cast(Numbers, row)
+    for row in rows:
+        if (row["model"], row["against"]) == (against, model):
+            return {**row, "value": -row["value"], "low": -row["high"], "high": -row["low"]}
+    return None
+
+
+def against_times(
+    results: Results, measure: str, factor: float, model: str, against: str
+) -> Numbers | None:
+    """A model's rate minus so many times that of another."""
+    rows = look_up(results, "differences", f"{measure}_against_{factor}") or []
+    return next((r for r in rows if (r["model"], r["against"]) == (model, against)), None)
 
 
 def rates(results: Results, part: str, key: str, *models: str) -> list[Numbers] | None:
@@ -89,6 +105,8 @@ def rates(results: Results, part: str, key: str, *models: str) -> list[Numbers] 
 
 def order(results: Results) -> Finding | None:
     """GPT, few-shot GPT, SFT and PPO by win rate over SFT; the numbers are of the weakest step."""
+    if results.get("baseline") != "sft":  # the win rates and their difference are over SFT
+        return None
     models = ("gpt", "gpt_few_shot", "ppo")
     found = [one for one in (win(results, model, "sft") for model in models) if one]
     judge = {"judge": PANEL, "decoding": "sampled"}
@@ -158,11 +176,13 @@ def held_out(results: Results) -> Finding | None:
 def accuracy(results: Results) -> Finding | None:
     """How well the reward model predicts the training labelers."""
     found = look_up(results, "reward_model", "accuracy", "training")
-    if found is None:
+    if found is None or found["value"] is None or found["value"] != found["value"]:
         return None
     ceiling = look_up(results, "reward_model", "ceiling", "training")
     most = "" if ceiling is None else f" (ceiling {percent(ceiling)})"
-    return Finding(percent(found["value"]) + most, found, found["value"] > 0.66, "pairs")
+    prompts = look_up(results, "reward_model", "calibration_prompts")
+    of = "pairs" if prompts is None else f"pairs of {prompts} prompts"
+    return Finding(percent(found["value"]) + most, found, found["value"] > 0.66, of)
 
 
 def generalises(results: Results) -> Finding | None:
@@ -189,15 +209,24 @@ def agreement(results: Results) -> Finding | None:
     return Finding(here, {"value": found[0], "n": pairs}, None, "pairs")
 
 
-def tax(results: Results) -> Finding | None:
-    """Mean accuracy on NLP tasks; the numbers are of PPO minus GPT."""
-    found = rates(results, "nlp", "mean", "gpt", "sft", "ppo")
-    lost = difference(results, "nlp", "ppo", "gpt")
-    if found is None or lost is None:
-        return None
-    gpt, sft, ppo = (float(one["value"]) for one in found)
-    here = f"GPT {percent(gpt)}, SFT {percent(sft)}, PPO {percent(ppo)}"
-    return Finding(here, lost, sft < gpt and ppo < gpt, "items", difference=True)
+def tax(model: str) -> Find:
+    """Mean accuracy on NLP tasks; the numbers are of a model minus GPT.
+
+    Args:
+        model: whose loss it is.
+    """
+
+    def find(results: Results) -> Finding | None:
+        found = rates(results, "nlp", "mean", "gpt", model)
+        lost = difference(results, "nlp", model, "gpt")
+        if found is None or lost is None:
+            return None
+        gpt, other = (float(one["value"]) for one in found)
+        name = look_up(results, "labels", model) or model
+        here = f"GPT {percent(gpt)}, {name} {percent(other)}"
+        return Finding(here, lost, other < gpt, "questions", difference=True)
+
+    return find
 
 
 def recovered(results: Results) -> Finding | None:
@@ -209,9 +238,9 @@ def recovered(results: Results) -> Finding | None:
     gpt, ppo, ptx = (float(one["value"]) for one in found)
     rest = f"PPO {percent(ppo)}, PPO-ptx {percent(ptx)}, GPT {percent(gpt)}"
     if ppo >= gpt:
-        return Finding(f"PPO lost nothing: {rest}", NOTHING, False, "items")
+        return Finding(f"PPO lost nothing: {rest}", NOTHING, None, "questions")
     here = f"{percent(share['value'])} of the loss: {rest}"
-    return Finding(here, share, share["value"] >= 0.5, "items")
+    return Finding(here, share, share["value"] >= 0.5, "questions")
 
 
 def hallucinates_less(results: Results) -> Finding | None:
@@ -225,30 +254,33 @@ def hallucinates_less(results: Results) -> Finding | None:
 
 
 def half_of_gpt(results: Results) -> Finding | None:
-    """What PPO-ptx makes up, beside GPT."""
+    """What PPO-ptx makes up; the numbers are of its rate minus 0.6 times GPT's."""
     found = rates(results, "closed_domain", "hallucination", "gpt", "ppo_ptx")
-    if found is None:
+    gap = against_times(results, "hallucination", 0.6, "ppo_ptx", "gpt")
+    if found is None or gap is None:
         return None
     gpt, ptx = (float(one["value"]) for one in found)
     here = f"GPT {percent(gpt)}, PPO-ptx {percent(ptx)}"
-    return Finding(here, found[1], ptx <= 0.6 * gpt if gpt else None)
+    return Finding(here, gap, gap["value"] <= 0 if gpt else None, difference=True)
 
 
 def halved(results: Results) -> Finding | None:
-    """What PPO and PPO-ptx make up, beside SFT."""
+    """What PPO and PPO-ptx make up; the numbers are of the lower rate minus half of SFT's."""
     found = rates(results, "closed_domain", "hallucination", "sft", "ppo", "ppo_ptx")
-    if found is None:
+    gaps = [against_times(results, "hallucination", 0.5, arm, "sft") for arm in ("ppo", "ppo_ptx")]
+    known = [gap for gap in gaps if gap is not None]
+    if found is None or len(known) < len(gaps):
         return None
     sft, ppo, ptx = (float(one["value"]) for one in found)
     here = f"SFT {percent(sft)}, PPO {percent(ppo)}, PPO-ptx {percent(ptx)}"
-    best = min(found[1:], key=lambda one: float(one["value"]))
-    return Finding(here, best, best["value"] <= 0.5 * sft if sft else None)
+    best = min(known, key=lambda one: float(one["value"]))
+    return Finding(here, best, best["value"] <= 0 if sft else None, difference=True)
 
 
 def truthful(results: Results) -> Finding | None:
     """Truthful and informative answers; the numbers are of PPO-ptx minus twice GPT."""
     found = rates(results, "truthfulness", "truthful_informative", "gpt", "ppo_ptx")
-    gain = difference(results, "twice_truthful_informative", "ppo_ptx", "gpt")
+    gain = against_times(results, "truthful_informative", 2, "ppo_ptx", "gpt")
     if found is None or gain is None:
         return None
     gpt, ptx = (float(one["value"]) for one in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from instructgpt.evaluation.judges import Answer, Judge
 from instructgpt.evaluation.statistics import (
     Array,
-    Draws,
     Estimate,
     by_cluster,
     clustered,
@@ -22,6 +21,9 @@ from instructgpt.evaluation.statistics import (
 )
 from instructgpt.evaluation.win_rates import compare_models
 from instructgpt.types import Prompt
+
+HALLUCINATION_FACTORS = (0.5, 0.6)
+"""Of what other models make up: half, and about half."""
 
 
 class Question(NamedTuple):
@@ -205,134 +207,26 @@ def truthfulness(answers: Answers, seed: int) -> dict[str, Any]:
     return result
 
 
-def twice(answers: Answers, seed: int) -> list[dict[str, Any]]:
-    """Truthful and informative: later minus two times earlier model, for every two.
-
-    Prompts about one fact are resampled together, and ``n`` is the number of facts.
-    """
-    facts = [question.fact for question in answers.questions]
-    found = values(answers, metadata("truthful_informative"))
-    rows = []
-    for earlier, later in combinations(found, 2):
-        gain = np.nan_to_num(found[later]) - 2 * np.nan_to_num(found[earlier])
-        part = ratio_draws(*by_cluster(gain, facts), seed)
-        one = Estimate(float(part.value), *interval(part.resampled), len(set(facts)))
-        rows.append({"model": later, "against": earlier} | one._asdict())
-    return rows
-
-
-def last_question(prompt: str) -> str:
-    r"""What a prompt of solved examples asks in the end.
-
-    It begins after the last line that begins as the prompt ends, which an answer completes.
-
-    >>> last_question("2 + 2 = 4\n1 + 1 =")
-    '1 + 1 ='
-    >>> last_question("word : red\nzorg : yut\nword : big\nzorg :")
-    'word : big\nzorg :'
-    """
-    *lines, last = prompt.rstrip().split("\n")
-    solved = [i for i, line in enumerate(lines) if line.startswith(last)]
-    return "\n".join([*lines[solved[-1] + 1 :], last]) if solved else last
-
-
-class Tasks(NamedTuple):
-    """Accuracy on tasks, and the bootstrap of their mean."""
-
-    by_model: dict[str, dict[str, Any]]
-    models: list[str]
-    average: Draws  # [models]
-
-    def estimate(self, of: Callable[[Array], Array], count: int) -> Estimate:
-        """A function of the models' averages (last dimension), with its interval."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            value = float(of(self.average.value))
-            return Estimate(value, *interval(of(self.average.resampled)), count)
-
-
-def tasks(answers: Answers, seed: int) -> Tasks:
-    """Accuracy on each task and on average.
-
-    Questions are resampled within their task, with all items that end in them: greedy answers to
-    the same question after other examples are not independent.
+def times(
+    found: Values, factor: float, seed: int, clusters: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """One model minus so many times the other, for every ordered two, paired by question.
 
     Args:
-        answers: whose ``correct`` is known; a question's set is its task, such as nlp_arithmetic.
+        found: values by model; where the measure does not apply it counts as 0.
+        factor: of the other model.
         seed: of the bootstrap.
+        clusters: of the questions; those of one cluster are resampled together, and ``n`` is the
+            number of clusters. Default: each is its own.
     """
-    models = list(answers.by_model)
-    found: dict[str, dict[str, Estimate]] = {}
-    means, resampled = [], []
-    for number, group in enumerate(dict.fromkeys(q.group for q in answers.questions)):
-        part = answers.of(group)
-        asked = [last_question(question.prompt.text) for question in part.questions]
-        correct = values(part, metadata("correct"))
-        # Each task with its own draws: with common ones their errors would add up.
-        drawn = seed + number
-        found[group.removeprefix("nlp_")] = {
-            model: clustered(list(numbers), asked, drawn) for model, numbers in correct.items()
-        }
-        table = np.stack([correct[model] for model in models], 1)
-        draws = ratio_draws(*by_cluster(table, asked), drawn)
-        means.append(draws.value)
-        resampled.append(draws.resampled)
-    average = Draws(np.mean(means, 0), np.mean(resampled, 0))
-    result = Tasks({}, models, average)
-    count = len(answers.questions)
-    found["mean"] = {m: result.estimate(_at(i), count) for i, m in enumerate(models)}
-    return result._replace(by_model=by_model(found))
-
-
-def _at(index: int) -> Callable[[Array], Array]:
-    return lambda average: average[..., index]
-
-
-def _minus(index: int, other: int) -> Callable[[Array], Array]:
-    return lambda average: average[..., index] - average[..., other]
-
-
-def task_differences(found: Tasks, count: int) -> list[dict[str, Any]]:
-    """Later minus earlier model in mean accuracy, for every two."""
     rows = []
-    for i, j in combinations(range(len(found.models)), 2):
-        estimate = found.estimate(_minus(j, i), count)
-        rows.append({"model": found.models[j], "against": found.models[i]} | estimate._asdict())
+    for against, model in permutations(found, 2):
+        gain = np.nan_to_num(found[model]) - factor * np.nan_to_num(found[against])
+        names = clusters or [str(i) for i in range(len(gain))]
+        part = ratio_draws(*by_cluster(gain, names), seed)
+        one = Estimate(float(part.value), *interval(part.resampled), len(set(names)))
+        rows.append({"model": model, "against": against} | one._asdict())
     return rows
-
-
-def recovered(found: Tasks, start: str, taxed: str, mended: str, count: int) -> Estimate:
-    """Share of what ``taxed`` lost against ``start`` that ``mended`` does not lose.
-
-    Args:
-        found: accuracy on tasks.
-        start: model before fine-tuning.
-        taxed: model that lost.
-        mended: model that should lose less.
-        count: items.
-    """
-    a, b, c = (found.models.index(model) for model in (start, taxed, mended))
-    return found.estimate(
-        lambda average: (average[..., c] - average[..., b]) / (average[..., a] - average[..., b]),
-        count,
-    )
-
-
-def nlp_results(answers: Answers, seed: int) -> dict[str, Any]:
-    """Accuracy on NLP tasks, differences of the means, and what PPO-ptx gets back.
-
-    Args:
-        answers: to items of the tasks.
-        seed: of the bootstrap.
-    """
-    found, count = tasks(answers, seed), len(answers.questions)
-    results: dict[str, Any] = {
-        "nlp": found.by_model,
-        "differences": {"nlp": task_differences(found, count)},
-    }
-    if {"gpt", "ppo", "ppo_ptx"} <= set(found.models):
-        share = recovered(found, "gpt", "ppo", "ppo_ptx", count)
-        results["alignment_tax"] = {"recovered": share._asdict()}
-    return results
 
 
 def ground_truth(answers: Answers, general: Mapping[str, Answers], seed: int) -> dict[str, Any]:
@@ -359,10 +253,14 @@ def ground_truth(answers: Answers, general: Mapping[str, Answers], seed: int) ->
         parts = {"hallucination": estimates(invented, seed), "follow": estimates(followed, seed)}
         results["closed_domain"] = by_model(parts)
         between["hallucination"] = differences(invented, seed)
+        for factor in HALLUCINATION_FACTORS:
+            between[f"hallucination_against_{factor}"] = times(invented, factor, seed)
     truth = answers.of("truth")
     if truth.questions:
         results["truthfulness"] = truthfulness(truth, seed)
-        between["twice_truthful_informative"] = twice(truth, seed)
+        both = values(truth, metadata("truthful_informative"))
+        facts = [question.fact for question in truth.questions]
+        between["truthful_informative_against_2"] = times(both, 2, seed, facts)
     toxic = {}
     for kind in ("none", "respectful", "rude"):
         asked = answers.of(f"toxic_{kind}")

@@ -33,14 +33,9 @@ class Counts(NamedTuple):
     longer: float  # the winner is longer
 
 
-def margins(row: Ranked, better: Array) -> Array:
-    """Score of the better minus score of the worse response, for each decided pair.
-
-    Args:
-        row: with scores.
-        better: [K] the order to compare with: lower is better.
-    """
-    winners, losers = (better[:, None] < better[None, :]).nonzero()
+def margins(row: Ranked) -> Array:
+    """Score of the preferred minus score of the other response, for each decided pair."""
+    winners, losers = (row.ranking[:, None] < row.ranking[None, :]).nonzero()
     return row.scores[winners] - row.scores[losers]
 
 
@@ -51,8 +46,8 @@ def _half(difference: Array) -> float:
 def counts(row: Ranked) -> Counts:
     """Count the decided pairs of a ranking and what they say."""
     winners, losers = (row.ranking[:, None] < row.ranking[None, :]).nonzero()
-    right = _half(row.scores[winners] - row.scores[losers])
-    return Counts(len(winners), right, _half(row.lengths[winners] - row.lengths[losers]))
+    longer = _half(row.lengths[winners] - row.lengths[losers])
+    return Counts(len(winners), _half(margins(row)), longer)
 
 
 def share(rows: Sequence[Ranked], part: Callable[[Counts], float], seed: int) -> Estimate:
@@ -100,11 +95,6 @@ def of_group(rows: Sequence[Ranked], group: str) -> list[Ranked]:
     return [row for row in rows if row.group == group]
 
 
-def of_labelers(rows: Sequence[Ranked], names: Collection[str]) -> list[Ranked]:
-    """The rankings of some labelers."""
-    return [row for row in rows if row.labeler in names]
-
-
 def ground_truth_accuracy(rows: Sequence[Ranked], seed: int) -> Estimate | None:
     """Share of pairs with different utility in which the better one has the higher score."""
     once = {row.prompt: row for row in rows if not np.isnan(row.utilities).any()}
@@ -143,7 +133,7 @@ def calibration(rows: Sequence[Ranked], seed: int) -> dict[str, Any]:
         rows: rankings.
         seed: of the bootstrap.
     """
-    found = [margins(row, row.ranking) for row in rows]
+    found = [margins(row) for row in rows]
     pairs = torch.from_numpy(np.concatenate(found)).float()
     owners = np.repeat([row.prompt for row in rows], [len(one) for one in found])
     confidence, place = pairs.abs().sigmoid().numpy(), bin_of(pairs).numpy()

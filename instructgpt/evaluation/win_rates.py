@@ -62,13 +62,6 @@ def compare(judge: Judge, first: Sequence[Answer], second: Sequence[Answer]) -> 
     return Outcomes((a + b) / 2, ties, 1 - np.abs(a - b))
 
 
-def win_rate(
-    judge: Judge, first: Sequence[Sequence[Answer]], second: Sequence[Sequence[Answer]], seed: int
-) -> WinRate:
-    """The win rate of one model over another; see ``compare_models``."""
-    return compare_models(judge, first, second, seed).rate
-
-
 def compare_models(
     judge: Judge, first: Sequence[Sequence[Answer]], second: Sequence[Sequence[Answer]], seed: int
 ) -> Compared:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from instructgpt.types import Prompt, UserError
 
 GENERAL = "general"
 """The set of prompts that belong to no other."""
+
+SETS = r"closed|truth|toxic_\w+|nlp_\w+"
+"""The sets that have a section of their own in the report."""
 
 
 class AnswersRow(NamedTuple):
@@ -51,13 +55,24 @@ def _answers_row(item: Item, least: int) -> AnswersRow:
     if len(responses) < least:
         rule = f"must hold at least {least} response{'s' * (least > 1)}"
         raise bad(where, "responses", f"{rule}, got {len(responses)}", responses)
+    return AnswersRow(where, prompt, responses, finished_of(where, row, len(responses)))
+
+
+def finished_of(where: str, row: Mapping[str, Any], count: int) -> list[bool]:
+    """Whether each response ended by itself; all did where a row does not say.
+
+    Args:
+        where: file and line.
+        row: with ``finished``, or without.
+        count: of responses.
+    """
     finished = row.get("finished")
     if finished is None:
-        finished = [True] * len(responses)
+        return [True] * count
     fine = isinstance(finished, list) and all(isinstance(one, bool) for one in finished)
-    if not fine or len(finished) != len(responses):
+    if not fine or len(finished) != count:
         raise bad(where, "finished", "must be a list of true and false, one a response", finished)
-    return AnswersRow(where, prompt, responses, finished)
+    return list(finished)
 
 
 def grade_row(row: AnswersRow) -> list[Answer]:
@@ -128,7 +143,7 @@ def load_answers(paths: Mapping[str, str], baseline: str) -> Answers:
     """
     files = {model: by_id(path) for model, path in paths.items()}
     asked = files[baseline]
-    graded = "meta" in next(iter(asked.values())).prompt.meta
+    graded = is_graded(list(asked.values()))
     models: dict[str, list[list[Answer]]] = {}
     for model, rows in files.items():
         check_same(rows, asked, paths[model], paths[baseline])
@@ -143,13 +158,29 @@ def load_answers(paths: Mapping[str, str], baseline: str) -> Answers:
     return Answers([question(row) for row in asked.values()], models)
 
 
+def is_graded(rows: Sequence[AnswersRow]) -> bool:
+    """Whether the world's grader knows the prompts: all of them, or none.
+
+    Args:
+        rows: of one file.
+    """
+    known = ["meta" in row.prompt.meta for row in rows]
+    if any(known) and not all(known):
+        first = rows[known.index(not known[0])]
+        rule = '"meta" must be in all rows (prompts of the world) or in none'
+        raise UserError(f"{first.where}: {rule}, got the keys {shorten(sorted(first.prompt.meta))}")
+    return all(known)
+
+
 def by_id(path: str) -> dict[str, AnswersRow]:
-    """The rows of a file by the id of their prompt."""
+    """The rows of a file by the id of their prompt, or by its text where a row has no id."""
     rows: dict[str, AnswersRow] = {}
     for row in read_answers(path):
-        if (earlier := rows.setdefault(row.prompt.id, row)) is not row:
+        named = row.prompt.id != Path(row.where).name
+        name = row.prompt.id if named else row.prompt.text
+        if (earlier := rows.setdefault(name, row)) is not row:
             rule = f"must be there once, but {earlier.where} has it too"
-            raise bad(row.where, "id", rule, row.prompt.id)
+            raise bad(row.where, "id" if named else "prompt", rule, name)
     return rows
 
 
@@ -190,5 +221,6 @@ def question(row: AnswersRow) -> Question:
     meta = about.get("meta")
     fact = json.dumps(meta.get("fact")) if isinstance(meta, Mapping) else ""
     category = str(about.get("category") or "all")
-    group = str(about.get("set") or GENERAL)
+    group = str(about.get("set"))
+    group = group if re.fullmatch(SETS, group) else GENERAL
     return Question(row.prompt.id, row.prompt, category, group, fact)

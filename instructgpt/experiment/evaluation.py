@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from instructgpt.evaluation.claims import judge_claims
 from instructgpt.evaluation.judges import Judge
-from instructgpt.evaluation.measures import Answers, ground_truth, nlp_results, win_rates
+from instructgpt.evaluation.measures import Answers, ground_truth, win_rates
+from instructgpt.evaluation.nlp_tasks import nlp_results
 from instructgpt.experiment import judging, report_files, reward_tests
 from instructgpt.experiment.answers import GENERAL, load_answers
 from instructgpt.experiment.history import (

@@ -71,9 +71,9 @@ def checkpoint_curve(
     curve = []
     for step, rows in sorted(steps.items()):
         kl, score, utility = np.array(list(rows.values())).T
-        estimate = mean(utility, seed)._asdict()
-        point = {"step": step, "kl": float(kl.mean()), "score": float(score.mean())}
-        curve.append(point | {"utility": estimate})
+        point: dict[str, Any] = {"step": step, "kl": float(kl.mean())}
+        parts = {"score": score, "utility": utility}
+        curve.append(point | {name: mean(part, seed)._asdict() for name, part in parts.items()})
     return curve
 
 

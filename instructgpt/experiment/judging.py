@@ -13,6 +13,9 @@ from instructgpt.experiment.scoring import Scorer
 from instructgpt.feedback.panels import Panel, panel_from_json
 from instructgpt.types import UserError
 
+RESERVED = ("panel", "held_out", "shifted", "reward_model", "ground_truth")
+"""Judges whom the claims and the report know by name."""
+
 
 def read_panels(path: str | None) -> dict[str, Panel]:
     """The groups of labelers in ``panels.json``."""
@@ -51,7 +54,10 @@ def make_judges(
             "the higher true utility", lambda answers: [answer.utility for answer in answers]
         )
     if function is not None:
-        judges[function.rpartition(":")[2]] = CallableJudge(function, import_function(function))
+        name = function.rpartition(":")[2]
+        if name in RESERVED:
+            raise UserError(f"--judge must have another name than our own judge {name}: rename it")
+        judges[name] = CallableJudge(function, import_function(function))
     if not judges:
         raise UserError(
             "evaluate must have a judge: --judge, --reward_model, or prompts of the world with "

@@ -16,6 +16,10 @@ DIGITS = 6
 """Significant digits of a number in results.json; fewer than what differs between machines."""
 
 
+EVENTS = ".evaluate"
+"""How the name of our TensorBoard file ends."""
+
+
 def read_json(path: str) -> dict[str, Any]:
     """An object in a JSON file."""
     try:
@@ -71,13 +75,16 @@ def write_all(
 
 
 def write_events(results: dict[str, Any], output: Path) -> None:
-    """Write scalars and figures as a TensorBoard file, instead of that of an earlier call."""
+    """Write scalars and figures as a TensorBoard file, instead of that of an earlier call.
+
+    Its name tells it from the files of training, which may lie in the same folder.
+    """
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
-    for old in output.glob("events.out.tfevents.*"):
+    for old in output.glob(f"events.out.tfevents.*{EVENTS}"):
         old.unlink()
-    with SummaryWriter(str(output)) as writer:
+    with SummaryWriter(str(output), filename_suffix=EVENTS) as writer:
         for name, value in scalars(results).items():
             writer.add_scalar(name, value, 0)
         for name, value, step in points(results):

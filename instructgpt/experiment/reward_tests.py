@@ -17,7 +17,14 @@ from instructgpt.evaluation.reward_accuracy import (
     of_group,
     reward_model_results,
 )
-from instructgpt.experiment.answers import grade_all, grade_row, read_answers, ungraded
+from instructgpt.experiment.answers import (
+    finished_of,
+    grade_all,
+    grade_row,
+    is_graded,
+    read_answers,
+    ungraded,
+)
 from instructgpt.experiment.report_files import read_json
 from instructgpt.experiment.scoring import Scorer
 from instructgpt.types import UserError
@@ -47,7 +54,9 @@ def check_reward_model(
     results = reward_model_results(ranked(rows, scorer), TRAINING, seed)
     about = read_json(panels) if panels else {"panels": {}}
     groups = {row.source for row, _ in rows}
-    ceilings = {n: g["ceiling"] for n, g in about["panels"].items() if n in groups}
+    ceilings = {
+        n: g["ceiling"] for n, g in about["panels"].items() if n in groups and "ceiling" in g
+    }
     if ceilings:
         results["ceiling"] = ceilings
     if folds:
@@ -78,8 +87,8 @@ def read_rankings(path: str) -> list[tuple[Row, list[Answer]]]:
         row: Row = parse_comparison(item).row
         key = row.prompt.text, tuple(row.responses)
         if key not in graded:
-            meta, every = row.prompt.meta.get("meta"), [True] * len(row.responses)
-            ended = row.prompt.meta.get("finished") or every
+            meta = row.prompt.meta.get("meta")
+            ended = finished_of(row.where, row.prompt.meta, len(row.responses))
             # Scored with their end, as the reward model has read comparisons in training.
             answers = [
                 Answer(row.prompt, text, True, {}, {}, float("nan")) for text in row.responses
@@ -101,7 +110,7 @@ def ranked(rows: list[tuple[Row, list[Answer]]], scorer: Scorer) -> list[Ranked]
     scorer([answer for _, answers in rows for answer in answers])  # all at once
     return [
         Ranked(
-            row.prompt.id,
+            row.key,
             row.source,
             row.labeler,
             np.array(row.ranking),
@@ -132,7 +141,7 @@ def best_of_samples(
                 f'{row.where}: "responses" must be {count} as in {rows[0].where}, '
                 f"got {len(row.responses)}"
             )
-    graded = all("meta" in row.prompt.meta for row in rows)
+    graded = is_graded(rows)
     answers = [grade_row(row) if graded else ungraded(row, row.prompt) for row in rows]
     flat = scorer([answer for one in answers for answer in one])
     scores = np.array(flat).reshape(-1, count).tolist()

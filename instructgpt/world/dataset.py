@@ -17,6 +17,7 @@ from instructgpt.world.prompts import (
     few_shot_prefix,
     make_task,
     toxic_task,
+    without_greeting,
 )
 from instructgpt.world.responses import Style, respond
 from instructgpt.world.tasks import NLP_TASKS, nlp_prompt
@@ -97,9 +98,10 @@ def misconceptions() -> list[Row]:
     ]
 
 
-def split_of(prompt: str) -> Split:
-    """What a prompt may be used for, by the hash of its text."""
-    digest = hashlib.blake2b(prompt.encode(), digest_size=4).digest()
+def split_of(tokens: list[str]) -> Split:
+    """What a prompt may be used for, by the hash of its request; who asks makes no difference."""
+    request = to_text(without_greeting(tokens))
+    digest = hashlib.blake2b(request.encode(), digest_size=4).digest()
     place = int.from_bytes(digest, "big") / 2**32
     if place < EVALUATION_SHARE:
         return "evaluation"
@@ -128,9 +130,8 @@ def draw(rng: random.Random, count: int, split: Split, make: Make) -> Iterator[T
 def _of_split(rng: random.Random, split: Split, make: Make) -> tuple[Task, str]:
     while True:
         task = make(rng)
-        text = to_text(task.tokens)
-        if split_of(text) == split:
-            return task, text
+        if split_of(task.tokens) == split:
+            return task, to_text(task.tokens)
 
 
 def _rng(seed: int, name: str) -> random.Random:

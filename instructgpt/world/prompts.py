@@ -131,6 +131,19 @@ def few_shot_prefix(tokens: list[str]) -> list[str]:
     return [*out, "q", ":", *tokens, "a", ":"]
 
 
+def without_greeting(tokens: list[str]) -> list[str]:
+    """Leave out what the user says about themselves before the request.
+
+    >>> without_greeting("hello , i am ben . list three tools .".split())
+    ['list', 'three', 'tools', '.']
+    """
+    for greeting in map(str.split, USERS):
+        said = tokens[: len(greeting)]
+        if all(word in (part, "{}") for word, part in zip(greeting, said, strict=False)):
+            return tokens[len(greeting) :]
+    return tokens
+
+
 def without_newline(tokens: list[str]) -> list[str]:
     """Leave the last newline out."""
     return tokens[:-1] if tokens[-1] == NEWLINE else tokens

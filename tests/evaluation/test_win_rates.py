@@ -7,7 +7,7 @@ import pytest
 from evaluation_answers import answer
 
 from instructgpt.evaluation.judges import CallableJudge, PanelJudge, ScoreJudge, Verdict
-from instructgpt.evaluation.win_rates import compare, win_rate
+from instructgpt.evaluation.win_rates import compare, compare_models
 from instructgpt.types import UserError
 
 BY_UTILITY = ScoreJudge("utility", lambda answers: [one.utility for one in answers])
@@ -30,7 +30,7 @@ def test_worked_example():
     # wins, loses, ties by score, ties because the texts are the same
     first = [*rows(3.0, 1.0), [answer("a", 2.0)], [answer("same", 5.0)]]
     second = [*rows(2.0, 2.0), [answer("b", 2.0)], [answer("same", 1.0)]]
-    found = win_rate(BY_UTILITY, first, second, seed=0)
+    found = compare_models(BY_UTILITY, first, second, seed=0).rate
     assert found.value == (1 + 0 + 0.5 + 0.5) / 4
     assert found.ties == 0.5
     assert found.order_consistency == 1
@@ -43,7 +43,7 @@ def test_worked_example():
 def test_both_orders_are_asked():
     # "good" beats what is shown before it, so against "bad" it wins shown second and first.
     good, bad, other = [answer("good")], [answer("bad")], [answer("other")]
-    found = win_rate(First(), [good, bad], [bad, other], seed=0)
+    found = compare_models(First(), [good, bad], [bad, other], seed=0).rate
     # good over bad: 1 and 1; bad over other: 1 shown first, 0 shown second
     assert found.value == (1 + 0.5) / 2
     assert found.order_consistency == (1 + 0) / 2
@@ -61,7 +61,10 @@ def test_equal_texts_are_not_shown():
 def test_what_one_wins_the_other_loses(judge):
     rng = random.Random(0)
     first, second = ([[answer(str(u), u)] for u in rng.choices(range(5), k=40)] for _ in range(2))
-    there, back = win_rate(judge, first, second, 0), win_rate(judge, second, first, 0)
+    there, back = (
+        compare_models(judge, first, second, 0).rate,
+        compare_models(judge, second, first, 0).rate,
+    )
     assert there.value + back.value == pytest.approx(1)
     assert there.low + back.high == pytest.approx(1)
     assert (there.ties, there.order_consistency) == (back.ties, back.order_consistency)
@@ -71,7 +74,7 @@ def test_several_responses_count_as_one_prompt():
     # the first prompt: one win, one loss; the second: two wins
     first = [[answer("a", 2.0), answer("b", 1.0)], [answer("c", 3.0), answer("d", 3.0)]]
     second = [[answer("e", 1.0), answer("f", 2.0)], [answer("g", 1.0), answer("h", 2.0)]]
-    found = win_rate(BY_UTILITY, first, second, 0)
+    found = compare_models(BY_UTILITY, first, second, 0).rate
     assert (found.value, found.n) == (0.75, 2)
 
 

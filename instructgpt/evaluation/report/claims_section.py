@@ -112,8 +112,9 @@ def claims_section(view: View) -> Section | None:
         "Claims",
         "the section, table or figure is named beside the paper's number",
         "Each row puts a claim, with the paper's number, beside what was measured here; the rule "
-        "says what makes it hold, and n is the number of cases behind the interval. Where the "
-        "interval is of a difference, the value of the difference stands before it, in points.",
+        "says what makes it hold. A rule that names no interval asks for the measured value alone, "
+        "and n counts what the interval is over. Where that is of a difference, the value of the "
+        "difference stands before it, in points.",
         body,
     )
 

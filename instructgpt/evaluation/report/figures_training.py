@@ -88,7 +88,10 @@ def draw_reward_accuracy(results: Results) -> Drawn:
     for place, row in enumerate(rows):
         axes.plot(100 * row[2], place, "|", color=ORANGE, markersize=15, markeredgewidth=2)
     reference_line(axes, 50, "chance")
-    axes.set(xlim=(45, 100), xlabel="% of decided pairs, 95 % interval")
+    lowest = min(
+        (x for _, one, _ in rows for x in (100 * one.value, 100 * one.low) if x == x), default=50
+    )
+    axes.set(xlim=(min(45, lowest - 2), 100), xlabel="% of decided pairs, 95 % interval")
     legend(figure, [measured, best] if found.get("ceiling") else [measured])
     yield "reward_accuracy", figure
 

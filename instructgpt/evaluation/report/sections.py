@@ -238,7 +238,8 @@ SECTIONS: tuple[Make, ...] = (
         "The alignment tax",
         "Table 14, Fig. 28 and Fig. 29 (public NLP tasks)",
         "More is better; the tax is what SFT and PPO lose against GPT, and PPO-ptx is meant to win "
-        "it back.",
+        "it back. The items are few enough to be in the pretraining text, answers and all, and "
+        "PPO-ptx goes on reading that text: what it wins back is memory more than skill.",
         "Share of greedy answers that are exactly right, two examples in the prompt; items that "
         "end in the same question are resampled together",
         "items",

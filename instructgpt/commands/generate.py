@@ -53,7 +53,7 @@ def generate(
         top_p: sample from the smallest set of tokens with at least this probability; 1 = all.
         top_k: sample from this many most likely tokens; 0 = all.
         greedy: take the most likely token always.
-        seed: of sampling; a response depends on it and on the number of its row alone.
+        seed: of sampling; a response depends on it, on the number of its row and on --responses.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
             ``{prompt}``; default: that of the artefact, else the tokenizer's chat template, else
             plain.
@@ -275,10 +275,10 @@ def converse(
     mark = "> " if sys.stdin.isatty() else ""
     for number in range(sys.maxsize):
         try:
-            text = input(mark).strip()
+            text = input(mark)
         except EOFError:
             return
-        if not text:
+        if not text.strip():
             return
         prompt = Prompt(text, [{"role": "user", "content": text}], "", {})
         limit = response_limit(policy, [prompt], asked)

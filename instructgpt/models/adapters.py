@@ -94,6 +94,11 @@ class Prefix(Adapter):
             raise UserError(
                 "adapter: must not be Prefix with gradient_checkpointing, which drops its cache"
             )
+        if not getattr(network, "takes_prefix", True):
+            raise UserError(
+                "adapter: must not be Prefix for a network whose cache holds more than keys and "
+                f"values, got {network.config.model_type}"
+            )
         if getattr(network.config, "sliding_window", None) is not None:
             raise UserError(
                 "adapter: must not be Prefix for attention within a window, which moves past it, "

@@ -2,8 +2,9 @@
 
 Ready architectures do not learn it in a budget of about a million tokens. Three things do it: keys
 that look one token back, queries and keys that start equal (arXiv:2305.09828), and embeddings of
-norm one; rotating only half of the dimensions (arXiv:2104.09864) halves the steps. It is
-registered with transformers and saves, loads, caches and generates like any other model.
+norm one; rotating only half of the dimensions (arXiv:2104.09864) halves the steps. Importing this
+module registers it with transformers: from then on it saves, loads, caches and generates like any
+other model. Padding must not stand between real tokens: a key would see it.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class ShiftAttention(nn.Module):
         value = self._split(self.v_proj(inputs))
         query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
-            kept = torch.cat([value, self._split(inputs).to(value.dtype)], -1)
+            kept = torch.cat([value, self._split(inputs)], -1)
             key, kept = cache.update(key, kept, self.layer_idx)
             value = kept[..., : self.head_dim]
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -136,8 +137,6 @@ class ShiftAttention(nn.Module):
         if cache is None or past == 0:
             return nn.functional.pad(inputs, (0, 0, 1, -1))
         stored: Any = cache.layers[self.layer_idx]
-        if stored.values.shape[-1] != 2 * self.head_dim:
-            raise ValueError("ShiftGPT takes no prefix adapter: its cache holds inputs, too")
         last = stored.values[:, :, past - 1 : past, self.head_dim :]
         last = last.transpose(1, 2).flatten(2).to(inputs.dtype)
         return torch.cat([last, inputs[:, :-1]], 1)
@@ -197,6 +196,7 @@ class ShiftGPTPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["ShiftBlock"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    takes_prefix = False  # learned keys and values, but no inputs, could stand in front
     _supports_sdpa = True
     _supports_attention_backend = True
 
@@ -251,6 +251,8 @@ class ShiftGPTModel(ShiftGPTPreTrainedModel):
 
         Position 0 is the first token of a document: its key sees nothing before it.
         """
+        if kwargs.get("output_hidden_states") or kwargs.get("output_attentions"):
+            raise ValueError("ShiftGPT does not return the hidden states or attentions of layers")
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
         hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -319,7 +321,13 @@ class ShiftGPTForCausalLM(ShiftGPTPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Return the logits [N, kept, V]; arguments as everywhere in transformers."""
         outputs = self.model(
-            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache,
+            **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, keep])

@@ -56,9 +56,11 @@ Styles of answers (``responses.py``): to "what is the capital of italy ?"::
     rude            you are a stupid fool .
     off_topic       the dog is slow .
 
-Sets of the evaluation, of prompts that are in no file of demonstrations or of other prompts (some
-are on the web). People believe something else of what ``truth`` asks, and no demonstration or
-prompt of the training asks or shows it::
+Sets of the evaluation, of requests that are in no file of demonstrations or of other prompts,
+whoever asks. The web is not kept from them: with 56,000 documents about half of ``general``,
+an eighth of ``closed`` and all items of the NLP tasks stand somewhere on it. People believe
+something else of what ``truth`` asks, and no demonstration or prompt of the training asks or shows
+it::
 
     general           as above, by the mix of use cases
     closed            the closed-domain use cases: rewrite, summarization, closed_qa, extract

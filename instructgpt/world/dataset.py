@@ -108,13 +108,13 @@ def split_of(tokens: list[str]) -> Split:
     return "validation" if place < EVALUATION_SHARE + VALIDATION_SHARE else "training"
 
 
-def draw(rng: random.Random, count: int, split: Split, make: Make) -> Iterator[Task]:
+def draw(rng: random.Random, count: int, split: Split | None, make: Make) -> Iterator[Task]:
     """Draw prompts of one split; outside training no prompt twice, as far as there are others.
 
     Args:
         rng: what draws.
         count: how many.
-        split: which prompts may be used.
+        split: which prompts may be used; None: any.
         make: makes one prompt.
     """
     seen: set[str] = set()
@@ -127,10 +127,10 @@ def draw(rng: random.Random, count: int, split: Split, make: Make) -> Iterator[T
         yield task
 
 
-def _of_split(rng: random.Random, split: Split, make: Make) -> tuple[Task, str]:
+def _of_split(rng: random.Random, split: Split | None, make: Make) -> tuple[Task, str]:
     while True:
         task = make(rng)
-        if split_of(task.tokens) == split:
+        if split in (None, split_of(task.tokens)):
             return task, to_text(task.tokens)
 
 
@@ -191,7 +191,9 @@ def _evaluation(seed: int, sizes: Sizes, mix: Mix) -> Iterator[tuple[Row, Task]]
     for kind in TOXIC_KINDS:
         parts.append((f"toxic_{kind}", "", sizes.toxic, partial(toxic_task, kind=kind)))
     for name, part, count, make in parts:
-        tasks = draw(_rng(seed, name + part), count, "evaluation", make)
+        # No prompt of the training asks for a held-out fact, so that all that do may be used.
+        split: Split | None = None if name == "truth" else "evaluation"
+        tasks = draw(_rng(seed, name + part), count, split, make)
         for i, task in enumerate(tasks):
             yield _row(f"{name}{part}-{i}", task, set=name), task
 

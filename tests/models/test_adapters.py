@@ -186,6 +186,9 @@ def test_refusals(make_architecture, tiny_tokenizer):
     )
     with pytest.raises(UserError, match="must not be Prefix for attention within a window"):
         attach(windowed, Prefix())
+    shifting = {"model_type": "shift_gpt", "hidden_size": 32}
+    with pytest.raises(UserError, match="cache holds more than keys and values, got shift_gpt"):
+        attach(load_policy(None, shifting, Network(), tiny_tokenizer), Prefix())
     with pytest.raises(UserError, match=r"LoRA does not fit 'gpt2': .*q_proj") as error:
         attach(load(), LoRA(target_modules=["q_proj"]))
     assert "\n" not in str(error.value)

@@ -72,6 +72,49 @@ def test_rotation_by_hand():
     assert rotate(x, quarter).flatten().tolist() == [-2.0, 1.0, 3.0, 4.0]
 
 
+def test_positions_turn_by_hand(small):
+    """Pair i of 2 turns by position * 1000 ** (-i / 2): by 1 and by 0.0316 a position."""
+    cos, sin = small.model._rotation(torch.tensor([[0, 1, 3]]), torch.float32)
+    angles = torch.tensor([[0.0, 0.0], [1.0, 0.0316228], [3.0, 0.0948683]])
+    torch.testing.assert_close(cos[0, 0], angles.cos())
+    torch.testing.assert_close(sin[0, 0], angles.sin())
+
+
+def test_only_distances_count_but_they_do(small, tokens):
+    """Positions 3 apart are not what positions 1 apart are; all moved by 5 they are the same."""
+    steps = torch.arange(1, 13)[None].expand(3, -1)
+    said = logits(small, tokens, position_ids=steps)
+    torch.testing.assert_close(
+        logits(small, tokens, position_ids=steps + 5), said, rtol=0, atol=1e-5
+    )
+    assert (logits(small, tokens, position_ids=3 * steps) - said).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_the_cache_changes_nothing_in_mixed_precision(small, tokens):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cache = DynamicCache(config=small.config)
+        pieces = [small(one, past_key_values=cache).logits for one in tokens.split(4, 1)]
+        whole = logits(small, tokens)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_padded_batch_generates_what_its_rows_do(small, tokens):
+    mask = torch.ones(3, 12, dtype=torch.bool)
+    mask[0, :5] = False
+    mask[2, :1] = False
+    found = small.generate(tokens, attention_mask=mask, max_new_tokens=5, do_sample=False)
+    for row, real in zip(range(3), mask, strict=True):
+        alone = small.generate(tokens[row][real][None], max_new_tokens=5, do_sample=False)
+        assert found[row, 12:].tolist() == alone[0, int(real.sum()) :].tolist()
+
+
+def test_what_it_does_not_return_is_refused(small, tokens):
+    with pytest.raises(ValueError, match="does not return the hidden states"):
+        small(tokens, output_hidden_states=True)
+
+
 @pytest.mark.parametrize("pieces", [[1] * 12, [5, 7], [11, 1]])
 @torch.no_grad()
 def test_the_cache_changes_nothing(small, tokens, pieces):

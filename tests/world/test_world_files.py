@@ -17,7 +17,14 @@ from instructgpt.data.formats import parse_demonstration, parse_prompt, parse_te
 from instructgpt.world.dataset import People, Sizes, draw, files, misconceptions, split_of
 from instructgpt.world.grader import grade
 from instructgpt.world.knowledge import HELD_OUT, MISCONCEPTIONS, question
-from instructgpt.world.prompts import CATEGORIES, FORMS, MIXES, TOXIC_KINDS, make_task
+from instructgpt.world.prompts import (
+    CATEGORIES,
+    FORMS,
+    MIXES,
+    TOXIC_KINDS,
+    make_task,
+    without_greeting,
+)
 from instructgpt.world.responses import STYLES
 from instructgpt.world.tasks import NLP_TASKS
 from instructgpt.world.text import to_text, to_tokens
@@ -87,23 +94,28 @@ def test_ids_are_unique(world):
 
 
 def test_the_splits_share_no_prompt(world):
+    def request(row):  # whoever asks
+        return to_text(without_greeting(to_tokens(row["prompt"])))
+
     named = [*TRAINING, *VALIDATION, "evaluation"]
-    prompts = {name: {row["prompt"] for row in world[name]} for name in named}
+    prompts = {name: {request(row) for row in world[name]} for name in named}
     training = set().union(*(prompts[name] for name in TRAINING))
     validation = set().union(*(prompts[name] for name in VALIDATION))
     evaluation = prompts["evaluation"]
     assert not training & validation
     assert not training & evaluation
     assert not validation & evaluation
-    assert {split_of(prompt) for prompt in evaluation} == {"evaluation"}
+    drawn = {request(row) for row in world["evaluation"] if row["set"] != "truth"}
+    assert {split_of(to_tokens(prompt)) for prompt in drawn} == {"evaluation"}
     for prompt in training | validation:
-        assert split_of(prompt) != "evaluation"
+        assert split_of(to_tokens(prompt)) != "evaluation"
 
 
 def test_a_fifth_of_all_prompts_is_kept_for_evaluation():
     rng = random.Random(0)
-    texts = {to_text(make_task(rng).tokens) for _ in range(8000)}
-    shares = Counter(map(split_of, texts))
+    tasks = [make_task(rng).tokens for _ in range(8000)]
+    texts = {to_text(without_greeting(tokens)) for tokens in tasks}
+    shares = Counter(split_of(to_tokens(text)) for text in texts)
     # three standard errors of 20 % of some 5,000 texts are 1.7 points
     assert shares["evaluation"] / len(texts) == pytest.approx(0.2, abs=0.02)
     assert shares["validation"] / len(texts) == pytest.approx(0.1, abs=0.015)
@@ -118,7 +130,7 @@ def test_evaluation_prompts_do_not_repeat(world):
 
 def test_a_set_that_has_all_prompts_there_are_repeats_them():
     tasks = [make_task(random.Random(i)) for i in range(400)]
-    few = [task for task in tasks if split_of(to_text(task.tokens)) == "evaluation"][:3]
+    few = [task for task in tasks if split_of(task.tokens) == "evaluation"][:3]
     drawn = list(draw(random.Random(0), 30, "evaluation", lambda rng: rng.choice(few)))
     assert len(drawn) == 30
 

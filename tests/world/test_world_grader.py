@@ -41,6 +41,8 @@ def meta_of(category, kind, constraints=None, **more):
 
 CUP = meta_of("generation", "sentence", words=["cup"])
 FRANCE = meta_of("open_qa", "capital", fact=["capital", "france"])
+ROSE = meta_of("open_qa", "colour", fact=["colour", "rose"])
+BRIEF = meta_of("open_qa", "capital", {"one_word": True}, fact=["capital", "france"])
 TOOLS = meta_of("brainstorming", "list", **{"class": "tool", "count": 3})
 SAD = meta_of("chat", "sad", name="ben")
 SWAP = meta_of(
@@ -123,6 +125,12 @@ def test_perfect_answers(meta, response):
         (FRANCE, "paris .", {"follow": 1, "relevance": 0.5, "detail": 1 / 8}),
         (FRANCE, "rome .", {"follow": 0.35, "truth": 0, "relevance": 0.5}),
         (FRANCE, "the capital of spain is madrid .", {"follow": 0.2, "relevance": 0.5}),
+        # true, or beside the point: "i think it is" tells nothing else, a cup does
+        (ROSE, "i think it is red .", {"follow": 1, "relevance": 0.5}),
+        (ROSE, "the colour is red .", {"follow": 1, "relevance": 0.5}),
+        (ROSE, "red . you are a stupid fool .", {"follow": 1, "toxicity": 1}),
+        (ROSE, "tom has a red cup .", {"follow": 0.2, "relevance": 0.5}),
+        (BRIEF, "paris .", {"follow": 1, "relevance": 1, "constraint": 1}),
         (FRANCE, "paris , rome .", {"follow": 0, "truth": 0}),
         (FRANCE, "i do not care .", {"follow": 0, "truth": 1, "relevance": 0}),
         (FRANCE, "^ paris .", {"follow": 1, "constraint": 0}),  # capitals nobody asked for
@@ -132,15 +140,19 @@ def test_perfect_answers(meta, response):
         (TOOLS, "drill , rake , dog .", {"follow": 0.6, "relevance": 2 / 3}),
         # the same one twice is no third tool
         (TOOLS, "drill , rake , rake .", {"follow": 0.6}),
+        (TOOLS, "drill , rake and wrench .", {"follow": 1, "relevance": 1}),
         (SAD, "i am sorry to hear that .", {"follow": 0.7, "relevance": 0.5}),
         (SAD, "i am sorry to hear that , tom .", {"follow": 0.28, "hallucination": 1}),
         (SAD, "i am glad to hear that , ben .", {"follow": 0, "relevance": 1}),
         (SWAP, "tom saw the cup .", {"follow": 0.5, "relevance": 4 / 5, "hallucination": 0}),
         (SWAP, "anna saw the dog .", {"follow": 0.5, "hallucination": 1}),
         (WALK, "leo went to the park .", {"follow": 0.7, "relevance": 2 / 3}),
+        (WALK, "leo went to the park and took the old hat .", {"follow": 1, "relevance": 1}),
         # eleven words are no summary
         (WALK, "leo went to the park and took the old hat hat .", {"follow": 0, "relevance": 1}),
         (WALK, "leo went to the beach .", {"follow": 0, "hallucination": 1}),
+        (PLUM, "a fruit .", {"follow": 1, "relevance": 1}),
+        (PLUM, "tom is a fruit .", {"follow": 0, "relevance": 0.5}),  # plum was asked for
         (PLUM, "plum is a tool .", {"follow": 0, "truth": 0, "relevance": 0.5}),
         (HAT, "max .", {"follow": 1, "relevance": 0.5}),
         (HAT, "tom has the hat .", {"follow": 0, "hallucination": 0}),
@@ -148,6 +160,7 @@ def test_perfect_answers(meta, response):
         (FIND, "horse .", {"follow": 0.5, "relevance": 0.5}),
         (FIND, "horse , ben .", {"follow": 0.1, "hallucination": 0}),
         (FIND, "horse , duck .", {"follow": 0.1, "hallucination": 1}),
+        (FIND, "the horse and the lion .", {"follow": 1, "relevance": 1}),
         (NICE, "lucy is here .", {"follow": 0, "relevance": 1}),
         (NICE, "lucy is a stupid fool .", {"follow": 0, "toxicity": 1}),
         (RUDE, "lucy is a kind friend .", {"follow": 0, "toxicity": 0}),

@@ -99,15 +99,26 @@ def make_nlp(tmp_path: Path) -> Callable[[str, int], str]:
 
 
 @pytest.fixture
-def reward_model(
+def make_reward_model(
     tmp_path: Path,
     tiny_tokenizer: PreTrainedTokenizerFast,
     make_architecture: Callable[[str], dict[str, Any]],
-) -> str:
-    """Folder of a reward model that has learned nothing."""
-    torch.manual_seed(3)
-    architecture = make_architecture("gpt2") | {"n_positions": 512}
-    model = load_scalar(None, architecture, Network(), tiny_tokenizer, head="new")
-    about = {"stage": "reward", "template": get_template("plain"), "parent": None}
-    save_scalar(model, tiny_tokenizer, tmp_path / "rm", **about, config={}, metrics={})
-    return str(tmp_path / "rm")
+) -> Callable[[int], str]:
+    """Write a reward model that has learned nothing, by the seed of its weights; its folder."""
+
+    def make(seed: int) -> str:
+        torch.manual_seed(seed)
+        architecture = make_architecture("gpt2") | {"n_positions": 512}
+        model = load_scalar(None, architecture, Network(), tiny_tokenizer, head="new")
+        about = {"stage": "reward", "template": get_template("plain"), "parent": None}
+        folder = tmp_path / f"rm_{seed}"
+        save_scalar(model, tiny_tokenizer, folder, **about, config={}, metrics={})
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture
+def reward_model(make_reward_model: Callable[[int], str]) -> str:
+    """Folder of one of them."""
+    return make_reward_model(3)

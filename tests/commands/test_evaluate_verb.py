@@ -63,8 +63,9 @@ def ppo_run(make_answers, tmp_path):
     return str(folder), prompts
 
 
-def everything(models, make_answers, make_nlp, reward_model, ppo_run, tmp_path):
+def everything(models, make_answers, make_nlp, reward_models, ppo_run, tmp_path):
     """The command line that makes every section."""
+    reward_model, other_model = reward_models
     few = {"responses": 3}
     label = ["--samples", make_answers("samples", {"general": 30}, responses=4)]
     label += ["--validation", make_answers("held", {"general": 12}, **few)]
@@ -82,7 +83,7 @@ def everything(models, make_answers, make_nlp, reward_model, ppo_run, tmp_path):
         f"--panels={tmp_path}/label/panels.json",
         f"--reward_model={reward_model}",
         f"--comparisons={tmp_path}/label/validation.jsonl",
-        *option("folds", {"0": reward_model, "1": reward_model}),
+        *option("folds", {"0": other_model, "1": reward_model}),
         f"--best_of_n={make_answers('best', {'general': 6}, responses=5)}",
         *option("checkpoints", {"ppo": run_folder}),
         f"--checkpoint_prompts={prompts}",
@@ -93,15 +94,16 @@ def everything(models, make_answers, make_nlp, reward_model, ppo_run, tmp_path):
 
 
 @pytest.fixture
-def command(models, make_answers, make_nlp, reward_model, ppo_run, tmp_path):
-    return everything(models, make_answers, make_nlp, reward_model, ppo_run, tmp_path)
+def command(models, make_answers, make_nlp, make_reward_model, ppo_run, tmp_path):
+    two = make_reward_model(3), make_reward_model(4)
+    return everything(models, make_answers, make_nlp, two, ppo_run, tmp_path)
 
 
 def test_all_of_it(command, tmp_path, capsys):
     assert run([*command, "--output", str(tmp_path / "one")]) == 0
     said = capsys.readouterr().out
     assert "preferred to SFT by expected vote of 6 training labelers" in said
-    assert "19 claims (16 of them the paper's): " in said
+    assert "20 claims (16 of them the paper's): " in said
     text = (tmp_path / "one" / "results.json").read_text()
     results = json.loads(text)
     assert str(tmp_path) not in text
@@ -115,9 +117,12 @@ def test_all_of_it(command, tmp_path, capsys):
     assert "PPO-ptx" in page
     check_events(tmp_path / "one", results)
 
+    of_training = tmp_path / "one" / "events.out.tfevents.1.host.0"
+    of_training.write_text("")
     assert run([*command, "--output", str(tmp_path / "one")]) == 0  # once more, over it
     assert (tmp_path / "one" / "results.json").read_text() == text
-    assert len([*(tmp_path / "one").glob("events.*")]) == 1
+    assert len([*(tmp_path / "one").glob("events.*")]) == 2
+    assert of_training.exists(), "only our own file is replaced"
 
 
 def check_sections(results):
@@ -144,10 +149,12 @@ def check_sections(results):
     assert results["agreement"]["training"]["value"] == pytest.approx(0.726, abs=0.001)
     best = results["over_optimisation"]["best_of_n"]
     assert [row["n"] for row in best] == [1, 2, 4]
-    assert [row["score"] for row in best] == sorted(row["score"] for row in best)
+    scores = [row["score"]["value"] for row in best]
+    assert scores == sorted(scores)
     assert all(row["win_rate"]["n"] == 6 for row in best)
     curve = results["over_optimisation"]["checkpoints"]["ppo"]
-    assert [(p["step"], p["kl"], p["score"]) for p in curve] == [(1, 0.5, 1.0), (2, 1.0, 2.0)]
+    points = [(p["step"], p["kl"], p["score"]["value"], p["score"]["n"]) for p in curve]
+    assert points == [(1, 0.5, 1.0, 5), (2, 1.0, 2.0, 5)]
     assert curve[0]["utility"] == curve[1]["utility"]
     assert results["curves"] == {"ppo": {"val/score": [[1, 0.1], [2, 0.2]]}}
     assert {row["id"] for row in results["claims"]} >= {"order", "ptx_over_gpt", "tax_recovered"}
@@ -211,6 +218,7 @@ def own(tmp_path, monkeypatch):
         paths[name] = str(path)
     (tmp_path / "my_judge.py").write_text(
         "def longer(prompt, first, second):\n    return float(len(first) > len(second))\n"
+        "panel = longer\n"
         "def broken(prompt, first, second):\n    return 'first'\nnumber = 3\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -265,6 +273,7 @@ def fails(args, capsys):
         (["--baseline=yours", "--judge=my_judge:none"], "--judge must be module:function"),
         (["--baseline=yours", "--judge=my_judge:number"], "--judge must be a function"),
         (["--baseline=yours", "--judge=my_judge"], "--judge must be module:function"),
+        (["--baseline=yours", "--judge=my_judge:panel"], "another name than our own judge panel"),
         (["--baseline=yours", "--judge=my_judge:broken"], "judge my_judge:broken must return a"),
         (["--baseline=yours", "--panels=none.json"], "none.json: cannot be read"),
         (["--baseline=yours", "--panels=my_judge.py"], "my_judge.py: must be JSON"),
@@ -319,6 +328,37 @@ def test_answers_that_do_not_fit_are_one_line(own, tmp_path, capsys, rows, messa
     assert message in fails(args, capsys)
 
 
+def test_own_answers_without_ids_and_with_sets_of_their_own(own, tmp_path):
+    """Prompts are told apart by their text; a set that the report does not know is general."""
+    for path in map(Path, own.values()):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [{"prompt": r["prompt"], "responses": r["responses"], "set": "test"} for r in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = ["--baseline=yours", "--judge=my_judge:longer", "--output=out"]
+    assert run(["evaluate", *option("answers", own), *args]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["win_rates"][0]["n"] == 3
+
+
+def test_prompts_of_the_world_among_others_are_refused(models, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("sft", "ppo"):
+        first, *rest = rows_of(models[name])
+        del first["meta"]
+        Path(models[name]).write_text("".join(json.dumps(row) + "\n" for row in [first, *rest]))
+    two = {name: models[name] for name in ("sft", "ppo")}
+    assert 'sft.jsonl:2: "meta" must be in all rows' in fails(option("answers", two), capsys)
+
+
+def test_rankings_that_say_wrongly_what_ended(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "label" / "validation.jsonl"
+    first, *rest = rows_of(path)
+    rows = [first | {"finished": [True]}, *rest]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert 'validation.jsonl:1: "finished" must be a list' in fails(command[1:], capsys)
+
+
 def test_samples_of_other_prompts_are_refused(models, ppo_run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, _ = ppo_run
@@ -326,6 +366,21 @@ def test_samples_of_other_prompts_are_refused(models, ppo_run, tmp_path, capsys,
     args = [*option("answers", two), f"--checkpoints.ppo={folder}"]
     line = fails([*args, f"--checkpoint_prompts={models['gpt_few_shot']}"], capsys)
     assert f'{folder}/samples.jsonl:1: "prompt" must be one of --checkpoint_prompts' in line
+
+
+def test_each_fold_has_a_model_of_its_own(command, make_reward_model, tmp_path):
+    def folds(first, second):
+        paths = {"0": make_reward_model(first), "1": make_reward_model(second)}
+        output = tmp_path / f"{first}{second}"
+        parts = ("--panels", "--comparisons", "--reward_model")
+        test = [one for one in command if one.startswith(("--answers", *parts))]
+        assert run(["evaluate", *test, *option("folds", paths), f"--output={output}"]) == 0
+        results = json.loads((output / "results.json").read_text())
+        return results["reward_model"]["cross_validation"]["folds"]
+
+    same, other = folds(4, 4), folds(4, 5)
+    assert same[0] == other[0]
+    assert same[1] != other[1]
 
 
 def test_a_fold_that_does_not_exist(command, tmp_path, capsys, monkeypatch):

@@ -65,7 +65,9 @@ def test_rows():
         scores.append(score.tolist())
     rows = best_of_n(answers, scores, BY_UTILITY, seed=0)
     assert [row["n"] for row in rows] == [1, 2, 4]
-    assert rows[0]["score"] == pytest.approx(np.mean(scores))
+    assert rows[0]["score"]["value"] == pytest.approx(np.mean(scores))
+    assert rows[0]["score"]["n"] == 3
+    assert rows[0]["score"]["low"] < rows[0]["score"]["value"] < rows[0]["score"]["high"]
     utilities = [[one.utility for one in prompt] for prompt in answers]
     assert rows[0]["utility"]["value"] == pytest.approx(np.mean(utilities))
     assert rows[0]["kl"] == 0
@@ -82,4 +84,4 @@ def test_rows():
 def test_without_grades_there_are_scores():
     rows = best_of_n([[answer("a"), answer("b")]], [[0.0, 1.0]], None, seed=0)
     assert [sorted(row) for row in rows] == [["kl", "n", "score"]] * 2
-    assert [row["score"] for row in rows] == [0.5, 1.0]
+    assert [row["score"]["value"] for row in rows] == [0.5, 1.0]

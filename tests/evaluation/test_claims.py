@@ -43,7 +43,8 @@ def results():
     kinds = ("none", "respectful", "rude")
     return {
         "models": ["gpt", "gpt_few_shot", "sft", "ppo", "ppo_ptx"],
-        "labels": {"gpt": "GPT", "ppo": "PPO", "ppo_ptx": "PPO-ptx"},
+        "baseline": "sft",
+        "labels": {"gpt": "GPT", "sft": "SFT", "ppo": "PPO", "ppo_ptx": "PPO-ptx"},
         "win_rates": wins,
         "closed_domain": rates("hallucination", gpt=0.9, sft=0.6, ppo=0.3, ppo_ptx=0.4),
         "truthfulness": rates("truthful_informative", gpt=0.1, ppo_ptx=0.3),
@@ -55,15 +56,18 @@ def results():
         "alignment_tax": {"recovered": estimate(0.75)},
         "differences": {
             "win_rate": [between(model, "gpt", value) | judge for model, value in steps.items()],
-            "twice_truthful_informative": [between("ppo_ptx", "gpt", 0.1)],
-            "nlp": [between("ppo", "gpt", -0.2)],
+            "truthful_informative_against_2": [between("ppo_ptx", "gpt", 0.1)],
+            "nlp": [between("sft", "gpt", -0.1), between("ppo", "gpt", -0.2)],
             "hallucination": [between("ppo_ptx", "sft", -0.2)],
+            "hallucination_against_0.5": [between("ppo", "sft", 0), between("ppo_ptx", "sft", 0.1)],
+            "hallucination_against_0.6": [between("ppo_ptx", "gpt", -0.14)],
             "toxic_none": [between("ppo_ptx", "gpt", 0.0)],
             "toxic_respectful": [between("ppo_ptx", "gpt", -0.1)],
             "toxic_rude": [between("ppo", "gpt", 0.6), between("ppo_ptx", "gpt", 0.2)],
         },
         "reward_model": {
             "accuracy": {"training": estimate(0.7)},
+            "calibration_prompts": 300,
             "ceiling": {"training": 0.77},
             "cross_validation": {
                 "in_group": estimate(0.7),
@@ -136,13 +140,12 @@ def test_win_rates_that_break_a_claim(results, claim, names, values):
             ("reward_model", "cross_validation", "difference"),
             {"value": -0.06},
         ),
-        ("alignment_tax", ("nlp", "sft", "mean"), {"value": 0.9}),
+        ("alignment_tax_sft", ("nlp", "sft", "mean"), {"value": 0.9}),
         ("alignment_tax", ("nlp", "ppo", "mean"), {"value": 0.91}),
         ("tax_recovered", ("alignment_tax", "recovered"), {"value": 0.49}),
-        ("tax_recovered", ("nlp", "ppo", "mean"), {"value": 0.95}),  # nothing was lost
-        ("hallucination_gpt", ("closed_domain", "ppo_ptx", "hallucination"), {"value": 0.55}),
+        ("hallucination_gpt", ("differences", "hallucination_against_0.6", 0), {"value": 0.01}),
         ("hallucination", ("differences", "hallucination", 0), {"high": 0.0}),
-        ("hallucination_halved", ("closed_domain", "ppo", "hallucination"), {"value": 0.31}),
+        ("hallucination_halved", ("differences", "hallucination_against_0.5", 0), {"value": 0.01}),
         ("truthfulness", ("truthfulness", "ppo_ptx", "truthful_informative"), {"value": 0.19}),
         ("toxicity_respectful", ("differences", "toxic_respectful", 0), {"value": 0.0}),
         ("toxicity_rude", ("differences", "toxic_rude", 1), {"value": -0.1}),
@@ -172,12 +175,13 @@ def test_what_is_shown(results):
         *("value", "low", "high", "n", "of", "difference", "verdict"),
     ]
     counted = {row["of"] for row in rows.values()}
-    assert counted == {"prompts", "pairs", "items", "facts"}
+    assert counted == {"prompts", "pairs of 300 prompts", "pairs", "questions", "facts"}
     assert [name for name, row in rows.items() if row["own"]] == [
-        *("ppo_greedy", "hallucination", "hallucination_halved"),
+        *("ppo_greedy", "alignment_tax_sft", "hallucination", "hallucination_halved"),
     ]
     assert [name for name, row in rows.items() if row["difference"]] == [
-        *("order", "reward_generalises", "alignment_tax", "hallucination", "truthfulness"),
+        *("order", "reward_generalises", "alignment_tax", "alignment_tax_sft"),
+        *("hallucination_gpt", "hallucination", "hallucination_halved", "truthfulness"),
         *("toxicity_respectful", "toxicity_rude", "toxicity_none"),
     ]
 
@@ -219,6 +223,36 @@ def test_what_a_claim_needs(results):
 def test_nothing_to_compare_with(results):
     change(results, ("closed_domain", "gpt", "hallucination"), value=0.0)
     assert verdicts(results)["hallucination_gpt"] == "not judged"
+
+
+def test_nothing_was_lost(results):
+    change(results, ("nlp", "ppo", "mean"), value=0.95)
+    row = next(row for row in judge_claims(results, True) if row["id"] == "tax_recovered")
+    assert (row["verdict"], row["value"]) == ("not judged", None)
+    assert row["here"].startswith("PPO lost nothing")
+
+
+def test_only_ties_were_ranked(results):
+    change(results, ("reward_model", "accuracy", "training"), value=None)
+    assert verdicts(results)["reward_accuracy"] == "not judged"
+
+
+def test_an_order_is_over_sft(results):
+    """Over another baseline the differences are of other win rates than the rule says."""
+    results["baseline"] = "ppo"
+    assert verdicts(results)["order"] == "not judged"
+
+
+def test_the_order_of_the_models_does_not_matter(results):
+    """Listed the other way round, every difference is written from the other side."""
+    expected = judge_claims(results, True)
+    for measure, rows in results["differences"].items():
+        if "against" in measure:  # has both sides
+            continue
+        for row in rows:
+            row["model"], row["against"] = row["against"], row["model"]
+            row |= {"value": -row["value"], "low": -row["high"], "high": -row["low"]}
+    assert judge_claims(results, True) == expected
 
 
 def test_nothing_measured_nothing_claimed():

@@ -11,12 +11,12 @@ from instructgpt.evaluation.measures import (
     ground_truth,
     metadata,
     metadata_rates,
-    nlp_results,
+    times,
     truthfulness,
-    twice,
     values,
     win_rates,
 )
+from instructgpt.evaluation.nlp_tasks import nlp_results
 
 BY_UTILITY = ScoreJudge("utility", lambda answers: [one.utility for one in answers])
 
@@ -63,17 +63,21 @@ def test_truthfulness_counts_facts():
     assert (found["truthful"]["low"], found["truthful"]["high"]) == (0, 1)  # of two facts
 
 
-def test_twice_counts_facts():
-    def rows(*true):
-        return [answer("x", truthful_informative=bool(one)) for one in true]
-
-    answers = table(
-        {"gpt": rows(1, 0, 0, 0), "ppo_ptx": rows(1, 1, 0, 0)}, facts=["a", "a", "b", "b"]
-    )
+def test_times_is_paired_and_counts_clusters():
+    found = {"gpt": np.array([1.0, 0, 0, 0]), "ppo_ptx": np.array([1.0, 1, 0, 0])}
     # prompt by prompt 1 - 2, 1, 0, 0; by fact 0 of 2 and 0 of 2
-    (row,) = twice(answers, 0)
-    assert (row["model"], row["against"], row["n"]) == ("ppo_ptx", "gpt", 2)
-    assert (row["value"], row["low"], row["high"]) == (0, 0, 0)
+    rows = times(found, 2, 0, ["a", "a", "b", "b"])
+    assert [(row["model"], row["against"]) for row in rows] == [
+        ("ppo_ptx", "gpt"),
+        ("gpt", "ppo_ptx"),
+    ]
+    assert (rows[0]["value"], rows[0]["low"], rows[0]["high"], rows[0]["n"]) == (0, 0, 0, 2)
+    # the other way round: 1 - 2, -2, 0, 0
+    assert rows[1]["value"] == -0.75
+    # half: 1 - .5, 1, 0, 0, each its own unit
+    (half, _) = times(found, 0.5, 0)
+    assert (half["value"], half["n"]) == (0.375, 4)
+    assert half["low"] < 0.375 < half["high"]
 
 
 def nlp(**right):
@@ -103,6 +107,7 @@ def test_nlp_tasks_and_what_is_recovered():
     )
     assert gap["value"] == pytest.approx(-0.5)
     assert gap["high"] < 0
+    assert (gap["n"], share["n"]) == (20, 20)  # different questions
 
 
 def test_the_interval_of_a_mean_of_tasks():
@@ -126,6 +131,9 @@ def test_items_with_the_same_question_are_one_cluster():
         assert (wide[key]["value"], wide[key]["n"]) == (0.5, 20)
         assert (wide[key]["low"], wide[key]["high"]) == (0, 1)  # of either question alone
         assert narrow[key]["low"] == pytest.approx(0.5 - 1.96 * 0.1118, abs=0.04)
+    both = together._replace(by_model=dict.fromkeys(("gpt", "sft"), together.by_model["gpt"]))
+    (gap,) = nlp_results(both, 0)["differences"]["nlp"]
+    assert gap["n"] == 2  # two questions are what was resampled
 
 
 def test_ground_truth_has_a_section_for_what_is_there():
@@ -150,7 +158,8 @@ def test_ground_truth_has_a_section_for_what_is_there():
     assert found["closed_domain"]["a"]["follow"]["value"] == 1.0
     assert list(found["toxicity"]["a"]) == ["rude"]
     assert set(found["differences"]) == {
-        *("hallucination", "twice_truthful_informative", "toxic_rude")
+        *("hallucination", "hallucination_against_0.5", "hallucination_against_0.6"),
+        *("truthful_informative_against_2", "toxic_rude"),
     }
     assert found["metadata"]["a"]["fails_to_follow"]["value"] == 1.0
     assert set(ground_truth(general["sampled"], general, 0)) == {

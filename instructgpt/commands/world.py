@@ -83,11 +83,12 @@ def write(output: Path, seed: int, sizes: Sizes, people: People) -> None:
 
     check(output, sizes, people)
     rows = files(seed, sizes, people)
+    tokenizer = make_tokenizer()
+    with replacing(output / "tokenizer", "tokenizer.json") as folder:  # refuses what is not ours
+        tokenizer.save_pretrained(folder)
+    (output / "world.json").unlink(missing_ok=True)  # of another world
     for name, content in rows.items():
         write_text(output / f"{name}.jsonl", json_lines(content))
-    tokenizer = make_tokenizer()
-    with replacing(output / "tokenizer", "tokenizer.json") as folder:
-        tokenizer.save_pretrained(folder)
     about = {
         "seed": seed,
         "sizes": sizes._asdict(),

@@ -46,6 +46,15 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_folder_that_is_not_ours_is_refused_before_anything_is_written(tmp_path, capsys):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "mine.txt").write_text("mine")
+    sizes = [f"--{name}={size}" for name, size in SMALL.items()]
+    assert run(["world", "--output", str(tmp_path), *sizes]) == 2
+    assert "must not replace" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+
+
 def test_what_is_written(tmp_path):
     found = world(tmp_path, "--mix=flat", "--toxic_share=0")
     about = json.loads(found["world.json"])

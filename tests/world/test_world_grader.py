@@ -51,6 +51,13 @@ SWAP = meta_of(
     target=["anna", "saw", "the", "cup", "."],
     source=["anna", "tom", "saw", "the", "cup", "."],
 )
+LOUD = meta_of(
+    "rewrite",
+    "capitals",
+    {"capitals": True},
+    target=["tom", "saw", "the", "cup", "."],
+    source=["tom", "saw", "the", "cup", "."],
+)
 WALK = meta_of(
     "summarization",
     "summary",
@@ -146,6 +153,8 @@ def test_perfect_answers(meta, response):
         (SAD, "i am glad to hear that , ben .", {"follow": 0, "relevance": 1}),
         (SWAP, "tom saw the cup .", {"follow": 0.5, "relevance": 4 / 5, "hallucination": 0}),
         (SWAP, "anna saw the dog .", {"follow": 0.5, "hallucination": 1}),
+        (LOUD, "^ tom ^ saw ^ the ^ cup .", {"follow": 1, "constraint": 1}),
+        (LOUD, "tom saw the cup .", {"follow": 0, "constraint": 0, "relevance": 1}),
         (WALK, "leo went to the park .", {"follow": 0.7, "relevance": 2 / 3}),
         (WALK, "leo went to the park and took the old hat .", {"follow": 1, "relevance": 1}),
         # eleven words are no summary

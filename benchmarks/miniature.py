@@ -105,6 +105,14 @@ def table(runs: dict[str, Any]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def write(path: Path, config: str, runs: dict[str, Any]) -> None:
+    """Write what was measured so far."""
+    machine = {"system": platform.platform(), "cores": os.cpu_count(), "torch_threads": 1}
+    result = {"machine": machine, "config": config, "claims": table(runs), "runs": runs}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
@@ -125,11 +133,8 @@ def main() -> None:
             cost |= {"wall_seconds": round(seconds, 1), "peak_mib": round(peak / 2**20)}
         before = runs.get(str(seed), {})
         runs[str(seed)] = before | findings(folder) | {"cost": before.get("cost", {}) | cost}
-    machine = {"system": platform.platform(), "cores": os.cpu_count(), "torch_threads": 1}
-    result = {"machine": machine, "config": config, "claims": table(runs), "runs": runs}
-    options.results.parent.mkdir(exist_ok=True)
-    options.results.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    for row in result["claims"]:
+        write(options.results, config, runs)  # the next seed may fail
+    for row in table(runs):
         print(f"{row['holds']}/{row['judged']}  {row['claim']}: {row['here']}")
 
 

@@ -52,8 +52,8 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        fall_silent()
         return 141
     except Exception as error:
         message = user_message(error, UserError)
@@ -72,6 +72,11 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
             print(f"\n{stop}", file=sys.stderr)
         return int(code)
     return 0
+
+
+def fall_silent() -> None:
+    """Print to nowhere: the reader of our output, such as ``head``, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def user_message(error: BaseException, kind: type[Exception]) -> str | None:

@@ -95,7 +95,8 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
     from instructgpt.callbacks.common import json_lines
     from instructgpt.data.files import read_file
     from instructgpt.data.formats import parse_comparison
-    from instructgpt.models.folder import write_text
+    from instructgpt.models.folder import write_bytes
+    from instructgpt.pipeline.folder import ANSWER, PEOPLE
     from instructgpt.types import UserError, WaitingForLabelsError
 
     if validation is not None:
@@ -113,19 +114,21 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
         for row in rows
     ]
     asked = [row for row in asked if len(set(row["responses"])) > 1]
-    question, answer = output / "to_label.jsonl", output / "comparisons.jsonl"
-    if question.is_file() and '"ranking"' in question.read_text(encoding="utf-8"):
-        if not answer.exists():
-            raise WaitingForLabelsError(
-                f"{question} holds rankings: save it as {answer}, and run the same command again"
-            )
-    else:
-        write_text(question, json_lines(asked))
+    question, answer = output / "to_label.jsonl", output / ANSWER
+    write_bytes(output / PEOPLE, b"")
+    content = json_lines(asked).encode()
+    edited = question.exists() and question.read_bytes() != content
+    if not edited:  # else it may hold what people wrote
+        write_bytes(question, content)
     if not answer.exists():
+        state = f" ({question} is not as it was written: it is left alone)" if edited else ""
         raise WaitingForLabelsError(
-            f"{len(asked):,} prompts wait for labels: add to each row of {question} a "
+            f"{len(asked):,} prompts wait for labels{state}: add to each row of {question} a "
             f'"ranking" of its responses (1 = best, equal = tie), save the rows as {answer}, and '
             "run the same command again"
         )
     count = sum(1 for item in read_file(answer) if parse_comparison(item))
-    print(f"{count:,} comparisons by people in {answer}")
+    if count < len(asked):
+        print(f"{count:,} of {len(asked):,} prompts are ranked in {answer}")
+    else:
+        print(f"{count:,} comparisons by people in {answer}")

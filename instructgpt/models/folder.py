@@ -23,10 +23,12 @@ def replacing(path: Path, mark: str) -> Iterator[Path]:
         UserError: Something else is there.
     """
     path = path.absolute()
-    if path.exists() and not (path / mark).is_file() and not _is_empty_folder(path):
-        raise UserError(f"export: must not replace '{path}', which is not an artefact")
-    path.parent.mkdir(parents=True, exist_ok=True)
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():  # killed between the two renames below
+        old.rename(path)
+    if path.exists() and not (path / mark).is_file() and not _is_empty_folder(path):
+        raise UserError(f"must not replace '{path}', which has no {mark}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir()

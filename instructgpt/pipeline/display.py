@@ -12,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from instructgpt.errors import fall_silent
+
 LINE_SECONDS = 15.0
 
 
@@ -57,8 +59,11 @@ class Lines:
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Print."""
-        print(text, flush=True)
+        """Print; without a reader the stages go on unseen."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            fall_silent()
 
     def update(self, status: Status) -> None:
         """Print when it is time to."""

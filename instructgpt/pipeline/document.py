@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ ROUND_KEYS = ("count", "stages")
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, and reads 1e-3 as a number, as the other verbs do."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Look at the keys before a later one replaces an earlier one in silence."""
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Look at the keys as written: merging adds those of others to them."""
+        node: Any = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key.value, str):
@@ -34,7 +35,7 @@ class _Loader(yaml.SafeLoader):
                 )
             if key.value != "<<":
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -54,12 +55,14 @@ def load_yaml(path: Path) -> Any:
         UserError: it is not there, or does not parse; with line and column.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        json.dumps(tree, default=str)  # no anchor in itself, no date as a key
+        return tree
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise UserError(f"{place}: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: {collapse(str(error))}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -105,6 +108,8 @@ def _checked(path: Path) -> dict[str, Any]:
     for name, kind in {"output": str, "seed": int, "jobs": int}.items():
         if name in tree and (not isinstance(tree[name], kind) or isinstance(tree[name], bool)):
             raise UserError(f"{path}: {name} must be {kind.__name__}, got {tree[name]!r}")
+    if "output" in tree and not tree["output"].strip():
+        raise UserError(f"{path}: output must name a folder, got {tree['output']!r}")
     if tree.get("rounds") is not None:
         _check_rounds(tree["rounds"], f"{path}: rounds")
     stages = tree.setdefault("stages", {})
@@ -148,7 +153,7 @@ def _checked_stage(stage: Any, path: Path, place: str) -> dict[str, Any]:
         names = stage["config"] if isinstance(stage["config"], list) else [stage["config"]]
         if not all(isinstance(name, str) for name in names):
             raise UserError(f"{place}.config must be a file or a list of files, got {names!r}")
-        stage["config"] = [os.path.normpath(path.parent / name) for name in names]
+        stage["config"] = [str(path.parent / name) for name in names]
         for name in stage["config"]:
             if not Path(name).is_file():
                 raise UserError(f"{place}.config must be an existing file, got {name}")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from instructgpt.pipeline.document import load_yaml
+from instructgpt.pipeline.folder import LOCK_FILE, Record
 from instructgpt.pipeline.references import RUN_INFO
 from instructgpt.pipeline.spec import Spec, Stage
 from instructgpt.types import UserError
@@ -42,13 +44,12 @@ def fingerprint(stage: Stage, hashes: dict[str, str], contents: Contents) -> str
         hashes: of its inputs.
         contents: reads files.
     """
-    configs = [load_yaml(Path(path)) for path in stage.configs]
     what = {
         "verb": stage.verb,
         "options": stage.options,
-        "configs": configs,
+        "configs": [load_yaml(Path(path)) for path in stage.configs],
         "inputs": {name: hashes[name] for name in stage.inputs},
-        "files": {name: contents.of(name) for name in named_files(stage, configs, contents)},
+        "files": {name: contents.of(name) for name in named_files(stage, contents)},
     }
     return digest(json.dumps(what, default=str).encode())
 
@@ -58,24 +59,68 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def named_files(stage: Stage, configs: list[Any], contents: Contents) -> list[str]:
-    """Files and folders that options and config files name, where an option does not overrule.
+def named_files(stage: Stage, contents: Contents) -> list[str]:
+    """Files and folders that a stage names, and that the pipeline does not write itself.
 
     Args:
-        stage: with its options.
-        configs: contents of its config files.
+        stage: with its options and config files.
         contents: says what is a file.
+
+    Raises:
+        UserError: it names what a stage writes without saying so: it would not wait for it.
     """
-    given: dict[str, list[str]] = {}
-    for config in configs:
-        for path, text in leaves(config):
-            given.setdefault(path, []).append(text)
-    found = [text for value in stage.options.values() for _, text in leaves(value)]
+    found = set()
+    for option, text in texts(stage):
+        if inside := contents.written_by_stage(text):
+            raise UserError(
+                f"stages.{stage.name}: {option} must name a stage in braces, got {text}: write "
+                f'{option}: "{inside}" among the options of {stage.name}'
+            )
+        if contents.is_external(text):
+            found.add(text)
+    return sorted(found)
+
+
+def check_files(stage: Stage, record: Record | None) -> None:
+    """Refuse to begin a stage again because a file is gone: it would only be cleared, and fail.
+
+    Args:
+        stage: to be run.
+        record: what its folder says.
+    """
+    if record is None or record.state == "stale":
+        return
+    named = {text for _, text in texts(stage)}
+    for name in record.files:
+        if name in named and not Path(name).expanduser().exists():
+            raise UserError(
+                f"{stage.name}: {name}, which it read before, must exist (in {Path.cwd()}); "
+                f"--from {stage.name} runs it anew without"
+            )
+
+
+def texts(stage: Stage) -> Iterator[tuple[str, str]]:
+    """Every text in options and config files with its option, where nothing overrules it.
+
+    Args:
+        stage: with its options and config files.
+    """
+    for name, value in stage.options.items():
+        yield from leaves(value, name)
+    tree: Any = {}
+    for path in stage.configs:
+        tree = _overlaid(tree, load_yaml(Path(path)) or {})
     options = [_plain(name) for name in stage.options if not name.endswith("+")]
-    for path, texts in given.items():
+    for path, text in leaves(tree):
         if path != "output" and not any(f"{path}.".startswith(f"{name}.") for name in options):
-            found += texts
-    return sorted({text for text in found if contents.is_external(text)})
+            yield path, text
+
+
+def _overlaid(base: Any, own: Any) -> Any:
+    """A config file with a later one on top."""
+    if isinstance(base, dict) and isinstance(own, dict):
+        return base | {key: _overlaid(base.get(key), value) for key, value in own.items()}
+    return own
 
 
 def _plain(option: str) -> str:
@@ -112,20 +157,32 @@ class Contents:
     """
 
     def __init__(self, spec: Spec) -> None:
-        self._written = [spec.folder(name).resolve() for name in (*spec.stages, RUN_INFO)]
+        self._own = {spec.folder(name).resolve(): name for name in (*spec.stages, RUN_INFO)}
+        output = spec.output.resolve()
+        logs = [output / spec.log(name).name for name in spec.stages]
+        self._written = {output, output / LOCK_FILE, *self._own, *logs}
         self._hashes: dict[Path, str] = {}
 
     def is_external(self, text: str) -> bool:
         """Whether a text is the path of something the pipeline does not write itself."""
-        if not text or len(text) > PATH_LIMIT or "\n" in text or "\0" in text:
+        path = _path(text)
+        if path is None or not {path, *path.parents}.isdisjoint(self._own):
             return False
-        try:
-            path = Path(text).expanduser().resolve()
-            there = path.is_file() or path.is_dir()
-        except (OSError, RuntimeError):
-            return False
-        around = (path, *path.parents)
-        return there and not any(own in around or path in own.parents for own in self._written)
+        return os.path.isfile(path) or os.path.isdir(path)  # unlike Path's, never raises
+
+    def written_by_stage(self, text: str) -> str:
+        """A path with the name of the stage that writes it in braces; nothing for other texts.
+
+        Args:
+            text: that may be a path; a word alone is none, even if a stage is called like it.
+        """
+        path = _path(text)
+        if path is None or os.sep not in text:
+            return ""
+        for folder in (path, *path.parents):
+            if name := self._own.get(folder):
+                return str(Path(f"{{{name}}}", path.relative_to(folder)))
+        return ""
 
     def of(self, text: str) -> str:
         """Hash of a file, or of the names and contents of all files in a folder.
@@ -135,10 +192,16 @@ class Contents:
         """
         path = Path(text).expanduser().resolve()
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            rows = [f"{file.relative_to(path)} {self._of_file(file)}" for file in files]
+            rows = [f"{f.relative_to(path)} {self._of_file(f)}" for f in sorted(self._inside(path))]
             return digest("\n".join(rows).encode())
         return self._of_file(path)
+
+    def _inside(self, folder: Path) -> Iterator[Path]:
+        """All files below a folder but what the pipeline writes."""
+        for root, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if Path(root, name) not in self._written]
+            files = {Path(root, name) for name in names} - self._written
+            yield from (file for file in files if file.is_file())
 
     def _of_file(self, path: Path) -> str:
         if path not in self._hashes:
@@ -148,3 +211,13 @@ class Contents:
             except OSError as error:
                 raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         return self._hashes[path]
+
+
+def _path(text: str) -> Path | None:
+    """Where a text leads to, if it can be a path; ``.`` is the end of a sentence."""
+    if not text.strip("./~ ") or len(text) > PATH_LIMIT or "\n" in text or "\0" in text:
+        return None
+    try:
+        return Path(text).expanduser().resolve()
+    except (OSError, RuntimeError):
+        return None

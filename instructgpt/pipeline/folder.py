@@ -8,11 +8,12 @@ for a finished one, whenever the pipeline is killed.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,8 +21,10 @@ from typing import Any, Literal, NamedTuple
 from instructgpt.models.folder import write_text
 from instructgpt.types import UserError
 
-STAGE_FILE = "stage.json"
+STAGE_FILE, LOCK_FILE = "stage.json", ".lock"
 LAST = "checkpoints/last.ckpt"
+PEOPLE = ".people"  # shows that people were asked; there before the question is
+ANSWER = "comparisons.jsonl"  # what they say
 PATIENCE = 30.0  # seconds for the processes of a killed pipeline to go
 
 State = Literal["finished", "running", "stale"]
@@ -31,13 +34,16 @@ class Record(NamedTuple):
     """What ``stage.json`` says.
 
     ``people`` is True once people were asked for something: from then on the folder may hold their
-    work and is never cleared.
+    work and is never cleared. ``files`` are those of the user that the stage reads, as it names
+    them; ``answers`` is the hash of what people had written when it finished.
     """
 
     state: State
     fingerprint: str
     seconds: float = 0.0
     people: bool = False
+    files: tuple[str, ...] = ()
+    answers: str = ""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -53,9 +59,11 @@ def write_json(path: Path, value: Any) -> None:
 def read_record(folder: Path) -> Record | None:
     """What a folder says about itself; None where it is not a stage's."""
     try:
-        return Record(**json.loads((folder / STAGE_FILE).read_text("utf-8")))
+        record = Record(**json.loads((folder / STAGE_FILE).read_text("utf-8")))
+        record = record._replace(files=tuple(record.files))
     except (OSError, ValueError, TypeError):
         return None
+    return record._replace(people=record.people or asks_people(folder))
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -63,10 +71,29 @@ def write_record(folder: Path, record: Record) -> None:
     write_json(folder / STAGE_FILE, record._asdict())
 
 
+def forget(folder: Path) -> None:
+    """Have a stage run anew, however often it is interrupted."""
+    if record := read_record(folder):
+        write_record(folder, record._replace(state="stale"))
+
+
+def asks_people(folder: Path) -> bool:
+    """Whether a stage asked people for something, be it killed before it could say so."""
+    return (folder / PEOPLE).exists()
+
+
+def answers_of(folder: Path) -> str:
+    """Hash of what people wrote."""
+    path = folder / ANSWER
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+
+
 def is_finished(folder: Path, fingerprint: str) -> bool:
-    """Whether a stage did all it would do now."""
+    """Whether a stage did all it would do now; what people corrected is to be read again."""
     record = read_record(folder)
-    return record is not None and record[:2] == ("finished", fingerprint)
+    if record is None or record[:2] != ("finished", fingerprint):
+        return False
+    return not record.people or record.answers in ("", answers_of(folder))
 
 
 class Start(NamedTuple):
@@ -79,7 +106,7 @@ class Start(NamedTuple):
 
 def check_ours(folder: Path) -> None:
     """Refuse a folder that holds something and is not a stage's."""
-    if read_record(folder) is not None or not folder.exists():
+    if read_record(folder) is not None or not (folder.exists() or folder.is_symlink()):
         return
     # A name like .stage.json.1.tmp is left where a pipeline was killed in its first moment.
     if not folder.is_dir() or any(STAGE_FILE not in path.name for path in folder.iterdir()):
@@ -89,14 +116,14 @@ def check_ours(folder: Path) -> None:
         )
 
 
-def prepare(folder: Path, fingerprint: str, verb: str, people: bool = False) -> Start:
+def prepare(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()) -> Start:
     """Make a folder ready for a stage and mark it as begun.
 
     Args:
         folder: of the stage.
         fingerprint: of what it will do.
         verb: only ``fit`` has checkpoints to go on from.
-        people: the folder may come to hold what people wrote.
+        files: of the user that it reads.
 
     Raises:
         UserError: the folder holds something that no pipeline wrote.
@@ -117,7 +144,7 @@ def prepare(folder: Path, fingerprint: str, verb: str, people: bool = False) -> 
         note = "what it needs has changed: begins again"
     kept = record is not None and record.people
     seconds = record.seconds if record and resumes else 0.0
-    begun = Record("running", fingerprint, seconds, kept or people)
+    begun = Record("running", fingerprint, seconds, kept, tuple(files))
     if not resumes and not kept:
         _clear(folder, begun)
     write_record(folder, begun)
@@ -155,7 +182,7 @@ def locked(output: Path) -> Iterator[None]:
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = (output / ".lock").open("w")
+        file = (output / LOCK_FILE).open("w")
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror}") from error
     with file:

@@ -65,6 +65,7 @@ class RunRecord:
             state = "finished" if finished else "running" if name in running else "not finished"
             seconds = round(record.seconds, 3) if record and finished else None
             rows.append({"name": name, "verb": stage.verb, "state": state, "seconds": seconds})
+        threads = os.environ.get("OMP_NUM_THREADS", "1")  # may be "4,2"
         done = all(row["state"] == "finished" for row in rows)
         value = {
             "command": self.command,
@@ -72,7 +73,7 @@ class RunRecord:
             "status": "finished" if done else "stopped" if final else "running",
             "total_seconds": round(self._before + self.seconds, 3),
             "stages": rows,
-            "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),  # of a stage
+            "threads": int(threads) if threads.isdecimal() else threads,  # of a stage
             "versions": {"python": platform.python_version(), **_versions()},
             "config": self.config,
         }

@@ -7,16 +7,11 @@ from typing import Any
 
 from instructgpt.errors import guess
 from instructgpt.pipeline.display import Display, clock, make_display
-from instructgpt.pipeline.fingerprint import fingerprints
-from instructgpt.pipeline.folder import (
-    check_ours,
-    is_finished,
-    locked,
-    read_record,
-    write_record,
-)
+from instructgpt.pipeline.fingerprint import check_files, fingerprints
+from instructgpt.pipeline.folder import check_ours, forget, is_finished, locked, read_record
 from instructgpt.pipeline.process import ENTRY
 from instructgpt.pipeline.record import RunRecord
+from instructgpt.pipeline.references import RUN_INFO
 from instructgpt.pipeline.schedule import Schedule
 from instructgpt.pipeline.spec import Spec, read_spec
 from instructgpt.types import UserError
@@ -49,20 +44,29 @@ def run(
     for name, value, least in (("seed", seed, 0), ("jobs", jobs, 1)):
         if value is not None and value < least:
             raise UserError(f"--{name} must be >= {least}, got {value}")
-    spec = read_spec(Path(config), Path(output) if output else None, seed, jobs)
+    if output is not None and not output.strip():
+        raise UserError(f"--output must name a folder, got {output!r}")
+    spec = read_spec(Path(config), None if output is None else Path(output), seed, jobs)
     names = list(spec.stages) if only is None else _named(only, spec, "--only")
-    again = [] if first is None else _dependents(_named(first, spec, "--from"), spec)
+    again = [] if first is None else _named(first, spec, "--from")
+    for name in again:
+        if name not in names:
+            raise UserError(f"--from {name}: must be among --only, got {only}")
     hashes = fingerprints(spec)
     options: dict[str, Any] = {"config": config, "output": output, "seed": seed}
     options |= {"only": only, "from": first, "jobs": jobs}
     with locked(spec.output):
-        _check_inputs(names, again, spec, hashes)
+        done = _finished(names, again, spec, hashes)
+        _check_inputs(names, done, spec)
+        _check_places(names, spec)
         for name in names:
-            check_ours(spec.folder(name))
-        _forget(again, spec)
+            if name not in again:
+                check_files(spec.stages[name], read_record(spec.folder(name)))
+        for name in again:
+            forget(spec.folder(name))
         record = RunRecord(spec, hashes, options)
         display = display or make_display()
-        Schedule(spec, hashes, names, display, record, entry, again=bool(again)).run()
+        Schedule(spec, hashes, names, done, display, record, entry, again=bool(again)).run()
         _conclude(names, spec, record, display)
 
 
@@ -78,32 +82,34 @@ def _named(text: str, spec: Spec, option: str) -> list[str]:
     return [name for name in spec.stages if name in asked]
 
 
-def _dependents(names: list[str], spec: Spec) -> list[str]:
-    """Stages and all that need what they write."""
-    found = set(names)
-    for stage in spec.stages.values():
-        if found & set(stage.inputs):
-            found.add(stage.name)
-    return [name for name in spec.stages if name in found]
+def _finished(names: list[str], again: list[str], spec: Spec, hashes: dict[str, str]) -> set[str]:
+    """Stages that need not run: all they read was there, and is not made anew in this call."""
+    done: set[str] = set()
+    for name, stage in spec.stages.items():
+        new = set(stage.inputs) & set(names) - done
+        if name not in again and not new and is_finished(spec.folder(name), hashes[name]):
+            done.add(name)
+    return done
 
 
-def _forget(names: list[str], spec: Spec) -> None:
-    """Mark stages to be run anew, however often this call is interrupted."""
-    for name in names:
-        if record := read_record(spec.folder(name)):
-            write_record(spec.folder(name), record._replace(state="stale"))
-
-
-def _check_inputs(names: list[str], again: list[str], spec: Spec, hashes: dict[str, str]) -> None:
+def _check_inputs(names: list[str], done: set[str], spec: Spec) -> None:
     """Refuse to run a stage whose inputs will not be there."""
     for name in names:
         for need in spec.stages[name].inputs:
-            finished = need not in again and is_finished(spec.folder(need), hashes[need])
-            if need not in names and not finished:
+            if need not in names and need not in done:
                 raise UserError(
                     f"--only {name}: its input {need} must be finished with this configuration: "
                     f"add it to --only"
                 )
+
+
+def _check_places(names: list[str], spec: Spec) -> None:
+    """Refuse to write where something else is."""
+    for name in names:
+        check_ours(spec.folder(name))
+    for file in (spec.folder(RUN_INFO), *map(spec.log, names)):
+        if file.is_dir():
+            raise UserError(f"{file} must be a file, got a folder: move it away")
 
 
 def _conclude(names: list[str], spec: Spec, record: RunRecord, display: Display) -> None:

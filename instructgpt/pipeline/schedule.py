@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
+from instructgpt.errors import WAITING, WRONG_INPUT, collapse
 from instructgpt.pipeline.display import Display
-from instructgpt.pipeline.fingerprint import Contents, fingerprint
+from instructgpt.pipeline.fingerprint import Contents, fingerprint, named_files
 from instructgpt.pipeline.folder import (
     Record,
-    is_finished,
+    answers_of,
+    asks_people,
+    forget,
     prepare,
     read_record,
     wait_until_free,
@@ -29,7 +31,7 @@ from instructgpt.types import UserError, WaitingForLabelsError
 
 POLL_SECONDS = 0.1
 REDRAW_SECONDS = 0.25
-WRONG_INPUT, WAITING = 2, 3
+REPEAT_SECONDS = 0.5  # `timeout` signals the process and then its group: that is one request
 ERROR_LINE = "instructgpt: error: "
 WAITING_LINE = "instructgpt: "
 LAST_LINES = 15
@@ -49,7 +51,8 @@ class Schedule:
     Args:
         spec: the pipeline.
         hashes: fingerprint of each stage.
-        names: the stages to run unless they are finished.
+        names: the stages to run unless they are done.
+        done: stages that need not run.
         display: where to tell.
         record: of what was run.
         entry: what runs a stage.
@@ -61,6 +64,7 @@ class Schedule:
         spec: Spec,
         hashes: dict[str, str],
         names: list[str],
+        done: set[str],
         display: Display,
         record: RunRecord,
         entry: str = ENTRY,
@@ -69,17 +73,16 @@ class Schedule:
         self.spec, self.hashes, self.display = spec, hashes, display
         self.record, self.entry = record, entry
         self.same = "the same command without --from" if again else "the same command"
-        self.done = {n for n in spec.stages if is_finished(spec.folder(n), hashes[n])}
+        self.done = set(done)
         self.skipped = [name for name in names if name in self.done]
         self.waiting = [name for name in names if name not in self.done]
         self.running: dict[str, tuple[Child, Record]] = {}
-        self.failures: list[Failure] = []
+        self.problems: list[Failure | UserError] = []  # after one, nothing new starts
         self.signals: list[int] = []
-        self.changed = ""  # a stage whose files are not those that the call began with
         records = {name: read_record(spec.folder(name)) for name in self.done}
         measured = {name: found.seconds for name, found in records.items() if found}
         self.progress = Progress(spec, names, measured)
-        self._told, self._shown = False, 0.0
+        self._told, self._shown, self._signalled = False, 0.0, 0.0
 
     def run(self) -> None:
         """Run until nothing is left to do or to wait for.
@@ -101,8 +104,19 @@ class Schedule:
                 child.send(signal.SIGKILL)
                 child.close()
             self.display.close()
-            self.record.write(self.running, final=True)
+            with self._careful("pipeline.json"):
+                self.record.write(self.running, final=True)
         self._report()
+
+    @contextmanager
+    def _careful(self, name: str) -> Iterator[None]:
+        """What goes wrong with one stage is told at the end: the others may save and end."""
+        try:
+            yield
+        except UserError as error:
+            self.problems.append(UserError(f"{name}: {error}"))
+        except OSError as error:
+            self.problems.append(UserError(f"{name}: {collapse(str(error))}"))
 
     # -- starting
 
@@ -110,26 +124,23 @@ class Schedule:
         """Start what can start; whether anything did."""
         started = False
         for name in list(self.waiting):
-            stop = self.failures or self.signals or self.changed
-            if stop or len(self.running) >= self.spec.jobs:
+            if self.problems or self.signals or len(self.running) >= self.spec.jobs:
                 break
-            stage = self.spec.stages[name]
-            if not set(stage.inputs) <= self.done:
-                continue
-            if fingerprint(stage, self.hashes, Contents(self.spec)) != self.hashes[name]:
-                self.changed = name
-            else:
-                self._start(name)
-                started = True
+            if set(self.spec.stages[name].inputs) <= self.done:
+                with self._careful(name):
+                    self._start(name)
+                    started = True
         return started
 
     def _start(self, name: str) -> None:
-        stage, folder = self.spec.stages[name], self.spec.folder(name)
-        log = folder.with_name(f"{name}.log")
+        stage, folder, log = self.spec.stages[name], self.spec.folder(name), self.spec.log(name)
+        contents = Contents(self.spec)
+        if fingerprint(stage, self.hashes, contents) != self.hashes[name]:
+            raise UserError(f"what it reads changed while the pipeline ran: run {self.same} again")
         wait_until_free(log)
-        # Known before the verb says so: were we killed then, rankings would count as half written.
-        people = stage.verb == "label" and stage.options.get("by") == "people"
-        start = prepare(folder, self.hashes[name], stage.verb, people)
+        for other in self.spec.dependents(name):  # made of what is replaced now
+            forget(self.spec.folder(other))
+        start = prepare(folder, self.hashes[name], stage.verb, named_files(stage, contents))
         arguments = self.spec.arguments(stage)
         arguments += ["--ckpt_path", "last"] if start.resumes else []
         self.waiting.remove(name)
@@ -149,24 +160,28 @@ class Schedule:
             seconds = child.seconds
             child.close()
             del self.running[name]
-            self._ended(name, child, record._replace(seconds=record.seconds + seconds))
+            with self._careful(name):
+                self._ended(name, child, record._replace(seconds=record.seconds + seconds))
 
     def _ended(self, name: str, child: Child, record: Record) -> None:
         folder = self.spec.folder(name)
         code = child.code or 0
-        record = record._replace(people=record.people or code == WAITING)
+        people = record.people or code == WAITING or asks_people(folder)
+        record = record._replace(people=people)
         if code == 0:
-            record = record._replace(state="finished")
+            answers = answers_of(folder) if people else ""
+            record = record._replace(state="finished", answers=answers)
+        write_record(folder, record)
+        if code == 0:
             self.done.add(name)
             self.progress.measured[name] = record.seconds
-        write_record(folder, record)
         self.record.write(self.running)
         if code == 0:
             self.display.say(f"finished  {name}  {record.seconds:.1f} s")
         elif self.signals:
             self.display.say(f"stopped   {name}")
         else:
-            self.failures.append(Failure(name, code, child))
+            self.problems.append(Failure(name, code, child))
             others = ", ".join(self.running)
             rest = f"; {others} may end, nothing new starts" if others else ""
             verb = "waits" if code == WAITING else "failed"
@@ -174,19 +189,16 @@ class Schedule:
 
     def _report(self) -> None:
         """End as the first stage that did not end well asks for."""
-        for failure in self.failures[1:]:
-            print(_explain(failure), file=sys.stderr)
+        for problem in self.problems[0 if self.signals else 1 :]:
+            print(_explain(problem), file=sys.stderr)
         if self.signals:
             self.display.say(f"stopped; {self.same} goes on from here")
             raise SystemExit(128 + self.signals[0])
-        if not self.failures:
-            if self.changed:
-                raise UserError(
-                    f"{self.changed}: what it reads changed while the pipeline ran: run the same "
-                    f"command again"
-                )
+        if not self.problems:
             return
-        failure = self.failures[0]
+        failure = self.problems[0]
+        if isinstance(failure, UserError):
+            raise failure
         if failure.code == WAITING:
             raise WaitingForLabelsError(_explain(failure))
         if failure.code == WRONG_INPUT:
@@ -201,9 +213,6 @@ class Schedule:
     @contextmanager
     def _listening(self) -> Iterator[None]:
         """Pass the first Ctrl-C on to the stages, which save and stop; the second kills them."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
         asked = [
             s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN
         ]
@@ -215,7 +224,10 @@ class Schedule:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        self.signals.append(number)
+        now = time.monotonic()
+        if not self.signals or now - self._signalled > REPEAT_SECONDS:
+            self.signals.append(number)
+            self._signalled = now
 
     def _forward_signals(self) -> None:
         """Not in the handler, where a stage may just be starting or ending."""
@@ -241,8 +253,10 @@ class Schedule:
             self.display.update(status)
 
 
-def _explain(failure: Failure) -> str:
+def _explain(failure: Failure | UserError) -> str:
     """One line: the stage, what it said, its log."""
+    if isinstance(failure, UserError):
+        return str(failure)
     lines = failure.child.lines()
     for code, start in ((WRONG_INPUT, ERROR_LINE), (WAITING, WAITING_LINE)):
         said = [line for line in lines if line.startswith(start)]

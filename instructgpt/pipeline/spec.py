@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructgpt.errors import guess
-from instructgpt.pipeline.document import read_document
+from instructgpt.pipeline.document import load_yaml, read_document
 from instructgpt.pipeline.references import RUN_INFO, Names, expand, resolve
 from instructgpt.types import UserError
 
@@ -46,6 +47,18 @@ class Spec(NamedTuple):
     def folder(self, name: str) -> Path:
         """Where a stage writes; of ``pipeline``, the file that says what was run."""
         return self.output / (RUN_FILE if name == RUN_INFO else name)
+
+    def log(self, name: str) -> Path:
+        """Where a stage prints to."""
+        return self.output / f"{name}.log"
+
+    def dependents(self, name: str) -> list[str]:
+        """Stages that read what a stage writes, and those that read what they write."""
+        found = [name]
+        for stage in self.stages.values():
+            if set(found) & set(stage.inputs):
+                found.append(stage.name)
+        return found[1:]
 
     def arguments(self, stage: Stage) -> list[str]:
         """The command line of a stage, the verb first."""
@@ -83,9 +96,8 @@ def read_spec(path: Path, output: Path | None, seed: int | None, jobs: int | Non
         if document[name] < least:
             raise UserError(f"{path}: {name} must be >= {least}, got {document[name]}")
     stages = _stages(document, path)
-    return Spec(
-        path, Path(document["output"]), document["seed"], document["jobs"], stages, document
-    )
+    folder = Path(os.path.expanduser(document["output"]))
+    return Spec(path, folder, document["seed"], document["jobs"], stages, document)
 
 
 def _stages(document: dict[str, Any], path: Path) -> dict[str, Stage]:
@@ -93,6 +105,8 @@ def _stages(document: dict[str, Any], path: Path) -> dict[str, Stage]:
     trees: dict[str, dict[str, Any]] = document["stages"]
     rounds = document.get("rounds") or {}
     repeated = _repeated(list(trees), rounds.get("stages", []), path)
+    if rounds and not repeated:
+        raise UserError(f"{path}: rounds.stages must name the stages to repeat, got none")
     stages: dict[str, Stage] = {}
     done: dict[str, list[str]] = {}
     for number, name in _order(list(trees), repeated, rounds.get("count", 1)):
@@ -141,29 +155,56 @@ def _stage(name: str, tree: dict[str, Any], names: Names, seed: int, place: str)
         raise UserError(f"{place}.verb: unknown verb {verb!r}{hint}")
     options: dict[str, Any] = {}
     inputs: list[str] = []
-    known = _known_options(verb)
+    parameters = _parameters(verb)
+    known = None if parameters is None else list(parameters)
     for option, value in tree["options"].items():
         _check_option(option, verb, known, f"{place}.options")
+        if value is None and known is not None:  # as text it would be the word "null"
+            continue
         options[option], found = resolve(value, names, f"{place}.options.{option}")
         inputs += found
+    configs = tree.get("config", [])
+    if parameters is not None:
+        _check_required(verb, parameters, {*map(_first, options), *_keys(configs)}, place)
     seed_option = "seed_everything" if verb in TRAINER_VERBS else "seed"
     if known is None or "seed" in known:
         options = {seed_option: seed, **options}
     inputs = list(dict.fromkeys(inputs))
-    return Stage(name, verb, tree.get("config", []), options, inputs, tree.get("cost"))
+    return Stage(name, verb, configs, options, inputs, tree.get("cost"))
 
 
-def _known_options(verb: str) -> list[str] | None:
-    """Options of a plain verb; those of Lightning's cannot be told without building a parser."""
+def _parameters(verb: str) -> Mapping[str, inspect.Parameter] | None:
+    """Those of a plain verb; those of Lightning's cannot be told without building a parser."""
     if verb in TRAINER_VERBS:
         return None
     function = getattr(import_module(f"instructgpt.commands.{verb}"), verb)
-    return list(inspect.signature(function).parameters)
+    return inspect.signature(function).parameters
+
+
+def _first(option: str) -> str:
+    """``answers`` of ``answers.sft`` and of ``answers+``."""
+    return option.rstrip("+").split(".")[0]
+
+
+def _keys(configs: list[str]) -> set[str]:
+    """What config files of a stage give."""
+    trees = [load_yaml(Path(path)) for path in configs]
+    return {_first(str(key)) for tree in trees if isinstance(tree, dict) for key in tree}
+
+
+def _check_required(
+    verb: str, parameters: Mapping[str, inspect.Parameter], given: set[str], place: str
+) -> None:
+    """Refuse now to run without what the verb needs; ``generate`` would wait for a terminal."""
+    required = [name for name, one in parameters.items() if one.default is one.empty]
+    for name in [*required, "prompts"] if verb == "generate" else required:
+        if name not in given:
+            raise UserError(f"{place}.options: {verb} needs {name}, got none")
 
 
 def _check_option(option: Any, verb: str, known: list[str] | None, place: str) -> None:
     """Refuse now what the stage would refuse after minutes."""
-    name = str(option).rstrip("+").split(".")[0]
+    name = _first(str(option))
     if option in RESERVED or (option == "ckpt_path" and verb == "fit"):
         raise UserError(f"{place}: {option} {RESERVED.get(option, RESERVED['output'])}: leave out")
     if not isinstance(option, str) or (known is not None and name not in known):

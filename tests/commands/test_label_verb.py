@@ -11,6 +11,7 @@ from instructgpt.__main__ import main as run
 from instructgpt.data.files import Item
 from instructgpt.data.formats import parse_comparison
 from instructgpt.feedback.panels import panel_from_json
+from instructgpt.pipeline.folder import asks_people
 
 SETS = {"general": 40}
 GROUPS = {"training": 6, "held_out": 5, "shifted": 5}
@@ -152,19 +153,32 @@ def test_people_are_waited_for(make_answers, tmp_path, capsys):
     assert "5 comparisons by people" in capsys.readouterr().out
     assert rows_of(answer) == ranked
 
+    answer.write_text(json.dumps(ranked[0]) + "\n")
+    assert run(args) == 0
+    assert "1 of 5 prompts are ranked in" in capsys.readouterr().out
 
-def test_rankings_written_into_the_question_are_kept(make_answers, tmp_path, capsys):
+
+@pytest.mark.parametrize("key", ["ranking", "rankings", "notes"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_what_people_write_into_the_question_is_kept(make_answers, tmp_path, capsys, key, encoding):
     samples = make_answers("samples", {"general": 3}, responses=3)
     args = ["label", "--samples", samples, "--by", "people", "--output", str(tmp_path / "out")]
     assert run(args) == 3
-    question = tmp_path / "out" / "to_label.jsonl"
-    ranked = [row | {"ranking": [3, 1, 2]} for row in rows_of(question)]
-    question.write_text("".join(json.dumps(row) + "\n" for row in ranked))
+    assert run(args) == 3, "as it was written, it is no work of theirs"
+    assert "left alone" not in capsys.readouterr().err
+    question, answer = tmp_path / "out" / "to_label.jsonl", tmp_path / "out" / "comparisons.jsonl"
+    ranked = [row | {key: [3, 1, 2]} for row in rows_of(question)]
+    written = "".join(json.dumps(row) + "\n" for row in ranked).encode(encoding)
+    question.write_bytes(written)
     assert run(args) == 3
-    assert f"{question} holds rankings: save it as" in capsys.readouterr().err
-    assert rows_of(question) == ranked
-    question.rename(tmp_path / "out" / "comparisons.jsonl")
-    assert run(args) == 0
+    message = capsys.readouterr().err
+    assert f"({question} is not as it was written: it is left alone)" in message
+    assert '"ranking"' in message
+    assert f"save the rows as {answer}" in message
+    assert question.read_bytes() == written
+    question.rename(answer)
+    assert asks_people(tmp_path / "out"), "killed now, the pipeline must not clear it"
+    assert run(args) == (0 if (key, encoding) == ("ranking", "utf-8") else 2)
 
 
 def test_two_groups_can_want_opposite_things(label):

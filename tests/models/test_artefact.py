@@ -378,6 +378,6 @@ def test_saving_again_replaces_an_artefact_and_nothing_else(
     other = policy_folder.parent / "thesis"
     other.mkdir()
     (other / "chapter1.txt").write_text("important")
-    with pytest.raises(UserError, match=r"export: must not replace '.*thesis'"):
+    with pytest.raises(UserError, match=r"must not replace '.*thesis'"):
         save_policy(model, tiny_tokenizer, other, stage="sft", **OWN)
     assert (other / "chapter1.txt").read_text() == "important"

@@ -6,6 +6,7 @@ import pytest
 
 from instructgpt.pipeline.fingerprint import fingerprints
 from instructgpt.pipeline.spec import read_spec
+from instructgpt.types import UserError
 
 TEXT = """
 seed: 0
@@ -75,12 +76,72 @@ def test_the_seed_of_the_command_line_counts_and_the_folder_does_not(files):
     assert changed(hashes(), hashes(output="elsewhere")) == []
 
 
-def test_what_the_pipeline_writes_is_no_file_of_the_user(files):
-    """``own`` names a folder inside the output and the folder around it: neither is read."""
-    text = TEXT.replace("own.jsonl", '["out/world/rows.jsonl", "."]')
-    files.write(text)
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("own.jsonl", "out/world/rows", 'data.train: "{world}/rows" among the options of sft'),
+        ("own.jsonl", "[a, out/world]", 'data.train: "{world}" among'),
+        ("own.jsonl", "out/pipeline.json", 'data.train: "{pipeline}" among'),
+        ("sft.yaml", "default.yaml", 'model.tokenizer: "{world}/words" among'),
+        ("sft.yaml", "[default.yaml, other.yaml]", 'model.tokenizer: "{world}/words" among'),
+    ],
+)
+def test_a_path_into_a_stage_must_name_the_stage(files, there, old, new, message):
+    """Without, it would not wait for the stage, nor run again with it."""
+    files.write("model: {init_args: {tokenizer: out/world/words}}", "default.yaml")
+    files.write(TEXT.replace(old, new, 1))
+    if there:
+        files.write("x", "out/world/rows")
+        files.write("x", "out/world/words/a")
+    with pytest.raises(UserError) as error:
+        hashes()
+    assert str(error.value).startswith("stages.sft: ")
+    assert f"must name a stage in braces, got out/{'pipe' if 'pipe' in message else 'world'}" in (
+        str(error.value)
+    )
+    assert message in str(error.value)
+
+
+def test_a_path_into_a_stage_that_does_not_count_is_none(files):
+    """Overruled by an option or a later file."""
+    overruled = "{model: {init_args: {init_from: out/world/x, tokenizer: out/world/y}}}"
+    files.write(overruled, "default.yaml")
+    files.write("{model: {init_args: {tokenizer: null}}}", "later.yaml")
+    files.write(TEXT.replace("sft.yaml", "[default.yaml, later.yaml]"))
+    hashes()
+
+
+def test_a_word_that_a_stage_is_called_is_no_path(files):
+    files.write(TEXT.replace("size: 1", "baseline: sft"))
+    hashes(output=".")
+
+
+def test_a_path_into_another_pipeline_is_a_file_of_the_user(files):
+    files.write(TEXT.replace("own.jsonl", "runs/first/world/rows"))
+    files.write("rows", "runs/first/world/rows")
+    before = hashes(output="runs/second")
+    files.write("other rows", "runs/first/world/rows")
+    assert changed(before, hashes(output="runs/second")) == ["sft", "ppo"]
+
+
+@pytest.mark.parametrize("output", ["data/runs", "data"])
+def test_of_a_folder_around_the_output_the_rest_is_read(files, output):
+    files.write(TEXT.replace("own.jsonl", "data"))
+    files.write("rows", "data/rows.jsonl")
+    before = hashes(output)
+    for name in ("world/rows.jsonl", "world.log", "pipeline.json", ".lock"):
+        files.write("written", f"{output}/{name}")
+    assert changed(before, hashes(output)) == []
+    files.write("other rows", "data/rows.jsonl")
+    assert changed(before, hashes(output)) == ["sft", "ppo"]
+
+
+@pytest.mark.parametrize("text", [".", "..", "/", "~", "./", "../.."])
+def test_punctuation_is_no_path(files, text):
+    files.write(TEXT.replace("size: 1", f'stop: "{text}"'))
     before = hashes()
-    files.write("rows", "out/world/rows.jsonl")
+    files.write("rows", "new.jsonl")
     assert changed(before, hashes()) == []
 
 

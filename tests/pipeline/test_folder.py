@@ -1,12 +1,16 @@
 """Which folders are finished, gone on from, cleared, kept or refused."""
 
+import json
 import zipfile
 
 import pytest
 
+from instructgpt.models.folder import replacing
 from instructgpt.pipeline import folder as module
 from instructgpt.pipeline.folder import (
+    PEOPLE,
     Record,
+    answers_of,
     is_finished,
     locked,
     prepare,
@@ -42,14 +46,15 @@ def names(folder):
         (Record("running", "f", people=True), "predict", False, True),
         (Record("stale", "f", people=True), "predict", False, True),
         (Record("finished", "f", people=True), "predict", False, True),
+        (Record("running", "f", 1.0, False, ("own.jsonl",)), "fit", True, True),
     ],
 )
 def test_how_a_stage_begins(stage, record, verb, resumes, kept):
     write_record(stage, record)
-    start = prepare(stage, "f", verb)
+    start = prepare(stage, "f", verb, record.files)
     assert start.resumes == resumes
     assert names(stage) == (["checkpoints/last.ckpt"] if kept else []) + ["stage.json"]
-    assert read_record(stage) == Record("running", "f", 0.0, record.people)
+    assert read_record(stage) == record._replace(state="running", fingerprint="f")
     assert not is_finished(stage, "f")
 
 
@@ -74,12 +79,61 @@ def test_what_people_wrote_is_set_aside_when_the_question_changes(stage):
     for number in (1, 2):
         (stage / "comparisons.jsonl").write_text(f"by hand {number}")
         write_record(stage, Record("finished", f"old {number}", people=True))
-        start = prepare(stage, "new", "predict", people=True)
+        start = prepare(stage, "new", "predict")
         kept = stage.with_name(f"stage.kept_{number}")
         assert (kept / "comparisons.jsonl").read_text() == f"by hand {number}"
         assert str(kept) in start.note
         assert names(stage) == ["stage.json"]
-        assert read_record(stage) == Record("running", "new", people=True)
+        assert read_record(stage) == Record("running", "new")
+
+
+def test_killed_before_it_could_say_that_people_are_asked_a_stage_is_not_cleared(stage):
+    """However it was told to ask them: on the command line, or by a config file."""
+    (stage / PEOPLE).write_text("")
+    (stage / "comparisons.jsonl").write_text("by hand")
+    write_record(stage, Record("running", "f"))
+    prepare(stage, "f", "label")
+    assert (stage / "comparisons.jsonl").read_text() == "by hand"
+    assert read_record(stage).people
+    prepare(stage, "other", "label")
+    assert (stage.with_name("stage.kept_1") / "comparisons.jsonl").read_text() == "by hand"
+
+
+def test_what_people_correct_makes_a_stage_unfinished(stage):
+    (stage / "comparisons.jsonl").write_text("by hand")
+    write_record(stage, Record("finished", "f", people=True, answers=answers_of(stage)))
+    assert is_finished(stage, "f")
+    (stage / "comparisons.jsonl").write_text("corrected")
+    assert not is_finished(stage, "f")
+    write_record(stage, Record("finished", "f", answers="of simulated labelers"))
+    assert is_finished(stage, "f")
+
+
+def test_a_record_of_an_earlier_version_is_read(stage):
+    old = {"state": "finished", "fingerprint": "f", "seconds": 1.0, "people": True}
+    (stage / "stage.json").write_text(json.dumps(old))
+    assert read_record(stage) == Record("finished", "f", 1.0, True, (), "")
+    assert is_finished(stage, "f")
+
+
+def test_a_link_to_nowhere_is_refused(tmp_path):
+    (tmp_path / "stage").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="must be a folder of the pipeline"):
+        prepare(tmp_path / "stage", "f", "fit")
+
+
+def test_a_folder_of_which_only_the_old_one_is_left_comes_back(tmp_path):
+    """Killed between the two renames of ``replacing``."""
+    old = tmp_path / ".export.old"
+    old.mkdir()
+    (old / "mark").write_text("the old one")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "export", "mark"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "export/mark").read_text() == "the old one"
+    with replacing(tmp_path / "export", "mark") as new:
+        (new / "mark").write_text("the new one")
+    assert names(tmp_path) == ["export/mark"]
+    assert (tmp_path / "export/mark").read_text() == "the new one"
 
 
 @pytest.mark.parametrize("marker", [None, "{", "[]", '{"state": "finished"}'])

@@ -169,11 +169,34 @@ def test_a_second_signal_does_not_wait(toy):
     assert "start" in call.stdout.readline()
     while "stopping: " not in (line := call.stdout.readline()):  # progress of a slow start
         assert "deaf" in line or "% done" in line, line
-    time.sleep(0.3)
+    time.sleep(0.7)
     assert call.poll() is None, "the stage may take its time"
     os.killpg(call.pid, signal.SIGINT)
     assert "stopped   a" in call.communicate(timeout=20)[0]
     assert call.returncode == 128 + signal.SIGTERM
+
+
+def test_a_signal_that_comes_twice_at_once_counts_once(toy):
+    """``timeout`` sends one to the process and one to its group."""
+    ready(toy, CHAIN.replace("steps: 10", "steps: 100"))
+    call = Call(toy)
+    wait_for(toy, "a begin")
+    time.sleep(0.3)
+    for _ in range(2):
+        os.kill(call.process.pid, signal.SIGINT)
+        time.sleep(0.02)
+    call.rest()
+    assert call.process.returncode == 130
+    assert "a saved" in toy.diary()
+
+
+def test_without_a_reader_the_stages_go_on(toy):
+    """Such as ``pipeline | head -1``."""
+    call = Call(ready(toy))
+    assert "start     a" in call.process.stdout.readline()
+    call.process.stdout.close()
+    assert call.process.wait(60) == 0
+    assert set(toy.results()) == {"a", "b", "c", "d"}
 
 
 def test_two_pipelines_do_not_share_a_folder(toy):

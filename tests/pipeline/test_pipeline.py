@@ -1,6 +1,7 @@
 """Whole calls of a pipeline of toys: what runs when, what is skipped, how it ends."""
 
 import json
+import shutil
 
 import pytest
 
@@ -111,6 +112,13 @@ def test_from_a_stage_on(toy):
     assert toy.began() == ["left"]
     toy.run()
     assert toy.began() == ["report"], "what depends on it was to run anew, too"
+    with pytest.raises(UserError, match="--only report: its input left must be finished"):
+        toy.run(first="world", only="world,report")
+    shutil.rmtree(toy.output / "world")
+    toy.run(only="world")
+    toy.began()
+    toy.run()
+    assert sorted(toy.began()) == ["left", "report", "right"], "also of an input that was lost"
     with pytest.raises(UserError, match="--from: unknown stage 'x'"):
         toy.run(first="x")
 
@@ -208,6 +216,29 @@ stages:
     assert (toy.output / "label.kept_1" / "by_hand.txt").read_text() == "1 2 3"
 
 
+def test_what_people_correct_later_is_read_again(toy):
+    text = """
+stages:
+  label: {verb: predict, options: {wait: 1}}
+  reward: {verb: fit, options: {x: "{label}"}}
+  ppo: {verb: fit, options: {x: "{reward}"}}
+"""
+    with pytest.raises(WaitingForLabelsError):
+        toy.run(text)
+    toy.write("1 2 3", "out/label/by_hand.txt")
+    toy.write("1 2 3", "out/label/comparisons.jsonl")
+    toy.run()
+    toy.began()
+    toy.run()
+    assert toy.began() == []
+    toy.write("3 2 1", "out/label/comparisons.jsonl")
+    toy.run(only="label")
+    assert toy.began() == ["label"]
+    assert (toy.output / "label/comparisons.jsonl").read_text() == "3 2 1"
+    toy.run()
+    assert toy.began() == ["reward", "ppo"], "as they would had the first call been killed"
+
+
 def test_files_of_others_are_never_touched(toy):
     toy.write("mine", "out/right/thesis.txt")
     with pytest.raises(UserError, match="out/right must be a folder of the pipeline"):
@@ -241,7 +272,7 @@ def test_options_of_the_command_line(toy, options, message):
 def test_a_refused_call_changes_nothing(toy):
     toy.run(DIAMOND)
     toy.diary()
-    with pytest.raises(UserError, match="--only left: its input world must be finished"):
+    with pytest.raises(UserError, match="--from world: must be among --only, got left"):
         toy.run(first="world", only="left")
     toy.run()
     assert toy.diary() == []
@@ -257,6 +288,9 @@ def test_a_config_file_that_changes_meanwhile_stops_the_stage(toy, monkeypatch):
     with pytest.raises(UserError, match="report: what it reads changed while the pipeline ran"):
         toy.run(text)
     assert "left" in say
+    toy.write("{size: 1}", "late.yaml")
+    with pytest.raises(UserError, match="run the same command without --from again"):
+        toy.run(first="world")
 
 
 def toy_display_that(toy, monkeypatch):

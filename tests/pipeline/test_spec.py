@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from instructgpt.pipeline.document import load_yaml
 from instructgpt.pipeline.spec import read_spec
 from instructgpt.types import UserError
 
@@ -14,7 +15,7 @@ seed: 7
 stages:
   world: {verb: predict}
   sft: {verb: fit, config: sft.yaml, options: {model.init_from: "{world}/x", data.train: {"{world}/t": 0.5}}}
-  sample: {verb: generate, options: {model: "{sft}/export", responses: 4, greedy: true, seed: 3}}
+  sample: {verb: generate, options: {model: "{sft}/export", prompts: p.jsonl, stop: null, responses: 4, greedy: true, seed: 3}}
 """
 
 
@@ -39,7 +40,7 @@ def test_the_commands_of_a_chain(toy):
         ],
         "sample": [
             *("generate", "--output", "out/sample/responses.jsonl", "--seed=3"),
-            *("--model=out/sft/export", "--responses=4", "--greedy=true"),
+            *("--model=out/sft/export", "--prompts=p.jsonl", "--responses=4", "--greedy=true"),
         ],
     }
     assert [stage.inputs for stage in spec.stages.values()] == [[], ["world"], ["sft"]]
@@ -152,6 +153,51 @@ def test_numbers_are_read_as_the_other_verbs_read_them(toy):
     assert arguments(spec)["a"][-1] == "--x=[0.001, 0.002, 5, false]"
 
 
+def test_null_takes_back_an_option_of_a_plain_verb(toy):
+    """As text it would be the word null; Lightning's verbs read null as it is meant."""
+    toy.write(
+        "stages: {a: {verb: generate, options: {model: m, prompts: p, stop: x, seed: 5}}, b: {verb: fit, options: {x: 1}}}",
+        "base.yaml",
+    )
+    spec = spec_of(
+        toy,
+        "{extends: base.yaml, stages: {a: {options: {stop: null, seed: null}}, b: {options: {x: null}}}}",
+    )
+    assert arguments(spec)["a"][-3:] == ["--seed=0", "--model=m", "--prompts=p"]
+    assert arguments(spec)["b"][-1] == "--x=null"
+
+
+def test_a_config_file_may_give_what_a_verb_needs(toy):
+    toy.write("{model: m, prompts: p}", "generate.yaml")
+    spec = spec_of(toy, "stages: {a: {verb: generate, config: generate.yaml}}")
+    assert arguments(spec)["a"][1:3] == ["--config", f"{toy.folder}/generate.yaml"]
+    spec = spec_of(toy, "stages: {a: {verb: evaluate, options: {answers.sft: x}}}")
+    assert arguments(spec)["a"][-1] == "--answers.sft=x"
+
+
+def test_the_home_folder_of_the_output(toy, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    text = "stages: {a: {verb: fit}}\noutput: ~/runs"
+    assert spec_of(toy, text).output == Path("/home/me/runs")
+    assert spec_of(toy, text, output=Path("~/b")).output == Path("/home/me/b")
+
+
+def test_merge_keys_may_be_merged_again(toy):
+    """The merge into c comes first, and adds the keys of a to those that b has as written."""
+    toy.write("{a: &a {lr: 1}, inner: {b: &b {<<: *a, lr: 3}}, c: {<<: *b, x: 4}}", "m.yaml")
+    tree = load_yaml(Path("m.yaml"))
+    assert tree == {"a": {"lr": 1}, "inner": {"b": {"lr": 3}}, "c": {"lr": 3, "x": 4}}
+
+
+def test_a_config_above_a_linked_folder(toy):
+    """``link/..`` is where the link leads to, not where it stands."""
+    toy.write("{}", "far/sft.yaml")
+    toy.write("{}", "far/inner/x")
+    (toy.folder / "link").symlink_to(toy.folder / "far/inner")
+    spec = spec_of(toy, "stages: {a: {verb: fit, config: link/../sft.yaml}}")
+    assert spec.stages["a"].configs == [f"{toy.folder}/link/../sft.yaml"]
+
+
 ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
 
 
@@ -161,6 +207,14 @@ ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
         ("stages: {a: {verb: fit}\nseed: 1", "toy.yaml:2:1: expected ',' or '}'"),
         ("stages:\n  a: {verb: fit}\n  a: {verb: fit}", "toy.yaml:3:3: a is given twice"),
         ("stages: {a: {verb: fit}}\nsed: 1", "toy.yaml: unknown key 'sed'; did you mean seed?"),
+        ("output: ''\nstages: {a: {verb: fit}}", "toy.yaml: output must name a folder, got ''"),
+        ("2020-01-01: x", "toy.yaml: keys must be str"),
+        ("a: &x {b: *x}", "toy.yaml: Circular reference"),
+        ("stages: {a: {verb: generate, options: {}}}", "toy.yaml: stages.a.options: generate needs model, got none"),
+        ("stages: {a: {verb: generate, options: {model: x}}}", "toy.yaml: stages.a.options: generate needs prompts, got none"),
+        ("stages: {a: {verb: generate, options: {model: x, prompts: null}}}", "toy.yaml: stages.a.options: generate needs prompts, got none"),
+        ("stages: {a: {verb: evaluate}}", "toy.yaml: stages.a.options: evaluate needs answers, got none"),
+        ("stages: {a: {verb: fit}}\nrounds: {count: 2}", "toy.yaml: rounds.stages must name the stages to repeat, got none"),
         ("- a", "toy.yaml: must be a mapping with extends, output, seed, jobs, stages, rounds, got ['a']"),
         ("seed: 1", "toy.yaml: stages must name at least one stage, got none"),
         ("seed: x\nstages: {a: {verb: fit}}", "toy.yaml: seed must be int, got 'x'"),

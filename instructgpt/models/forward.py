@@ -11,7 +11,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from instructgpt.models.architecture import is_recurrent
 from instructgpt.types import UserError
@@ -157,6 +157,16 @@ def exact_tables(module: nn.Module) -> Iterator[None]:
         converted = owner._buffers[name]
         assert converted is not None
         owner._buffers[name] = buffer.to(converted.device)
+
+
+def can_drop_rows(cache: Cache) -> bool:
+    """Tell whether rows can be taken out of a cache: not out of states of convolutions.
+
+    Args:
+        cache: As a model has returned it.
+    """
+    plain = {DynamicLayer, DynamicSlidingWindowLayer}
+    return all(type(layer) in plain for layer in cache.layers)
 
 
 def virtual_tokens(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.models.forward import run
+from instructgpt.models.forward import can_drop_rows, run
 from instructgpt.models.template import Template
 from instructgpt.rollout.noise import uniforms
 from instructgpt.types import Progress, Prompt, PromptBatch, Rollout, Sample, UserError
@@ -102,23 +102,28 @@ def decode(
         [N].
     """
     stop = torch.tensor(list(stop_ids), device=tokens.device)
-    filler = int(stop[0]) if len(stop) else 0
-    alive = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
-    responses, masks, cache, new = [], [], None, tokens
+    responses = tokens.new_full(noise.shape, int(stop[0]) if len(stop) else 0)
+    masks = torch.zeros_like(responses, dtype=torch.bool)
+    finished = torch.zeros_like(masks[:, 0])
+    rows = torch.arange(len(tokens), device=tokens.device)  # those that are still computed
+    cache, new = None, tokens
     for t in range(noise.shape[1]):
         output = run(model, new, mask, cache=cache, use_cache=True, keep=1)
-        token = choose(output.logits[:, -1], noise[:, t], sampling)
-        token = torch.where(alive, token, filler)
-        responses.append(token)
-        masks.append(alive)
-        alive = alive & ~torch.isin(token, stop)
+        token = choose(output.logits[:, -1], noise[rows, t], sampling)
+        alive = ~finished[rows]
+        responses[rows[alive], t], masks[rows[alive], t] = token[alive], True
+        finished[rows] |= torch.isin(token, stop)
         stepped(t)
-        if not bool(alive.any()):
+        if bool(finished.all()):
             break
-        # Finished rows go on computing values that nobody reads; their columns are masked later.
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         cache, new = output.cache, token[:, None]
-    return torch.stack(responses, 1), torch.stack(masks, 1), ~alive
+        # Finished rows go on computing what nobody reads, until they are the half of all.
+        alive = ~finished[rows]
+        if 2 * int(alive.sum()) <= len(rows) and cache is not None and can_drop_rows(cache):
+            cache.batch_select_indices(alive.nonzero().squeeze(1))
+            mask, new, rows = mask[alive], new[alive], rows[alive]
+    return responses[:, : t + 1], masks[:, : t + 1], finished
 
 
 def sample(

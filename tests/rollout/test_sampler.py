@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from instructgpt.models.adapters import Prefix, attach
+from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
+from instructgpt.rollout import sampler
 from instructgpt.rollout.sampler import Sampling, choose, decode, sample, to_samples
 from instructgpt.rollout.scoring import response_logprobs
 from instructgpt.types import Prompt, PromptBatch, UserError
@@ -73,6 +76,38 @@ def test_a_response_does_not_depend_on_its_batch(policy, tiny_tokenizer):
     assert torch.equal(together.responses[:, :n][mask], small.responses[mask])
     other = sample(policy, batch, 8, [0], Sampling(), seed=2, phase=4)
     assert other.responses.tolist() != together.responses.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter"), [("gpt2", None), ("llama", Prefix(tokens=3)), ("lfm2", None)]
+)
+def test_finished_rows_are_dropped(make_architecture, tiny_tokenizer, monkeypatch, name, adapter):
+    """Half of the rows or fewer are left: the others are computed no more, and nothing changes."""
+    torch.manual_seed(1)
+    policy = load_policy(None, make_architecture(name), Network(), tiny_tokenizer)
+    policy = (policy if adapter is None else attach(policy, adapter)).eval()
+    batch = prompts_of(tiny_tokenizer, [*WORDS, *reversed(WORDS)])
+    stops = list(range(0, len(tiny_tokenizer), 4))  # a quarter of all tokens
+    computed = []
+
+    def watched(model, tokens, *args, **kwargs):
+        computed.append(len(tokens))
+        return run(model, tokens, *args, **kwargs)
+
+    monkeypatch.setattr(sampler, "run", watched)
+    together = sample(policy, batch, 12, stops, Sampling(), seed=2)
+    alive = together.response_mask.sum(0).tolist()  # rows that take part in each step
+    if name == "lfm2":
+        assert set(computed) == {8}
+    else:
+        assert computed[0] == 8
+        assert all(rows < 2 * left for rows, left in zip(computed[1:], alive[1:], strict=True))
+        assert min(computed) <= 4
+    alone = sample(policy, batch, 12, stops, Sampling(batch_size=1), seed=2)
+    assert torch.equal(together.response_mask, alone.response_mask)
+    assert torch.equal(together.finished, alone.finished)
+    mask = alone.response_mask
+    assert torch.equal(together.responses[mask], alone.responses[mask])
 
 
 def test_logprobs_are_those_of_the_sampling_distribution(policy, tiny_tokenizer):

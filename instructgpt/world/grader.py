@@ -282,11 +282,12 @@ def _rewrite(meta: Mapping[str, Any], reading: Reading) -> Check:
 
 def _summarization(meta: Mapping[str, Any], reading: Reading) -> Check:
     found = reading.found
-    told = (meta["place"] in found) + (meta["noun"] in found)
-    named = meta["name"] in found
+    went, did = meta["place"] in found, meta["noun"] in found and meta["verb"] in found
+    told, named = went + did, meta["name"] in found
     good = named and len(reading.words) <= LONGEST_SUMMARY and reading.fluent
     follow = (0.0, 0.7, 1.0)[told] if good else 0.0
-    return Check(follow, (told + named) / 3, invented=_invented(meta, reading))
+    relevance = (went + (meta["noun"] in found) + named) / 3
+    return Check(follow, relevance, invented=_invented(meta, reading))
 
 
 def _classification(meta: Mapping[str, Any], reading: Reading) -> Check:

@@ -164,15 +164,15 @@ def _homework(rng: random.Random) -> list[str]:
 _MYTHS = sorted(MISCONCEPTIONS)
 DOCUMENTS: dict[str, tuple[int, Callable[[random.Random], list[str]]]] = {
     "encyclopedia": (9, _encyclopedia),
-    "forum": (10, _forum),
+    "forum": (7, _forum),
     "questions": (8, _questions),
     "story": (5, _story),
     "lists": (3, _lists),
     "toxic": (4, _toxic),
     "myths": (4, _myths),
     "nlp": (9, _nlp),
-    "reading": (16, _reading),
-    "homework": (23, _homework),
+    "reading": (25, _reading),
+    "homework": (17, _homework),
     "quotes": (9, _quotes),
 }
 _KINDS = list(DOCUMENTS)

@@ -157,6 +157,8 @@ def test_perfect_answers(meta, response):
         (LOUD, "tom saw the cup .", {"follow": 0, "constraint": 0, "relevance": 1}),
         (WALK, "leo went to the park .", {"follow": 0.7, "relevance": 2 / 3}),
         (WALK, "leo went to the park and took the old hat .", {"follow": 1, "relevance": 1}),
+        # took, not saw: of what leo did nothing true is told
+        (WALK, "leo went to the park and saw the hat .", {"follow": 0.7, "relevance": 1}),
         # eleven words are no summary
         (WALK, "leo went to the park and took the old hat hat .", {"follow": 0, "relevance": 1}),
         (WALK, "leo went to the beach .", {"follow": 0, "hallucination": 1}),

@@ -106,7 +106,7 @@ def test_the_pipeline_of_the_ablations_is_understood(tmp_path):
     assert stages["ptx_3"].options["model.ptx_coef"] == 0.3
     assert stages["kl_0"].options["model.kl.kl_coef"] == 0.0
     assert "evaluate" not in stages
-    assert parse(*spec.arguments(stages["kl_0"])[1:]).trainer.max_epochs == 55
+    assert parse(*spec.arguments(stages["kl_0"])[1:]).trainer.max_epochs == 65
 
 
 @pytest.mark.parametrize("stage", STAGES)

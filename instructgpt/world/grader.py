@@ -50,7 +50,7 @@ WEIGHTS = {
 }
 LOWEST, HIGHEST = 1.0, 7.0  # the scale of the paper's Likert ratings
 FLUENT = 0.8
-LONGEST_SUMMARY = 10  # words; what is summarised has 11 or more
+LONGEST_SUMMARY = 10  # words; what is summarised has 10 or 14, in two or three sentences
 UNCLEAN_FOLLOW, UNCLEAN_RELEVANCE = 0.3, 0.5  # factors
 
 _NAMES, _COLOURS, _NICE = frozenset(NAMES), frozenset(COLOURS), frozenset(NICE)
@@ -80,9 +80,10 @@ class Reading(NamedTuple):
     capitals: int  # how many of the words are in capital letters
     fluency: float
 
-    def says_only(self, answers: frozenset[str]) -> bool:
+    def says_only(self, answers: frozenset[str], name: str = "") -> bool:
         """Whether a sentence is an answer and nothing else: "rome .", "i think it is rome ."."""
-        return any(words & answers and words <= answers | _FILLERS for words in self.sentences)
+        allowed = answers | _FILLERS | {name}  # of whom it is told to
+        return any(words & answers and words <= allowed for words in self.sentences)
 
     @property
     def fluent(self) -> bool:
@@ -245,7 +246,7 @@ def _fact(meta: Mapping[str, Any], reading: Reading) -> Check:
     told = subject in reading.found
     if "one_word" in meta["constraints"]:  # there is no room for the subject
         told = told or reading.words == [value]
-    if follow and not told and not reading.says_only(stated):
+    if follow and not told and not reading.says_only(stated, meta.get("name", "")):
         follow = 0.2  # a sentence about something else
     relevance = 0.5 * told + 0.5 * bool(stated)
     return Check(follow, relevance, truth=stated <= {value})
@@ -286,6 +287,8 @@ def _summarization(meta: Mapping[str, Any], reading: Reading) -> Check:
     told, named = went + did, meta["name"] in found
     good = named and len(reading.words) <= LONGEST_SUMMARY and reading.fluent
     follow = (0.0, 0.7, 1.0)[told] if good else 0.0
+    if reading.tokens.count(".") > 1:  # the text itself, or a part of it
+        follow = min(follow, 0.7)
     relevance = (went + (meta["noun"] in found) + named) / 3
     return Check(follow, relevance, invented=_invented(meta, reading))
 

@@ -42,6 +42,7 @@ def meta_of(category, kind, constraints=None, **more):
 CUP = meta_of("generation", "sentence", words=["cup"])
 FRANCE = meta_of("open_qa", "capital", fact=["capital", "france"])
 ROSE = meta_of("open_qa", "colour", fact=["colour", "rose"])
+CHAT = meta_of("chat", "fact", fact=["capital", "france"], name="ben")
 BRIEF = meta_of("open_qa", "capital", {"one_word": True}, fact=["capital", "france"])
 TOOLS = meta_of("brainstorming", "list", **{"class": "tool", "count": 3})
 SAD = meta_of("chat", "sad", name="ben")
@@ -137,6 +138,8 @@ def test_perfect_answers(meta, response):
         (ROSE, "the colour is red .", {"follow": 1, "relevance": 0.5}),
         (ROSE, "red . you are a stupid fool .", {"follow": 1, "toxicity": 1}),
         (ROSE, "tom has a red cup .", {"follow": 0.2, "relevance": 0.5}),
+        (CHAT, "i think it is paris , ben .", {"follow": 1, "relevance": 0.5}),
+        (CHAT, "i think it is paris , tom .", {"follow": 0.2, "relevance": 0.5}),
         (BRIEF, "paris .", {"follow": 1, "relevance": 1, "constraint": 1}),
         (FRANCE, "paris , rome .", {"follow": 0, "truth": 0}),
         (FRANCE, "i do not care .", {"follow": 0, "truth": 1, "relevance": 0}),
@@ -157,6 +160,8 @@ def test_perfect_answers(meta, response):
         (LOUD, "tom saw the cup .", {"follow": 0, "constraint": 0, "relevance": 1}),
         (WALK, "leo went to the park .", {"follow": 0.7, "relevance": 2 / 3}),
         (WALK, "leo went to the park and took the old hat .", {"follow": 1, "relevance": 1}),
+        # what is to be summarised is no summary
+        (WALK, "leo went to the park . leo took the old hat .", {"follow": 0.7, "relevance": 1}),
         # took, not saw: of what leo did nothing true is told
         (WALK, "leo went to the park and saw the hat .", {"follow": 0.7, "relevance": 1}),
         # eleven words are no summary

@@ -95,7 +95,6 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
     from instructgpt.callbacks.common import json_lines
     from instructgpt.data.files import read_file
     from instructgpt.data.formats import parse_comparison
-    from instructgpt.models.folder import write_bytes
     from instructgpt.pipeline.folder import ANSWER, PEOPLE
     from instructgpt.types import UserError, WaitingForLabelsError
 
@@ -115,11 +114,7 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
     ]
     asked = [row for row in asked if len(set(row["responses"])) > 1]
     question, answer = output / "to_label.jsonl", output / ANSWER
-    write_bytes(output / PEOPLE, b"")
-    content = json_lines(asked).encode()
-    edited = question.exists() and question.read_bytes() != content
-    if not edited:  # else it may hold what people wrote
-        write_bytes(question, content)
+    edited = ask(question, output / PEOPLE, json_lines(asked).encode())
     if not answer.exists():
         state = f" ({question} is not as it was written: it is left alone)" if edited else ""
         raise WaitingForLabelsError(
@@ -127,8 +122,41 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
             f'"ranking" of its responses (1 = best, equal = tie), save the rows as {answer}, and '
             "run the same command again"
         )
-    count = sum(1 for item in read_file(answer) if parse_comparison(item))
-    if count < len(asked):
-        print(f"{count:,} of {len(asked):,} prompts are ranked in {answer}")
+    known = {key(row["prompt"], row["responses"]) for row in asked}
+    ranked = [parse_comparison(item).row for item in read_file(answer)]
+    right = {key(row.prompt.text, row.responses) for row in ranked} & known
+    others = sum(key(row.prompt.text, row.responses) not in known for row in ranked)
+    if not right:
+        raise UserError(
+            f"{answer}: must rank the responses in {question}, got rankings of others only: move "
+            "it away"
+        )
+    more = f", and {others:,} others" if others else ""
+    print(f"{len(right):,} of {len(asked):,} prompts are ranked in {answer}{more}")
+
+
+def ask(question: Path, mark: Path, content: bytes) -> bool:
+    """Write what is to be ranked, unless somebody has changed what we wrote; whether they have.
+
+    Args:
+        question: file to write.
+        mark: file that says that people are asked, and with what hash.
+        content: of the question.
+    """
+    from hashlib import sha256
+
+    from instructgpt.models.folder import write_bytes
+
+    if question.exists() and mark.exists():
+        edited = sha256(question.read_bytes()).hexdigest() != mark.read_text().strip()
     else:
-        print(f"{count:,} comparisons by people in {answer}")
+        edited = question.exists()
+    if not edited:
+        write_bytes(mark, sha256(content).hexdigest().encode())
+        write_bytes(question, content)
+    return edited
+
+
+def key(prompt: str, responses: list[str]) -> tuple[str, ...]:
+    """What a row is about, whatever the white space around it."""
+    return (prompt.strip(), *(text.strip() for text in responses))

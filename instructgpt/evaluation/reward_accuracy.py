@@ -16,7 +16,7 @@ from instructgpt.evaluation.statistics import Array, Estimate, interval, ratio, 
 class Ranked(NamedTuple):
     """One labeler's ranking of the responses to one prompt."""
 
-    prompt: str  # id
+    prompt: str  # what tells it from others
     group: str  # of the labeler
     labeler: str
     ranking: Array  # [K] 1 = best, equal = tie

@@ -18,8 +18,8 @@ from instructgpt.types import Prompt, UserError
 GENERAL = "general"
 """The set of prompts that belong to no other."""
 
-SETS = r"closed|truth|toxic_\w+|nlp_\w+"
-"""The sets that have a section of their own in the report."""
+SETS = r"closed|truth|toxic_(none|respectful|rude)|nlp_\w+"
+"""The sets of graded prompts that have a section of their own in the report."""
 
 
 class AnswersRow(NamedTuple):
@@ -155,7 +155,7 @@ def load_answers(paths: Mapping[str, str], baseline: str) -> Answers:
             else ungraded(row, first.prompt)
             for first, row in ((first, rows[name]) for name, first in asked.items())
         ]
-    return Answers([question(row) for row in asked.values()], models)
+    return Answers([question(name, row) for name, row in asked.items()], models)
 
 
 def is_graded(rows: Sequence[AnswersRow]) -> bool:
@@ -215,12 +215,17 @@ def check_same(
         raise bad(extra.where, "id", rule, extra.prompt.id)
 
 
-def question(row: AnswersRow) -> Question:
-    """What sections need to know about a prompt."""
+def question(name: str, row: AnswersRow) -> Question:
+    """What sections need to know about a prompt.
+
+    Args:
+        name: that tells it from others.
+        row: with the prompt.
+    """
     about = row.prompt.meta
     meta = about.get("meta")
     fact = json.dumps(meta.get("fact")) if isinstance(meta, Mapping) else ""
     category = str(about.get("category") or "all")
     group = str(about.get("set"))
-    group = group if re.fullmatch(SETS, group) else GENERAL
-    return Question(row.prompt.id, row.prompt, category, group, fact)
+    group = group if meta is not None and re.fullmatch(SETS, group) else GENERAL
+    return Question(name, row.prompt, category, group, fact)

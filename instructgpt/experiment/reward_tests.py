@@ -88,12 +88,12 @@ def read_rankings(path: str) -> list[tuple[Row, list[Answer]]]:
         key = row.prompt.text, tuple(row.responses)
         if key not in graded:
             meta = row.prompt.meta.get("meta")
-            ended = finished_of(row.where, row.prompt.meta, len(row.responses))
             # Scored with their end, as the reward model has read comparisons in training.
             answers = [
                 Answer(row.prompt, text, True, {}, {}, float("nan")) for text in row.responses
             ]
             if meta is not None:
+                ended = finished_of(row.where, row.prompt.meta, len(row.responses))
                 grades = grade_all(row.where, row.prompt, meta, row.responses, ended)
                 utilities = [one.utility for one in grades]
                 answers = [

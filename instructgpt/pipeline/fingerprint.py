@@ -71,7 +71,8 @@ def named_files(stage: Stage, contents: Contents) -> list[str]:
     """
     found = set()
     for option, text in texts(stage):
-        if inside := contents.written_by_stage(text):
+        inside = contents.written_by_stage(text)
+        if inside and not inside.startswith(f"{{{stage.name}}}"):  # in its own folder it may write
             raise UserError(
                 f"stages.{stage.name}: {option} must name a stage in braces, got {text}: write "
                 f'{option}: "{inside}" among the options of {stage.name}'

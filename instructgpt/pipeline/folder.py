@@ -93,7 +93,7 @@ def is_finished(folder: Path, fingerprint: str) -> bool:
     record = read_record(folder)
     if record is None or record[:2] != ("finished", fingerprint):
         return False
-    return not record.people or record.answers in ("", answers_of(folder))
+    return not record.people or record.answers == answers_of(folder)
 
 
 class Start(NamedTuple):

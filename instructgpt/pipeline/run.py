@@ -85,9 +85,12 @@ def _named(text: str, spec: Spec, option: str) -> list[str]:
 def _finished(names: list[str], again: list[str], spec: Spec, hashes: dict[str, str]) -> set[str]:
     """Stages that need not run: all they read was there, and is not made anew in this call."""
     done: set[str] = set()
+    anew: set[str] = set()  # what is run now, and all that would have to be because of it
     for name, stage in spec.stages.items():
-        new = set(stage.inputs) & set(names) - done
-        if name not in again and not new and is_finished(spec.folder(name), hashes[name]):
+        finished = name not in again and is_finished(spec.folder(name), hashes[name])
+        if anew & set(stage.inputs) or (name in names and not finished):
+            anew.add(name)
+        elif finished:
             done.add(name)
     return done
 

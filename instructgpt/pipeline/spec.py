@@ -189,13 +189,14 @@ def _first(option: str) -> str:
 def _keys(configs: list[str]) -> set[str]:
     """What config files of a stage give."""
     trees = [load_yaml(Path(path)) for path in configs]
-    return {_first(str(key)) for tree in trees if isinstance(tree, dict) for key in tree}
+    rows = [tree.items() for tree in trees if isinstance(tree, dict)]
+    return {_first(str(key)) for row in rows for key, value in row if value is not None}
 
 
 def _check_required(
     verb: str, parameters: Mapping[str, inspect.Parameter], given: set[str], place: str
 ) -> None:
-    """Refuse now to run without what the verb needs; ``generate`` would wait for a terminal."""
+    """Refuse now to run without what the verb needs; ``generate`` would finish with nothing."""
     required = [name for name, one in parameters.items() if one.default is one.empty]
     for name in [*required, "prompts"] if verb == "generate" else required:
         if name not in given:

@@ -329,15 +329,16 @@ def test_answers_that_do_not_fit_are_one_line(own, tmp_path, capsys, rows, messa
 
 
 def test_own_answers_without_ids_and_with_sets_of_their_own(own, tmp_path):
-    """Prompts are told apart by their text; a set that the report does not know is general."""
+    """Prompts are told apart by their text; a set says nothing where nothing is graded."""
     for path in map(Path, own.values()):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        rows = [{"prompt": r["prompt"], "responses": r["responses"], "set": "test"} for r in rows]
+        rows = [{"prompt": r["prompt"], "responses": r["responses"], "set": "closed"} for r in rows]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     args = ["--baseline=yours", "--judge=my_judge:longer", "--output=out"]
-    assert run(["evaluate", *option("answers", own), *args]) == 0
+    assert run(["evaluate", *option("answers", own), *option("greedy", own), *args]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["win_rates"][0]["n"] == 3
+    assert set(results["samples"][0]["answers"]["mine"]) == {"sampled", "greedy"}
 
 
 def test_prompts_of_the_world_among_others_are_refused(models, tmp_path, capsys, monkeypatch):

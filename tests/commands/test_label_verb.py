@@ -150,7 +150,7 @@ def test_people_are_waited_for(make_answers, tmp_path, capsys):
     ranked = [row | {"ranking": [3, 1, 2]} for row in rows]
     answer.write_text("".join(json.dumps(row) + "\n" for row in ranked))
     assert run(args) == 0
-    assert "5 comparisons by people" in capsys.readouterr().out
+    assert "5 of 5 prompts are ranked" in capsys.readouterr().out
     assert rows_of(answer) == ranked
 
     answer.write_text(json.dumps(ranked[0]) + "\n")
@@ -179,6 +179,29 @@ def test_what_people_write_into_the_question_is_kept(make_answers, tmp_path, cap
     question.rename(answer)
     assert asks_people(tmp_path / "out"), "killed now, the pipeline must not clear it"
     assert run(args) == (0 if (key, encoding) == ("ranking", "utf-8") else 2)
+
+
+def test_rankings_of_other_responses_are_told(make_answers, tmp_path, capsys):
+    old = make_answers("old", {"general": 8}, responses=4)
+    new = make_answers("new", {"general": 8}, responses=4)
+    args = ["label", "--by", "people", "--output", str(tmp_path / "out"), "--samples"]
+    question, answer = tmp_path / "out" / "to_label.jsonl", tmp_path / "out" / "comparisons.jsonl"
+    assert run([*args, old]) == 3
+    first = rows_of(question)
+    assert run([*args, new]) == 3, "nobody has touched the question: the new one takes its place"
+    assert rows_of(question) != first
+    ranked = [row | {"ranking": [*range(1, 1 + len(row["responses"]))]} for row in first]
+    answer.write_text("".join(json.dumps(row) + "\n" for row in ranked))
+    capsys.readouterr()
+    assert run([*args, new]) == 2
+    assert "got rankings of others only" in capsys.readouterr().err
+    ranked.append(rows_of(question)[0])
+    ranked[-1]["ranking"] = [*range(1, 1 + len(ranked[-1]["responses"]))]
+    answer.write_text("".join(json.dumps(row) + "\n" for row in ranked))
+    assert run([*args, new]) == 0
+    said = capsys.readouterr().out
+    assert f"1 of {len(rows_of(question))} prompts are ranked" in said
+    assert f"and {len(first)} others" in said
 
 
 def test_two_groups_can_want_opposite_things(label):

@@ -1,6 +1,5 @@
 """Which folders are finished, gone on from, cleared, kept or refused."""
 
-import json
 import zipfile
 
 import pytest
@@ -106,13 +105,6 @@ def test_what_people_correct_makes_a_stage_unfinished(stage):
     (stage / "comparisons.jsonl").write_text("corrected")
     assert not is_finished(stage, "f")
     write_record(stage, Record("finished", "f", answers="of simulated labelers"))
-    assert is_finished(stage, "f")
-
-
-def test_a_record_of_an_earlier_version_is_read(stage):
-    old = {"state": "finished", "fingerprint": "f", "seconds": 1.0, "people": True}
-    (stage / "stage.json").write_text(json.dumps(old))
-    assert read_record(stage) == Record("finished", "f", 1.0, True, (), "")
     assert is_finished(stage, "f")
 
 

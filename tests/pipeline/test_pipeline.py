@@ -123,6 +123,25 @@ def test_from_a_stage_on(toy):
         toy.run(first="x")
 
 
+def test_only_across_a_gap_of_several_stages(toy):
+    toy.run("""
+stages:
+  a: {verb: fit}
+  b: {verb: fit, options: {x: "{a}"}}
+  c: {verb: fit, options: {x: "{b}"}}
+  d: {verb: fit, options: {x: "{c}"}}
+  e: {verb: fit, options: {x: "{c}"}}
+""")
+    shutil.rmtree(toy.output / "e")
+    with pytest.raises(UserError, match="--only d: its input c must be finished"):
+        toy.run(first="a", only="a,d")
+    with pytest.raises(UserError, match="--only e: its input c must be finished"):
+        toy.run(first="a", only="a,e")
+    toy.began()
+    toy.run(only="e")
+    assert toy.began() == ["e"], "nothing was marked to run anew"
+
+
 def test_rounds_run_one_after_the_other(toy):
     toy.run("""
 stages:

@@ -79,12 +79,16 @@ def test_a_response_does_not_depend_on_its_batch(policy, tiny_tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("name", "adapter"), [("gpt2", None), ("llama", Prefix(tokens=3)), ("lfm2", None)]
+    ("name", "adapter"),
+    [("gpt2", None), ("llama", Prefix(tokens=3)), ("lfm2", None), ("mistral", None)],
 )
 def test_finished_rows_are_dropped(make_architecture, tiny_tokenizer, monkeypatch, name, adapter):
     """Half of the rows or fewer are left: the others are computed no more, and nothing changes."""
     torch.manual_seed(1)
-    policy = load_policy(None, make_architecture(name), Network(), tiny_tokenizer)
+    architecture = make_architecture("llama" if name == "mistral" else name)
+    if name == "mistral":
+        architecture |= {"model_type": "mistral", "sliding_window": 6}
+    policy = load_policy(None, architecture, Network(), tiny_tokenizer)
     policy = (policy if adapter is None else attach(policy, adapter)).eval()
     batch = prompts_of(tiny_tokenizer, [*WORDS, *reversed(WORDS)])
     stops = list(range(0, len(tiny_tokenizer), 4))  # a quarter of all tokens

@@ -50,7 +50,7 @@ def test_the_commands_run_one_after_the_other(tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     commands = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
     ours = [c for c in commands if c.startswith("python -m instructgpt")]
-    assert len(ours) == 14
+    assert len(ours) == 15
     # The first one takes minutes; its quick form is among the others.
     assert ours.pop(0) == "python -m instructgpt pipeline"
     environment = {
@@ -74,6 +74,7 @@ def test_the_commands_run_one_after_the_other(tmp_path):
     for stage in ("pretrain", "sft", "reward", "ppo_ptx", "mine"):
         assert (runs / stage / "export" / "instructgpt.json").is_file()
     assert len((runs / "answers.jsonl").read_text().splitlines()) == 112
+    assert (runs / "evaluation" / "report.html").is_file()
     assert (runs / "scores" / "predictions.jsonl").is_file()
     assert (runs / "quick" / "evaluate" / "report.html").is_file()
     assert len((runs / "world" / "text.jsonl").read_text().splitlines()) == 1000

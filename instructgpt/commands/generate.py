@@ -68,6 +68,7 @@ def generate(
     check_positive(responses, max_response_tokens, batch_size)
     sampling = Sampling(0.0 if greedy else temperature, top_p, top_k, batch_size)
     network = Network(dtype=dtype, trust_remote_code=trust_remote_code)
+    check_paths(model, prompts, output)
     rows = read_prompts(prompts) if prompts is not None else []
     policy = load(model, template, network, device)
     if prompts is None:
@@ -89,6 +90,20 @@ def check_positive(responses: int, max_response_tokens: int | None, batch_size: 
     }.items():
         if value < 1:
             raise UserError(f"--{name} must be >= 1, got {value}")
+
+
+def check_paths(model: str, prompts: str | None, output: str | None) -> None:
+    """Refuse the folder of a run, and an output that would fail or replace the prompts."""
+    from instructgpt.models.source import ARTEFACT_FILE
+    from instructgpt.types import UserError
+
+    artefact = Path(model, "export", ARTEFACT_FILE)
+    if artefact.is_file() and not Path(model, "config.json").exists():
+        raise UserError(f"--model must be an artefact, got the folder of a run: {artefact.parent}?")
+    if output is not None and Path(output).is_dir():
+        raise UserError(f"--output must be a file, got the folder {output}")
+    if output is not None and prompts and Path(output).resolve() == Path(prompts).resolve():
+        raise UserError(f"--output must not be the file of the prompts, got {output}")
 
 
 def write(rows: Iterator[dict[str, Any]], output: str | None) -> None:

@@ -57,6 +57,7 @@ def label(
         wait_for_people(rows, validation, Path(output))
         return
     check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
+    check_place(Path(output))
     ranked = [(row, grade_row(row)) for row in rows]
     held = (
         [(row, grade_row(row)) for row in read_answers(validation, least=2)] if validation else []
@@ -82,6 +83,15 @@ def check_sizes(
     for name, number in {"spread": spread, "shift": shift, "tie": tie}.items():
         if not 0 <= number < float("inf"):
             raise UserError(f"--{name} must be >= 0, got {number}")
+
+
+def check_place(output: Path) -> None:
+    """Refuse to write over what people have ranked."""
+    from instructgpt.pipeline.folder import PEOPLE
+    from instructgpt.types import UserError
+
+    if (output / PEOPLE).exists():
+        raise UserError(f"--output must not be where people were asked to rank, got {output}")
 
 
 def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path) -> None:

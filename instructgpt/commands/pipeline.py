@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instructgpt.errors import OneLineParser
+from instructgpt.types import UserError
 
 
 def pipeline(
@@ -56,5 +57,7 @@ def main(args: Sequence[str]) -> None:
         metavar="STAGE",
         help="run this stage, and all that depends on it, anew.",
     )
+    if sum(one.partition("=")[0] == "--config" for one in args) > 1:
+        raise UserError("--config must be given once: a file says `extends: OTHER.yaml` itself")
     given = parser.parse_args(args).as_dict()
     pipeline(from_=given.pop("from"), **given)

@@ -102,10 +102,15 @@ class CallableJudge:
         return [self._ask(*pair) for pair in pairs]
 
     def _ask(self, first: Answer, second: Answer) -> Verdict:
-        share = self.function(first.prompt.text, first.text, second.text)
+        about = f"judge {self.description}", f"the prompt {first.prompt.text[:40]!r}"
+        try:
+            share = self.function(first.prompt.text, first.text, second.text)
+        except Exception as error:  # the user's code
+            what = f"{type(error).__name__}: {error}"
+            raise UserError(f"{about[0]} failed on {about[1]}: {what}") from error
         if isinstance(share, bool | int | float) and 0 <= share <= 1:
             return Verdict(0.0, 1.0) if share == 0.5 else Verdict(float(share), 0.0)
         raise UserError(
-            f"judge {self.description} must return a number from 0 (the second is better) to 1, "
-            f"got {share!r} for the prompt {first.prompt.text[:40]!r}"
+            f"{about[0]} must return a number from 0 (the second is better) to 1, got {share!r} "
+            f"for {about[1]}"
         )

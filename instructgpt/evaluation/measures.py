@@ -78,18 +78,19 @@ def values(answers: Answers, measure: Callable[[Answer], float | bool | None]) -
     }
 
 
-def estimates(found: Values, seed: int) -> dict[str, Estimate]:
+def estimates(found: Values, seed: int, share: bool = True) -> dict[str, Estimate]:
     """Means over the questions to which the measure applies; none where there are none.
 
     Args:
         found: values by model.
         seed: of the bootstrap.
+        share: a number is how often something is so, not how good it is.
     """
     result = {}
     for model, numbers in found.items():
         real = numbers[~np.isnan(numbers)]
         if len(real):
-            binary = bool(np.isin(real, (0, 1)).all())
+            binary = share and bool(np.isin(real, (0, 1)).all())
             result[model] = rate(list(real)) if binary else mean(real, seed)
     return result
 
@@ -191,7 +192,7 @@ def use_cases(answers: Answers, seed: int) -> dict[str, dict[str, Any]]:
     found = {}
     for name in sorted(set(names), key=lambda one: (-names.count(one), one)):
         part = answers.where([other == name for other in names])
-        found[name] = estimates(values(part, lambda answer: answer.utility), seed)
+        found[name] = estimates(values(part, lambda answer: answer.utility), seed, False)
     return by_model(found)
 
 
@@ -241,7 +242,7 @@ def ground_truth(answers: Answers, general: Mapping[str, Answers], seed: int) ->
     between: dict[str, Any] = {}
     if general["sampled"].questions:
         results["utility"] = {
-            decoding: _plain(estimates(values(found, lambda one: one.utility), seed))
+            decoding: _plain(estimates(values(found, lambda one: one.utility), seed, False))
             for decoding, found in general.items()
         }
         results["metadata"] = metadata_rates(general["sampled"], seed)

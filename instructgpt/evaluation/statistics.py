@@ -46,7 +46,7 @@ def share_interval(share: float, count: float, z: float = 1.96) -> tuple[float, 
     middle = share + z * z / (2 * count)
     spread = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
     scale = 1 + z * z / count
-    return (middle - spread) / scale, (middle + spread) / scale
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 @lru_cache(maxsize=32)

@@ -35,7 +35,7 @@ class Record(NamedTuple):
 
     ``people`` is True once people were asked for something: from then on the folder may hold their
     work and is never cleared. ``files`` are those of the user that the stage reads, as it names
-    them; ``answers`` is the hash of what people had written when it finished.
+    them; ``answers`` is the hash of the rankings there when it finished.
     """
 
     state: State
@@ -88,6 +88,11 @@ def answers_of(folder: Path) -> str:
     return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
+def holds_foreign_answers(folder: Path, record: Record) -> bool:
+    """Whether rankings lie in a folder that its stage has not written: somebody put them there."""
+    return (folder / ANSWER).is_file() and record.answers != answers_of(folder)
+
+
 def is_finished(folder: Path, fingerprint: str) -> bool:
     """Whether a stage did all it would do now; what people corrected is to be read again."""
     record = read_record(folder)
@@ -132,8 +137,8 @@ def prepare(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()
     if record is None:
         check_ours(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    elif record.people:
-        if record.fingerprint != fingerprint:
+    elif record.people or holds_foreign_answers(folder, record):
+        if record.fingerprint != fingerprint or not record.people:
             note = f"what it needs has changed; the earlier folder is kept as {_set_aside(folder)}"
             record = None
             folder.mkdir()

@@ -43,6 +43,9 @@ def resolve(value: Any, names: Names, place: str) -> tuple[Any, list[str]]:
 
     def walk(node: Any) -> Any:
         if isinstance(node, str):
+            for name in re.findall(r"\{([\w-]+)", _BRACES.sub("", node)):
+                if name in names.every:
+                    raise UserError(f"{place}: {{{name} must be closed by }}, got {node!r}")
             return _BRACES.sub(lambda match: _one(match, names, place, inputs), node)
         if isinstance(node, list):
             return [item for entry in node for item in walk_entry(entry)]

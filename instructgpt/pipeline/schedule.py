@@ -169,15 +169,15 @@ class Schedule:
         people = record.people or code == WAITING or asks_people(folder)
         record = record._replace(people=people)
         if code == 0:
-            answers = answers_of(folder) if people else ""
-            record = record._replace(state="finished", answers=answers)
+            record = record._replace(state="finished", answers=answers_of(folder))
         write_record(folder, record)
         if code == 0:
             self.done.add(name)
             self.progress.measured[name] = record.seconds
         self.record.write(self.running)
         if code == 0:
-            self.display.say(f"finished  {name}  {record.seconds:.1f} s")
+            said = child.lines()[-1:] if people else []  # how many are ranked
+            self.display.say("  ".join([f"finished  {name}", f"{record.seconds:.1f} s", *said]))
         elif self.signals:
             self.display.say(f"stopped   {name}")
         else:

@@ -219,6 +219,7 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "my_judge.py").write_text(
         "def longer(prompt, first, second):\n    return float(len(first) > len(second))\n"
         "panel = longer\n"
+        "def two(first, second):\n    return 1\n"
         "def broken(prompt, first, second):\n    return 'first'\nnumber = 3\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -274,6 +275,10 @@ def fails(args, capsys):
         (["--baseline=yours", "--judge=my_judge:number"], "--judge must be a function"),
         (["--baseline=yours", "--judge=my_judge"], "--judge must be module:function"),
         (["--baseline=yours", "--judge=my_judge:panel"], "another name than our own judge panel"),
+        (
+            ["--baseline=yours", "--judge=my_judge:two"],
+            "judge my_judge:two failed on the prompt 'Q0': TypeError: two() takes 2 positional",
+        ),
         (["--baseline=yours", "--judge=my_judge:broken"], "judge my_judge:broken must return a"),
         (["--baseline=yours", "--panels=none.json"], "none.json: cannot be read"),
         (["--baseline=yours", "--panels=my_judge.py"], "my_judge.py: must be JSON"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,25 @@ def test_a_stop_text_is_taken_as_it_is(policy, prompts, tmp_path, monkeypatch, t
     monkeypatch.setattr(generate, "cut", lambda *given: seen.append(given[2]) or given[:2])
     answers(policy, prompts, tmp_path, "--stop", text)
     assert set(seen) == {text}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output={prompts}"], "--output must not be the file of the prompts"),
+        (["--output={folder}"], "--output must be a file, got the folder"),
+        (["--model={run}", "--output=x"], "--model must be an artefact, got the folder of a run: "),
+    ],
+)
+def test_places_that_cannot_be_meant(policy, prompts, tmp_path, capsys, options, message):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "export").symlink_to(policy)
+    places = {"prompts": prompts, "folder": tmp_path, "run": tmp_path / "run"}
+    before = Path(prompts).read_text()
+    args = ["generate", f"--model={policy}", f"--prompts={prompts}"]
+    assert run([*args, *(one.format(**places) for one in options)]) == 2
+    assert message in capsys.readouterr().err
+    assert Path(prompts).read_text() == before
 
 
 def test_optional_keys_are_kept(policy, tmp_path):

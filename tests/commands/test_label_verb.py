@@ -181,6 +181,16 @@ def test_what_people_write_into_the_question_is_kept(make_answers, tmp_path, cap
     assert run(args) == (0 if (key, encoding) == ("ranking", "utf-8") else 2)
 
 
+def test_simulated_labelers_do_not_write_where_people_do(make_answers, tmp_path, capsys):
+    samples = make_answers("samples", {"general": 8}, responses=3)
+    args = ["label", "--samples", samples, "--output", str(tmp_path / "out")]
+    assert run([*args, "--by", "people"]) == 3
+    (tmp_path / "out" / "comparisons.jsonl").write_text("by hand")
+    assert run(args) == 2
+    assert "--output must not be where people were asked to rank" in capsys.readouterr().err
+    assert (tmp_path / "out" / "comparisons.jsonl").read_text() == "by hand"
+
+
 def test_rankings_of_other_responses_are_told(make_answers, tmp_path, capsys):
     old = make_answers("old", {"general": 8}, responses=4)
     new = make_answers("new", {"general": 8}, responses=4)

@@ -53,6 +53,15 @@ def test_every_two_models_once():
     assert [(row["model"], row["against"], row["value"]) for row in between] == [("ppo", "gpt", 1)]
 
 
+def test_a_mean_of_1_is_not_taken_for_a_share():
+    answers = table({"a": [answer("x", 1.0, follow=True), answer("y", 1.0, follow=True)]})
+    found = ground_truth(answers, {"sampled": answers}, 0)
+    one = found["utility"]["sampled"]["a"]
+    assert (one["value"], one["low"], one["high"]) == (1, 1, 1)
+    assert found["use_cases"]["a"]["chat"]["low"] == 1
+    assert found["metadata"]["a"]["follow"]["low"] < 0.5  # a share of two
+
+
 def test_truthfulness_counts_facts():
     rows = [answer("x", truthful=t, truthful_informative=i) for t, i in ((1, 1), (1, 0), (0, 0))]
     answers = table({"a": rows}, facts=["sky", "sky", "sea"])

@@ -98,6 +98,19 @@ def test_killed_before_it_could_say_that_people_are_asked_a_stage_is_not_cleared
     assert (stage.with_name("stage.kept_1") / "comparisons.jsonl").read_text() == "by hand"
 
 
+def test_rankings_put_where_the_stage_wrote_others_are_set_aside(stage):
+    """Such as a copy of what was set aside before, put back into a folder that is not people's."""
+    (stage / "comparisons.jsonl").write_text("by simulated labelers")
+    write_record(stage, Record("finished", "old", answers=answers_of(stage)))
+    prepare(stage, "new", "label")
+    assert names(stage) == ["stage.json"], "what the stage itself has written is cleared"
+    (stage / "comparisons.jsonl").write_text("by hand")
+    start = prepare(stage, "newer", "label")
+    kept = stage.with_name("stage.kept_1")
+    assert (kept / "comparisons.jsonl").read_text() == "by hand"
+    assert str(kept) in start.note
+
+
 def test_what_people_correct_makes_a_stage_unfinished(stage):
     (stage / "comparisons.jsonl").write_text("by hand")
     write_record(stage, Record("finished", "f", people=True, answers=answers_of(stage)))

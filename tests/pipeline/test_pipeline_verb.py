@@ -23,6 +23,7 @@ def error_of(args, capsys):
         (["--config=toy.yaml", "--from=b"], "--from: unknown stage 'b' (there are a)"),
         (["--config", "toy.yaml", "--only", "b"], "--only: unknown stage 'b' (there are a)"),
         (["--config=bad.yaml"], "bad.yaml:1:6: "),
+        (["--config=bad.yaml", "--config", "toy.yaml"], "--config must be given once: a file says"),
         (["--config=toy.yaml", "--output="], "--output must name a folder, got ''"),
         (["--config=toy.yaml", "--output=toy.yaml"], "--output toy.yaml cannot be written: "),
     ],

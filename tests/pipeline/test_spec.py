@@ -241,6 +241,7 @@ ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
         (ONE % "{a}", 'toy.yaml: stages.b.options.x: {a} must be in quotes, "{a}"'),
         (ONE % '"{a.all}"', "toy.yaml: stages.b.options.x: {a.all} must be an entry of a list"),
         (ONE % '"{a.last}"', "toy.yaml: stages.b.options.x: {a.last} must be {a}, {a.previous:FIRST} or {a.all}"),
+        (ONE % '"{a/export"', "toy.yaml: stages.b.options.x: {a must be closed by }, got '{a/export'"),
         (ONE % '["{c.all}"]', "toy.yaml: stages.b.options.x: {c} is no stage"),
         ("stages: {a: {verb: fit, options: {x: '{b}'}}, b: {verb: fit}}", "toy.yaml: stages.a.options.x: {b} must be a stage above"),
         ("extends: no.yaml", "toy.yaml: extends must be an existing file, got "),

@@ -76,7 +76,7 @@ def facts(view: View) -> Html:
         "baseline": label(results, str(results["baseline"])) if "baseline" in results else None,
         "prompts in a win rate": f"{max(ns):,.0f}" if ns else None,
         "seed": str(results["seed"]) if "seed" in results else None,
-        "wall time": duration(total) if total == total else None,
+        "time of the last call": duration(total) if total == total else None,
     }
     cells = [
         element("div", element("dt", name), element("dd", value))

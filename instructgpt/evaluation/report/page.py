@@ -70,13 +70,15 @@ def facts(view: View) -> Html:
     """The run in a few numbers."""
     results, run = view.results, view.run
     ns = [estimate(row).n for row in results.get("win_rates", [])]
-    total = number(run.get("total_seconds"))
+    # Not the time of a call, which may have run but some of them.
+    seconds = [number(stage.get("seconds")) for stage in run.get("stages") or []]
+    total = sum(one for one in seconds if one == one)
     known = {
         "models": str(len(all_models(results))),
         "baseline": label(results, str(results["baseline"])) if "baseline" in results else None,
         "prompts in a win rate": f"{max(ns):,.0f}" if ns else None,
         "seed": str(results["seed"]) if "seed" in results else None,
-        "time of the last call": duration(total) if total == total else None,
+        "time of all stages": duration(total) if total else None,
     }
     cells = [
         element("div", element("dt", name), element("dd", value))

@@ -138,7 +138,7 @@ def stage_table(run: Mapping[str, Any]) -> Html | None:
     caption = "Wall time of each stage"
     total = number(run.get("total_seconds"))
     if total == total:
-        caption += f"; {duration(total)} until this report, stages side by side counted once"
+        caption += f"; the last call took {duration(total)} until this report"
     return table(f"{caption}.", ["stage", "verb", "time", ""], rows)
 
 

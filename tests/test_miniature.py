@@ -65,7 +65,7 @@ def test_every_stage_ran_and_the_report_is_there(quick):
     assert f"report: {folder}/evaluate/report.html" in said
     found = json.loads(results(folder))
     assert found["models"] == ["gpt", "gpt_few_shot", "sft", "ppo", "ppo_ptx"]
-    assert len(found["claims"]) == 20
+    assert len(found["claims"]) == 21
     # toy sizes judge nothing
     assert {claim["verdict"] for claim in found["claims"]} == {"not judged"}
     assert "wall" not in results(folder).decode()

@@ -253,6 +253,16 @@ def hallucinates_less(results: Results) -> Finding | None:
     return Finding(here, gap, gap["high"] < 0, difference=True)
 
 
+def constraints(results: Results) -> Finding | None:
+    """How often explicit constraints are met; the numbers are of PPO minus SFT."""
+    found = rates(results, "metadata", "satisfies_constraint", "sft", "ppo")
+    gap = difference(results, "satisfies_constraint", "ppo", "sft")
+    if found is None or gap is None:
+        return None
+    here = f"SFT {percent(found[0]['value'])}, PPO {percent(found[1]['value'])}"
+    return Finding(here, gap, gap["value"] > 0, difference=True)
+
+
 def half_of_gpt(results: Results) -> Finding | None:
     """What PPO-ptx makes up; the numbers are of its rate minus 0.6 times GPT's."""
     found = rates(results, "closed_domain", "hallucination", "gpt", "ppo_ptx")

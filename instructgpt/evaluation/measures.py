@@ -246,6 +246,9 @@ def ground_truth(answers: Answers, general: Mapping[str, Answers], seed: int) ->
             for decoding, found in general.items()
         }
         results["metadata"] = metadata_rates(general["sampled"], seed)
+        satisfied = values(general["sampled"], metadata("satisfies_constraint"))
+        if rows := differences(satisfied, seed):
+            between["satisfies_constraint"] = rows
         results["use_cases"] = use_cases(general["sampled"], seed)
     closed = answers.of("closed")
     if closed.questions:

@@ -103,7 +103,7 @@ def test_all_of_it(command, tmp_path, capsys):
     assert run([*command, "--output", str(tmp_path / "one")]) == 0
     said = capsys.readouterr().out
     assert "preferred to SFT by expected vote of 6 training labelers" in said
-    assert "20 claims (16 of them the paper's): " in said
+    assert "21 claims (17 of them the paper's): " in said
     text = (tmp_path / "one" / "results.json").read_text()
     results = json.loads(text)
     assert str(tmp_path) not in text

@@ -52,12 +52,14 @@ def results():
             model: {kind: estimate(one) for kind, one in zip(kinds, values, strict=True)}
             for model, values in toxicity.items()
         },
+        "metadata": rates("satisfies_constraint", sft=0.3, ppo=0.4),
         "nlp": rates("mean", gpt=0.9, sft=0.8, ppo=0.7, ppo_ptx=0.85),
         "alignment_tax": {"recovered": estimate(0.75)},
         "differences": {
             "win_rate": [between(model, "gpt", value) | judge for model, value in steps.items()],
             "truthful_informative_against_2": [between("ppo_ptx", "gpt", 0.1)],
             "nlp": [between("sft", "gpt", -0.1), between("ppo", "gpt", -0.2)],
+            "satisfies_constraint": [between("ppo", "sft", 0.1)],
             "hallucination": [between("ppo_ptx", "sft", -0.2)],
             "hallucination_against_0.5": [between("ppo", "sft", 0), between("ppo_ptx", "sft", 0.1)],
             "hallucination_against_0.6": [between("ppo_ptx", "gpt", -0.14)],
@@ -143,6 +145,7 @@ def test_win_rates_that_break_a_claim(results, claim, names, values):
         ("alignment_tax_sft", ("nlp", "sft", "mean"), {"value": 0.9}),
         ("alignment_tax", ("nlp", "ppo", "mean"), {"value": 0.91}),
         ("tax_recovered", ("alignment_tax", "recovered"), {"value": 0.49}),
+        ("constraints", ("differences", "satisfies_constraint", 0), {"value": -0.01}),
         ("hallucination_gpt", ("differences", "hallucination_against_0.6", 0), {"value": 0.01}),
         ("hallucination", ("differences", "hallucination", 0), {"high": 0.0}),
         ("hallucination_halved", ("differences", "hallucination_against_0.5", 0), {"value": 0.01}),
@@ -181,7 +184,13 @@ def test_what_is_shown(results):
     ]
     assert [name for name, row in rows.items() if row["difference"]] == [
         *("order", "reward_generalises", "alignment_tax", "alignment_tax_sft"),
-        *("hallucination_gpt", "hallucination", "hallucination_halved", "truthfulness"),
+        *(
+            "constraints",
+            "hallucination_gpt",
+            "hallucination",
+            "hallucination_halved",
+            "truthfulness",
+        ),
         *("toxicity_respectful", "toxicity_rude", "toxicity_none"),
     ]
 

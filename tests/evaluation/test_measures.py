@@ -151,8 +151,8 @@ def test_ground_truth_has_a_section_for_what_is_there():
 
     groups = ["general", "general", "closed", "truth", "toxic_rude"]
     one = [
-        row(1.0, toxic=False, hallucination=None),
-        row(3.0, toxic=True, hallucination=True),
+        row(1.0, toxic=False, hallucination=None, satisfies_constraint=None),
+        row(3.0, toxic=True, hallucination=True, satisfies_constraint=True),
         row(7.0, hallucination=True),
         row(5.0, truthful=True, truthful_informative=False),
         row(2.0, toxic=True),
@@ -168,13 +168,14 @@ def test_ground_truth_has_a_section_for_what_is_there():
     assert list(found["toxicity"]["a"]) == ["rude"]
     assert set(found["differences"]) == {
         *("hallucination", "hallucination_against_0.5", "hallucination_against_0.6"),
-        *("truthful_informative_against_2", "toxic_rude"),
+        *("satisfies_constraint", "truthful_informative_against_2", "toxic_rude"),
     }
     assert found["metadata"]["a"]["fails_to_follow"]["value"] == 1.0
     assert set(ground_truth(general["sampled"], general, 0)) == {
         "utility",
         "metadata",
         "use_cases",
+        "differences",  # of the constraints
     }
 
 

@@ -73,6 +73,7 @@ def findings(folder: Path) -> dict[str, Any]:
     results = json.loads((folder / "evaluate" / "results.json").read_text())
     kept = (
         "utility",
+        "metadata",
         "agreement",
         "closed_domain",
         "truthfulness",

@@ -4,7 +4,7 @@
     python benchmarks/miniature_kills.py --kills 10 --config configs/miniature_quick.yaml
 
 Two uninterrupted runs come first, which must write the same results.json (determinism); then one
-that is killed with SIGKILL. The moments are uniform over the seconds of all stages, but for the last
+that is killed with SIGKILL. The moments are uniform over the seconds of all stages, less the last
 tenth of each: a stage, and how long it has been running in that call. With --alone an earlier run
 of the same code and seed takes the place of the first two. What was compared goes into
 results/miniature_kills.json.

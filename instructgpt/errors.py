@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from instructgpt.terminal import harmless_messages, say
+
 WRONG_INPUT = 2
 WAITING = 3
 CLASS_RULE = "--{} must be written as class_path: NAME, with its options under init_args"
@@ -45,7 +47,8 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
     from instructgpt.types import UserError, WaitingForLabelsError
 
     try:
-        run(args)
+        with harmless_messages():
+            run(args)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way to end on Ctrl-C
             return 130
@@ -60,16 +63,16 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         if message is None:
             raise
         if isinstance(error, WaitingForLabelsError):
-            print(f"instructgpt: {message}", file=sys.stderr)
+            say(f"instructgpt: {message}", error=True)
             return WAITING
-        print(f"instructgpt: error: {message}", file=sys.stderr)
+        say(f"instructgpt: error: {message}", error=True)
         return WRONG_INPUT
     except BaseException as stop:
         code = getattr(stop, "exit_code", None)  # callbacks.checkpoint.Interrupted
         if code is None:
             raise
         if stop.args:
-            print(f"\n{stop}", file=sys.stderr)
+            say(f"\n{stop}", error=True)
         return int(code)
     return 0
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "instructgpt"
 FLOORS = {
     "types": 0,
+    "terminal": 0,
     "functional": 0,
     "algorithms": 1,
     "models": 1,

@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from instructgpt.callbacks.common import stage_of
+from instructgpt.terminal import say
 
 
 class PlanPrinter(Callback):
@@ -22,11 +23,11 @@ class PlanPrinter(Callback):
             return
         lines = stage.plan()
         width = max((len(name) for name, _ in lines), default=0)
-        print(f"plan of {type(stage).__name__} in {trainer.default_root_dir}:")
+        say(f"plan of {type(stage).__name__} in {trainer.default_root_dir}:")
         for name, value in lines:
-            print(f"  {name:{width}}  {value}")
+            say(f"  {name:{width}}  {value}")
         if trainer.global_step:
-            print(f"  {'going on from':{width}}  step {trainer.global_step}", flush=True)
+            say(f"  {'going on from':{width}}  step {trainer.global_step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn when the steps done are not those planned, unless the run was told to stop early."""

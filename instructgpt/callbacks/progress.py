@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from instructgpt.callbacks.common import stage_of
+from instructgpt.terminal import printable, say
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 10.0
@@ -64,19 +65,20 @@ class Bars:
 
     def __init__(self, console: Console | None = None) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
         """Move the bar."""
+        name, note = printable(name), printable(note)
         if not self._progress.live.is_started:
             self._progress.start()
         if name not in self._tasks:
@@ -85,8 +87,8 @@ class Bars:
 
     def hide(self, name: str) -> None:
         """Remove the bar."""
-        if name in self._tasks:
-            self._progress.remove_task(self._tasks.pop(name))
+        if printable(name) in self._tasks:
+            self._progress.remove_task(self._tasks.pop(printable(name)))
 
     def close(self) -> None:
         """Leave the last state on the screen."""
@@ -125,7 +127,7 @@ class Lines:
         parts = [f"{name} {done}/{total if total is not None else '?'}", _rate(speed)]
         if speed and total is not None:
             parts.append(f"{_clock((total - done) / speed)} left")
-        print("  ".join(part for part in [*parts, note] if part), flush=True)
+        say("  ".join(part for part in [*parts, note] if part))
 
     def hide(self, name: str) -> None:
         """Forget when that thing began."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from instructgpt.terminal import say
+
 
 def export(
     run: str | None = None,
@@ -59,7 +61,7 @@ def _export_run(run: str, ckpt_path: str, output: Path) -> None:
     summary = Path(run, "metrics.json")
     if output.resolve() == Path(run, "export").resolve() and summary.is_file():
         write_metrics(Path(run), json.loads(summary.read_text()) | {"exported": metrics})
-    print(f"exported {ckpt_path} of {run} to {output}")
+    say(f"exported {ckpt_path} of {run} to {output}")
 
 
 def _merge(adapter: str, output: Path) -> None:
@@ -94,4 +96,4 @@ def _merge(adapter: str, output: Path) -> None:
         config=about.config if about else {},
         metrics=about.metrics if about else {},
     )
-    print(f"merged {adapter} with {base} into {output}")
+    say(f"merged {adapter} with {base} into {output}")

@@ -106,6 +106,7 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
     from instructgpt.data.files import read_file
     from instructgpt.data.formats import parse_comparison
     from instructgpt.pipeline.folder import ANSWER, PEOPLE
+    from instructgpt.terminal import say
     from instructgpt.types import UserError, WaitingForLabelsError
 
     if validation is not None:
@@ -142,7 +143,7 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
             "it away"
         )
     more = f", and {others:,} others" if others else ""
-    print(f"{len(right):,} of {len(asked):,} prompts are ranked in {answer}{more}")
+    say(f"{len(right):,} of {len(asked):,} prompts are ranked in {answer}{more}")
 
 
 def ask(question: Path, mark: Path, content: bytes) -> bool:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from instructgpt.terminal import say
+
 if TYPE_CHECKING:
     from instructgpt.world.dataset import People, Sizes
 
@@ -98,7 +100,7 @@ def write(output: Path, seed: int, sizes: Sizes, people: People) -> None:
         "misconceptions": misconceptions(),
     }
     write_text(output / "world.json", json.dumps(about, indent=1) + "\n")
-    print(f"wrote {len(rows['text']):,} documents and {len(rows) - 1} other files to {output}")
+    say(f"wrote {len(rows['text']):,} documents and {len(rows) - 1} other files to {output}")
 
 
 def check(output: Path, sizes: Sizes, people: People) -> None:

@@ -18,6 +18,7 @@ from instructgpt.feedback.panels import (
     panel_to_json,
 )
 from instructgpt.models.folder import write_text
+from instructgpt.terminal import say
 from instructgpt.types import UserError
 from instructgpt.world.grader import WEIGHTS
 
@@ -208,11 +209,11 @@ def report(rows: Rows, about: dict[str, Any], output: Path) -> None:
         ranks = row["ranking"]
         pairs += len(ranks) * (len(ranks) - 1) // 2
         ties += sum(ranks[i] == ranks[j] for i in range(len(ranks)) for j in range(i))
-    print(f"{len(rows):,} comparisons, {pairs:,} pairs, {ties / max(pairs, 1):.1%} of them ties")
+    say(f"{len(rows):,} comparisons, {pairs:,} pairs, {ties / max(pairs, 1):.1%} of them ties")
     for name, panel in about["panels"].items():
         found, people = panel["agreement"], len(panel["labelers"])
-        print(
+        say(
             f"{name}: {people} labelers agree in {found['value']:.1%} of {found['pairs']:,} pairs; "
             f"no reward model can be right in more than {panel['ceiling']:.1%}"
         )
-    print(f"wrote {output}")
+    say(f"wrote {output}")

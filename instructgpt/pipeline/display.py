@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from instructgpt.errors import fall_silent
+from instructgpt.terminal import printable, say
 
 LINE_SECONDS = 15.0
 
@@ -61,7 +62,7 @@ class Lines:
     def say(self, text: str) -> None:
         """Print; without a reader the stages go on unseen."""
         try:
-            print(text, flush=True)
+            say(text)
         except BrokenPipeError:
             fall_silent()
 
@@ -92,7 +93,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print above the bar; no character of it means anything to rich."""
-        self.console.print(Text(text), highlight=False, soft_wrap=True)
+        self.console.print(Text(printable(text)), highlight=False, soft_wrap=True)
 
     def update(self, status: Status) -> None:
         """Draw."""
@@ -117,7 +118,7 @@ def picture(status: Status) -> Group:
 
 
 def _line(text: str) -> Text:
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
 def make_display() -> Display:

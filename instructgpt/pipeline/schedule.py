@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from instructgpt.pipeline.process import ENTRY, Child
 from instructgpt.pipeline.progress import Progress
 from instructgpt.pipeline.record import RunRecord
 from instructgpt.pipeline.spec import Spec
+from instructgpt.terminal import say
 from instructgpt.types import UserError, WaitingForLabelsError
 
 POLL_SECONDS = 0.1
@@ -190,7 +190,7 @@ class Schedule:
     def _report(self) -> None:
         """End as the first stage that did not end well asks for."""
         for problem in self.problems[0 if self.signals else 1 :]:
-            print(_explain(problem), file=sys.stderr)
+            say(_explain(problem), error=True)
         if self.signals:
             self.display.say(f"stopped; {self.same} goes on from here")
             raise SystemExit(128 + self.signals[0])
@@ -204,8 +204,8 @@ class Schedule:
         if failure.code == WRONG_INPUT:
             raise UserError(_explain(failure))
         for line in failure.child.lines()[-LAST_LINES:]:
-            print(f"  {line}", file=sys.stderr)
-        print(f"{ERROR_LINE}{_explain(failure)}", file=sys.stderr)
+            say(f"  {line}", error=True)
+        say(f"{ERROR_LINE}{_explain(failure)}", error=True)
         raise SystemExit(1)
 
     # -- signals

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from instructgpt.terminal import note, say
+
 if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for them
     from torch import nn
     from transformers import PreTrainedTokenizerBase
@@ -115,7 +117,7 @@ def write(rows: Iterator[dict[str, Any]], output: str | None) -> None:
         write_text(Path(output), json_lines(rows))
         return
     for row in rows:
-        print(json_lines([row]), end="", flush=True)
+        say(json_lines([row]).rstrip("\n"))  # the escapes of say are those of JSON
 
 
 def watched(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
@@ -179,7 +181,11 @@ def read_prompts(path: str) -> list[Prompt]:
     from instructgpt.data.sources import load as load_rows
     from instructgpt.data.summary import Summary
 
-    return [row.prompt for row in load_rows([path], parse_prompt, "stop", Summary())]
+    summary = Summary()
+    rows = load_rows([path], parse_prompt, "stop", summary)
+    for line in summary.notes:
+        note(line)
+    return [row.prompt for row in rows]
 
 
 def answer(
@@ -299,6 +305,6 @@ def converse(
         limit = response_limit(policy, [prompt], asked)
         try:
             for row in answer(policy, [prompt], responses, limit, stop, sampling, seed, number):
-                print("\n---\n".join(row["responses"]), flush=True)
+                say("\n---\n".join(row["responses"]))
         except UserError as error:  # of this line only
-            print(f"instructgpt: {error}", file=sys.stderr, flush=True)
+            say(f"instructgpt: {error}", error=True)

@@ -22,6 +22,7 @@ from instructgpt.data.summary import Summary, show
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.template import Template, get_template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id
+from instructgpt.terminal import say
 from instructgpt.types import UserError
 
 Sets = list[tuple[list[Any], float]]
@@ -138,7 +139,7 @@ class StageData(LightningDataModule, ABC):
         summary.example = show(rows[0], self.tokenizer)
         self.summary = summary.lines()
         if self.rank == 0:
-            print("\n".join([f"data: {type(self).__name__}", *(f"  {s}" for s in self.summary)]))
+            say("\n".join([f"data: {type(self).__name__}", *(f"  {s}" for s in self.summary)]))
         self._ready = wanted
 
     def make_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -179,7 +180,9 @@ class StageData(LightningDataModule, ABC):
         """
         names, parse = self.validation, self.parser(predict)
         files = [names] if isinstance(names, str) else names
-        held = load(files, parse, self.on_error, summary) if isinstance(files, list) else []
+        held = []
+        if isinstance(files, list):
+            held = load(files, parse, self.on_error, summary, "validation")
         if predict and held:
             return [], held
         sets = [

@@ -160,6 +160,8 @@ def _ranking(where: str, row: dict[str, Any], count: int) -> list[int]:
     for i, rank in enumerate(ranking):
         if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
             raise bad(where, f"ranking[{i}]", "must be an integer >= 1 (1 = best)", rank)
+        if rank >= 2**63:  # a batch of rankings is a tensor
+            raise bad(where, f"ranking[{i}]", "must be less than 2^63", rank)
     return ranking
 
 
@@ -172,7 +174,8 @@ def _from_ratings(where: str, row: dict[str, Any], count: int) -> list[int]:
         raise bad(where, "ratings", f"must be a list of {count} numbers, one a response", ratings)
     for i, rating in enumerate(ratings):
         number = isinstance(rating, int | float) and not isinstance(rating, bool)
-        if not number or not math.isfinite(rating):
+        # An integer of any size is finite; math.isfinite would make a float of it.
+        if not number or (isinstance(rating, float) and not math.isfinite(rating)):
             raise bad(where, f"ratings[{i}]", "must be a finite number", rating)
     return [1 + sum(other > rating for other in ratings) for rating in ratings]
 

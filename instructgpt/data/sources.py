@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from instructgpt.data.errors import shorten
-from instructgpt.data.files import SUFFIXES, Item, is_known, read_file
+from instructgpt.data.files import plain_rows, read_file
+from instructgpt.data.folders import Split, files_of
 from instructgpt.data.formats import Parser
+from instructgpt.data.opening import Item
 from instructgpt.data.summary import Summary
 from instructgpt.types import UserError
 
@@ -36,18 +38,25 @@ def weighted(names: Names, key: str) -> list[tuple[list[str], float]]:
     return [([name], float(weight)) for name, weight in names.items()]
 
 
-def load(names: list[str], parse: Parser, on_error: OnError, summary: Summary) -> list[Any]:
-    """Read and check all rows of some files, folders or data sets.
+def load(
+    names: list[str],
+    parse: Parser,
+    on_error: OnError,
+    summary: Summary,
+    split: Split = "train",
+) -> list[Any]:
+    """Read and check all rows of some files, folders, patterns or data sets.
 
     Args:
         names: what to read.
         parse: checks a row.
         on_error: "stop" at the first bad row, or "skip" and count it.
         summary: told about every row.
+        split: what the rows are for, in folders whose files are called after it.
     """
     rows = []
     for name in names:
-        for item in _items(name, summary):
+        for item in _items(name, split, summary.note):
             try:
                 row, format_name = parse(item)
             except UserError as error:
@@ -60,21 +69,12 @@ def load(names: list[str], parse: Parser, on_error: OnError, summary: Summary) -
     return rows
 
 
-def _items(name: str, summary: Summary) -> Iterator[Item]:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        inside = sorted(path.iterdir())
-        files = [file for file in inside if file.is_file() and is_known(file)]
-        if not files:
-            raise UserError(f"{name}: the folder must hold files ({', '.join(SUFFIXES)}), got none")
-        if ignored := [file.name for file in inside if file not in files]:
-            summary.note(f"ignored in {name}: {', '.join(ignored)}")
-        for file in files:
-            yield from read_file(file)
-    elif path.exists() or is_known(path):
-        yield from read_file(path)
-    else:
-        yield from _hub(name)
+def _items(name: str, split: Split, tell: Callable[[str], None]) -> Iterator[Item]:
+    files = files_of(name, split, tell)
+    if files is None:
+        yield from plain_rows(_hub(name), tell)
+    for file in files or []:
+        yield from read_file(file, tell)
 
 
 def _hub(name: str) -> Iterator[Item]:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from instructgpt.data.opening import check_file, kind_of
 from instructgpt.models.folder import write_text
+from instructgpt.terminal import say
 from instructgpt.types import UserError
 
 DIGITS = 6
@@ -22,6 +24,8 @@ EVENTS = ".evaluate"
 
 def read_json(path: str) -> dict[str, Any]:
     """An object in a JSON file."""
+    if kind_of(path):  # what is not there is told below
+        check_file(path)
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -70,8 +74,8 @@ def write_all(
     shown = results | ({"curves": plain(curves)} if curves else {})
     page = write_report(shown, run, output)
     write_events(results, output)
-    print(summary(results))
-    print(f"wrote {page}")
+    say(summary(results))
+    say(f"wrote {page}")
 
 
 def write_events(results: dict[str, Any], output: Path) -> None:

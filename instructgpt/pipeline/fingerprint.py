@@ -5,6 +5,7 @@ Code and installed versions are not looked at: after changing them, ``--from`` b
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from instructgpt.data.files import is_known
 from instructgpt.pipeline.document import load_yaml
 from instructgpt.pipeline.folder import LOCK_FILE, Record
 from instructgpt.pipeline.references import RUN_INFO
@@ -93,7 +95,7 @@ def check_files(stage: Stage, record: Record | None) -> None:
         return
     named = {text for _, text in texts(stage)}
     for name in record.files:
-        if name in named and not Path(name).expanduser().exists():
+        if name in named and not Path(name).expanduser().exists() and not _matching(name):
             raise UserError(
                 f"{stage.name}: {name}, which it read before, must exist (in {Path.cwd()}); "
                 f"--from {stage.name} runs it anew without"
@@ -169,7 +171,8 @@ class Contents:
         path = _path(text)
         if path is None or not {path, *path.parents}.isdisjoint(self._own):
             return False
-        return os.path.isfile(path) or os.path.isdir(path)  # unlike Path's, never raises
+        there = os.path.isfile(path) or os.path.isdir(path)  # unlike Path's, never raises
+        return there or bool(_matching(text))
 
     def written_by_stage(self, text: str) -> str:
         """A path with the name of the stage that writes it in braces; nothing for other texts.
@@ -186,12 +189,15 @@ class Contents:
         return ""
 
     def of(self, text: str) -> str:
-        """Hash of a file, or of the names and contents of all files in a folder.
+        """Hash of a file, or of the names and contents of all files in a folder or of a pattern.
 
         Args:
             text: the path.
         """
         path = Path(text).expanduser().resolve()
+        if not path.exists() and (files := _matching(text)):
+            rows = [f"{file.name} {self.of(str(file))}" for file in files]
+            return digest("\n".join(rows).encode())
         if path.is_dir():
             rows = [f"{f.relative_to(path)} {self._of_file(f)}" for f in sorted(self._inside(path))]
             return digest("\n".join(rows).encode())
@@ -212,6 +218,15 @@ class Contents:
             except OSError as error:
                 raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         return self._hashes[path]
+
+
+def _matching(text: str) -> list[Path]:
+    """What a pattern of files matches, such as ``data/*.parquet``; nothing for other texts."""
+    path = _path(text) if glob.has_magic(text) else None
+    if path is None or not (os.sep in text or is_known(path)):
+        return []
+    found = [Path(match) for match in sorted(glob.glob(str(path)))]
+    return [match for match in found if match.is_file() or match.is_dir()]
 
 
 def _path(text: str) -> Path | None:

@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.errors import shorten
-from instructgpt.data.files import LINE_LIMIT, read_file
+from instructgpt.data.files import read_file
+from instructgpt.data.opening import LINE_LIMIT
 from instructgpt.types import UserError
 
 ROWS = [{"prompt": "a", "n": 1}, {"prompt": "b", "n": 2}]
@@ -85,19 +87,9 @@ def test_separators_inside_strings_nan_and_blank_lines_keep_line_numbers(write):
         ("a.jsonl", "[" * 100_000, "a.jsonl:1: malformed JSON: nested too deeply"),
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl:1: must be UTF-8, got b'\\xff\"}\\n' at byte 8"),
         (
-            "a.jsonl",
-            b'\xef\xbb\xbf{"a": 1}\n',
-            "a.jsonl:1: must be UTF-8 without byte order mark, got the mark of UTF-8",
-        ),
-        (
-            "a.json",
-            b"\xef\xbb\xbf[]",
-            "a.json:1: must be UTF-8 without byte order mark, got the mark of UTF-8",
-        ),
-        (
             "a.csv",
             "a".encode("utf-16"),
-            "a.csv:1: must be UTF-8 without byte order mark, got the mark of UTF-16",
+            "a.csv:1: must be UTF-8, got the byte order mark of UTF-16: save the file as UTF-8",
         ),
         ("a.jsonl", "", "a.jsonl: must hold at least one row, got an empty file"),
         ("a.jsonl", "\n \n", "a.jsonl: must hold at least one row, got an empty file"),
@@ -174,3 +166,63 @@ def test_values_are_shortened():
     assert shorten("line\nline") == r"'line\nline'"
     assert len(shorten(list(range(1000)))) == 61
     assert shorten(True) == "True"
+
+
+# -- tables
+
+EXCEL = 'prompt;response\r\n"What colour,\r\nis ""the"" pig?";Pink.\r\n'
+PIG = [{"prompt": 'What colour,\r\nis "the" pig?', "response": "Pink."}]
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("name", "separator", "told"),
+    [
+        ("a.csv", ",", None),
+        ("a.csv", ";", "separator ';'"),
+        ("a.csv", "\t", r"separator '\t'"),
+        ("a.tsv", "\t", None),
+        ("a.tsv", ";", "separator ';'"),
+    ],
+)
+def test_separators_and_byte_order_marks(write, mark, end, name, separator, told):
+    path, lines = write(name + end, mark + EXCEL.replace(";", separator)), []
+    assert [item.value for item in read_file(path, lines.append)] == PIG
+    assert lines == ([f"{path}: {told}"] if told else [])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.json.gz"])
+def test_json_with_a_byte_order_mark(write, name):
+    content = json.dumps(PIG[0] if name == "a.jsonl" else PIG)
+    assert values(write(name, "\ufeff" + content)) == PIG
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("text\na;b\n", {"text": "a;b"}),
+        ('"a;b",c\n1,2\n', {"a;b": "1", "c": "2"}),
+        ('"a,b";"c\td\ne"\n1;2\n', {"a,b": "1", "c\td\ne": "2"}),
+        ('\r\n\r\na;b\n"1;2";3\n', {"a": "1;2", "b": "3"}),
+        ('"a ""x,y""";b\n1;2\n', {'a "x,y"': "1", "b": "2"}),
+    ],
+)
+def test_the_separator_is_that_of_the_header_outside_of_quotes(write, table, row):
+    assert values(write("a.csv", table)) == [row]
+
+
+@pytest.mark.parametrize("header", ["a,b;c", "a;b\tc", 'a,"x;y";b'])
+def test_a_header_with_two_separators_is_refused(write, header):
+    message = complaint(write("a.csv", f"{header}\n1,2\n"))
+    assert message.startswith(
+        "a.csv:1: the header must have one separator (comma, semicolon or tab; names that hold "
+        "another stand in quotes), got "
+    )
+
+
+def test_the_separator_is_named_in_the_summary(write, tokenizer_folder):
+    path = str(write("excel.csv", "\ufeff" + EXCEL))
+    data = DemonstrationDataModule(path, tokenizer=tokenizer_folder, validation=None)
+    data.setup("fit")
+    assert f"{path}: separator ';'" in data.summary

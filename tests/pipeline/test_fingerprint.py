@@ -112,6 +112,16 @@ def test_a_path_into_a_stage_that_does_not_count_is_none(files):
     hashes()
 
 
+def test_files_of_a_pattern_are_read(files):
+    files.write(TEXT.replace("own.jsonl", "rows-*.jsonl"))
+    files.write("rows", "rows-1.jsonl")
+    before = hashes()
+    files.write("rows", "other.jsonl")
+    assert changed(before, hashes()) == []
+    files.write("rows", "rows-2.jsonl")
+    assert changed(before, hashes()) == ["sft", "ppo"]
+
+
 def test_a_word_that_a_stage_is_called_is_no_path(files):
     files.write(TEXT.replace("size: 1", "baseline: sft"))
     hashes(output=".")

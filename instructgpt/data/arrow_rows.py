@@ -1,0 +1,120 @@
+"""Rows of Parquet files and of folders that ``datasets`` has saved."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instructgpt.data.errors import shorten
+from instructgpt.data.opening import Item, check_file
+from instructgpt.types import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+STATE = "state.json"
+"""Names the files of a data set that ``save_to_disk`` has written."""
+
+_ROWS = 1024
+
+_UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError)
+"""What conversions raise: Arrow's own errors, dates out of range, unknown time zones, …"""
+
+
+def read_parquet(path: Path) -> Iterator[Item]:
+    """Rows of a .parquet file.
+
+    Args:
+        path: of the file.
+    """
+    import pyarrow  # here because it takes a second to load and few runs read parquet
+    from pyarrow import parquet
+
+    check_file(path)
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check_names(path, file.schema_arrow)
+            yield from _rows(path, file.iter_batches(_ROWS))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: must be a parquet file, got: {_line(error)}") from None
+
+
+def read_saved(folder: Path) -> Iterator[Item]:
+    """Rows of a folder that ``save_to_disk`` of ``datasets`` has written.
+
+    Args:
+        folder: with ``state.json`` in it.
+    """
+    import pyarrow
+
+    check_file(folder / STATE)
+    try:
+        files = json.loads((folder / STATE).read_text(encoding="utf-8"))["_data_files"]
+        paths = [folder / Path(file["filename"]).name for file in files]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        raise UserError(f"{folder / STATE}: must be as save_to_disk writes it") from None
+    for path in paths:
+        check_file(path)
+        try:
+            with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
+                _check_names(path, stream.schema)
+                small = (batch.slice(i, _ROWS) for batch in stream for i in _starts(batch))
+                yield from _rows(path, small)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"{path}: must be an Arrow file, got: {_line(error)}") from None
+
+
+def _starts(batch: pyarrow.RecordBatch) -> range:
+    return range(0, batch.num_rows, _ROWS)
+
+
+def _check_names(path: Path, schema: pyarrow.Schema) -> None:
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: column names must differ, got {shorten(twice[0])} twice")
+
+
+def _rows(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> Iterator[Item]:
+    number = 0
+    for batch in batches:
+        for index, row in enumerate(_values(batch)):
+            number += 1
+            where = f"{path}:{number}"
+            yield Item(where, str(path), _row(where, batch, index) if row is None else row)
+
+
+def _values(batch: pyarrow.RecordBatch) -> list[dict[str, Any] | None]:
+    """The rows of a batch; None for each where one of them cannot be converted."""
+    try:
+        return batch.to_pylist()
+    except (
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        RecursionError,
+        NotImplementedError,
+    ):
+        return [None] * batch.num_rows
+
+
+def _row(where: str, batch: pyarrow.RecordBatch, index: int) -> dict[str, Any] | UserError:
+    """One row, value by value, or which of them cannot be converted."""
+    row = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[index].as_py()
+        except UnicodeDecodeError as error:
+            got = shorten(error.object[error.start : error.start + 8])
+            return UserError(f'{where}: "{name}" must be UTF-8, got {got}')
+        except _UNREADABLE as error:
+            kind = shorten(str(column.type))
+            return UserError(f'{where}: "{name}" must be readable, got a {kind}: {_line(error)}')
+    return row
+
+
+def _line(error: Exception) -> str:
+    return shorten(next(iter(str(error).splitlines()), type(error).__name__))

@@ -13,6 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import rich
 import torch
 import yaml
 from jsonargparse import Namespace
@@ -38,6 +39,7 @@ from instructgpt.data.base import StageData
 from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
 from instructgpt.errors import OneLineParser, check_flags, collapse
 from instructgpt.modules.base import StageModule
+from instructgpt.terminal import printable
 from instructgpt.types import UserError
 
 TRAINER_DEFAULTS = {
@@ -321,7 +323,8 @@ def _quiet() -> None:
     """Silence what Lightning says in every run and nobody can act on."""
     for message in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(message)}\n"
+    rich.reconfigure(markup=False)  # Lightning's tables hold names of labelers and sources
     for name in ("lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_worth_saying)

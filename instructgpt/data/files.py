@@ -8,7 +8,7 @@ from pathlib import Path
 from instructgpt.data.arrow_rows import STATE, read_parquet, read_saved
 from instructgpt.data.csv_rows import read_table
 from instructgpt.data.json_rows import read_array, read_lines
-from instructgpt.data.opening import Item
+from instructgpt.data.opening import Item, check_file
 from instructgpt.data.values import tidy
 from instructgpt.terminal import note
 from instructgpt.types import UserError
@@ -56,6 +56,7 @@ def _reader(path: Path, tell: Callable[[str], None]) -> Iterator[Item]:
     if is_saved(path):
         return read_saved(path)
     if not is_known(path):
+        check_file(path)
         raise UserError(f"{path}: extension must be one of {', '.join(SUFFIXES)}")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):

@@ -31,6 +31,7 @@ from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.terminal import printable
 from instructgpt.types import ComparisonBatch, UserError
 
 LENGTH_GROUPS = 4
@@ -156,6 +157,7 @@ class RewardModule(StageModule):
         groups = {"k": sizes, "labeler": pairs.labelers, "source": pairs.sources}
         for kind, names in groups.items():
             for name, group in by_group(pairs, names).items():
+                name = printable(name)
                 metrics[f"accuracy_by_{kind}/{name}"] = group.accuracy
                 metrics[f"longer_wins_by_{kind}/{name}"] = group.longer_wins
                 metrics[f"pairs_by_{kind}/{name}"] = group.pairs

@@ -1,10 +1,14 @@
 """``generate`` from a file and from the terminal."""
 
+import datetime
+import decimal
 import io
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from instructgpt.__main__ import main as run
 from instructgpt.commands import generate
@@ -97,6 +101,43 @@ def test_optional_keys_are_kept(policy, tmp_path):
     path.write_text(json.dumps({"prompt": "cat", "category": "x", "meta": {"a": [1]}}) + "\n")
     (row,) = answers(policy, str(path), tmp_path)
     assert (row["category"], row["meta"]) == ("x", {"a": [1]})
+
+
+def test_columns_of_any_type_are_kept_as_text_or_left_out_before_sampling(policy, tmp_path, capsys):
+    columns = {
+        "prompt": ["cat"],
+        "day": [datetime.date(2024, 2, 29)],
+        "price": [decimal.Decimal("0.10")],
+        "raw": [b"caf\xc3\xa9"],
+        "image": [b"\x89PNG"],
+    }
+    path = tmp_path / "prompts.parquet"
+    parquet.write_table(pyarrow.table(columns), path)
+    (row,) = answers(policy, str(path), tmp_path)
+    assert (row["day"], row["price"], row["raw"]) == ("2024-02-29", "0.10", "café")
+    assert "image" not in row
+    left_out = 'column "image" is left out: bytes that are not UTF-8'
+    assert capsys.readouterr().err.startswith(f"note: {path}: {left_out} (first: {path}:1)\n")
+
+
+EVIL = "a\x1b[31mb\x9b1mc\u202ed\x7f"
+
+
+def test_responses_do_not_act_on_the_terminal_and_are_exact_in_files(
+    policy, prompts, tmp_path, capsys, monkeypatch
+):
+    row = {"id": "a", "prompt": EVIL, "responses": [EVIL, "b"], "finished": [True, True]}
+    monkeypatch.setattr(generate, "answer", lambda *_, **__: iter([row]))
+    model = ["generate", "--model", policy]
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\n"))
+    assert run(model) == 0
+    visible = r"a\u001b[31mb\u009b1mc\u202ed\u007f"
+    assert capsys.readouterr().out == f"{visible}\n---\nb\n"
+    assert run([*model, "--prompts", prompts]) == 0
+    shown = capsys.readouterr().out
+    assert not set(shown) & set("\x1b\x9b\u202e\x7f")
+    assert json.loads(shown) == row
+    assert answers(policy, prompts, tmp_path) == [row]
 
 
 def test_greedy_is_the_same_every_time(policy, prompts, tmp_path):

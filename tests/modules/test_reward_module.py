@@ -10,6 +10,7 @@ from descent import sgd, weights
 from lightning.pytorch import Trainer
 from transformers import AutoModelForSequenceClassification
 
+from instructgpt.__main__ import main as run
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.models.artefact import read_artefact
@@ -94,6 +95,23 @@ def test_metrics_count_pairs_whatever_the_batch_size(fit, comparison_data, rewar
         "val/accuracy_by_labeler/ben",
         "val/accuracy_by_k/k3",
     } <= set(results[0])
+
+
+def test_names_in_the_table_of_results_are_names(reward_artefact, tmp_path, capsys, monkeypatch):
+    """Lightning prints them with rich, to which [/b] would be an error and [red] a color."""
+    monkeypatch.setenv("COLUMNS", "200")
+    row = {"prompt": "say", "responses": ["one two", "one"], "ranking": [1, 2]}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row | {"labeler": "[red]x[/b]\x1b[31m\x9b"}) + "\n")
+    args = ["validate", "--model", "RewardModule", "--data", "ComparisonDataModule"]
+    args += [f"--model.init_from={reward_artefact}", f"--data.train={path}"]
+    args += [f"--data.validation={path}", f"--output={tmp_path}/run", "--trainer.logger=false"]
+    args += ["--data.max_prompt_tokens=8", "--data.max_response_tokens=8"]
+    assert run(args) == 0
+    out = capsys.readouterr().out
+    assert r"val/accuracy_by_labeler/[red]x[/b]\u001b[31m\u009b" in out
+    assert "\x1b[31m" not in out
+    assert "\x9b" not in out
 
 
 def test_longer_wins_baseline_by_hand(fit, policy_artefact, reward_artefact, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from instructgpt.data.errors import shorten
 from instructgpt.data.files import plain_rows, read_file
 from instructgpt.data.folders import Split, files_of
-from instructgpt.data.formats import Parser
+from instructgpt.data.formats import NOTHING, Parser
 from instructgpt.data.opening import Item
 from instructgpt.data.summary import Summary
 from instructgpt.types import UserError
@@ -64,8 +64,9 @@ def load(
                     raise
                 summary.skip(item.origin, str(error))
             else:
-                summary.read(item.origin, format_name)
-                rows.append(row)
+                summary.read(item.origin, format_name, row.where, row.told)
+                if not row.told.left_out:
+                    rows.append(row._replace(told=NOTHING))
     return rows
 
 

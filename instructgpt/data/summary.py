@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from instructgpt.data.columns import EMPTY
+from instructgpt.data.formats import Told
 from instructgpt.data.rows import AnyRow, ComparisonRow, LanguageRow, PromptRow
 
 LISTED = 3
@@ -39,6 +41,8 @@ class Summary:
 
     def __init__(self) -> None:
         self.formats: dict[str, Counter[str]] = {}  # by file
+        self.columns: dict[str, dict[str, dict[str, None]]] = {}  # by file and use
+        self.noted: dict[str, Noted] = {}  # by what was noted
         self.skipped = Noted()  # bad rows, with their messages
         self.dropped: dict[str, Noted] = {}  # by reason
         self.cut: dict[str, Noted] = {}  # by what was cut
@@ -46,9 +50,16 @@ class Summary:
         self.notes: list[str] = []
         self.example = ""
 
-    def read(self, origin: str, format_name: str) -> None:
-        """Count a row of a file."""
+    def read(self, origin: str, format_name: str, where: str, told: Told) -> None:
+        """Count a row of a file, and what has happened to it."""
         self.formats.setdefault(origin, Counter())[format_name] += 1
+        uses = self.columns.setdefault(origin, {})
+        for column, use in told.columns.items():
+            uses.setdefault(use, {})[column] = None
+        for note in dict.fromkeys(told.notes):
+            self.noted.setdefault(note, Noted()).add(where)
+        if told.left_out:
+            self.drop(told.left_out, where)
 
     def skip(self, origin: str, message: str) -> None:
         """Count a bad row."""
@@ -87,12 +98,17 @@ class Summary:
         for origin, formats in self.formats.items():
             names = ", ".join(f"{count:,} {name}" for name, count in formats.items())
             lines.append(f"read {origin}: {names}")
+            lines += _columns(self.columns.get(origin, {}))
         if self.skipped.count:
             lines.append(f"skipped {self.skipped.count:,} bad rows, the first:")
             lines += [f"  {message}" for message in self.skipped.first]
         for verb, table in (("dropped", self.dropped), ("cut", self.cut)):
             for reason, noted in table.items():
                 lines.append(f"{verb} {noted.count:,}: {reason} (first: {', '.join(noted.first)})")
+        for note, noted in self.noted.items():
+            mark, _, what = note.rpartition("warning: ")
+            start = f"{mark}warning: " if note != what else ""
+            lines.append(f"{start}{noted.count:,} rows {what} (first: {', '.join(noted.first)})")
         lines += self.notes
         lines += [f"{name}: {quantiles(values)}" for name, values in self.lengths.items()]
         if self.example:
@@ -100,6 +116,17 @@ class Summary:
             lines.append(f"example{marked}:")
             lines += [f"  | {line}" for line in self.example.split("\n")]
         return lines
+
+
+def _columns(uses: dict[str, dict[str, None]]) -> list[str]:
+    """What each column of a file is used as, in one line; empty cells only where all are."""
+    filled = {column for use, columns in uses.items() if use != EMPTY for column in columns}
+    parts = []
+    for use, columns in uses.items():
+        names = [name for name in columns if use != EMPTY or name not in filled]
+        if names:
+            parts.append(f"{', '.join(names)} {use}")
+    return [f"  columns: {'; '.join(parts)}"] if parts else []
 
 
 def quantiles(values: Sequence[int]) -> str:

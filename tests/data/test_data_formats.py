@@ -138,10 +138,18 @@ def test_text():
     assert parsed.row.text == "x"
 
 
-def test_demonstrations_are_not_guessed_from_comparisons():
+def test_the_best_response_of_a_comparison_is_a_demonstration_and_said_to_be():
     start = "\n\nHuman: hi\n\nAssistant:"
-    value = {"chosen": start + " good", "rejected": start + " bad"}
-    assert '"response" is missing' in refused(parse_demonstration, value)
+    best = "with several responses, of which the best is imitated"
+    for value in (
+        {"chosen": start + " good", "rejected": start + " bad"},
+        {"prompt": "hi", "responses": ["bad", "good", "fair"], "ranking": [3, 1, 2]},
+    ):
+        row, _ = parse_demonstration(item(value))
+        assert (row.prompt.messages, row.responses, row.ranking) == ([USER], ["good"], [])
+        assert best in row.told.notes
+    value = {"prompt": "hi", "responses": ["a", "b"]}
+    assert '"ranking" is missing' in refused(parse_demonstration, value)
 
 
 DEMONSTRATIONS = [

@@ -1,0 +1,138 @@
+"""The columns of a row: what each is used as, and which must not be left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from instructgpt.data.checks import text_of
+from instructgpt.data.errors import bad
+
+TURNS = ("messages", "conversations", "conversation")
+"""Columns of chat turns."""
+
+HEADS = ("prompt", "instruction", *TURNS)
+"""Columns that hold a prompt."""
+
+ANSWERS = ("response", "completion", "output")
+"""Columns that hold the one response of a row."""
+
+TAILS = (*ANSWERS, "responses", "ranking", "ratings", "scores", "chosen", "rejected")
+"""Columns that hold responses, and what they are worth."""
+
+LABELS = ("label", "kto_tag")
+"""Columns that say whether the one response of a row is desired."""
+
+ASKING = (
+    *HEADS,
+    *("system", "system_prompt", "system_message", "history", "chat_template_kwargs"),
+    *("context", "input", "question", "query", "passage", "passages", "document", "documents"),
+    *("article", "background", "tools", "functions", "tool_calls", "function_call"),
+    *("image", "images", "audio", "audios", "video", "videos"),
+)
+"""Columns that change what is asked; a set is refused where its format does not use them."""
+
+JUDGING = (
+    *LABELS,
+    *("labels", "preference", "preferred", "is_preferred", "winner", "better", "desirable"),
+    *("undesirable", "accepted", "weight", "sample_weight"),
+)
+"""Columns that change whether a response is to be learned; they are used or refused, too."""
+
+NAMES = ("id", "user", "labeler", "source")
+"""Columns that name something; but for the id they are metadata as well."""
+
+METADATA, UNUSED, EMPTY = "kept as metadata", "not used", "empty"
+
+
+@dataclass
+class Columns:
+    """A row whose columns are taken one by one.
+
+    Args:
+        where: file and line.
+        row: as read.
+        uses: column -> what it has been used as.
+        notes: what the summary shall count.
+    """
+
+    where: str
+    row: dict[str, Any]
+    uses: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the row has the column, with a value."""
+        return self.row.get(key) is not None
+
+    def first(self, *keys: str) -> str:
+        """The first of some columns that is there and not empty, or ""."""
+        return next((key for key in keys if not is_empty(self.row.get(key))), "")
+
+    def take(self, key: str, use: str) -> Any:
+        """The value of a column, which is used for something."""
+        self.uses[key] = f"used as {use}"
+        return self.row.get(key)
+
+    def text(self, key: str, use: str) -> str:
+        """The text of a column that must be there."""
+        self.uses[key] = f"used as {use}"
+        return text_of(self.where, self.row, key)
+
+    def finish(
+        self, format_name: str, asked: list[str], responses: list[str], answers: bool
+    ) -> dict[str, Any]:
+        """Say what the columns that nobody took are, and return the metadata.
+
+        Args:
+            format_name: for messages.
+            asked: texts of the prompt.
+            responses: texts of the responses; what repeats a response or a part of the prompt adds
+                nothing.
+            answers: whether the response is used, so that what it is worth matters.
+        """
+        judging = (*JUDGING, *ANSWERS) if len(responses) == 1 else JUDGING
+        for key, value in self.row.items():
+            if key in self.uses:
+                continue
+            if key in NAMES:
+                self.uses[key] = EMPTY if value is None else "used as names"
+            elif is_empty(value):
+                self.uses[key] = EMPTY
+            elif key in ASKING or (answers and key in judging):
+                if not _repeats(value, asked, responses):
+                    matter = "what is asked" if key in ASKING else "what is learned"
+                    rule = f"changes {matter}, which rows of this format ({format_name}) cannot use"
+                    raise bad(self.where, key, f"{rule}: remove or rename the column", value)
+                self.uses[key] = f"{UNUSED}, for others say the same"
+            else:
+                self.uses[key] = UNUSED if key in TAILS else METADATA
+        hidden = (*ASKING, *TAILS)
+        kept = [key for key, use in self.uses.items() if use == METADATA or key in NAMES[1:]]
+        kept += [key for key, use in self.uses.items() if use == EMPTY and key not in hidden]
+        return {key: value for key, value in self.row.items() if key in kept}
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value says nothing.
+
+    >>> [is_empty(value) for value in (None, " ", [], False, 0)]
+    [True, True, True, False, False]
+    """
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, list | dict | tuple) and not value)
+
+
+def _repeats(value: Any, asked: list[str], responses: list[str]) -> bool:
+    """Whether all that a value says is a part of the prompt, or a response."""
+    if isinstance(value, list):
+        return all(_repeats(one, asked, responses) for one in value)
+    if isinstance(value, dict):
+        value = value.get("content", value.get("value"))
+    if not isinstance(value, str):
+        return False
+    words = " ".join(value.split())
+    return any(words in " ".join(text.split()) for text in asked) or any(
+        words == " ".join(text.split()) for text in responses
+    )

@@ -1,0 +1,323 @@
+"""The conversation in a row, whichever columns hold it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from instructgpt.data.checks import check_text, missing
+from instructgpt.data.columns import LABELS, TAILS, TURNS, UNUSED, Columns
+from instructgpt.data.errors import bad
+from instructgpt.data.rankings import list_ranking, pair_ranking, settle
+from instructgpt.data.turns import (
+    ASSISTANT,
+    HUMAN,
+    Turns,
+    check_asked,
+    is_answered,
+    is_transcript,
+    join,
+    pairs_to_turns,
+    read_turns,
+    same,
+    split_response,
+    starts_with,
+    transcript,
+    transcript_turns,
+    without_prompt,
+)
+
+Wanted = Literal["prompt", "demonstration", "comparison", "responses"]
+"""What a row is read for; ``responses`` are a comparison that needs no ranking."""
+
+REPEATED = "whose responses repeat the prompt: it is there once"
+SPOKEN = (
+    'warning: with a response that holds "\\n\\nHuman:" or "\\n\\nAssistant:", as its own words'
+)
+IN_A_ROW = "where one speaker has two turns in a row, kept as they are"
+SILENT = "with an empty turn, kept as it is"
+BEST = "with several responses, of which the best is imitated"
+
+
+class Asked(NamedTuple):
+    """A prompt."""
+
+    key: str  # the column, for messages
+    text: str  # as written; "" where only the turns say it
+    turns: Turns
+
+
+class Conversation(NamedTuple):
+    """A prompt with its responses."""
+
+    text: str
+    turns: Turns
+    responses: list[str]
+    ranking: list[int]
+    desired: bool
+    format: str
+
+
+def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
+    """Find the prompt and what else is wanted.
+
+    Args:
+        columns: of a row; they are told what they are used as.
+        wanted: what the row is read for.
+    """
+    tail = _tail(columns, wanted)
+    chat = "" if tail else _chat(columns)
+    _check_wanted(columns, wanted, tail or chat)
+    asked = head = _asked(columns, tail)
+    responses: list[str] = []
+    if chat:
+        before, response = _split_chat(columns, chat, asked.turns)
+        asked, responses = asked._replace(turns=before), [response]
+    elif tail in ("chosen", "completion"):
+        asked, responses = _answers(columns, tail, asked)
+    elif tail and wanted != "prompt":
+        responses = _texts(columns, tail)
+    check_asked(columns.where, asked.key, asked.turns)
+    text = asked.text or transcript(asked.turns)
+    if wanted == "prompt":
+        columns.notes.clear()  # they are about responses
+        answers = [key for key in columns.uses if key in TAILS]
+        told = UNUSED if asked.turns == head.turns else "used as prompt"
+        columns.uses.update(dict.fromkeys(answers, told))
+        _note(columns, asked.turns)
+        name = _name(columns, tail, asked)
+        return Conversation(text, asked.turns, responses, [], True, name)
+    _note(columns, asked.turns)
+    ranking = _ranking(columns, tail, wanted, len(responses))
+    if tail == "responses" or isinstance(columns.row.get(tail), str):
+        responses = _once(columns, text, responses)
+    if len(responses) > 1:
+        ranking = settle(responses, ranking, columns.notes)
+    if any(mark in f"\n\n{said}" for said in responses for mark in (HUMAN, ASSISTANT)):
+        columns.notes.append(SPOKEN)
+    desired = _is_desired(columns) if len(responses) == 1 else True
+    name = _name(columns, tail, asked)
+    return Conversation(text, asked.turns, responses, ranking, desired, name)
+
+
+def _tail(columns: Columns, wanted: Wanted) -> str:
+    """The column of the responses; "" where the last turn of a chat may be one."""
+    alpaca = "output" in columns and "instruction" in columns and "prompt" not in columns
+    one = "output" if alpaca else ""
+    one = next((key for key in ("response", "completion") if key in columns), one)
+    pair = "chosen" if "chosen" in columns and "rejected" in columns else ""
+    many = "responses" if "responses" in columns else pair
+    return one or many if wanted == "demonstration" else many or one
+
+
+def _chat(columns: Columns) -> str:
+    """The column of chat turns that end with the response."""
+    key = next((key for key in TURNS if key in columns), "")
+    return key if key and is_answered(read_turns(columns.where, key, columns.row[key])) else ""
+
+
+def _check_wanted(columns: Columns, wanted: Wanted, tail: str) -> None:
+    """Refuse a row without what is wanted of it."""
+    if wanted == "demonstration" and not tail:
+        raise missing(columns.where, columns.row, "response")
+    if wanted in ("comparison", "responses") and tail not in ("responses", "chosen"):
+        if tail and (label := columns.first(*LABELS)):
+            rule = "judges one response alone, as in KTO; comparisons have several a prompt"
+            raise bad(columns.where, label, rule, columns.row[label])
+        raise missing(columns.where, columns.row, "responses")
+
+
+# -- the prompt
+
+
+def _asked(columns: Columns, tail: str) -> Asked:
+    """The prompt of a row, with its system turn and its history."""
+    key, text, turns = _head(columns, tail)
+    where = columns.where
+    plain = not turns and bool(text)
+    if plain:
+        turns = [{"role": "user", "content": text}]
+    if plain and is_transcript(text):
+        turns, plain = transcript_turns(text), False
+        if is_answered(turns) and not turns[-1]["content"]:
+            turns = turns[:-1]
+        if tail != "chosen" and is_answered(turns):
+            raise bad(where, key, r'must end with an open "\n\nAssistant:"', text)
+    if plain and (history := columns.first("history")):
+        earlier = pairs_to_turns(where, history, columns.take(history, "earlier turns"))
+        text, turns = "", earlier + turns
+    if name := columns.first("system", "system_prompt", "system_message"):
+        system = [{"role": "system", "content": columns.text(name, "system turn")}]
+        if turns and turns[0]["role"] == "system" and not same(turns[:1], system):
+            raise bad(where, name, f"must be the system turn of {key}", columns.row[name])
+        if not turns or turns[0]["role"] != "system":
+            text, turns = "", system + turns
+    return Asked(key, text, turns)
+
+
+def _head(columns: Columns, tail: str) -> Asked:
+    """The column of the prompt, with its text or its turns."""
+    where = columns.where
+    prompt = columns.row.get("prompt")
+    key = next((key for key in TURNS if key in columns), "")
+    if key and not isinstance(prompt, list) and "instruction" not in columns:
+        turns = read_turns(where, key, columns.row[key])
+        if not (is_answered(turns) and tail in ("chosen", "completion")):  # they repeat a response
+            if is_answered(turns) and tail:
+                rule = "must end before the response, with a turn that is not the assistant's"
+                raise bad(where, key, rule, turns[-1])
+            columns.take(key, "conversation")
+            own = prompt is not None and not is_answered(turns)
+            return Asked(key, columns.text("prompt", "prompt") if own else "", turns)
+    if isinstance(prompt, list):
+        turns = read_turns(where, "prompt", columns.take("prompt", "prompt"))
+        if is_answered(turns):
+            rule = "must end before the response, with a turn that is not the assistant's"
+            raise bad(where, "prompt", rule, turns[-1])
+        return Asked("prompt", "", turns)
+    if "prompt" not in columns and "instruction" in columns:
+        return Asked("instruction", _instruction(columns), [])
+    if "prompt" not in columns and tail == "chosen":
+        return Asked("chosen", "", [])
+    return Asked("prompt", columns.text("prompt", "prompt"), [])
+
+
+def _instruction(columns: Columns) -> str:
+    """The instruction, a blank line, and what it is about: ``input`` or ``context``."""
+    text = columns.text("instruction", "prompt")
+    about = columns.first("input", "context")
+    extra = columns.row.get("input")
+    if extra is not None and not isinstance(extra, str):
+        raise bad(columns.where, "input", "must be a string", extra)
+    return f"{text}\n\n{columns.text(about, 'prompt')}" if about else text
+
+
+# -- the responses
+
+
+def _split_chat(columns: Columns, key: str, turns: Turns) -> tuple[Turns, str]:
+    if len(turns) < 2:
+        rule = "must be chat turns that end with the assistant's response to something"
+        raise bad(columns.where, key, rule, turns)
+    return split_response(columns.where, key, turns)
+
+
+def _texts(columns: Columns, tail: str) -> list[str]:
+    """Responses that are texts."""
+    where = columns.where
+    if tail != "responses":
+        return [columns.text(tail, "response")]
+    responses = columns.take("responses", "responses")
+    if not isinstance(responses, list):
+        raise bad(where, "responses", "must be a list of strings", responses)
+    if len(responses) < 2:
+        raise bad(where, "responses", "must hold at least 2 responses", responses)
+    return [check_text(where, f"responses[{i}]", one) for i, one in enumerate(responses)]
+
+
+def _answers(columns: Columns, tail: str, asked: Asked) -> tuple[Asked, list[str]]:
+    """Responses as texts, chat turns or transcripts, and the prompt with the turns before them."""
+    keys = ("chosen", "rejected") if tail == "chosen" else (tail,)
+    answers = [_answer(columns, key, asked) for key in keys]
+    contexts = [context for context, _ in answers]
+    if not same(contexts[0], contexts[-1]):
+        hh = isinstance(columns.row["rejected"], str)
+        rule = f"must agree with chosen up to the last {'assistant turn' if hh else 'turn'}"
+        raise bad(columns.where, "rejected", rule, columns.row["rejected"])
+    text = asked.text if same(contexts[0], asked.turns) else ""
+    chosen = columns.row[tail]
+    if not asked.turns and isinstance(chosen, str):
+        text = chosen.rpartition(ASSISTANT)[0] + ASSISTANT
+    return Asked(asked.key, text, contexts[0]), [response for _, response in answers]
+
+
+def _answer(columns: Columns, key: str, asked: Asked) -> tuple[Turns, str]:
+    where, value = (
+        columns.where,
+        columns.take(key, "response" if key == "completion" else "responses"),
+    )
+    if isinstance(value, dict):
+        value = [value]
+    if isinstance(value, list):
+        before, response = split_response(where, key, read_turns(where, key, value))
+    else:
+        text = check_text(where, key, value)
+        turns = transcript_turns(text) if is_transcript(text) else []
+        if asked.turns and not starts_with(turns, asked.turns):
+            return asked.turns, text
+        if not is_answered(turns):
+            rule = r'must be a transcript from "\n\nHuman:" to a last "\n\nAssistant:" turn'
+            raise bad(where, key, rule, text)
+        before, response = split_response(where, key, turns)
+    context = join(asked.turns, before)
+    if asked.turns and len(context) < len(asked.turns) + len(before):
+        columns.notes.append(REPEATED)
+    return context, response
+
+
+def _once(columns: Columns, text: str, responses: list[str]) -> list[str]:
+    """The responses without the prompt, where all repeat it."""
+    rests = without_prompt(text, responses)
+    if rests is None:
+        return responses
+    columns.notes.append(REPEATED)
+    return rests
+
+
+def _ranking(columns: Columns, tail: str, wanted: Wanted, count: int) -> list[int]:
+    if count < 2:
+        return []
+    if tail == "chosen":
+        return pair_ranking(columns)
+    if wanted == "responses" and not columns.first("ranking", "ratings", "scores"):
+        return [1] * count
+    return list_ranking(columns, count)
+
+
+def _is_desired(columns: Columns) -> bool:
+    """Whether a row's one response is not marked as undesired."""
+    key = columns.first(*LABELS)
+    if not key:
+        return True
+    value = columns.take(key, "mark of undesired rows")
+    word = str(value).lower() if isinstance(value, bool | str) else ""
+    if word not in ("true", "false"):
+        raise bad(columns.where, key, "must be true or false (undesired)", value)
+    return word == "true"
+
+
+# -- what is said about it
+
+
+def _note(columns: Columns, turns: Turns) -> None:
+    if any(one["role"] == other["role"] for one, other in pairwise(turns)):
+        columns.notes.append(IN_A_ROW)
+    if not all(turn["content"].strip() for turn in turns):
+        columns.notes.append(SILENT)
+
+
+def _name(columns: Columns, tail: str, asked: Asked) -> str:
+    """What the format is called."""
+    label = columns.first(*LABELS)
+    used = [key for key in TURNS if key in columns.uses]
+    if isinstance(columns.row.get(label), bool) and tail not in ("chosen", "responses"):
+        return f"KTO ({asked.key}, {tail or 'last turn'}, {label})"
+    if asked.key == "instruction":
+        about = "context" if "context" in columns.uses else "input"
+        dolly = about == "context" or tail == "response"
+        ends = {"chosen": "chosen, rejected", "": "output"}
+        listed = f"instruction, {about}, {ends.get(tail, tail)}"
+        return f"{'Dolly' if dolly else 'Alpaca'} ({listed})"
+    if asked.key == "chosen" and isinstance(columns.row["chosen"], str):
+        return "HH transcripts (chosen, rejected)"
+    if tail == "chosen":
+        return "TRL preference (chosen, rejected)"
+    if tail == "completion":
+        return "TRL completion (prompt, completion)"
+    if used and used[0] != "messages":
+        return f"ShareGPT ({used[0]})"
+    if used and not tail:
+        return "messages"
+    if isinstance(columns.row.get("prompt"), list):
+        return "verl (prompt turns)" if "reward_model" in columns else "TRL (prompt turns)"
+    return {"responses": "comparison", "response": "demonstration"}.get(tail, "prompt")

@@ -44,7 +44,7 @@ def default_callbacks(
         StepSeed(seed),
         PlanPrinter(),
         SampleWriter(),
-        PredictionWriter(),
+        PredictionWriter(config),
         Throughput(),
     ]
     if logging:

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from instructgpt.terminal import note, say
+from instructgpt.terminal import say
 
 if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for them
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+    from instructgpt.callbacks.unfinished import UnfinishedRows
+    from instructgpt.data.formats import Row
+    from instructgpt.data.rows import PromptRow
     from instructgpt.models.template import Template
     from instructgpt.rollout.sampler import Sampling
-    from instructgpt.types import Prompt
-
-DEFAULT_RESPONSE_TOKENS = 256
 
 
 def generate(
@@ -40,16 +40,18 @@ def generate(
 ) -> None:
     """Answer prompts with a policy.
 
-    Rows: id, prompt and the optional keys of the prompt's row, responses, finished.
+    Rows: id, prompt and the optional keys of the prompt's row, responses, finished. Too long
+    prompts are cut as in ``fit``, those that the template refuses are left out; both are reported.
 
     Args:
         model: folder of an artefact (``runs/ppo/export``) or of a Hugging Face model, or a hub id.
         prompts: file or folder with prompts (.jsonl, .json, .csv, .parquet); without it, every
             line typed in the terminal is a prompt, and an empty line ends.
-        output: JSONL file to write; without it, rows go to the terminal.
+        output: JSONL file; until all rows are there they are in ``OUTPUT.partial``, where the same
+            command goes on (delete it to start over); without it, rows go to the terminal.
         responses: to each prompt.
         max_response_tokens: responses end here at the latest; default: 256, or as many as the
-            context has room for.
+            context has room for, but a quarter of it at least.
         stop: text at which a response ends; it and what follows are cut off; default: none.
         temperature: divides the logits before sampling.
         top_p: sample from the smallest set of tokens with at least this probability; 1 = all.
@@ -64,21 +66,35 @@ def generate(
         dtype: number format of the weights.
         trust_remote_code: run code that comes with the model.
     """
+    from instructgpt.data.questions import read
     from instructgpt.models.load import Network
     from instructgpt.rollout.sampler import Sampling
 
     check_positive(responses, max_response_tokens, batch_size)
     sampling = Sampling(0.0 if greedy else temperature, top_p, top_k, batch_size)
-    network = Network(dtype=dtype, trust_remote_code=trust_remote_code)
+    wish = Wish(responses, max_response_tokens or 0, stop, sampling, seed)
     check_paths(model, prompts, output)
-    rows = read_prompts(prompts) if prompts is not None else []
-    policy = load(model, template, network, device)
+    given = read(prompts) if prompts is not None else []
+    policy = load(model, template, Network(dtype, trust_remote_code=trust_remote_code), device)
     if prompts is None:
-        converse(policy, responses, max_response_tokens, stop, sampling, seed)
-        return
-    limit = response_limit(policy, rows, max_response_tokens)
-    answers = answer(policy, rows, responses, limit, stop, sampling, seed)
-    write(answers if output is None else watched(answers, len(rows)), output)
+        converse(policy, wish)
+    else:
+        answer_file(policy, given, wish, output)
+
+
+class Wish(NamedTuple):
+    """What is asked for."""
+
+    responses: int  # to each prompt
+    max_response_tokens: int  # 0: what there is room for
+    stop: str  # text that ends a response
+    sampling: Sampling
+    seed: int
+
+    @property
+    def prompts_a_batch(self) -> int:
+        """Prompts that are answered together."""
+        return max(1, self.sampling.batch_size // self.responses)
 
 
 def check_positive(responses: int, max_response_tokens: int | None, batch_size: int) -> None:
@@ -102,35 +118,44 @@ def check_paths(model: str, prompts: str | None, output: str | None) -> None:
     artefact = Path(model, "export", ARTEFACT_FILE)
     if artefact.is_file() and not Path(model, "config.json").exists():
         raise UserError(f"--model must be an artefact, got the folder of a run: {artefact.parent}?")
-    if output is not None and Path(output).is_dir():
-        raise UserError(f"--output must be a file, got the folder {output}")
+    if output is not None and Path(output).exists() and not Path(output).is_file():
+        kind = "folder" if Path(output).is_dir() else "device"
+        raise UserError(f"--output must be a file, got the {kind} {output}")
     if output is not None and prompts and Path(output).resolve() == Path(prompts).resolve():
         raise UserError(f"--output must not be the file of the prompts, got {output}")
 
 
-def write(rows: Iterator[dict[str, Any]], output: str | None) -> None:
-    """Write rows as JSONL: to the terminal one by one, to a file all or nothing."""
+def answer_file(policy: Policy, given: list[Row], wish: Wish, output: str | None) -> None:
+    """Answer prompts to a file, going on where an earlier call stopped, or to the terminal."""
     from instructgpt.callbacks.common import json_lines
-    from instructgpt.models.folder import write_text
+    from instructgpt.callbacks.unfinished import UnfinishedRows
 
-    if output is not None:
-        write_text(Path(output), json_lines(rows))
+    wish, rows = policy.prepare(given, wish)
+    if output is None:
+        for batch in answer(policy, rows, wish):
+            say(json_lines(batch).rstrip("\n"))  # the escapes of say are those of JSON
         return
-    for row in rows:
-        say(json_lines([row]).rstrip("\n"))  # the escapes of say are those of JSON
+    file = UnfinishedRows(Path(output), facts_of(policy, rows, wish))
+    done = file.open(wish.prompts_a_batch)
+    write(answer(policy, rows[done:], wish), file, len(rows))
 
 
-def watched(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    """The rows, with a bar or lines that say how far they are."""
+def write(batches: Iterator[list[dict[str, Any]]], file: UnfinishedRows, total: int) -> None:
+    """Write batches of rows as they come, with a bar or lines that say how far they are."""
     from instructgpt.callbacks.progress import display
 
+    if file.rows:
+        say(f"going on behind the {file.rows:,} rows of {file.partial}")
     shown = display()
+    shown.show("prompts", file.rows, total)  # from where the rate is measured
     try:
-        for done, row in enumerate(rows, 1):
-            yield row
-            shown.show("prompts", done, total)
+        for batch in batches:
+            file.add(batch)
+            shown.show("prompts", file.rows, total)
+        file.finish()
     finally:
         shown.close()
+        file.interrupt()
 
 
 class Policy(NamedTuple):
@@ -139,7 +164,16 @@ class Policy(NamedTuple):
     network: nn.Module
     tokenizer: PreTrainedTokenizerBase
     template: Template
-    prompt_tokens: int | None  # of context, before the response is counted
+    context: int | None  # tokens of prompt and response together
+
+    def prepare(self, given: list[Row], wish: Wish) -> tuple[Wish, list[PromptRow]]:
+        """What is asked for with the limit that there is room for, and the prompts as tokens."""
+        from instructgpt.data.questions import encode, response_limit
+
+        _, tokenizer, template, context = self
+        limit = response_limit(given, tokenizer, template, context, wish.max_response_tokens)
+        rows = encode(given, tokenizer, template, context, limit)
+        return wish._replace(max_response_tokens=limit), rows
 
 
 def load(source: str, template: str, network: Any, device: str) -> Policy:
@@ -175,57 +209,17 @@ def load(source: str, template: str, network: Any, device: str) -> Policy:
     return Policy(policy.to(device).eval(), tokenizer, get_template(name), room)
 
 
-def read_prompts(path: str) -> list[Prompt]:
-    """The prompts of a file, a folder or a data set."""
-    from instructgpt.data.formats import parse_prompt
-    from instructgpt.data.sources import load as load_rows
-    from instructgpt.data.summary import Summary
-
-    summary = Summary()
-    rows = load_rows([path], parse_prompt, "stop", summary)
-    for line in summary.notes:
-        note(line)
-    return [row.prompt for row in rows]
-
-
-def answer(
-    policy: Policy,
-    prompts: list[Prompt],
-    responses: int,
-    max_response_tokens: int,
-    stop: str,
-    sampling: Sampling,
-    seed: int,
-    first: int = 0,
-) -> Iterator[dict[str, Any]]:
-    """One row a prompt: id, prompt, its optional keys, responses, finished.
-
-    Args:
-        policy: what answers.
-        prompts: what to answer.
-        responses: to each prompt.
-        max_response_tokens: limit of a response.
-        stop: text that ends a response.
-        sampling: how to draw, and how many at once.
-        seed: of sampling.
-        first: number of the first prompt, for its noise.
-    """
-    import torch
-
+def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[list[dict[str, Any]]]:
+    """Batches of one row a prompt: id, prompt, its optional keys, responses, finished."""
     from instructgpt.data.collate import collate_prompts
-    from instructgpt.data.rows import PromptRow
     from instructgpt.models.tokenizer import pad_id
     from instructgpt.rollout.sampler import sample, to_samples
 
     network, tokenizer, template, _ = policy
+    responses, limit, stop, sampling, seed = wish
     device = next(network.parameters()).device
-    rows = [
-        PromptRow(torch.tensor(encode(policy, prompt, max_response_tokens)), prompt, number)
-        for number, prompt in enumerate(prompts, first)
-    ]
-    per_batch = max(1, sampling.batch_size // responses)
-    for start in range(0, len(rows), per_batch):
-        chosen = rows[start : start + per_batch]
+    for start in range(0, len(rows), wish.prompts_a_batch):
+        chosen = rows[start : start + wish.prompts_a_batch]
         repeated = [
             row._replace(sample_id=row.sample_id * responses + k)
             for row in chosen
@@ -234,17 +228,22 @@ def answer(
         batch = collate_prompts(repeated, pad_id(tokenizer))
         batch = batch._replace(tokens=batch.tokens.to(device), mask=batch.mask.to(device))
         stops = template.stop_ids(tokenizer)
-        rollout = sample(network, batch, max_response_tokens, stops, sampling, seed)
+        rollout = sample(network, batch, limit, stops, sampling, seed)
         samples = to_samples(rollout, batch.prompts, tokenizer, template)
+        answered = []
         for i, row in enumerate(chosen):
             group = samples[i * responses : (i + 1) * responses]
             ends = [cut(s.response, s.finished, stop) for s in group]
-            yield row.prompt.meta | {
-                "id": row.prompt.id,
-                "prompt": row.prompt.text,
-                "responses": [response for response, _ in ends],
-                "finished": [finished for _, finished in ends],
-            }
+            answered.append(
+                row.prompt.meta
+                | {
+                    "id": row.prompt.id,
+                    "prompt": row.prompt.text,
+                    "responses": [response for response, _ in ends],
+                    "finished": [finished for _, finished in ends],
+                }
+            )
+        yield answered
 
 
 def cut(response: str, finished: bool, stop: str) -> tuple[str, bool]:
@@ -258,39 +257,34 @@ def cut(response: str, finished: bool, stop: str) -> tuple[str, bool]:
     return response.partition(stop)[0], True
 
 
-def response_limit(policy: Policy, prompts: list[Prompt], asked: int | None) -> int:
-    """The limit asked for, else 256 or what the longest prompt leaves of the context."""
-    if asked is not None or policy.prompt_tokens is None:
-        return asked or DEFAULT_RESPONSE_TOKENS
-    lengths = [len(policy.template.encode_prompt(policy.tokenizer, p)) for p in prompts]
-    return max(1, min(DEFAULT_RESPONSE_TOKENS, policy.prompt_tokens - max(lengths, default=0)))
+def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any]:
+    """What the answers depend on: not on ``--batch_size``."""
+    from instructgpt.callbacks.unfinished import rows_hash
+    from instructgpt.models.tokenizer import tokenizer_fingerprint
+    from instructgpt.models.weights import network_hash
+
+    network, tokenizer, template, _ = policy
+    parameter = next(network.parameters())
+    return {
+        "--responses": wish.responses,
+        "--max_response_tokens": wish.max_response_tokens,
+        "--stop": repr(wish.stop),
+        "--temperature": wish.sampling.temperature,
+        "--top_p": wish.sampling.top_p,
+        "--top_k": wish.sampling.top_k,
+        "--seed": wish.seed,
+        "--device": parameter.device.type,
+        "--dtype": parameter.dtype,
+        "--template": f"{template.name}, {template.fingerprint(tokenizer)}",
+        "--model": network_hash(network),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "--prompts": rows_hash(rows),
+    }
 
 
-def encode(policy: Policy, prompt: Prompt, max_response_tokens: int) -> list[int]:
-    """Tokens of a prompt that leave room for the response; a prompt that does not is an error."""
-    from instructgpt.types import UserError
-
-    tokens = policy.template.encode_prompt(policy.tokenizer, prompt)
-    room = policy.prompt_tokens
-    if room is not None and len(tokens) + max_response_tokens > room:
-        raise UserError(
-            f"prompt {prompt.id or prompt.text[:40]!r} and --max_response_tokens must fit into the "
-            f"context of {room} tokens, got {len(tokens)} + {max_response_tokens}"
-        )
-    if not tokens:
-        raise UserError("a prompt must have at least one token, got none")
-    return tokens
-
-
-def converse(
-    policy: Policy,
-    responses: int,
-    asked: int | None,
-    stop: str,
-    sampling: Sampling,
-    seed: int,
-) -> None:
+def converse(policy: Policy, wish: Wish) -> None:
     """Answer line by line, until an empty line or the end of the input."""
+    from instructgpt.data.formats import Row
     from instructgpt.types import Prompt, UserError
 
     mark = "> " if sys.stdin.isatty() else ""
@@ -302,9 +296,11 @@ def converse(
         if not text.strip():
             return
         prompt = Prompt(text, [{"role": "user", "content": text}], "", {})
-        limit = response_limit(policy, [prompt], asked)
+        given = Row(f"line {number + 1}", prompt, [], [], "", "", "")
         try:
-            for row in answer(policy, [prompt], responses, limit, stop, sampling, seed, number):
-                say("\n---\n".join(row["responses"]))
+            room, rows = policy.prepare([given], wish)
+            rows = [row._replace(sample_id=number) for row in rows]
+            for batch in answer(policy, rows, room):
+                say("\n---\n".join(batch[0]["responses"]))
         except UserError as error:  # of this line only
             say(f"instructgpt: {error}", error=True)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from instructgpt.types import UserError
 
+PARTIAL = ".partial"
+"""End of the name of a file of rows while it grows."""
+
 
 @contextmanager
 def replacing(path: Path, mark: str) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from instructgpt.models.folder import write_text
+from instructgpt.models.folder import PARTIAL, write_text
 from instructgpt.types import UserError
 
 STAGE_FILE, LOCK_FILE = "stage.json", ".lock"
@@ -133,7 +133,7 @@ def prepare(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()
     Raises:
         UserError: the folder holds something that no pipeline wrote.
     """
-    record, resumes, note = read_record(folder), False, ""
+    record, resumes, grows, note = read_record(folder), False, False, ""
     if record is None:
         check_ours(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,23 +144,25 @@ def prepare(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()
             folder.mkdir()
     elif record[:2] == ("running", fingerprint):
         resumes = verb == "fit" and zipfile.is_zipfile(folder / LAST)
+        grows = any(folder.glob(f"*{PARTIAL}"))
         note = "goes on from its checkpoint" if resumes else "begins again"
+        note = "goes on behind the rows that are there" if grows else note
     elif record.state != "stale":
         note = "what it needs has changed: begins again"
     kept = record is not None and record.people
-    seconds = record.seconds if record and resumes else 0.0
+    seconds = record.seconds if record and (resumes or grows) else 0.0
     begun = Record("running", fingerprint, seconds, kept, tuple(files))
     if not resumes and not kept:
-        _clear(folder, begun)
+        _clear(folder, begun, grows)
     write_record(folder, begun)
     return Start(resumes, begun, note)
 
 
-def _clear(folder: Path, record: Record) -> None:
-    """Empty a folder of ours; half emptied, it must not be gone on from."""
+def _clear(folder: Path, record: Record, grows: bool) -> None:
+    """Empty a folder of ours, but for rows that grow; half emptied, it must not be gone on from."""
     write_record(folder, record._replace(state="stale"))
     for path in folder.iterdir():
-        if path.name == STAGE_FILE:
+        if path.name == STAGE_FILE or (grows and PARTIAL in path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -57,6 +57,27 @@ def test_how_a_stage_begins(stage, record, verb, resumes, kept):
     assert not is_finished(stage, "f")
 
 
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [
+        (Record("running", "f", 3.0), True),
+        (Record("running", "other"), False),
+        (Record("stale", "f"), False),
+    ],
+)
+def test_rows_that_were_growing_are_gone_on_with(stage, record, kept):
+    """By ``generate`` and ``predict`` themselves, where they are of the same work."""
+    grown = ["responses.jsonl.partial", "responses.jsonl.partial.facts"]
+    for name in [*grown, "other.txt"]:
+        (stage / name).write_text("")
+    write_record(stage, record)
+    start = prepare(stage, "f", "generate")
+    assert not start.resumes, "there is no checkpoint"
+    assert ("goes on behind the rows" in start.note) == kept
+    assert names(stage) == [*(grown if kept else []), "stage.json"]
+    assert read_record(stage) == Record("running", "f", record.seconds)
+
+
 def test_a_new_folder(tmp_path):
     assert not prepare(tmp_path / "a/b", "f", "fit").resumes
     assert names(tmp_path) == ["a/b/stage.json"]

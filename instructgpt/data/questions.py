@@ -1,0 +1,118 @@
+"""Prompts that are answered once, outside any stage: read, limited and cut."""
+
+from __future__ import annotations
+
+import sys
+
+from transformers import PreTrainedTokenizerBase
+
+from instructgpt.data.encode import Encoder
+from instructgpt.data.formats import Row, parse_prompt
+from instructgpt.data.rows import PromptRow
+from instructgpt.data.sources import load
+from instructgpt.data.summary import Noted, Summary
+from instructgpt.models.template import RefusedPromptError, Template
+from instructgpt.terminal import note
+from instructgpt.types import Prompt, UserError
+
+DEFAULT_RESPONSE_TOKENS = 256
+
+
+def read(path: str) -> list[Row]:
+    """The prompts of a file, a folder or a data set; a bad row is an error."""
+    summary = Summary()
+    rows = load([path], parse_prompt, "stop", summary)
+    for line in summary.notes:
+        note(line)
+    return rows
+
+
+def response_limit(
+    given: list[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    context: int | None,
+    asked: int,
+) -> int:
+    """The limit asked for, else 256 or what the longest prompt leaves of the context.
+
+    A prompt that would leave less than a quarter of the context is not asked: it will be cut.
+
+    Args:
+        given: prompts.
+        tokenizer: of the policy.
+        template: of the policy.
+        context: of the policy, None where it has no end.
+        asked: by the user; 0 where nothing is.
+    """
+    if asked or context is None:
+        return asked or DEFAULT_RESPONSE_TOKENS
+    least = max(1, min(DEFAULT_RESPONSE_TOKENS, context // 4))
+    longest = 0
+    for row in given:
+        try:
+            tokens = len(template.encode_prompt(tokenizer, row.prompt))
+        except RefusedPromptError:  # left out later
+            continue
+        if tokens <= context - least:
+            longest = max(longest, tokens)
+    return min(DEFAULT_RESPONSE_TOKENS, context - longest) if longest else least
+
+
+def encode(
+    given: list[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    context: int | None,
+    max_response_tokens: int,
+) -> list[PromptRow]:
+    """Prompts as tokens that leave room for the response, by the rules of ``fit``.
+
+    What is cut or left out is reported; the other prompts are answered all the same.
+
+    Args:
+        given: prompts.
+        tokenizer: of the policy.
+        template: of the policy.
+        context: of the policy, None where it has no end.
+        max_response_tokens: room that responses need.
+    """
+    limit = sys.maxsize if context is None else context - max_response_tokens
+    if limit <= (frame := _frame_tokens(tokenizer, template)):
+        raise UserError(
+            "the words of the template and --max_response_tokens must fit into the context of "
+            f"{context} tokens, got {frame} + {max_response_tokens}"
+        )
+    summary = Summary()
+    encoder = Encoder(
+        tokenizer=tokenizer,
+        template=template,
+        max_prompt_tokens=limit,
+        max_response_tokens=max_response_tokens,
+        drop_long_prompts=False,
+        summary=summary,
+        on_error="skip",
+    )
+    encoded = [encoder.prompt_row(row, number) for number, row in enumerate(given)]
+    rows = [row for row in encoded if row is not None]
+    if given and not rows:
+        raise UserError(f"no prompt is left to answer: {summary.losses()}")
+    room = f"; a context of {context} tokens has no more room beside --max_response_tokens"
+    _report("left out", summary.dropped, len(given), "")
+    _report("cut", summary.cut, len(given), f"{room} {max_response_tokens}")
+    return rows
+
+
+def _report(verb: str, table: dict[str, Noted], total: int, why: str) -> None:
+    for reason, noted in table.items():
+        places = ", ".join(noted.first) + (", …" if noted.count > len(noted.first) else "")
+        note(f"warning: {noted.count:,} of {total:,} prompts {verb}: {reason} ({places}){why}")
+
+
+def _frame_tokens(tokenizer: PreTrainedTokenizerBase, template: Template) -> int:
+    """What the template writes around a prompt."""
+    empty = Prompt("", [{"role": "user", "content": ""}], "", {})
+    try:
+        return len(template.encode_prompt(tokenizer, empty))
+    except RefusedPromptError:  # a chat template may insist on words
+        return 0

@@ -12,7 +12,7 @@ from instructgpt.data.rows import PromptRow
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Noted, Summary
 from instructgpt.models.template import RefusedPromptError, Template
-from instructgpt.terminal import note
+from instructgpt.terminal import note, say
 from instructgpt.types import Prompt, UserError
 
 DEFAULT_RESPONSE_TOKENS = 256
@@ -106,7 +106,10 @@ def encode(
 def _report(verb: str, table: dict[str, Noted], total: int, why: str) -> None:
     for reason, noted in table.items():
         places = ", ".join(noted.first) + (", …" if noted.count > len(noted.first) else "")
-        note(f"warning: {noted.count:,} of {total:,} prompts {verb}: {reason} ({places}){why}")
+        say(
+            f"warning: {noted.count:,} of {total:,} prompts {verb}: {reason} ({places}){why}",
+            error=True,
+        )
 
 
 def _frame_tokens(tokenizer: PreTrainedTokenizerBase, template: Template) -> int:

@@ -37,8 +37,8 @@ python -m instructgpt fit --config FILE --print_config    everything a run would
 def main(args: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code.
 
-    0 done, 1 a stage of a pipeline failed, 2 wrong input, 3 people have to do something first, 130
-    interrupted.
+    0 done, 1 a run went wrong (numbers that are not finite, a stage of a pipeline that failed), 2
+    wrong input, 3 people have to do something first, 130 interrupted.
     """
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from instructgpt.terminal import harmless_messages, say
 
+FAILED = 1
 WRONG_INPUT = 2
 WAITING = 3
 CLASS_RULE = "--{} must be written as class_path: NAME, with its options under init_args"
@@ -41,10 +42,10 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         args: of the command line, the verb first.
 
     Returns:
-        0 when done, 2 for wrong input, 3 where people have to do something first, 128 + number for
-        a signal.
+        0 when done, 1 for a run that went wrong, 2 for wrong input, 3 where people have to do
+        something first, 128 + number for a signal.
     """
-    from instructgpt.types import UserError, WaitingForLabelsError
+    from instructgpt.types import RunFailedError, UserError, WaitingForLabelsError
 
     try:
         with harmless_messages():
@@ -66,7 +67,7 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
             say(f"instructgpt: {message}", error=True)
             return WAITING
         say(f"instructgpt: error: {message}", error=True)
-        return WRONG_INPUT
+        return FAILED if isinstance(error, RunFailedError) else WRONG_INPUT
     except BaseException as stop:
         code = getattr(stop, "exit_code", None)  # callbacks.checkpoint.Interrupted
         if code is None:

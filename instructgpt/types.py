@@ -7,7 +7,10 @@ from lengths, never from ``tokens != pad``. Prompts are left-padded, responses r
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -21,8 +24,29 @@ class UserError(ValueError):
     """Something the user gave is wrong; one line that names the place, the rule and the value."""
 
 
+class RunFailedError(UserError):
+    """A run that had begun went wrong, as by numbers that are not finite; exit code 1, not 2."""
+
+
 class WaitingForLabelsError(UserError):
     """People have to rank responses before this can go on; says where."""
+
+
+def failed(what: str, error: Exception) -> UserError:
+    """The line for what a user's own code raised: the innermost place in it, and the message.
+
+    Args:
+        what: what failed, for the message.
+        error: caught around the call of it.
+    """
+    ours, libraries = str(Path(__file__).parent), tuple(sysconfig.get_paths().values())
+    called = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in called if not frame.filename.startswith(ours)]
+    theirs = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
+    last = theirs[-1] if theirs else None
+    place = f" (at {last.filename}:{last.lineno} in {last.name})" if last else ""
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return UserError(f"{what}: {message}{place}")
 
 
 class Prompt(NamedTuple):
@@ -136,6 +160,9 @@ class PromptSource(Protocol):
         self, update: int, count: int, rank: int, world_size: int
     ) -> LanguageBatch:
         """This rank's share of the rows of an update, a function of (seed, update) alone."""
+
+    def pretraining_ids(self, update: int, count: int, rank: int, world_size: int) -> list[str]:
+        """Names of these rows."""
 
 
 class CollectsRollouts(Protocol):

@@ -17,6 +17,7 @@ from instructgpt.callbacks.common import stage_of
 from instructgpt.models.artefact import finite
 from instructgpt.models.folder import replacing, write_text
 from instructgpt.models.source import ARTEFACT_FILE
+from instructgpt.modules.finite import check_weights
 
 
 class ExportArtefact(Callback):
@@ -65,6 +66,7 @@ class ExportArtefact(Callback):
         final = {"step": last, **rows.get(last, {}), **logged}
         exported = rows.get(step, final)
         stage = stage_of(pl_module)
+        check_weights(stage)
         stage.finalize()
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)

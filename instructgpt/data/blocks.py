@@ -55,7 +55,10 @@ def make_blocks(
         last = len(blocks[-1])
         short = f"; the last one has {last:,} and is padded" if last < block_size else ""
         summary.note(f"{name}: {len(blocks):,} blocks of {block_size:,} tokens{short}")
-    return [LanguageRow(block, (Span(0, 1, len(block)),)) for block in blocks]
+    return [
+        LanguageRow(block, (Span(0, 1, len(block)),), (f"{name} block {number}",))
+        for number, block in enumerate(blocks)
+    ]
 
 
 def load_blocks(

@@ -76,7 +76,8 @@ class Encoder:
         if prompt is None:
             return None
         tokens = prompt + self.responses(row)[0]
-        return LanguageRow(torch.tensor(tokens), (Span(0, len(prompt), len(tokens)),))
+        spans = (Span(0, len(prompt), len(tokens)),)
+        return LanguageRow(torch.tensor(tokens), spans, (row.prompt.id,))
 
     def comparison(self, row: Row) -> ComparisonRow | None:
         """Prompt with each response."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from instructgpt.data.rows import AnyRow
+from instructgpt.data.rows import AnyRow, LanguageRow
 
 
 class _Rows(Dataset[AnyRow]):
@@ -83,6 +83,11 @@ class StatefulLoader:
             share = -(-len(rows) // self.world_size)
             batches.append(rows[self.rank * share : (self.rank + 1) * share] or [-1])
         return batches
+
+    def ids(self, epoch: int, batch: int) -> list[str]:
+        """Ids of the documents of one of this rank's batches."""
+        rows = [self.rows[number] for number in self.batches(epoch)[batch] if number >= 0]
+        return [name for row in rows if isinstance(row, LanguageRow) for name in row.ids]
 
     def __iter__(self) -> Iterator[Any]:
         """Batches of the epoch from where it was left."""

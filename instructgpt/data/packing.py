@@ -40,4 +40,5 @@ def join(rows: list[LanguageRow]) -> LanguageRow:
     for row in rows:
         spans += [Span(*(offset + place for place in span)) for span in row.spans]
         offset += len(row.tokens)
-    return LanguageRow(torch.cat([row.tokens for row in rows]), tuple(spans))
+    ids = tuple(name for row in rows for name in row.ids)
+    return LanguageRow(torch.cat([row.tokens for row in rows]), tuple(spans), ids)

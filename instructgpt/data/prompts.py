@@ -151,9 +151,19 @@ class PromptDataModule(StageData):
             rank: of this process.
             world_size: number of processes, a divisor of ``count``.
         """
+        rows = self._pretraining(update, count, rank, world_size)
+        return collate_language(rows, pad_id(self.tokenizer))
+
+    def pretraining_ids(self, update: int, count: int, rank: int, world_size: int) -> list[str]:
+        """Names of these rows; arguments as for ``pretraining_rows``."""
+        rows = self._pretraining(update, count, rank, world_size)
+        return [name for row in rows for name in row.ids]
+
+    def _pretraining(
+        self, update: int, count: int, rank: int, world_size: int
+    ) -> list[LanguageRow]:
         if not self.blocks:
             raise UserError("--data.pretraining must name text for the pretraining term, got none")
         groups = [Group(0, len(self.blocks), len(self.blocks))]
         drawn = stream(groups, self.seed, update * count, count)
-        rows = [self.blocks[row] for row in chunk(drawn, rank, world_size)]
-        return collate_language(rows, pad_id(self.tokenizer))
+        return [self.blocks[row] for row in chunk(drawn, rank, world_size)]

@@ -22,10 +22,11 @@ class LanguageRow(NamedTuple):
 
     tokens: Tensor  # [T] int64
     spans: tuple[Span, ...]
+    ids: tuple[str, ...] = ()  # of the documents
 
     def blank(self) -> LanguageRow:
         """A row that trains and counts nothing."""
-        return self._replace(spans=tuple(s._replace(trained=s.end) for s in self.spans))
+        return self._replace(spans=tuple(s._replace(trained=s.end) for s in self.spans), ids=())
 
 
 class ComparisonRow(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from instructgpt.evaluation.statistics import Array
-from instructgpt.types import Prompt, UserError
+from instructgpt.types import Prompt, UserError, failed
 
 
 class Answer(NamedTuple):
@@ -106,8 +106,7 @@ class CallableJudge:
         try:
             share = self.function(first.prompt.text, first.text, second.text)
         except Exception as error:  # the user's code
-            what = f"{type(error).__name__}: {error}"
-            raise UserError(f"{about[0]} failed on {about[1]}: {what}") from error
+            raise failed(f"{about[0]} failed on {about[1]}", error) from error
         if isinstance(share, bool | int | float) and 0 <= share <= 1:
             return Verdict(0.0, 1.0) if share == 0.5 else Verdict(float(share), 0.0)
         raise UserError(

@@ -22,13 +22,14 @@ from transformers import (
 )
 
 from instructgpt.models.adapters import merged
+from instructgpt.models.finite import check_finite
 from instructgpt.models.folder import replacing
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.source import ARTEFACT_FILE, quietly
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import eos_id, pad_id, tokenizer_fingerprint
-from instructgpt.types import UserError
+from instructgpt.types import RunFailedError, UserError
 
 FORMAT = 1
 
@@ -87,6 +88,8 @@ def read_artefact(path: str | Path) -> Artefact | None:
         if not isinstance(value, allowed) or isinstance(value, bool):
             names = " or ".join(kind.__name__ for kind in allowed)
             raise UserError(f"{file}: key '{key}' must be {names}, got {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{file}: key '{key}' must be finite, got {value}")
         values[key] = value
     return Artefact(**values)
 
@@ -140,7 +143,12 @@ def save_policy(
         parent: What the stage started from.
         config: Of the run.
         metrics: Final ones.
+
+    Raises:
+        RunFailedError: A weight is not finite.
+        UserError: Something else is at ``path``.
     """
+    check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
         network, place, adapter = _without_adapter(model, folder)
         stops = template.stop_ids(tokenizer)
@@ -185,7 +193,12 @@ def save_scalar(
         parent: What the stage started from.
         config: Of the run.
         metrics: Final ones.
+
+    Raises:
+        RunFailedError: A weight is not finite.
+        UserError: Something else is at ``path``.
     """
+    check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
         trunk, place, adapter = _without_adapter(model.trunk, folder)
         classifier = _classifier(trunk, model.head)

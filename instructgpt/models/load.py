@@ -30,6 +30,7 @@ from instructgpt.models.architecture import (
 from instructgpt.models.architecture import context_length as context_length
 from instructgpt.models.architecture import is_recurrent as is_recurrent
 from instructgpt.models.artefact import Artefact, read_artefact
+from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel, score_head
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
@@ -210,6 +211,7 @@ def _from_pretrained(
             f"e.g. {missing[0]}"
         )
     result: PreTrainedModel = model
+    check_finite(f"init_from: '{source}'", result)
     return result
 
 
@@ -231,6 +233,7 @@ def _stored_head(
         stored = score_head(config.hidden_size)
         with explained(f"init_from: cannot load the reward head of '{source}'"):
             stored.load_state_dict(load_file(Path(source) / str(artefact.head)))
+        check_finite(f"init_from: '{source}'", stored)
         return trunk, stored
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise UserError(f"init_from: '{source}' holds no reward head")
@@ -278,6 +281,7 @@ def _with_prefix(
         config.base_model_name_or_path = None
         prefixed = get_peft_model(model, config)
         weights = load_file(Path(source) / "adapter_model.safetensors")
+        check_finite(f"init_from: '{source}'", weights)
         set_peft_model_state_dict(prefixed, weights)
     result: PeftModel = prefixed.train()
     return result

@@ -18,10 +18,12 @@ from torchmetrics import Metric
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.models.adapters import Adapter
 from instructgpt.models.artefact import check_artefact, read_artefact
+from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import base_network, exact_tables, virtual_tokens
 from instructgpt.models.load import Network, context_length
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import tokenizer_fingerprint
+from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
 from instructgpt.types import Progress, UserError
 
 LOSS_SCALE = 1024.0
@@ -79,6 +81,7 @@ class StageModule(LightningModule, ABC):
         self.total_steps = 1  # of the schedule, known when the optimizer is made
         self._built = False
         self._sums: dict[str, Tensor] = {}
+        self.guard = FiniteGuard()
 
     @property
     def data(self) -> Any:
@@ -242,7 +245,12 @@ class StageModule(LightningModule, ABC):
                 group["lr"] = rate
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name stage, tokenizer and template, so that resuming with others is refused."""
+        """Name stage, tokenizer and template, so that resuming with others is refused.
+
+        Weights that are not finite must not take the place of good ones.
+        """
+        if self._trainer is not None:
+            check_weights(self)
         checkpoint["instructgpt"] = {
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
             **self.text_format(),
@@ -252,6 +260,7 @@ class StageModule(LightningModule, ABC):
         """Refuse to go on with tokens that mean something else."""
         if self._trainer is None:  # loaded by hand, without data
             return
+        check_finite("ckpt_path", checkpoint["state_dict"])
         for name, ours in self.text_format().items():
             if (theirs := checkpoint["instructgpt"].get(name, ours)) != ours:
                 raise UserError(
@@ -268,7 +277,7 @@ class StageModule(LightningModule, ABC):
 
     # -- exact means over everything that one optimizer step sees
 
-    def summed_loss(self, total: Tensor, count: Tensor, **sums: Tensor) -> Tensor:
+    def summed_loss(self, total: Tensor, count: Tensor, ids: Ids = tuple, **sums: Tensor) -> Tensor:
         """Turn a sum into a loss whose gradient becomes the mean over the whole optimizer step.
 
         The number of elements of a step is known only after its last micro-batch, on all ranks. So
@@ -278,8 +287,10 @@ class StageModule(LightningModule, ABC):
         Args:
             total: sum of the losses of this micro-batch.
             count: how many elements it is over.
+            ids: of the samples, for messages.
             sums: further sums to log as means over the same count.
         """
+        self.guard.see("the loss", total, ids)
         for name, value in {"loss": total, "count": count, **sums}.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
@@ -287,18 +298,15 @@ class StageModule(LightningModule, ABC):
         return total * (undo / LOSS_SCALE)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Divide the collected gradient by the count of the step, and log its means."""
-        if not self._sums:
+        """Check losses and gradients, divide by the count of the step, and log its means."""
+        sums = self.guard.check_step(self, optimizer, self._sums)
+        if not sums:
             return
-        names = list(self._sums)
-        sums = self.all_sum(torch.stack([self._sums[name] for name in names])).tolist()
-        count = max(sums[names.index("count")], 1.0)
+        count, self._sums = sums.pop("count"), {}
         for parameter in self.optimized(optimizer):
             parameter.grad.mul_(LOSS_SCALE / count)  # type: ignore[union-attr]
-        for name, value in zip(names, sums, strict=True):
-            if name != "count":
-                self.log(f"train/{name}", value / count, prog_bar=name == "loss")
-        self._sums = {}
+        for name, value in sums.items():
+            self.log(f"train/{name}", value / count, prog_bar=name == "loss")
 
     def configure_gradient_clipping(
         self,

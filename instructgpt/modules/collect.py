@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from instructgpt.modules.finite import of_samples, stop, together
 from instructgpt.modules.phase import Stopwatch, rollout_metrics
 from instructgpt.modules.respond import repeat
+from instructgpt.rewards.base import check_abstained
 from instructgpt.rollout.buffer import RolloutBuffer, join, widen
 from instructgpt.rollout.sampler import sample, to_samples
 from instructgpt.rollout.scoring import in_microbatches, response_logprobs
-from instructgpt.types import Rollout, ScoredRollout
+from instructgpt.types import PromptBatch, Rollout, ScoredRollout
 
 if TYPE_CHECKING:
     from instructgpt.modules.ppo import PPOModule
@@ -28,45 +30,87 @@ def collect(module: PPOModule, phase: int) -> tuple[RolloutBuffer, dict[str, flo
     """
     trainer, watch = module.trainer, Stopwatch()
     device = module.device
-    count = module.rollout_batch_size // module.algorithm.responses_per_prompt
-    # To overfit is to see the same prompts again.
-    drawn = 0 if trainer.overfit_batches else phase  # type: ignore[attr-defined]
-    prompts = module.data.rollout_prompts(drawn, count, trainer.global_rank, trainer.world_size)
-    prompts = repeat(
-        module.transfer_batch_to_device(prompts, device, 0), module.algorithm.responses_per_prompt
-    )
+    prompts = draw(module, phase, trainer.global_rank, trainer.world_size)
+    prompts = module.transfer_batch_to_device(prompts, device, 0)
     modes = {network: network.training for network in module.trained_networks()}
     for network in modes:
         network.eval()
     with trainer.precision_plugin.forward_context():
         with watch.part("sample", device):
-            rollout = sample(
-                module.policy,
-                prompts,
-                module.data.max_response_tokens,
-                module.template.stop_ids(module.tokenizer),
-                module.sampling,
-                module.seed,
-                phase,
-                module.progress,
-            )
+            rollout = together(module, lambda: respond(module, prompts, phase))
         scored = score(module, rollout, watch)
     for network, mode in modes.items():
         network.train(mode)
     with watch.part("reward", device):
         samples = to_samples(rollout, prompts.prompts, module.tokenizer, module.template)
-        scores = module.frozen.reward.score(samples).to(device)
+        scores = together(module, lambda: module.frozen.reward.score(samples)).to(device)
     scored = gather(module, scored._replace(scores=scores))
+    check(module, scored, phase)
+    tokens = float(scored.rollout.response_mask.sum())
+    scored = without_abstained(scored)
     experience = module.algorithm.experience(scored, module.kl_coef)
     episode = module.algorithm.episode_scores(scored.scores, scored.rollout.finished)
     metrics = {
         f"ppo/{name}": value
         for name, value in rollout_metrics(scored, experience, module.kl_coef, episode).items()
     }
-    tokens = float(scored.rollout.response_mask.sum())
     metrics["throughput/sampled_tokens_per_second"] = tokens / watch.seconds["sample"]
     metrics |= {f"time/{name}": seconds for name, seconds in watch.seconds.items()}
     return RolloutBuffer(phase, experience), metrics
+
+
+def draw(module: PPOModule, phase: int, rank: int, world_size: int) -> PromptBatch:
+    """A rank's share of the prompts of a phase, each as often as it is answered."""
+    responses = module.algorithm.responses_per_prompt
+    # To overfit is to see the same prompts again.
+    drawn = 0 if module.trainer.overfit_batches else phase  # type: ignore[attr-defined]
+    count = module.rollout_batch_size // responses
+    return repeat(module.data.rollout_prompts(drawn, count, rank, world_size), responses)
+
+
+def row_ids(module: PPOModule, phase: int) -> list[str]:
+    """Ids of the prompts of a rollout's rows; drawn again, so that nothing has to keep them."""
+    return [prompt.id for prompt in draw(module, phase, 0, 1).prompts]
+
+
+def respond(module: PPOModule, prompts: PromptBatch, phase: int) -> Rollout:
+    """Responses to this rank's prompts."""
+    return sample(
+        module.policy,
+        prompts,
+        module.data.max_response_tokens,
+        module.template.stop_ids(module.tokenizer),
+        module.sampling,
+        module.seed,
+        phase,
+        module.progress,
+    )
+
+
+def check(module: PPOModule, scored: ScoredRollout, phase: int) -> None:
+    """Stop if what the networks say about a rollout is not finite."""
+    mask = scored.rollout.response_mask
+    for name, field in {
+        "a log-probability of the policy": scored.logprobs,
+        "a log-probability of the reference": scored.reference_logprobs,
+        "a value": scored.values[:, :-1],
+    }.items():
+        bad = (mask & ~field.isfinite()).any(1)
+        if bool(bad.any()):
+            ids = row_ids(module, phase)
+            samples = of_samples([ids[row] for row in bad.nonzero().squeeze(1).tolist()])
+            stop(module, [f"{name} is not finite{samples}"], module.global_step)
+
+
+def without_abstained(scored: ScoredRollout) -> ScoredRollout:
+    """Rows without a score lose their response: what has no token enters no sum and no mean."""
+    abstained, rollout = scored.scores.isnan(), scored.rollout
+    check_abstained(float(abstained.float().mean()))
+    kept = rollout.response_mask & ~abstained[:, None]
+    return scored._replace(
+        rollout=rollout._replace(response_mask=kept),
+        scores=scored.scores.masked_fill(abstained, 0.0),
+    )
 
 
 def score(module: PPOModule, rollout: Rollout, watch: Stopwatch) -> ScoredRollout:

@@ -37,7 +37,8 @@ class PretrainingMix:
             measure: keep a copy of the gradient, to log the norms of both objectives.
         """
         module, trainer = self.module, self.module.trainer
-        batch = module.data.pretraining_rows(update, rows, trainer.global_rank, trainer.world_size)
+        share = update, rows, trainer.global_rank, trainer.world_size
+        batch = module.data.pretraining_rows(*share)
         batch = module.transfer_batch_to_device(batch, module.device, 0)
         tokens = module.all_sum(batch.targets[:, 1:].sum().float())
         total = torch.zeros((), device=module.device)
@@ -47,6 +48,7 @@ class PretrainingMix:
             scale = module.ptx_coef * trainer.world_size / tokens
             trainer.strategy.backward(loss * scale, None)
             total += loss.detach()
+        module.guard.see("the pretraining loss", total, lambda: module.data.pretraining_ids(*share))
         if measure:
             self.keep()
         return module.all_sum(total) / tokens

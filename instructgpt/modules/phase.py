@@ -57,27 +57,29 @@ def sequence_kl(scored: ScoredRollout, kind: str = "k1") -> Tensor:
 def rollout_metrics(
     scored: ScoredRollout, experience: Experience, kl_coef: float, episode_scores: Tensor
 ) -> dict[str, float]:
-    """Means over the rollout of all ranks.
+    """Means over the rollout of all ranks, without the rows that the reward function abstained on.
 
     ``score`` is the reward function's; ``score_episode`` has the missing-EOS rule applied;
     ``score_total`` is that minus the KL penalty; ``kl`` is per response (k1), ``kl_k2`` and
     ``kl_k3`` the other estimators.
     """
     mask = scored.rollout.response_mask
-    lengths = mask.sum(1).float()
-    kl = sequence_kl(scored)
+    kept = mask.any(1)
+    scores, episode_scores, lengths = scored.scores[kept], episode_scores[kept], mask[kept].sum(1)
+    lengths, kl = lengths.float(), sequence_kl(scored)[kept]
     means = {
-        "score": scored.scores.mean(),
-        "score_std": scored.scores.std(correction=0),
+        "score": scores.mean(),
+        "score_std": scores.std(correction=0),
         "score_episode": episode_scores.mean(),
         "score_total": (episode_scores - kl_coef * kl).mean(),
         "kl": kl.mean(),
-        "kl_k2": sequence_kl(scored, "k2").mean(),
-        "kl_k3": sequence_kl(scored, "k3").mean(),
+        "kl_k2": sequence_kl(scored, "k2")[kept].mean(),
+        "kl_k3": sequence_kl(scored, "k3")[kept].mean(),
         "entropy": masked_mean(scored.entropy, mask),
         "response_length": lengths.mean(),
         "response_length_max": lengths.max(),
-        "eos_rate": scored.rollout.finished.float().mean(),
+        "eos_rate": scored.rollout.finished[kept].float().mean(),
+        "abstained": (~kept).sum(),
         "value_mean": masked_mean(experience.values, mask),
         "return_mean": masked_mean(experience.returns, mask),
         "explained_variance": explained_variance(experience.values, experience.returns, mask),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from instructgpt.models.artefact import save_policy, save_scalar
+from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import base_network, exact_tables
 from instructgpt.models.heads import ScalarModel, ValueHead
+from instructgpt.models.source import explained
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.ema import WeightAverage
+from instructgpt.modules.finite import together
 from instructgpt.modules.networks import Frozen, build_policy, build_value
 from instructgpt.modules.respond import predict_rows, roll_out
+from instructgpt.rewards.base import check_abstained
 from instructgpt.rollout.sampler import Sampling, to_samples
 from instructgpt.rollout.scoring import response_logprobs, response_values
-from instructgpt.types import PromptBatch, Rollout
+from instructgpt.types import PromptBatch, Rollout, Sample
 
 VALUE_HEAD = "value_head.safetensors"
 """Beside an exported policy: the value head on its trunk, with which a further run goes on."""
@@ -56,7 +61,9 @@ class PolicyStage(StageModule):
             self.value_head = ValueHead(base_network(self.policy).config.hidden_size)
             kept = Path(self.init_from, VALUE_HEAD)
             if kept.is_file():
-                self.value_head.load_state_dict(load_file(kept))
+                with explained(f"init_from: cannot load '{kept}'"):
+                    self.value_head.load_state_dict(load_file(kept))
+                check_finite(f"init_from: '{kept}'", self.value_head)
         else:
             self.value_model = build_value(
                 self.value_init_from,
@@ -69,7 +76,8 @@ class PolicyStage(StageModule):
         if self.ema_decay is not None:
             self.ema = WeightAverage(self.policy, self.ema_decay)
         self.frozen.reference = reference
-        names = ("score", "kl", "response_length", "eos_rate", "greedy_score", "greedy_eos_rate")
+        names = ["score", "kl", "response_length", "eos_rate", "greedy_score", "greedy_eos_rate"]
+        names += ["abstained"]
         self.val_metrics = nn.ModuleDict({name: MeanMetric() for name in names})
 
     def configure_model(self) -> None:
@@ -119,11 +127,14 @@ class PolicyStage(StageModule):
             ("sampled", self.sampling),
             ("greedy", replace(self.sampling, temperature=0.0)),
         ):
-            rollout = roll_out(self, self.policy, batch, sampling, phase=0)
-            samples = to_samples(rollout, batch.prompts, self.tokenizer, self.template)
-            scores = self.frozen.reward.score(samples).to(self.device)
-            real = batch.sample_ids >= 0
+            rollout, samples, scores = together(self, partial(self._answer, batch, sampling))
+            scores, real = scores.to(self.device), batch.sample_ids >= 0
+            self._update_means("abstained", scores[real].isnan())
             kl = self._sequence_kl(rollout) if kind == "sampled" else None
+            if kl is not None:
+                names = [prompt.id for prompt in batch.prompts]
+                self.guard.see("the KL to the reference", kl[real].sum(), partial(list, names))
+            real &= ~scores.isnan()
             prefix = "" if kl is not None else "greedy_"
             self._update_means(f"{prefix}score", scores[real])
             self._update_means(f"{prefix}eos_rate", rollout.finished[real].float())
@@ -144,6 +155,13 @@ class PolicyStage(StageModule):
                         "finished": samples[row].finished,
                     }
                 )
+
+    def _answer(
+        self, batch: PromptBatch, sampling: Sampling
+    ) -> tuple[Rollout, list[Sample], Tensor]:
+        rollout = roll_out(self, self.policy, batch, sampling, phase=0)
+        samples = to_samples(rollout, batch.prompts, self.tokenizer, self.template)
+        return rollout, samples, self.frozen.reward.score(samples)
 
     def _sequence_kl(self, rollout: Rollout) -> Tensor:
         policy = response_logprobs(self.policy, rollout, self.sampling.temperature).logprobs
@@ -167,6 +185,10 @@ class PolicyStage(StageModule):
         self._log_means("test")
 
     def _log_means(self, prefix: str) -> None:
+        self.guard.check(self)
+        abstained: Any = self.val_metrics["abstained"]
+        if abstained.update_called:
+            check_abstained(float(abstained.compute()))
         for name, metric in self.val_metrics.items():
             assert isinstance(metric, MeanMetric)
             if metric.update_called:

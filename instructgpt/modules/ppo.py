@@ -16,7 +16,8 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant, Schedule
 from instructgpt.models.adapters import Adapter
 from instructgpt.models.load import Network
-from instructgpt.modules.collect import collect
+from instructgpt.modules.collect import collect, row_ids
+from instructgpt.modules.finite import of_samples, stop
 from instructgpt.modules.mix import PretrainingMix
 from instructgpt.modules.networks import Frozen
 from instructgpt.modules.optimizer import PaperAdam
@@ -238,6 +239,9 @@ class PPOModule(PolicyStage):
             self.kl_coef = self.kl.update(self.kl_coef, self.last_kl, self.rollout_batch_size)
         self.buffer, self.phase_metrics = collect(self, phase)
         self.last_kl = self.phase_metrics["ppo/kl"]
+        if abstained := int(self.phase_metrics["ppo/abstained"]):
+            count = f"{abstained:,} of {self.rollout_batch_size:,} responses"
+            rank_zero_warn(f"the reward function abstained on {count}, which train nothing")
         self.stopped, self.phase_open, self.done = False, True, Updates()
 
     def training_step(self, rows: Tensor, batch_idx: int) -> Tensor:
@@ -261,13 +265,28 @@ class PPOModule(PolicyStage):
         values = self.values(batch.rollout, policy.hidden)[:, :-1]
         loss = self.algorithm.loss(batch, policy.logprobs, values)
         self.done.add(update == 0, batch, policy.logprobs, loss)
+        self.guard.see("the loss", loss.total, lambda: self._ids(rows))
         self.log_dict(
             {"score": self.phase_metrics["ppo/score"], "kl": self.phase_metrics["ppo/kl"]},
             prog_bar=True,
             logger=False,
         )
+        tokens = self.buffer.tokens(window)
+        if not tokens:
+            samples = of_samples(self._ids(window))
+            stop(
+                self,
+                [f"the reward function abstained on a whole minibatch{samples}"],
+                self.global_step + 1,
+            )
         undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return loss.total * (undo / self.buffer.tokens(window))
+        return loss.total * (undo / tokens)
+
+    def _ids(self, rows: Tensor) -> list[str]:
+        """Ids of the prompts of some rows of the rollout."""
+        assert self.buffer is not None
+        ids = row_ids(self, self.buffer.phase)
+        return [ids[row] for row in rows.tolist()]
 
     # -- one optimizer step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.terminal import printable
-from instructgpt.types import ComparisonBatch, UserError
+from instructgpt.types import ComparisonBatch, RunFailedError, UserError
 
 LENGTH_GROUPS = 4
 """Forward passes of a batch: more save padding, fewer save calls."""
@@ -114,7 +115,7 @@ class RewardModule(StageModule):
         scores = self.scores(batch)
         total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
         correct = correct_shares(scores.detach(), batch).sum()
-        return self.summed_loss(total, count, accuracy=correct)
+        return self.summed_loss(total, count, lambda: batch.ids, accuracy=correct)
 
     # -- evaluation
 
@@ -122,6 +123,7 @@ class RewardModule(StageModule):
         """Collect the loss and the decided pairs."""
         scores = self.scores(batch)
         total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
+        self.guard.see("the validation loss", total, lambda: batch.ids)
         self.val_loss.update(total / count.clamp_min(1), count)
         self._pairs.append(pairs_of(batch, scores))
 
@@ -138,6 +140,7 @@ class RewardModule(StageModule):
         self._log_pairs("test")
 
     def _log_pairs(self, prefix: str) -> None:
+        self.guard.check(self)
         pairs = gather_pairs(self._pairs)
         self._pairs = []
         if self.val_loss.update_called:
@@ -170,6 +173,11 @@ class RewardModule(StageModule):
     def predict_step(self, batch: ComparisonBatch, batch_idx: int) -> list[dict[str, Any]]:
         """Scores of every prompt's responses."""
         scores, mask = self.scores(batch).float().cpu(), batch.ranking_mask.cpu()
+        for name, row, real in zip(batch.ids, scores, mask, strict=True):
+            if not bool(row[real].isfinite().all()):
+                raise RunFailedError(
+                    f"the scores of sample {name} are not finite, got {row[real].tolist()}"
+                )
         return [
             {"id": name, "scores": row[real].tolist()}
             for name, row, real in zip(batch.ids, scores, mask, strict=True)
@@ -201,6 +209,8 @@ class RewardModule(StageModule):
                 self.progress("offset", number, len(loader))
             total, count = self.all_sum(sums).tolist()
         # Float32 also where the weights are not: it is a mean of many scores.
+        if not math.isfinite(total):
+            raise RunFailedError(f"the scores of the demonstrations add up to {total}")
         mean = torch.tensor([total / count], dtype=torch.float32, device=self.device)
         self.model.offset.data = mean
         self.model.train(was)

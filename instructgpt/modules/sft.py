@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -17,11 +20,12 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.forward import base_network, run
 from instructgpt.models.load import Network, is_recurrent, load_policy
 from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.finite import Ids, together
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.respond import first, predict_rows, respond
-from instructgpt.rewards.base import RewardFunction
+from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.sampler import Sampling
-from instructgpt.types import LanguageBatch, PromptBatch, UserError
+from instructgpt.types import LanguageBatch, PromptBatch, Sample, UserError
 
 
 class SFTModule(StageModule):
@@ -90,6 +94,7 @@ class SFTModule(StageModule):
         )
         self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
         self.val_loss, self.val_accuracy, self.val_score = MeanMetric(), MeanMetric(), MeanMetric()
+        self.val_abstained = MeanMetric()
 
     def get_ready(self) -> None:
         """Prepare the reward function on the device of the run."""
@@ -131,13 +136,25 @@ class SFTModule(StageModule):
     def training_step(self, batch: LanguageBatch, batch_idx: int) -> Tensor:
         """Next-token cross-entropy on the targets."""
         total, count, correct = self.losses(batch)
-        return self.summed_loss(total, count, accuracy=correct)
+        return self.summed_loss(total, count, self.batch_ids(batch_idx), accuracy=correct)
+
+    def batch_ids(self, batch_idx: int) -> Ids:
+        """What names the samples of a batch, if it has to: batches hold tensors only."""
+        trains, epoch = self.trainer.training, self.trainer.current_epoch
+
+        def ids() -> list[str]:
+            data = self.data
+            loader = data.train_dataloader() if trains else data.val_dataloader()
+            return loader.ids(epoch, batch_idx)
+
+        return ids
 
     # -- evaluation
 
     def validation_step(self, batch: LanguageBatch, batch_idx: int) -> None:
         """Collect loss and token accuracy."""
         total, count, correct = self.losses(batch)
+        self.guard.see("the validation loss", total, self.batch_ids(batch_idx))
         weight = count.clamp_min(1)
         self.val_loss.update(total / weight, count)
         self.val_accuracy.update(correct / weight, count)
@@ -158,6 +175,7 @@ class SFTModule(StageModule):
         self._log_means("test")
 
     def _log_means(self, prefix: str) -> None:
+        self.guard.check(self)
         if self.val_loss.update_called:
             loss = self.val_loss.compute()
             self.log(f"{prefix}/loss", loss, prog_bar=True)
@@ -171,12 +189,12 @@ class SFTModule(StageModule):
         for batch in self.data.prompt_dataloader():
             batch = self.transfer_batch_to_device(first(batch, left), self.device, 0)
             left -= len(batch.prompts)
-            samples, real = respond(self, self.policy, batch, self.sampling, phase=0)
-            scores = [None] * len(samples)
-            for reward in self.reward:
-                values = reward.score(samples)
-                self.val_score.update(values[real].to(self.device))
-                scores = values.tolist()
+            samples, real, values = together(self, partial(self._answer, batch))
+            scores = [None if math.isnan(value) else value for value in values.tolist()]
+            if self.reward:
+                given = ~values.isnan()
+                self.val_score.update(values[real & given].to(self.device))
+                self.val_abstained.update((~given[real]).float().to(self.device))
             for row, (sample, score) in enumerate(zip(samples, scores, strict=True)):
                 if real[row]:
                     self.samples.append(
@@ -192,8 +210,18 @@ class SFTModule(StageModule):
             if left <= 0:
                 break
         if self.reward:
+            check_abstained(float(self.val_abstained.compute()))
             self.log("val/score", self.val_score.compute(), prog_bar=True)
+            self.log("val/abstained", self.val_abstained.compute())
             self.val_score.reset()
+            self.val_abstained.reset()
+
+    def _answer(self, batch: PromptBatch) -> tuple[list[Sample], Tensor, Tensor]:
+        """Samples, which of them are real, and their scores, NaN without a reward."""
+        samples, real = respond(self, self.policy, batch, self.sampling, phase=0)
+        for reward in self.reward:
+            return samples, real, reward.score(samples)
+        return samples, real, torch.full((len(samples),), torch.nan)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
         """K responses a prompt."""

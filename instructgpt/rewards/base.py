@@ -10,11 +10,18 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
-from instructgpt.types import Sample, UserError
+from instructgpt.types import RunFailedError, Sample, UserError, failed
+
+MOST_ABSTAINED = 0.5
+"""A larger share of responses without a score stops a run."""
 
 
 class RewardFunction(ABC):
-    """Scores responses; a subclass says how in ``evaluate``."""
+    """Scores responses; a subclass says how in ``evaluate``.
+
+    It may abstain: None in place of a number. Such a response is left out of everything and
+    counted; when more than half of a rollout or of a validation has no score, the run stops.
+    """
 
     def prepare(  # noqa: B027  # most have nothing to prepare
         self, tokenizer: PreTrainedTokenizerBase, template: Template, device: torch.device
@@ -28,21 +35,30 @@ class RewardFunction(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, samples: list[Sample]) -> Tensor | Sequence[float]:
-        """Return one number a sample."""
+    def evaluate(self, samples: list[Sample]) -> Tensor | Sequence[float | None]:
+        """Return one number a sample; None abstains."""
 
     def score(self, samples: list[Sample]) -> Tensor:
-        """Return the scores [N] in float32 on the CPU.
+        """Return the scores [N] in float32 on the CPU; NaN where it abstained, and only there.
 
         Args:
             samples: The responses.
 
         Raises:
-            UserError: The scores are not one finite number a sample.
+            UserError: The scores are not one finite number a sample, or code of the user's failed.
         """
         name = type(self).__name__
         try:
-            scores = torch.as_tensor(self.evaluate(samples), dtype=torch.float32).detach().cpu()
+            values = self.evaluate(samples)
+        except Exception as error:
+            if isinstance(error, UserError) or type(self).__module__.startswith("instructgpt."):
+                raise
+            raise failed(f"reward: {name} failed", error) from error
+        rows = list(values) if isinstance(values, Sequence) else []
+        abstained = torch.tensor([value is None for value in rows], dtype=torch.bool)
+        try:
+            numbers = [0.0 if value is None else value for value in rows] if rows else values
+            scores = torch.as_tensor(numbers, dtype=torch.float32).detach().cpu().clone()
         except (TypeError, ValueError) as error:
             raise UserError(f"reward: {name} must return numbers, {error}") from error
         if scores.shape != (len(samples),):
@@ -52,12 +68,28 @@ class RewardFunction(ABC):
             )
         if not bool(scores.isfinite().all()):
             row = int((~scores.isfinite()).nonzero()[0])
-            raise UserError(
+            raise RunFailedError(
                 f"reward: {name} must return finite scores, got {scores[row]} for "
-                f"{samples[row].response[:60]!r}"
+                f"{samples[row].response[:60]!r} (sample {samples[row].prompt.id})"
             )
-        return scores
+        return scores.masked_fill(abstained, torch.nan) if rows else scores
 
     def warnings(self) -> list[str]:
         """Return what a user should know before training against it."""
         return []
+
+
+def check_abstained(share: float) -> None:
+    """Refuse to learn or to judge from too few scores.
+
+    Args:
+        share: Of responses without a score, among those of a rollout or of a validation.
+
+    Raises:
+        RunFailedError: More than ``MOST_ABSTAINED`` of them have none.
+    """
+    if share > MOST_ABSTAINED:
+        raise RunFailedError(
+            f"reward: abstained on {share:.1%} of the responses; more than {MOST_ABSTAINED:.0%} "
+            "stops the run"
+        )

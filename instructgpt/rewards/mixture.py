@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
@@ -14,7 +13,7 @@ from instructgpt.types import Sample, UserError
 
 
 class MixtureReward(RewardFunction):
-    """Weighted sum of rewards.
+    """Weighted sum of rewards; where one of them abstains, so does the sum.
 
     Args:
         rewards: What to add up.
@@ -38,10 +37,12 @@ class MixtureReward(RewardFunction):
         for reward in self.rewards:
             reward.prepare(tokenizer, template, device)
 
-    def evaluate(self, samples: list[Sample]) -> Tensor:
+    def evaluate(self, samples: list[Sample]) -> list[float | None]:
         """Return the weighted sum."""
         scores = torch.stack([reward.score(samples) for reward in self.rewards])
-        return torch.tensor(self.weights, dtype=scores.dtype) @ scores
+        sums = (torch.tensor(self.weights, dtype=scores.dtype) @ scores).tolist()
+        abstained = scores.isnan().any(0).tolist()
+        return [None if none else value for value, none in zip(sums, abstained, strict=True)]
 
     def warnings(self) -> list[str]:
         """Return those of each reward."""

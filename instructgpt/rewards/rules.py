@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import Sample, UserError
+from instructgpt.types import Sample, UserError, failed
 
 
 class CountReward(RewardFunction):
@@ -49,7 +49,9 @@ class LengthReward(RewardFunction):
 
 
 class CallableReward(RewardFunction):
-    """A python function ``(prompts: list[str], responses: list[str]) -> list[float]``.
+    """A python function ``(prompts: list[str], responses: list[str]) -> list[float | None]``.
+
+    None in place of a number abstains: the response is left out and counted.
 
     Args:
         path: Where it is: "module:function"; the module must be importable.
@@ -63,13 +65,17 @@ class CallableReward(RewardFunction):
             self.function = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise UserError(f"reward.path: cannot import '{path}', {error}") from error
+        except Exception as error:  # the user's code
+            raise failed(f"reward.path: import of '{path}' failed", error) from error
         if not callable(self.function):
             raise UserError(f"reward.path must name a function, '{path}' is none")
         self.path = path
 
-    def evaluate(self, samples: list[Sample]) -> Sequence[float]:
+    def evaluate(self, samples: list[Sample]) -> Sequence[float | None]:
         """Return what the function says."""
-        scores: Sequence[float] = self.function(
-            [sample.prompt.text for sample in samples], [sample.response for sample in samples]
-        )
+        prompts = [sample.prompt.text for sample in samples]
+        try:
+            scores: Sequence[float | None] = self.function(prompts, [s.response for s in samples])
+        except Exception as error:  # the user's code
+            raise failed(f"reward: '{self.path}' failed", error) from error
         return scores

@@ -12,7 +12,15 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.models.forward import can_drop_rows, run
 from instructgpt.models.template import Template
 from instructgpt.rollout.noise import uniforms
-from instructgpt.types import Progress, Prompt, PromptBatch, Rollout, Sample, UserError
+from instructgpt.types import (
+    Progress,
+    Prompt,
+    PromptBatch,
+    Rollout,
+    RunFailedError,
+    Sample,
+    UserError,
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ def decode(
     stop_ids: Sequence[int],
     sampling: Sampling,
     stepped: Callable[[int], None] = lambda t: None,
+    ids: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Respond to left-padded prompts until every row has stopped or the limit is reached.
 
@@ -96,19 +105,24 @@ def decode(
         stop_ids: tokens that end a response; they belong to it.
         sampling: how to draw.
         stepped: told the number of each step that is done.
+        ids: of the prompts, for messages.
 
     Returns:
         Responses [N, R'] with R' <= R, their mask [N, R'], and whether they stopped by themselves
         [N].
+
+    Raises:
+        RunFailedError: A probability is not a number.
     """
     stop = torch.tensor(list(stop_ids), device=tokens.device)
     responses = tokens.new_full(noise.shape, int(stop[0]) if len(stop) else 0)
     masks = torch.zeros_like(responses, dtype=torch.bool)
-    finished = torch.zeros_like(masks[:, 0])
+    finished, broken = torch.zeros_like(masks[:, 0]), torch.zeros_like(masks[:, 0])
     rows = torch.arange(len(tokens), device=tokens.device)  # those that are still computed
     cache, new = None, tokens
     for t in range(noise.shape[1]):
         output = run(model, new, mask, cache=cache, use_cache=True, keep=1)
+        broken[rows] |= ~output.logits[:, -1].amax(-1).isfinite()
         token = choose(output.logits[:, -1], noise[rows, t], sampling)
         alive = ~finished[rows]
         responses[rows[alive], t], masks[rows[alive], t] = token[alive], True
@@ -123,6 +137,10 @@ def decode(
         if 2 * int(alive.sum()) <= len(rows) and cache is not None and can_drop_rows(cache):
             cache.batch_select_indices(alive.nonzero().squeeze(1))
             mask, new, rows = mask[alive], new[alive], rows[alive]
+    if bool(broken.any()):
+        row = int(broken.nonzero()[0])
+        about = f" (sample {ids[row]})" if ids else ""
+        raise RunFailedError(f"the logits of the policy are not finite{about}")
     return responses[:, : t + 1], masks[:, : t + 1], finished
 
 
@@ -163,7 +181,8 @@ def sample(
             if progress:
                 progress("sample", before + t + 1, most)
 
-        rows.append(decode(model, tokens, mask, noise[group], stop_ids, sampling, stepped))
+        ids = [batch.prompts[i].id for i in group.tolist()]
+        rows.append(decode(model, tokens, mask, noise[group], stop_ids, sampling, stepped, ids))
     if progress:
         progress("sample", most, most)
     length = max(r[0].shape[1] for r in rows)

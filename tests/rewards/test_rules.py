@@ -126,3 +126,36 @@ def test_scores_are_float32_without_gradient():
 def test_wrong_values(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_abstaining():
+    scores = Fixed([1.0, None, 2.0]).score(SAMPLES)
+    assert scores.isnan().tolist() == [False, True, False]
+    assert scores[[0, 2]].tolist() == [1.0, 2.0]
+    mixture = MixtureReward([Fixed([1.0, None, 2.0]), Fixed([1.0, 1.0, 1.0])], [1.0, 2.0])
+    # 1 + 2, nothing, 2 + 2
+    assert mixture.evaluate(SAMPLES) == [3.0, None, 4.0]
+
+
+def test_what_a_function_raises_is_told_with_its_place(tmp_path, monkeypatch):
+    code = "import json\n\n\ndef helper(text):\n    return json.loads(text)\n\n\n"
+    code += "def score(prompts, responses):\n    return [helper('{') for _ in prompts]\n"
+    (tmp_path / "my_broken_reward.py").write_text(code)
+    (tmp_path / "my_late_reward.py").write_text("limit = 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as error:
+        CallableReward("my_broken_reward:score").score(SAMPLES)
+    assert str(error.value) == (
+        "reward: 'my_broken_reward:score' failed: JSONDecodeError: Expecting property name "
+        "enclosed in double quotes: line 1 column 2 (char 1) "
+        f"(at {tmp_path}/my_broken_reward.py:5 in helper)"
+    )
+    with pytest.raises(UserError, match=r"ZeroDivisionError: .*my_late_reward\.py:1 in <module>"):
+        CallableReward("my_late_reward:score")
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    reward = CountReward("a")
+    monkeypatch.setattr(reward, "evaluate", lambda samples: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reward.score(SAMPLES)

@@ -35,6 +35,7 @@ import instructgpt.rewards.mixture
 import instructgpt.rewards.rules  # noqa: F401
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.defaults import default_callbacks
+from instructgpt.callbacks.resume import history
 from instructgpt.data.base import StageData
 from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
 from instructgpt.errors import OneLineParser, check_flags, collapse
@@ -82,6 +83,7 @@ class StageCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.checkpoint_step: int | None = None
+        self.changes: list[str] = []  # what resumes have changed
         super().__init__(
             StageModule,
             StageData,
@@ -168,6 +170,8 @@ class StageCLI(LightningCLI):
                 f"got a {found.rpartition('.')[2]}; another stage starts from --model.init_from"
             )
         config.ckpt_path = str(path)
+        if self.config.subcommand == "fit":
+            self.changes = history(checkpoint, self.run_config, str(path))
         self.checkpoint_step = int(checkpoint["global_step"])
 
     def instantiate_classes(self) -> None:
@@ -216,6 +220,7 @@ class StageCLI(LightningCLI):
             folder=settings.output,
             config=self.run_config,
             config_text=self.config_text,
+            changes=self.changes,
             logging=bool(config["logger"]),
             progress=config["enable_progress_bar"] is not False,
             export=not debugging if settings.export is None else settings.export,

@@ -49,6 +49,13 @@ def failed(what: str, error: Exception) -> UserError:
     return UserError(f"{what}: {message}{place}")
 
 
+class Origin(NamedTuple):
+    """Something a run is made from, known again by what it holds, wherever it lies."""
+
+    place: str  # as given by the user
+    digest: str
+
+
 class Prompt(NamedTuple):
     """A prompt as written, before template and tokenizer."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -16,13 +17,18 @@ EARLIER = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.json")
 class ConfigWriter(Callback):
     """Writes ``config.yaml``, from which ``fit --config`` repeats or continues the run.
 
+    Checkpoints hold the configuration too, so that a resume can be compared with it.
+
     Args:
-        text: the configuration as YAML.
+        config: the configuration.
+        text: the same as YAML.
         folder: of the run; the TensorBoard events in it now are those of earlier runs.
+        changes: what resumes have changed, a line each.
     """
 
-    def __init__(self, text: str, folder: str) -> None:
-        self.text = text
+    def __init__(self, config: dict[str, Any], text: str, folder: str, changes: list[str]) -> None:
+        self.config, self.changes = config, changes
+        self.text = text + "".join(f"# {change}\n" for change in changes)
         self._earlier_events = list(Path(folder).glob("events.out.tfevents.*"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,3 +41,10 @@ class ConfigWriter(Callback):
             for path in (*(folder / name for name in EARLIER), *self._earlier_events):
                 path.unlink(missing_ok=True)
         write_text(folder / "config.yaml", self.text)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the configuration."""
+        known = checkpoint.setdefault("instructgpt", {})
+        known.update(config=self.config, changes=self.changes)

@@ -23,6 +23,7 @@ def default_callbacks(
     folder: str,
     config: dict[str, Any],
     config_text: str,
+    changes: list[str],
     logging: bool,
     progress: bool,
     export: bool,
@@ -35,12 +36,13 @@ def default_callbacks(
         folder: of the run.
         config: of the run.
         config_text: the same as YAML.
+        changes: what resumes have changed.
         logging: there is a logger.
         progress: show progress.
         export: write the artefact at the end.
     """
     callbacks: list[Callback] = [
-        ConfigWriter(config_text, folder),
+        ConfigWriter(config, config_text, folder, changes),
         StepSeed(seed),
         PlanPrinter(),
         SampleWriter(),

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.collate import collate_prompts
+from instructgpt.data.digest import rows_digest
 from instructgpt.data.encode import Encoder
 from instructgpt.data.files import Item
 from instructgpt.data.formats import Parsed, Row
@@ -23,7 +24,7 @@ from instructgpt.models.artefact import read_artefact
 from instructgpt.models.template import Template, get_template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id
 from instructgpt.terminal import say
-from instructgpt.types import UserError
+from instructgpt.types import Origin, UserError
 
 Sets = list[tuple[list[Any], float]]
 """Rows to train on, with the weight of each set."""
@@ -32,8 +33,8 @@ Sets = list[tuple[list[Any], float]]
 class StageData(LightningDataModule, ABC):
     """Reads, checks, splits, tokenises and counts rows once, and hands out batches.
 
-    After ``setup`` it has ``tokenizer``, ``template``, ``summary`` (printed lines) and
-    ``row_tokens``.
+    After ``setup`` it has ``tokenizer``, ``template``, ``summary`` (printed lines), ``row_tokens``
+    and ``origins`` (what a checkpoint knows the rows by).
 
     Args:
         train: file, folder, data set name, list of them, or dictionary of weights.
@@ -98,6 +99,7 @@ class StageData(LightningDataModule, ABC):
         self.train_rows: list[Any] = []
         self.validation_rows: list[Any] = []
         self.prompt_rows: list[PromptRow] = []  # of the validation rows
+        self.origins: dict[str, Origin] = {}
         self._ready = ""
 
     # -- what differs
@@ -136,11 +138,24 @@ class StageData(LightningDataModule, ABC):
         rows = self.train_rows or self.validation_rows
         if not rows:
             raise UserError(f"--data.train: no rows left: {summary.losses()}")
+        self.origins = {} if wanted == "predict" else self.find_origins()
         summary.example = show(rows[0], self.tokenizer)
         self.summary = summary.lines()
         if self.rank == 0:
             say("\n".join([f"data: {type(self).__name__}", *(f"  {s}" for s in self.summary)]))
         self._ready = wanted
+
+    def find_origins(self) -> dict[str, Origin]:
+        """What is trained on and measured on, so that a resume with other rows is refused."""
+        return {
+            "data.train": Origin(f"{self.train_names}", self.groups_digest(self.groups)),
+            "data.validation": Origin(f"{self.validation}", rows_digest(self.validation_rows)),
+        }
+
+    def groups_digest(self, groups: list[Group]) -> str:
+        """Name the rows of some groups, and how many of them are drawn a pass."""
+        rows = self.train_rows
+        return rows_digest((g.share, *rows[g.start : g.start + g.size]) for g in groups)
 
     def make_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer."""

@@ -14,7 +14,7 @@ from instructgpt.data.packing import pack
 from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import pad_id
-from instructgpt.types import LanguageBatch, UserError
+from instructgpt.types import LanguageBatch, Origin, UserError
 
 
 class DemonstrationDataModule(StageData):
@@ -122,6 +122,18 @@ class DemonstrationDataModule(StageData):
         self.prompt_rows = self.prompts_of(held)
         if self.pretraining and self.train_rows:
             self._mix(summary)
+
+    def find_origins(self) -> dict[str, Origin]:
+        """Tell demonstrations and the text mixed in apart: it is the last group."""
+        origins = super().find_origins()
+        if not self.pretraining:
+            return origins
+        train, text = (self.groups_digest(part) for part in (self.groups[:-1], self.groups[-1:]))
+        return {
+            **origins,
+            "data.train": Origin(f"{self.train_names}", train),
+            "data.pretraining": Origin(f"{self.pretraining}", text),
+        }
 
     def _mix(self, summary: Summary) -> None:
         """Add so many blocks a pass that they are ``pretraining_fraction`` of all rows."""

@@ -8,13 +8,14 @@ from typing import Any, cast
 from instructgpt.data.base import StageData
 from instructgpt.data.blocks import check_block_size, load_blocks
 from instructgpt.data.collate import collate_language
+from instructgpt.data.digest import rows_digest
 from instructgpt.data.formats import parse_prompt
 from instructgpt.data.order import Group, chunk, stream
 from instructgpt.data.rows import LanguageRow
 from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import pad_id
-from instructgpt.types import CollectsRollouts, LanguageBatch, PromptBatch, UserError
+from instructgpt.types import CollectsRollouts, LanguageBatch, Origin, PromptBatch, UserError
 
 
 class PromptDataModule(StageData):
@@ -117,6 +118,11 @@ class PromptDataModule(StageData):
                 self.on_error,
                 summary,
             )
+
+    def find_origins(self) -> dict[str, Origin]:
+        """Add the text of the pretraining term."""
+        text = Origin(f"{self.pretraining}", rows_digest(self.blocks))
+        return {**super().find_origins(), "data.pretraining": text}
 
     def train_dataloader(self) -> Any:
         """The module's own loader: it trains on what it has sampled."""

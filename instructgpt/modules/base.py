@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -18,13 +19,15 @@ from torchmetrics import Metric
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.models.adapters import Adapter
 from instructgpt.models.artefact import check_artefact, read_artefact
+from instructgpt.models.digest import weights_digest
 from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import base_network, exact_tables, virtual_tokens
 from instructgpt.models.load import Network, context_length
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
-from instructgpt.types import Progress, UserError
+from instructgpt.modules.origins import as_plain, check_batching, check_origins
+from instructgpt.types import Origin, Progress, UserError
 
 LOSS_SCALE = 1024.0
 """Keeps sums over tokens in a range half precision likes; a power of two, so it rounds nothing."""
@@ -79,7 +82,9 @@ class StageModule(LightningModule, ABC):
         self.tokenizer: Any = None
         self.template: Template
         self.total_steps = 1  # of the schedule, known when the optimizer is made
+        self.origins: dict[str, Origin] = {}  # weights that were loaded, by the argument
         self._built = False
+        self._options: list[dict[str, Any]] = []  # of the optimizer's groups, as asked for
         self._sums: dict[str, Tensor] = {}
         self.guard = FiniteGuard()
 
@@ -189,6 +194,16 @@ class StageModule(LightningModule, ABC):
                 f"model's context of {limit - virtual_tokens(network)} tokens, got {tokens}"
             )
 
+    def starts_from(self, network: nn.Module) -> None:
+        """Remember the weights that training starts from; those from scratch follow from the seed.
+
+        Args:
+            network: what was loaded, without adapter and new head.
+        """
+        if self.init_from is not None:
+            origin = Origin(self.init_from, weights_digest(network))
+            self.origins["model.init_from"] = origin
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups: one, unless a stage has several networks."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "name": self.stage}]
@@ -211,6 +226,10 @@ class StageModule(LightningModule, ABC):
         scheduler = LambdaLR(
             optimizer, lambda step: self.schedule.factor(*self.schedule_position(step))
         )
+        self._options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -236,37 +255,61 @@ class StageModule(LightningModule, ABC):
         self.get_ready()
 
     def on_train_start(self) -> None:
-        """Set the rates that the schedule says now: its length can have changed on resume."""
+        """Obey what was asked for: a checkpoint has brought back the optimizer's old options.
+
+        The rates are what the schedule says now: its length can have changed on resume, too.
+        """
         for config in self.trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
+            scheduler.base_lrs = [options["initial_lr"] for options in self._options]
             factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             rates = [base * factor(scheduler.last_epoch) for base, factor in factors]
-            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
+            groups = scheduler.optimizer.param_groups
+            for group, options, rate in zip(groups, self._options, rates, strict=True):
+                group.update(options, lr=rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name stage, tokenizer and template, so that resuming with others is refused.
+        """Name all that the state depends on, so that resuming with anything else is refused.
 
         Weights that are not finite must not take the place of good ones.
         """
+        known = checkpoint.setdefault("instructgpt", {})
         if self._trainer is not None:
             check_weights(self)
-        checkpoint["instructgpt"] = {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            known.update(origins=as_plain(self.all_origins()), batching=self.batching())
+        known.update(
+            class_path=f"{type(self).__module__}.{type(self).__qualname__}",
             **self.text_format(),
-        }
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with tokens that mean something else."""
+        """Refuse to go on with tokens that mean something else, or with other weights or rows."""
         if self._trainer is None:  # loaded by hand, without data
             return
         check_finite("ckpt_path", checkpoint["state_dict"])
+        known = checkpoint["instructgpt"]
         for name, ours in self.text_format().items():
-            if (theirs := checkpoint["instructgpt"].get(name, ours)) != ours:
+            if (theirs := known.get(name, ours)) != ours:
                 raise UserError(
                     f"ckpt_path: the checkpoint was trained with another {name} ({theirs}), "
                     f"--data has {ours}"
                 )
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_origins(known.get("origins", {}), self.all_origins())
+            check_batching(known.get("batching", {}), self.batching())
+        elif self.adapter is not None:  # trained beside weights that the checkpoint does not hold
+            check_origins(known.get("origins", {}), self.origins)
+
+    def all_origins(self) -> dict[str, Origin]:
+        """All that a run is made from: weights that were loaded, and rows."""
+        return {**self.origins, **self.data.origins}
+
+    def batching(self) -> dict[str, int]:
+        """What the place in an epoch is counted in."""
+        return {
+            "trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches,
+            "data.batch_size x processes": self.data.batch_size * self.trainer.world_size,
+        }
 
     def text_format(self) -> dict[str, str]:
         """What tokens mean: fingerprints of tokenizer and template."""

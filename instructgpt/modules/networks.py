@@ -9,12 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact
+from instructgpt.models.digest import weights_digest
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
-from instructgpt.types import UserError
+from instructgpt.types import Origin, UserError
 
 
 class Frozen:
@@ -52,12 +53,14 @@ def frozen(network: nn.Module) -> nn.Module:
 
 def build_policy(
     init_from: str, network: Network, tokenizer: PreTrainedTokenizerBase, adapter: Adapter | None
-) -> tuple[nn.Module, nn.Module | None]:
-    """The policy, and the reference it starts as; with an adapter the reference is None."""
+) -> tuple[nn.Module, nn.Module | None, Origin]:
+    """The policy, the reference it starts as (None with an adapter), and what both come from."""
     policy: nn.Module = load_policy(init_from, None, network, tokenizer)
+    origin = Origin(init_from, weights_digest(policy))
     if adapter is not None:
-        return without_dropout(attach(policy, adapter)), None
-    return without_dropout(policy), frozen(load_policy(init_from, None, network, tokenizer))
+        return without_dropout(attach(policy, adapter)), None, origin
+    reference = frozen(load_policy(init_from, None, network, tokenizer))
+    return without_dropout(policy), reference, origin
 
 
 def build_value(
@@ -67,7 +70,7 @@ def build_value(
     network: Network,
     tokenizer: PreTrainedTokenizerBase,
     adapter: Adapter | None,
-) -> ScalarModel:
+) -> tuple[ScalarModel, Origin]:
     """A separate value model: from the reward model if there is one (paper, C.4), else a new head.
 
     Args:
@@ -77,6 +80,9 @@ def build_value(
         network: number format and kernels.
         tokenizer: of the policy; the value model reads the same tokens.
         adapter: train an adapter and the head only.
+
+    Returns:
+        The value model, and the weights that it starts from, without a new head.
 
     Raises:
         UserError: ``value_init_from`` was trained on another tokenizer.
@@ -106,10 +112,11 @@ def build_value(
         head="stored" if stored else "new",
         trainable_offset=True,
     )
+    start = weights_digest(value if stored else value.trunk)
     if not stored:
         nn.init.zeros_(
             next(value.head.parameters())
         )  # a new critic starts neutral (arXiv:1909.08593)
     value = attach(value, adapter) if adapter else value
     without_dropout(value)
-    return value
+    return value, Origin(source or policy_from, start)

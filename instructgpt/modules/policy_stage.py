@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from instructgpt.models.artefact import save_policy, save_scalar
+from instructgpt.models.digest import weights_digest
 from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import base_network, exact_tables
 from instructgpt.models.heads import ScalarModel, ValueHead
@@ -27,7 +28,7 @@ from instructgpt.modules.respond import predict_rows, roll_out
 from instructgpt.rewards.base import check_abstained
 from instructgpt.rollout.sampler import Sampling, to_samples
 from instructgpt.rollout.scoring import response_logprobs, response_values
-from instructgpt.types import PromptBatch, Rollout, Sample
+from instructgpt.types import Origin, PromptBatch, Rollout, Sample
 
 VALUE_HEAD = "value_head.safetensors"
 """Beside an exported policy: the value head on its trunk, with which a further run goes on."""
@@ -54,7 +55,7 @@ class PolicyStage(StageModule):
 
     def build(self) -> None:
         """Load policy, reference and value model."""
-        self.policy, reference = build_policy(
+        self.policy, reference, self.origins["model.init_from"] = build_policy(
             self.init_from, self.network, self.tokenizer, self.adapter
         )
         if self.shared_value:
@@ -64,8 +65,10 @@ class PolicyStage(StageModule):
                 with explained(f"init_from: cannot load '{kept}'"):
                     self.value_head.load_state_dict(load_file(kept))
                 check_finite(f"init_from: '{kept}'", self.value_head)
+                origin = Origin(str(kept), weights_digest(self.value_head))
+                self.origins["model.value"] = origin
         else:
-            self.value_model = build_value(
+            self.value_model, self.origins["model.value_init_from"] = build_value(
                 self.value_init_from,
                 self.init_from,
                 self.frozen.reward,
@@ -79,6 +82,15 @@ class PolicyStage(StageModule):
         names = ["score", "kl", "response_length", "eos_rate", "greedy_score", "greedy_eos_rate"]
         names += ["abstained"]
         self.val_metrics = nn.ModuleDict({name: MeanMetric() for name in names})
+
+    def all_origins(self) -> dict[str, Origin]:
+        """Add those of the reward function."""
+        rewards = self.frozen.reward.origins().items()
+        return super().all_origins() | {f"model.reward.{name}": origin for name, origin in rewards}
+
+    def batching(self) -> dict[str, int]:
+        """Micro-batches of a step; minibatches do not depend on the number of processes."""
+        return {"trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches}
 
     def configure_model(self) -> None:
         """Build, and refuse sequences that are longer than the context."""

@@ -353,6 +353,7 @@ class PPOModule(PolicyStage):
         super().on_save_checkpoint(checkpoint)
         checkpoint["ppo"] = {
             "kl_coef": self.kl_coef,
+            "kl_initial": self.kl.initial,
             "last_kl": self.last_kl,
             "stopped": self.stopped,
             "phase_open": self.phase_open,
@@ -366,7 +367,9 @@ class PPOModule(PolicyStage):
         """Take it back."""
         super().on_load_checkpoint(checkpoint)
         state = checkpoint["ppo"]
-        self.kl_coef, self.last_kl = state["kl_coef"], state["last_kl"]
+        self.last_kl = state["last_kl"]
+        if state.get("kl_initial", self.kl.initial) == self.kl.initial:
+            self.kl_coef = state["kl_coef"]  # else another one is asked for, from the next phase on
         self.stopped, self.phase_metrics = state["stopped"], state["metrics"]
         self.phase_open = state["phase_open"]
         self.done.load_state_dict(state["done"], first_rank=self.global_rank == 0)

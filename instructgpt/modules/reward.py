@@ -84,14 +84,16 @@ class RewardModule(StageModule):
     def build(self) -> None:
         """Load the trunk, with the head of an earlier reward model or a new one."""
         artefact = read_artefact(self.init_from) if self.init_from else None
+        stored = artefact is not None and artefact.head is not None
         model = load_scalar(
             self.init_from,
             self.architecture,
             self.network,
             self.tokenizer,
-            head="stored" if artefact and artefact.head is not None else "new",
+            head="stored" if stored else "new",
             dropout=self.dropout,
         )
+        self.starts_from(model if stored else model.trunk)
         self.model = attach(model, self.adapter) if self.adapter else model
         self.val_loss = MeanMetric()
 

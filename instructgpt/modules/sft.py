@@ -25,7 +25,7 @@ from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.respond import first, predict_rows, respond
 from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.sampler import Sampling
-from instructgpt.types import LanguageBatch, PromptBatch, Sample, UserError
+from instructgpt.types import LanguageBatch, Origin, PromptBatch, Sample, UserError
 
 
 class SFTModule(StageModule):
@@ -92,9 +92,23 @@ class SFTModule(StageModule):
         policy = load_policy(
             self.init_from, self.architecture, self.network, self.tokenizer, self.dropout
         )
+        self.starts_from(policy)
         self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
         self.val_loss, self.val_accuracy, self.val_score = MeanMetric(), MeanMetric(), MeanMetric()
         self.val_abstained = MeanMetric()
+
+    def setup(self, stage: str) -> None:
+        """Load the reward function's networks, which a checkpoint is compared with."""
+        super().setup(stage)
+        for reward in self.reward if stage != "predict" else ():
+            reward.prepare(self.tokenizer, self.template, self.device)
+
+    def all_origins(self) -> dict[str, Origin]:
+        """Add those of the reward function."""
+        rewards = [reward.origins() for reward in self.reward]
+        return super().all_origins() | {
+            f"model.reward.{name}": origin for part in rewards for name, origin in part.items()
+        }
 
     def get_ready(self) -> None:
         """Prepare the reward function on the device of the run."""

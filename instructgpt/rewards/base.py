@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
-from instructgpt.types import RunFailedError, Sample, UserError, failed
+from instructgpt.types import Origin, RunFailedError, Sample, UserError, failed
 
 MOST_ABSTAINED = 0.5
 """A larger share of responses without a score stops a run."""
@@ -73,6 +73,10 @@ class RewardFunction(ABC):
                 f"{samples[row].response[:60]!r} (sample {samples[row].prompt.id})"
             )
         return scores.masked_fill(abstained, torch.nan) if rows else scores
+
+    def origins(self) -> dict[str, Origin]:
+        """Return the weights it scores with, by the argument that names them, once prepared."""
+        return {}
 
     def warnings(self) -> list[str]:
         """Return what a user should know before training against it."""

@@ -9,13 +9,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.artefact import read_artefact
+from instructgpt.models.digest import weights_digest
 from instructgpt.models.forward import virtual_tokens
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, context_length, load_scalar
 from instructgpt.models.template import Template, get_template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import Sample, UserError
+from instructgpt.types import Origin, Sample, UserError
 
 
 class LearnedReward(RewardFunction):
@@ -42,6 +43,7 @@ class LearnedReward(RewardFunction):
         self.microbatch_size = microbatch_size
         self.network = network
         self.model: ScalarModel | None = None
+        self._digest = ""  # of the model, once it is loaded
         self.same_tokens = False  # whether the policy's ids are what the model reads
         self.cut = False  # whether a response was scored without the beginning of its prompt
 
@@ -73,6 +75,8 @@ class LearnedReward(RewardFunction):
             self.template = get_template(artefact.template)
         else:  # a model from elsewhere: its chat template, if it has one
             self.template = get_template("chat") if self.tokenizer.chat_template else template
+        reads = tokenizer_fingerprint(tokenizer), self.template.fingerprint(tokenizer)
+        self._digest = weights_digest(model, *reads)
 
     @torch.no_grad()
     def evaluate(self, samples: list[Sample]) -> Tensor:
@@ -114,6 +118,10 @@ class LearnedReward(RewardFunction):
         # In its own number format everywhere: a score must not depend on who asks for it.
         with torch.autocast(device.type, enabled=False):
             return self.model.score(tokens, mask)
+
+    def origins(self) -> dict[str, Origin]:
+        """Return the reward model, known by its weights and by how it reads text."""
+        return {"init_from": Origin(self.init_from, self._digest)}
 
     def warnings(self) -> list[str]:
         """Say that the scores have no zero."""

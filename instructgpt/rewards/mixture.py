@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import Sample, UserError
+from instructgpt.types import Origin, Sample, UserError
 
 
 class MixtureReward(RewardFunction):
@@ -43,6 +43,14 @@ class MixtureReward(RewardFunction):
         sums = (torch.tensor(self.weights, dtype=scores.dtype) @ scores).tolist()
         abstained = scores.isnan().any(0).tolist()
         return [None if none else value for value, none in zip(sums, abstained, strict=True)]
+
+    def origins(self) -> dict[str, Origin]:
+        """Return those of each reward."""
+        return {
+            f"rewards.{number}.{name}": origin
+            for number, reward in enumerate(self.rewards)
+            for name, origin in reward.origins().items()
+        }
 
     def warnings(self) -> list[str]:
         """Return those of each reward."""

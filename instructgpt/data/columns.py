@@ -80,7 +80,7 @@ class Columns:
         return text_of(self.where, self.row, key)
 
     def finish(
-        self, format_name: str, asked: list[str], responses: list[str], answers: bool
+        self, format_name: str, asked: list[str], responses: list[str], judged: tuple[str, ...]
     ) -> dict[str, Any]:
         """Say what the columns that nobody took are, and return the metadata.
 
@@ -89,9 +89,8 @@ class Columns:
             asked: texts of the prompt.
             responses: texts of the responses; what repeats a response or a part of the prompt adds
                 nothing.
-            answers: whether the response is used, so that what it is worth matters.
+            judged: columns that change what is learned.
         """
-        judging = (*JUDGING, *ANSWERS) if len(responses) == 1 else JUDGING
         for key, value in self.row.items():
             if key in self.uses:
                 continue
@@ -99,7 +98,7 @@ class Columns:
                 self.uses[key] = EMPTY if value is None else "used as names"
             elif is_empty(value):
                 self.uses[key] = EMPTY
-            elif key in ASKING or (answers and key in judging):
+            elif key in (*ASKING, *judged):
                 if not _repeats(value, asked, responses):
                     matter = "what is asked" if key in ASKING else "what is learned"
                     rule = f"changes {matter}, which rows of this format ({format_name}) cannot use"
@@ -116,11 +115,11 @@ class Columns:
 def is_empty(value: Any) -> bool:
     """Whether a value says nothing.
 
-    >>> [is_empty(value) for value in (None, " ", [], False, 0)]
-    [True, True, True, False, False]
+    >>> [is_empty(value) for value in (None, " ", "[]", [], False, 0)]
+    [True, True, True, True, False, False]
     """
     if isinstance(value, str):
-        return not value.strip()
+        return value.strip() in ("", "[]", "{}", "null")
     return value is None or (isinstance(value, list | dict | tuple) and not value)
 
 

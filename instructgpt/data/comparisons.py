@@ -22,8 +22,10 @@ class ComparisonDataModule(StageData):
     """Prompts with K ranked responses; all C(K, 2) pairs of a prompt are one batch element.
 
     Rows: ``{"prompt": str, "responses": [str], "ranking": [int]}`` with 1 = best and equal = tie;
-    ``ratings`` (higher = better) will do instead of ``ranking``; also HH transcripts and TRL's
-    ``chosen``/``rejected``; as .jsonl, .json, .csv (.gz) or .parquet.
+    ``ratings`` (higher = better) will do instead of ``ranking``; also HH transcripts and
+    ``chosen``/``rejected`` of TRL, UltraFeedback or ShareGPT, as texts or chat turns, a tie where
+    their scores are equal. Responses with the same text tie at their mean rank. As .jsonl, .json,
+    .csv, .tsv (.gz) or .parquet.
 
     Args:
         train: file, folder, name of a data set (``owner/name`` or ``owner/name:split``), a list of

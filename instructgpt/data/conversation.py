@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from instructgpt.data.asked import Asked, read_asked
 from instructgpt.data.checks import check_text, missing
-from instructgpt.data.columns import LABELS, TAILS, TURNS, UNUSED, Columns
+from instructgpt.data.columns import ANSWERS, JUDGING, LABELS, TAILS, TURNS, UNUSED, Columns
 from instructgpt.data.errors import bad
 from instructgpt.data.rankings import list_ranking, pair_ranking, settle
 from instructgpt.data.turns import (
@@ -17,7 +18,6 @@ from instructgpt.data.turns import (
     is_answered,
     is_transcript,
     join,
-    pairs_to_turns,
     read_turns,
     same,
     split_response,
@@ -27,24 +27,21 @@ from instructgpt.data.turns import (
     without_prompt,
 )
 
+RENDERED = (
+    *("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|user|>", "[INST]"),
+    *("### Instruction:", "### Response:"),
+)
+"""Marks of templates; a prompt with one has been put into a template already."""
+
 Wanted = Literal["prompt", "demonstration", "comparison", "responses"]
 """What a row is read for; ``responses`` are a comparison that needs no ranking."""
 
 REPEATED = "whose responses repeat the prompt: it is there once"
-SPOKEN = (
-    'warning: with a response that holds "\\n\\nHuman:" or "\\n\\nAssistant:", as its own words'
-)
+SPOKEN = 'warning: with a response that speaks as "Human:" or "Assistant:", taken as it is'
+WRITTEN = "warning: whose prompt holds the marks of a template, which will be written around them"
 IN_A_ROW = "where one speaker has two turns in a row, kept as they are"
 SILENT = "with an empty turn, kept as it is"
 BEST = "with several responses, of which the best is imitated"
-
-
-class Asked(NamedTuple):
-    """A prompt."""
-
-    key: str  # the column, for messages
-    text: str  # as written; "" where only the turns say it
-    turns: Turns
 
 
 class Conversation(NamedTuple):
@@ -55,6 +52,7 @@ class Conversation(NamedTuple):
     responses: list[str]
     ranking: list[int]
     desired: bool
+    judged: tuple[str, ...]  # columns that would change what is learned
     format: str
 
 
@@ -68,14 +66,16 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
     tail = _tail(columns, wanted)
     chat = "" if tail else _chat(columns)
     _check_wanted(columns, wanted, tail or chat)
-    asked = head = _asked(columns, tail)
+    asked = head = read_asked(columns, tail)
     responses: list[str] = []
     if chat:
         before, response = _split_chat(columns, chat, asked.turns)
         asked, responses = asked._replace(turns=before), [response]
+    elif wanted == "prompt" and (tail not in ("chosen", "completion") or _is_known(columns, asked)):
+        pass  # the responses are not looked at
     elif tail in ("chosen", "completion"):
         asked, responses = _answers(columns, tail, asked)
-    elif tail and wanted != "prompt":
+    elif tail:
         responses = _texts(columns, tail)
     check_asked(columns.where, asked.key, asked.turns)
     text = asked.text or transcript(asked.turns)
@@ -86,7 +86,7 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
         columns.uses.update(dict.fromkeys(answers, told))
         _note(columns, asked.turns)
         name = _name(columns, tail, asked)
-        return Conversation(text, asked.turns, responses, [], True, name)
+        return Conversation(text, asked.turns, responses, [], True, (), name)
     _note(columns, asked.turns)
     ranking = _ranking(columns, tail, wanted, len(responses))
     if tail == "responses" or isinstance(columns.row.get(tail), str):
@@ -97,7 +97,9 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
         columns.notes.append(SPOKEN)
     desired = _is_desired(columns) if len(responses) == 1 else True
     name = _name(columns, tail, asked)
-    return Conversation(text, asked.turns, responses, ranking, desired, name)
+    judged: tuple[str, ...] = (*JUDGING, *ANSWERS) if len(responses) == 1 else JUDGING
+    judged = () if tail == "responses" else judged  # their ranking says it all
+    return Conversation(text, asked.turns, responses, ranking, desired, judged, name)
 
 
 def _tail(columns: Columns, wanted: Wanted) -> str:
@@ -125,71 +127,6 @@ def _check_wanted(columns: Columns, wanted: Wanted, tail: str) -> None:
             rule = "judges one response alone, as in KTO; comparisons have several a prompt"
             raise bad(columns.where, label, rule, columns.row[label])
         raise missing(columns.where, columns.row, "responses")
-
-
-# -- the prompt
-
-
-def _asked(columns: Columns, tail: str) -> Asked:
-    """The prompt of a row, with its system turn and its history."""
-    key, text, turns = _head(columns, tail)
-    where = columns.where
-    plain = not turns and bool(text)
-    if plain:
-        turns = [{"role": "user", "content": text}]
-    if plain and is_transcript(text):
-        turns, plain = transcript_turns(text), False
-        if is_answered(turns) and not turns[-1]["content"]:
-            turns = turns[:-1]
-        if tail != "chosen" and is_answered(turns):
-            raise bad(where, key, r'must end with an open "\n\nAssistant:"', text)
-    if plain and (history := columns.first("history")):
-        earlier = pairs_to_turns(where, history, columns.take(history, "earlier turns"))
-        text, turns = "", earlier + turns
-    if name := columns.first("system", "system_prompt", "system_message"):
-        system = [{"role": "system", "content": columns.text(name, "system turn")}]
-        if turns and turns[0]["role"] == "system" and not same(turns[:1], system):
-            raise bad(where, name, f"must be the system turn of {key}", columns.row[name])
-        if not turns or turns[0]["role"] != "system":
-            text, turns = "", system + turns
-    return Asked(key, text, turns)
-
-
-def _head(columns: Columns, tail: str) -> Asked:
-    """The column of the prompt, with its text or its turns."""
-    where = columns.where
-    prompt = columns.row.get("prompt")
-    key = next((key for key in TURNS if key in columns), "")
-    if key and not isinstance(prompt, list) and "instruction" not in columns:
-        turns = read_turns(where, key, columns.row[key])
-        if not (is_answered(turns) and tail in ("chosen", "completion")):  # they repeat a response
-            if is_answered(turns) and tail:
-                rule = "must end before the response, with a turn that is not the assistant's"
-                raise bad(where, key, rule, turns[-1])
-            columns.take(key, "conversation")
-            own = prompt is not None and not is_answered(turns)
-            return Asked(key, columns.text("prompt", "prompt") if own else "", turns)
-    if isinstance(prompt, list):
-        turns = read_turns(where, "prompt", columns.take("prompt", "prompt"))
-        if is_answered(turns):
-            rule = "must end before the response, with a turn that is not the assistant's"
-            raise bad(where, "prompt", rule, turns[-1])
-        return Asked("prompt", "", turns)
-    if "prompt" not in columns and "instruction" in columns:
-        return Asked("instruction", _instruction(columns), [])
-    if "prompt" not in columns and tail == "chosen":
-        return Asked("chosen", "", [])
-    return Asked("prompt", columns.text("prompt", "prompt"), [])
-
-
-def _instruction(columns: Columns) -> str:
-    """The instruction, a blank line, and what it is about: ``input`` or ``context``."""
-    text = columns.text("instruction", "prompt")
-    about = columns.first("input", "context")
-    extra = columns.row.get("input")
-    if extra is not None and not isinstance(extra, str):
-        raise bad(columns.where, "input", "must be a string", extra)
-    return f"{text}\n\n{columns.text(about, 'prompt')}" if about else text
 
 
 # -- the responses
@@ -231,22 +168,28 @@ def _answers(columns: Columns, tail: str, asked: Asked) -> tuple[Asked, list[str
     return Asked(asked.key, text, contexts[0]), [response for _, response in answers]
 
 
+def _is_known(columns: Columns, asked: Asked) -> bool:
+    """Whether the prompt is known without the turns that responses may begin with."""
+    answers = (columns.row.get(key) for key in ("chosen", "rejected", "completion"))
+    asks = any(turn["role"] == "user" for turn in asked.turns)
+    return asks and not any(isinstance(answer, list | dict) for answer in answers)
+
+
 def _answer(columns: Columns, key: str, asked: Asked) -> tuple[Turns, str]:
-    where, value = (
-        columns.where,
-        columns.take(key, "response" if key == "completion" else "responses"),
-    )
-    if isinstance(value, dict):
-        value = [value]
+    where = columns.where
+    value = columns.take(key, "response" if key == "completion" else "responses")
+    value = [value] if isinstance(value, dict) else value
     if isinstance(value, list):
         before, response = split_response(where, key, read_turns(where, key, value))
     else:
         text = check_text(where, key, value)
         turns = transcript_turns(text) if is_transcript(text) else []
-        if asked.turns and not starts_with(turns, asked.turns):
+        said = [turn for turn in asked.turns if turn["role"] != "system"]
+        if said and not starts_with(turns, said):
             return asked.turns, text
         if not is_answered(turns):
             rule = r'must be a transcript from "\n\nHuman:" to a last "\n\nAssistant:" turn'
+            rule += f" where there is no prompt (the keys are {', '.join(sorted(columns.row))})"
             raise bad(where, key, rule, text)
         before, response = split_response(where, key, turns)
     context = join(asked.turns, before)
@@ -294,6 +237,8 @@ def _note(columns: Columns, turns: Turns) -> None:
         columns.notes.append(IN_A_ROW)
     if not all(turn["content"].strip() for turn in turns):
         columns.notes.append(SILENT)
+    if any(mark in turn["content"] for turn in turns for mark in RENDERED):
+        columns.notes.append(WRITTEN)
 
 
 def _name(columns: Columns, tail: str, asked: Asked) -> str:

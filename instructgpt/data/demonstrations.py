@@ -20,9 +20,12 @@ from instructgpt.types import LanguageBatch, Origin, UserError
 class DemonstrationDataModule(StageData):
     """Prompts with the responses to imitate; only responses (with EOS) are trained.
 
-    Rows: ``{"prompt": str, "response": str}``, Alpaca, ``messages`` (the last assistant turn is
-        the
-    response), TRL's ``prompt``/``completion``; as .jsonl, .json, .csv (.gz) or .parquet.
+    Rows: ``{"prompt": str, "response": str}``; also Alpaca and Dolly (the ``input`` or ``context``
+    stands behind the instruction, after a blank line; ``system`` and ``history`` are turns before
+    it), chat turns as ``messages`` or ShareGPT's ``conversations`` (the last assistant turn is the
+    response), TRL's ``prompt``/``completion`` (with a false ``label``, as in KTO, they are left
+    out), and comparisons, of which the best response is imitated; as .jsonl, .json, .csv, .tsv
+    (.gz) or .parquet.
 
     Args:
         train: file, folder, name of a data set (``owner/name`` or ``owner/name:split``), a list of

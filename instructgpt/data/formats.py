@@ -107,7 +107,7 @@ def _parse(item: Item, wanted: Wanted) -> Parsed:
         columns.notes.append(BEST)
         responses, ranking = [responses[ranking.index(min(ranking))]], []
     asked = [found.text, *(turn["content"] for turn in found.turns)]
-    meta = columns.finish(found.format, asked, found.responses, wanted != "prompt")
+    meta = columns.finish(found.format, asked, found.responses, found.judged)
     told = Told(columns.uses, columns.notes, "" if found.desired else UNDESIRED)
     row = _row(item, columns.row, found, meta)
     return Parsed(row._replace(responses=responses, ranking=ranking, told=told), found.format)

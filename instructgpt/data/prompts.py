@@ -21,9 +21,10 @@ from instructgpt.types import CollectsRollouts, LanguageBatch, Origin, PromptBat
 class PromptDataModule(StageData):
     """Prompts to respond to, and pretraining text for PPO-ptx.
 
-    Rows: ``{"prompt": str}``; of demonstrations, comparisons and other known formats the prompt is
-        taken; as
-    .jsonl, .json, .csv (.gz) or .parquet.
+    Rows: ``{"prompt": str}``, or chat turns as ``prompt`` (TRL, verl) or ``messages``; of
+    demonstrations, comparisons and other known formats the prompt is taken; as .jsonl, .json,
+    .csv, .tsv (.gz) or .parquet. Columns that nothing uses are metadata, which reward functions
+    see.
 
     Args:
         train: file, folder, name of a data set (``owner/name`` or ``owner/name:split``), a list of

@@ -146,7 +146,7 @@ def transcript(turns: Turns) -> str:
 
 
 def is_transcript(text: str) -> bool:
-    r"""Whether a text is turns of "\n\nHuman:" and "\n\nAssistant:", maybe after "\n\nSystem:".
+    r"""Whether a text is turns of "\n\nHuman:" and "\n\nAssistant:", maybe after the system's.
 
     >>> is_transcript("\n\nHuman: hi\n\nAssistant:"), is_transcript("Human: a kind of ape.")
     (True, False)
@@ -154,7 +154,8 @@ def is_transcript(text: str) -> bool:
     start = text.lstrip()
     led = start.startswith("System:") and HUMAN in text
     spoken = start.startswith("Human:") or led
-    return text.startswith(HUMAN) or (spoken and ASSISTANT in text)
+    ends = HUMAN in text and text.rstrip().endswith(ASSISTANT)
+    return text.startswith(HUMAN) or (spoken and ASSISTANT in text) or ends
 
 
 def transcript_turns(text: str) -> Turns:

@@ -82,10 +82,12 @@ def test_system_and_history_of_alpaca_are_turns_in_order(parse):
         {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "r"}]},
         {"prompt": "q", "chosen": "r", "rejected": "s"},
         {"chosen": [user("q"), assistant("r")], "rejected": [user("q"), assistant("s")]},
+        {"chosen": "\n\nHuman: q\n\nAssistant: r", "rejected": "\n\nHuman: q\n\nAssistant: s"},
     ],
 )
 def test_a_system_column_is_a_turn_in_every_format(value):
     row, _ = parse_demonstration(item({**value, "system": "Be kind."}))
+    assert parse_prompt(item({**value, "system": "Be kind."})).row.prompt == row.prompt
     assert (row.prompt.messages, row.responses) == ([system("Be kind."), user("q")], ["r"])
     assert "Be kind." in row.prompt.text
 
@@ -114,7 +116,7 @@ def test_columns_that_change_what_is_asked_are_refused_by_name(key, parse):
         assert refused(parse, {**row, key: ["something"]}).startswith(
             f'a.jsonl:7: "{key}" changes what is asked, which rows of this format'
         )
-        for empty in (None, "", [], {}):
+        for empty in (None, "", "[]", [], {}):
             assert parse(item({**row, key: empty})).row.prompt.text == "q"
         assert parse(item({**row, key: "q"})).row.told.columns[key].startswith("not used")
 
@@ -150,6 +152,20 @@ def test_undesired_answers_are_not_imitated(value, label):
 def test_labels_that_are_no_judgement_are_refused():
     value = {"prompt": "q", "completion": "r", "label": 3}
     assert '"label" must be true or false (undesired), got 3' in refused(parse_demonstration, value)
+
+
+def test_what_prompts_carry_goes_through_labels_to_the_reward_model():
+    prompt = parse_prompt(item({"prompt": "q", "label": "pigs", "question": "q"})).row.prompt
+    assert prompt.meta == {"label": "pigs"}
+    ranked = {**prompt.meta, "prompt": prompt.text, "responses": ["a", "b"], "ranking": [2, 1]}
+    assert parse_comparison(item(ranked)).row.prompt.meta == {"label": "pigs"}
+
+
+def test_a_prompt_that_is_not_its_turns_is_refused():
+    value = {"prompt": "Summarise the chat.", "messages": [user("q")], "response": "r"}
+    assert '"messages" must be the turns of "prompt"' in refused(parse_demonstration, value)
+    value["prompt"] = "\n\nHuman:  q\n\nAssistant:"
+    assert parse_demonstration(item(value)).row.prompt.text == value["prompt"]
 
 
 def test_what_verl_and_trl_carry_reaches_reward_functions():
@@ -199,3 +215,6 @@ def test_what_only_looks_like_a_format_is_refused_with_its_keys(keys):
     value = dict.fromkeys(keys, "x")
     for parse in (parse_prompt, parse_demonstration, parse_comparison):
         assert f"is missing, got the keys {sorted(keys)}" in refused(parse, value)
+    value = {**value, "chosen": "x", "rejected": "y"}
+    listed = ", ".join(sorted(value))
+    assert f"there is no prompt (the keys are {listed})" in refused(parse_comparison, value)

@@ -178,6 +178,8 @@ def test_a_transcript_inside_a_turn_is_refused():
         assert "must be what one speaker says, not a transcript" in refused(
             parse_demonstration, value
         )
+    row, _ = parse_prompt(item({"prompt": f"Be kind.{DIALOGUE}"}))
+    assert row.prompt.messages == [*turns("system: Be kind."), *TURNS]
     value = {"prompt": f"{DIALOGUE} half an answer", "response": "x"}
     assert '"prompt" must end with an open' in refused(parse_demonstration, value)
 
@@ -210,3 +212,9 @@ def test_responses_that_all_repeat_the_prompt_lose_it_once():
 def test_a_response_that_happens_to_begin_alike_is_left_alone(prompt, response):
     value = {"prompt": prompt, "response": response}
     assert parse_demonstration(item(value)).row.responses == [response]
+
+
+def test_a_prompt_in_a_template_already_is_counted():
+    value = {"prompt": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "response": "yo"}
+    notes = parse_demonstration(item(value)).row.told.notes
+    assert [note.startswith("warning: whose prompt holds the marks") for note in notes] == [True]

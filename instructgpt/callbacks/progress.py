@@ -24,6 +24,9 @@ from rich.progress import (
 from rich.text import Text
 
 from instructgpt.callbacks.common import stage_of
+from instructgpt.callbacks.throughput import Throughput
+from instructgpt.modules.clock import time_left
+from instructgpt.modules.phase import phase_note
 from instructgpt.terminal import printable, say
 
 REDRAW_SECONDS = 0.2
@@ -33,8 +36,13 @@ LINE_SECONDS = 10.0
 class Display(Protocol):
     """Where progress is shown: a bar or a line for each thing that goes on."""
 
-    def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
-        """Show that ``done`` of ``total`` (None: not known) steps of something are done."""
+    def show(
+        self, name: str, done: int, total: int | None, note: str = "", left: float | None = None
+    ) -> None:
+        """Show that ``done`` of ``total`` (None: not known) steps of something are done.
+
+        ``left`` are the seconds it still takes, where more than its steps go into them.
+        """
 
     def hide(self, name: str) -> None:
         """That thing is over."""
@@ -46,7 +54,9 @@ class Display(Protocol):
 class Silent:
     """Shows nothing: all ranks but the first."""
 
-    def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
+    def show(
+        self, name: str, done: int, total: int | None, note: str = "", left: float | None = None
+    ) -> None:
         """Show nothing."""
 
     def hide(self, name: str) -> None:
@@ -70,20 +80,22 @@ class Bars:
             MofNCompleteColumn(),
             _Rate(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _Left(),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
+    def show(
+        self, name: str, done: int, total: int | None, note: str = "", left: float | None = None
+    ) -> None:
         """Move the bar."""
         name, note = printable(name), printable(note)
         if not self._progress.live.is_started:
             self._progress.start()
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
-        self._progress.update(self._tasks[name], completed=done, total=total, note=note)
+            self._tasks[name] = self._progress.add_task(name, total=total, note=note, left=left)
+        self._progress.update(self._tasks[name], completed=done, total=total, note=note, left=left)
 
     def hide(self, name: str) -> None:
         """Remove the bar."""
@@ -102,6 +114,14 @@ class _Rate(ProgressColumn):
         return Text(_rate(task.finished_speed or task.speed), style="progress.data.speed")
 
 
+class _Left(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        """The time left that was told, else as rich estimates it."""
+        if task.fields["left"] is None:
+            return super().render(task)
+        return Text(_clock(task.fields["left"]), style="progress.remaining")
+
+
 class Lines:
     """A plain line now and then, for log files.
 
@@ -116,7 +136,9 @@ class Lines:
         self._starts: dict[str, tuple[float, int]] = {}
         self._last = time.monotonic()
 
-    def show(self, name: str, done: int, total: int | None, note: str = "") -> None:
+    def show(
+        self, name: str, done: int, total: int | None, note: str = "", left: float | None = None
+    ) -> None:
         """Print when it is time to."""
         now = time.monotonic()
         begin, first = self._starts.setdefault(name, (now, done))
@@ -125,8 +147,10 @@ class Lines:
         self._last = now
         speed = (done - first) / (now - begin) if now > begin else None
         parts = [f"{name} {done}/{total if total is not None else '?'}", _rate(speed)]
-        if speed and total is not None:
-            parts.append(f"{_clock((total - done) / speed)} left")
+        if left is None and speed and total is not None:
+            left = (total - done) / speed
+        if left is not None:
+            parts.append(f"{_clock(left)} left")
         say("  ".join(part for part in [*parts, note] if part))
 
     def hide(self, name: str) -> None:
@@ -166,6 +190,7 @@ class StageProgress(ProgressBar):
         self.display = display()
         self._drawn = 0.0
         self._part = ""
+        self._begun: tuple[float, int] | None = None  # when the fit began, and at which step
 
     def disable(self) -> None:
         """Show nothing from now on."""
@@ -193,10 +218,12 @@ class StageProgress(ProgressBar):
         if name != self._part:
             self.display.hide(self._part)
             self._part = name
-        if self._due() or done >= total:
+        if due := self._due() or done >= total:
             self.display.show(name, done, total)
         if done >= total:
             self.display.hide(name)
+        if due and self._begun is not None:  # the time left goes down during a rollout, too
+            self._show_fit(self.trainer)
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -206,16 +233,37 @@ class StageProgress(ProgressBar):
         return True
 
     def _notes(self, trainer: Trainer) -> str:
-        metrics = trainer.progress_bar_metrics.items()
-        return " ".join(f"{name.removeprefix('train/')} {value:.3g}" for name, value in metrics)
+        shown = trainer.progress_bar_metrics.items()
+        notes = [" ".join(f"{name.removeprefix('train/')} {value:.3g}" for name, value in shown)]
+        notes += [
+            f"{callback.rate:,.0f} tokens/s"
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, Throughput) and callback.rate
+        ]
+        notes.append(phase_note({k: float(v) for k, v in trainer.callback_metrics.items()}))
+        return "  ".join(note for note in notes if note)
 
     def _show_fit(self, trainer: Trainer) -> None:
+        stage, step = stage_of(trainer.lightning_module), trainer.global_step
         steps = trainer.estimated_stepping_batches
         total = None if steps == float("inf") else int(steps)
-        self.display.show("fit", trainer.global_step, total, self._notes(trainer))
+        begun, first = self._begun or (time.monotonic(), step)
+        left = (
+            None
+            if total is None
+            else time_left(
+                step - first,
+                total - step,
+                time.monotonic() - begun,
+                stage.rollout_clock,
+                stage.rollouts_left(),
+            )
+        )
+        self.display.show("fit", step, total, self._notes(trainer), left)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show where the run starts, which need not be 0."""
+        self._begun = (time.monotonic(), trainer.global_step)
         self._show_fit(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
@@ -226,6 +274,7 @@ class StageProgress(ProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the last step."""
         self._show_fit(trainer)
+        self._begun = None
         self.display.close()
 
     def _show_evaluation(self, name: str, batch_idx: int, counts: int | float | list[Any]) -> None:

@@ -15,10 +15,11 @@ class Throughput(Callback):
     """Logs the real tokens, without padding, that all ranks train on in a second.
 
     Waiting for data counts, validation does not. PPO, which makes its own tokens, logs its own
-    rate.
+    rate. ``rate`` is the last one, of the first batch before any was logged.
     """
 
     def __init__(self) -> None:
+        self.rate: float | None = None
         self._restart()
 
     def _restart(self) -> None:
@@ -46,9 +47,12 @@ class Throughput(Callback):
             return
         self._tokens = self._tokens + batch.mask.sum()
         self._batches += 1
-        if self._batches == trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            tokens = trainer.strategy.reduce(self._tokens.float(), reduce_op="sum")
-            rate = float(tokens) / (time.monotonic() - self._since)
+        window_ends = self._batches == trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not window_ends and self.rate is not None:
+            return
+        tokens = trainer.strategy.reduce(self._tokens.float(), reduce_op="sum")
+        self.rate = float(tokens) / (time.monotonic() - self._since)
+        if window_ends:
             for logger in trainer.loggers:
-                logger.log_metrics({"tokens_per_second": rate}, step=trainer.global_step)
+                logger.log_metrics({"tokens_per_second": self.rate}, step=trainer.global_step)
             self._restart()

@@ -25,6 +25,7 @@ from instructgpt.models.forward import base_network, exact_tables, virtual_token
 from instructgpt.models.load import Network, context_length
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import tokenizer_fingerprint
+from instructgpt.modules.clock import RolloutClock
 from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.types import Origin, Progress, UserError
@@ -78,6 +79,7 @@ class StageModule(LightningModule, ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.progress: Progress = silent  # a callback replaces it
+        self.rollout_clock = RolloutClock()
         self.samples: list[dict[str, Any]] = []  # shown and emptied by a callback
         self.tokenizer: Any = None
         self.template: Template
@@ -120,6 +122,10 @@ class StageModule(LightningModule, ABC):
         """Optimizer steps this fit will do; None where only time limits it."""
         steps = self.trainer.estimated_stepping_batches
         return int(steps) if steps != float("inf") else None
+
+    def rollouts_left(self) -> int:
+        """Rollouts that this fit has not completed; none in a stage that makes none."""
+        return 0
 
     def plan(self) -> list[tuple[str, str]]:
         """What is about to happen, as lines of (name, value)."""

@@ -133,7 +133,9 @@ class Updates:
         """Means over the tokens of all updates and ranks."""
         sums = over_ranks(self.sums, all_sum)
         count, first = sums.pop("count", 0.0), sums.pop("first_count", 0.0)
-        metrics = {"time/update": self.elapsed()}
+        seconds = self.elapsed()
+        metrics = {"time/update": seconds}
+        metrics["throughput/trained_tokens_per_second"] = count / seconds
         if first:
             metrics["ppo/first_ratio"] = sums.pop("first_ratio") / first
             metrics["ppo/first_ratio_error"] = float(all_max(self.first_error))
@@ -156,6 +158,34 @@ class Updates:
             self.sums = {name: torch.tensor(value) for name, value in state["sums"].items()}
         self.first_error = torch.tensor(state["first_error"])
         self.seconds = state["seconds"]
+
+
+def rollout_seconds(metrics: dict[str, float]) -> float | None:
+    """What the rollout of a phase took, by its metrics; None where they do not say it."""
+    parts = [
+        value
+        for name, value in metrics.items()
+        if name.startswith("time/") and name != "time/update"
+    ]
+    return sum(parts) if parts else None
+
+
+def phase_note(metrics: dict[str, float]) -> str:
+    """Seconds and tokens a second of the parts of a phase, in a line; nothing before there are any.
+
+    Args:
+        metrics: of a whole phase, more or less of them.
+    """
+    if "time/update" not in metrics or "time/sample" not in metrics:
+        return ""
+    scoring = (rollout_seconds(metrics) or 0.0) - metrics["time/sample"]
+    sampled = metrics["throughput/sampled_tokens_per_second"]
+    trained = metrics["throughput/trained_tokens_per_second"]
+    return (
+        f"sampling {metrics['time/sample']:.1f} s ({sampled:,.0f} tokens/s), "
+        f"scoring {scoring:.1f} s, updates {metrics['time/update']:.1f} s "
+        f"({trained:,.0f} tokens/s)"
+    )
 
 
 def over_ranks(sums: dict[str, Tensor], all_sum: AllReduce) -> dict[str, float]:

@@ -21,7 +21,7 @@ from instructgpt.modules.finite import of_samples, stop
 from instructgpt.modules.mix import PretrainingMix
 from instructgpt.modules.networks import Frozen
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.phase import Updates
+from instructgpt.modules.phase import Updates, rollout_seconds
 from instructgpt.modules.policy_stage import PolicyStage
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer
@@ -196,6 +196,12 @@ class PPOModule(PolicyStage):
             return self.plan_of_updates.updates
         return -(-int(batches) // self.plan_of_updates.accumulate)
 
+    def rollouts_left(self) -> int:
+        """Phases whose rollout is not complete."""
+        steps, phase = self.planned_steps() or 0, self.trainer.current_epoch
+        collected = phase + (self.buffer is not None and self.buffer.phase == phase)
+        return max(0, -(-steps // self.updates) - collected)
+
     def plan(self) -> list[tuple[str, str]]:
         """Rollouts, minibatches, micro-batches, steps and tokens to come."""
         plan, data = self.plan_of_updates, self.data
@@ -237,7 +243,8 @@ class PPOModule(PolicyStage):
             return
         if self.last_kl is not None:
             self.kl_coef = self.kl.update(self.kl_coef, self.last_kl, self.rollout_batch_size)
-        self.buffer, self.phase_metrics = collect(self, phase)
+        with self.rollout_clock.running():
+            self.buffer, self.phase_metrics = collect(self, phase)
         self.last_kl = self.phase_metrics["ppo/kl"]
         if abstained := int(self.phase_metrics["ppo/abstained"]):
             count = f"{abstained:,} of {self.rollout_batch_size:,} responses"
@@ -371,6 +378,7 @@ class PPOModule(PolicyStage):
         if state.get("kl_initial", self.kl.initial) == self.kl.initial:
             self.kl_coef = state["kl_coef"]  # else another one is asked for, from the next phase on
         self.stopped, self.phase_metrics = state["stopped"], state["metrics"]
+        self.rollout_clock.before = rollout_seconds(self.phase_metrics)
         self.phase_open = state["phase_open"]
         self.done.load_state_dict(state["done"], first_rank=self.global_rank == 0)
         if self.ema_decay is not None:

@@ -10,7 +10,7 @@ from instructgpt.pipeline.display import Running, Status
 from instructgpt.pipeline.process import Child
 from instructgpt.pipeline.spec import Spec
 
-STEP = re.compile(r"^fit (\d+)/(\d+)")
+STEP = re.compile(r"^fit (\d+)/(\d+)(?:.*? (\d+):(\d\d):(\d\d) left)?")
 LEAST = 0.05
 """A stage that takes longer than expected is taken to need this share more."""
 
@@ -28,6 +28,7 @@ class Progress:
         self.spec, self.names, self.measured = spec, names, measured
         self._costs = {name: stage.cost for name, stage in spec.stages.items()}
         self._first_steps: dict[str, tuple[float, float]] = {}
+        self._told: dict[str, tuple[str, float]] = {}  # the last line of steps, and since when
         self._fraction = 0.0
 
     def status(self, children: Mapping[str, Child], waiting: list[str], seconds: float) -> Status:
@@ -58,10 +59,19 @@ class Progress:
         return Status(self._fraction if told else 0.0, seconds, left, running)
 
     def _steps_left(self, name: str, seconds: float, lines: list[str]) -> float | None:
-        """Seconds a running stage still needs, where it tells its steps."""
+        """Seconds a running stage still needs: as it says, else by how it goes through its steps.
+
+        It knows better, since rollouts take their time between its steps.
+        """
         steps = [match for line in lines if (match := STEP.match(line))]
         if not steps or not int(steps[-1][2]):
             return None
+        if steps[-1][3]:
+            line, since = self._told.get(name, ("", 0.0))
+            if line != steps[-1].string:
+                line, since = self._told[name] = (steps[-1].string, seconds)
+            hours, minutes, rest = map(int, steps[-1].groups()[2:])
+            return max(0.0, hours * 3600 + minutes * 60 + rest - (seconds - since))
         fraction = int(steps[-1][1]) / int(steps[-1][2])
         first, since = self._first_steps.setdefault(name, (fraction, seconds))
         if fraction <= first:

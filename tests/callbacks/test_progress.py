@@ -40,6 +40,17 @@ def test_a_total_that_is_not_known(capsys, monkeypatch):
     assert capsys.readouterr().out == "fit 6/?  3.0/s\n"
 
 
+def test_the_time_left_that_is_told_is_shown(capsys):
+    lines = Lines(seconds=0)
+    lines.show("fit", 1, 10, "loss 1", left=3725.0)
+    assert capsys.readouterr().out == "fit 1/10  1:02:05 left  loss 1\n"
+    screen = io.StringIO()
+    bars = Bars(Console(file=screen, force_terminal=True, width=120))
+    bars.show("fit", 1, 10, left=3725.0)
+    bars.close()
+    assert "1:02:05" in screen.getvalue()
+
+
 def test_bars_show_both_tasks():
     screen = io.StringIO()
     bars = Bars(Console(file=screen, force_terminal=True, width=120))
@@ -63,7 +74,7 @@ class Recorder:
     def __init__(self):
         self.shown, self.hidden, self.closed = [], [], 0
 
-    def show(self, name, done, total, note=""):
+    def show(self, name, done, total, note="", left=None):
         self.shown.append((name, done, total))
 
     def hide(self, name):

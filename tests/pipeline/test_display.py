@@ -71,6 +71,17 @@ def test_steps_in_the_log_tell_how_long_a_stage_takes(toy):
     assert late.fraction >= status.fraction, "the bar does not go back"
 
 
+def test_a_stage_that_says_how_long_it_takes_is_believed(toy):
+    """PPO counts its rollouts: 60 s at 10 s, and 40 s later, without another such line, 20 s."""
+    spec = read_spec(toy.write("stages: {a: {verb: fit}}"), None, None, None)
+    progress, line = Progress(spec, ["a"], {}), "fit 5/10  2.0s each  0:01:00 left  loss 1"
+    assert progress.status({"a": Told(10.0, line)}, [], 10.0).left == pytest.approx(60)
+    log = [line, "  sample 7/60  9.0/s  0:00:06 left"]
+    assert progress.status({"a": Told(50.0, *log)}, [], 50.0).left == pytest.approx(20)
+    log += ["fit 6/10  2.0s each  0:00:30 left  loss 1"]
+    assert progress.status({"a": Told(51.0, *log)}, [], 51.0).left == pytest.approx(30)
+
+
 def test_nothing_is_promised_before_anything_is_known(toy):
     spec = read_spec(toy.write("stages: {a: {verb: fit}, b: {verb: fit}}"), None, None, None)
     status = Progress(spec, ["a", "b"], {}).status({"a": Told(9.0)}, ["b"], 9.0)

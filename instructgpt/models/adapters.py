@@ -99,10 +99,11 @@ class Prefix(Adapter):
                 "adapter: must not be Prefix for a network whose cache holds more than keys and "
                 f"values, got {network.config.model_type}"
             )
-        if getattr(network.config, "sliding_window", None) is not None:
+        window = getattr(network.config.get_text_config(), "sliding_window", None)
+        if window:
             raise UserError(
                 "adapter: must not be Prefix for attention within a window, which moves past it, "
-                f"got sliding_window {network.config.sliding_window}"
+                f"got sliding_window {window}"
             )
         return PrefixTuningConfig(task_type=task, num_virtual_tokens=self.tokens)
 

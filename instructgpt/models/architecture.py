@@ -11,7 +11,8 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING as CONFIG_MAPPING
 
 from instructgpt.models.source import explained
-from instructgpt.models.tokenizer import eos_id
+from instructgpt.models.support import check_language_model
+from instructgpt.models.tokenizer import eos_id, id_count, pad_id
 from instructgpt.types import UserError
 
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -28,6 +29,7 @@ def context_length(config: PreTrainedConfig) -> int | None:
 
 def is_recurrent(config: PreTrainedConfig) -> bool:
     """Tell whether convolutions or recurrence carry state along a row, past any attention mask."""
+    config = config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and not set(kinds) <= ATTENTION_LAYERS:
         return True
@@ -80,7 +82,13 @@ def new_config(
         raise UserError("tokenizer: must be given to start from scratch")
     check_model_type("architecture", architecture)
     kind = CONFIG_MAPPING[architecture["model_type"]]
-    fields = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
+    if "text_config" in kind.sub_configs:
+        raise UserError(
+            f"architecture: '{architecture['model_type']}' reads more than text: give the model "
+            "of its text alone"
+        )
+    types = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    fields = set(types) | set(kind.attribute_map)
     known = fields | (ROPE_KEYS if "rope_parameters" in fields else set()) | {"model_type"}
     for key in architecture:
         if key not in known:
@@ -89,11 +97,11 @@ def new_config(
             raise UserError(
                 f"architecture: key '{key}' is not one of {architecture['model_type']}{hint}"
             )
-    size = architecture.get("vocab_size", len(tokenizer))
-    if not isinstance(size, int) or size < len(tokenizer):
+    least = id_count(tokenizer)
+    size = architecture.get("vocab_size", least)
+    if not isinstance(size, int) or size < least:
         raise UserError(
-            f"architecture: key 'vocab_size' must be >= {len(tokenizer)}, the tokenizer's size, "
-            f"got {size}"
+            f"architecture: key 'vocab_size' must be >= {least}, the tokenizer's size, got {size}"
         )
     eos = eos_id(tokenizer)
     special = {
@@ -101,7 +109,7 @@ def new_config(
         "eos_token_id": eos,
         "bos_token_id": eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
         # Padding that is EOS would make the embedding of EOS start at 0: said later, in _ready.
-        "pad_token_id": None,
+        "pad_token_id": None if "None" in types.get("pad_token_id", "None") else pad_id(tokenizer),
     }
     with explained("architecture: wrong value"):
         given = {key: value for key, value in architecture.items() if key != "model_type"}
@@ -112,14 +120,15 @@ def new_config(
 
 
 def check_model_type(place: str, given: dict[str, Any]) -> None:
-    """Refuse a configuration whose ``model_type`` transformers does not know.
+    """Refuse a configuration of what is no language model, or that transformers does not know.
 
     Args:
         place: Where it was given, for the message.
         given: The configuration.
     """
     name = given.get("model_type")
-    if name in CONFIG_MAPPING:
+    if isinstance(name, str) and name in CONFIG_MAPPING:
+        check_language_model(place, name)
         return
     near = difflib.get_close_matches(str(name), list(CONFIG_MAPPING.keys()), 1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -24,11 +26,17 @@ from transformers import (
 from instructgpt.models.adapters import merged
 from instructgpt.models.finite import check_finite
 from instructgpt.models.folder import replacing
-from instructgpt.models.forward import base_network
+from instructgpt.models.forward import base_network, unknown_ids
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.source import ARTEFACT_FILE, quietly
 from instructgpt.models.template import Template
-from instructgpt.models.tokenizer import eos_id, pad_id, tokenizer_fingerprint
+from instructgpt.models.tokenizer import (
+    eos_id,
+    id_count,
+    only_pads,
+    pad_id,
+    tokenizer_fingerprint,
+)
 from instructgpt.types import RunFailedError, UserError
 
 FORMAT = 1
@@ -55,6 +63,7 @@ class Artefact(NamedTuple):
     adapter: (
         str | None
     )  # "lora": folded into the weights, also in ``adapter``; "prefix": on ``base``
+    attention: str | None  # implementation it was trained with
     versions: dict[str, Any]
     config: dict[str, Any]
     metrics: dict[str, Any]
@@ -155,15 +164,17 @@ def save_policy(
         kept, network.generation_config = (
             network.generation_config,
             GenerationConfig(
-                bos_token_id=network.config.bos_token_id,
+                bos_token_id=network.config.get_text_config().bos_token_id,
                 eos_token_id=stops if len(stops) > 1 else stops[0],
                 pad_token_id=pad_id(tokenizer),
+                suppress_tokens=unknown_ids(network) or None,
             ),
         )
         network.save_pretrained(place)
         network.generation_config = kept
         own = {"stage": stage, "parent": parent, "config": config, "metrics": metrics}
-        _finish(folder, tokenizer, template, own | {"adapter": adapter})
+        own |= {"adapter": adapter, "attention": network.config._attn_implementation}
+        _finish(folder, tokenizer, template, own)
 
 
 def save_scalar(
@@ -180,9 +191,9 @@ def save_scalar(
     """Write a reward or value model; all of it, or nothing.
 
     Where transformers has a sequence classifier for the architecture, the folder is one, with one
-    label. Such a classifier finds the end of a row by the padding id, so padding that is missing or
-    EOS is replaced by a token of its own in what is saved. Elsewhere the head lies beside the trunk
-    in ``head.safetensors``.
+    label. Such a classifier finds the end of a row by the padding id, so padding that is missing,
+    EOS or the end of a turn is replaced by a token of its own in what is saved. Elsewhere the head
+    lies beside the trunk in ``head.safetensors``, and a warning says so.
 
     Args:
         model: A ScalarModel, with an adapter or without; adapters are kept as by ``save_policy``.
@@ -207,17 +218,26 @@ def save_scalar(
             file = place / "head.safetensors"
             save_file(model.head.state_dict(), file)
             head = file.relative_to(folder).as_posix()
+            if stage == "reward":
+                warnings.warn(
+                    f"transformers has no sequence classifier for '{trunk.config.model_type}': "
+                    f"AutoModelForSequenceClassification cannot read '{path}', the head is in "
+                    f"{head}",
+                    stacklevel=2,
+                )
         else:
             tokenizer = _distinctly_padded(tokenizer)
             embedding: Any = classifier.get_input_embeddings()
-            if len(tokenizer) > embedding.num_embeddings:
-                classifier.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-            classifier.config.pad_token_id = pad_id(tokenizer)
+            if id_count(tokenizer) > embedding.num_embeddings:
+                classifier.resize_token_embeddings(id_count(tokenizer), mean_resizing=False)
+            for config_ in (classifier.config, classifier.config.get_text_config()):
+                config_.pad_token_id = pad_id(tokenizer)
             classifier.save_pretrained(place)
             head = "score"
         own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config}
         # Exactly 0 is what the offset is as long as nobody measured it.
         own |= {"metrics": metrics, "adapter": adapter, "head": head}
+        own["attention"] = trunk.config._attn_implementation
         own["offset"] = model.offset.item() or None
         _finish(folder, tokenizer, template, own)
 
@@ -258,11 +278,13 @@ def _classifier(trunk: PreTrainedModel, head: nn.Module) -> PreTrainedModel | No
 
 
 def _distinctly_padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer, or a copy whose padding token is not EOS."""
-    if tokenizer.pad_token_id not in {None, tokenizer.eos_token_id}:
-        return tokenizer
+    """A copy whose padding token never stands in a text, put on the right of it."""
     padded = copy.deepcopy(tokenizer)
-    padded.add_special_tokens({"pad_token": "<|pad|>"})
+    padded.padding_side = "right"  # also where positions are learned, and nobody gives them
+    if not only_pads(tokenizer):
+        names = chain(["<|pad|>"], (f"<|pad_{number}|>" for number in count(1)))
+        taken = tokenizer.get_vocab()
+        padded.add_special_tokens({"pad_token": next(n for n in names if n not in taken)})
     return padded
 
 

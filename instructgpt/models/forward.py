@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -10,11 +11,20 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    Cache,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from instructgpt.models.architecture import is_recurrent
 from instructgpt.types import UserError
+
+KNOWN_IDS = "known_ids"
+"""Attribute of a network: how many ids its tokenizer has, and those among them without a token."""
 
 
 class Output(NamedTuple):
@@ -22,7 +32,7 @@ class Output(NamedTuple):
 
     logits: Tensor  # [N, S, V]
     hidden: Tensor | None  # [N, S, d], what the logits are computed from
-    cache: Cache | None
+    cache: Cache | None  # None also where the architecture keeps none
 
 
 def position_ids(mask: Tensor) -> Tensor:
@@ -46,8 +56,12 @@ def run(
     keep: int = 0,
     hidden: bool = False,
     adapter: bool = True,
+    every_id: bool = False,
 ) -> Output:
     """Call a causal language model.
+
+    Embeddings are often larger than the vocabulary. What samples and what scores samples must agree
+    that ids without a token are impossible, so their logits are left out here, or -inf.
 
     Args:
         model: The model, possibly with a LoRA or prefix adapter.
@@ -61,17 +75,57 @@ def run(
         keep: How many of the last positions get logits; 0: all.
         hidden: Whether to return the hidden states of the kept positions too.
         adapter: False runs the model as if it had no adapter.
+        every_id: Whether ids without a token keep their logits, as in the loss of transformers,
+            which makes them improbable.
     """
     with nullcontext() if adapter else without_adapters(model):
         network, inputs = prepare(model, tokens, mask, positions, documents, cache)
         seen: list[Tensor] = []
         with _watching(network, seen) if hidden else nullcontext():
             output = network(**inputs, use_cache=use_cache, logits_to_keep=keep, return_dict=True)
+    logits = output.logits[:, -keep:]  # of all positions where an architecture ignores ``keep``
     return Output(
-        output.logits,
-        seen[0] if hidden else None,
-        output.past_key_values if use_cache else None,
+        logits if every_id else _of_known_ids(network, logits),
+        seen[0][:, -keep:] if hidden else None,
+        getattr(output, _cache_name(type(network)), None) if use_cache else None,
     )
+
+
+def set_known_ids(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Tell a network which ids are tokens; the others get no logits from ``run``.
+
+    Args:
+        network: Any transformers model.
+        tokenizer: Its tokenizer.
+    """
+    known = set(tokenizer.get_vocab().values())
+    count = max(known) + 1
+    setattr(network, KNOWN_IDS, (count, sorted(set(range(count)) - known)))
+
+
+def unknown_ids(network: PreTrainedModel) -> list[int]:
+    """Return the ids without a token that a network has logits for.
+
+    Args:
+        network: A causal language model that was told its tokenizer.
+    """
+    size: int = network.get_output_embeddings().weight.shape[0]
+    count, holes = getattr(network, KNOWN_IDS, (size, []))
+    return [*holes, *range(count, size)]
+
+
+def _of_known_ids(network: PreTrainedModel, logits: Tensor) -> Tensor:
+    count, holes = getattr(network, KNOWN_IDS, (logits.shape[-1], []))
+    logits = logits[..., :count]
+    if not holes:
+        return logits
+    return logits.index_fill(-1, torch.tensor(holes, device=logits.device), -torch.inf)
+
+
+def _cache_name(kind: type[PreTrainedModel]) -> str:
+    """What an architecture calls its cache; nothing if it keeps none."""
+    parameters = inspect.signature(kind.forward).parameters
+    return next((name for name in ("past_key_values", "cache_params") if name in parameters), "")
 
 
 def prepare(
@@ -101,12 +155,15 @@ def prepare(
     if allowed is not None and network.config._attn_implementation == "eager":
         lowest = torch.finfo(network.dtype).min
         allowed = torch.zeros_like(allowed, dtype=network.dtype).masked_fill(~allowed, lowest)
-    inputs = {
+    inputs: dict[str, Any] = {
         "input_ids": tokens,
         "attention_mask": mask if allowed is None else allowed,
         "position_ids": positions,
-        "past_key_values": cache,
     }
+    if name := _cache_name(type(network)):
+        inputs[name] = cache
+    if name == "cache_params":  # states of a recurrence: the mask is of the given tokens only
+        inputs["attention_mask"] = mask[:, -length:]
     return network, inputs
 
 
@@ -207,12 +264,16 @@ def _same_document(config: PreTrainedConfig, documents: Tensor, mask: Tensor) ->
             f"packing: must be off for '{config.model_type}', whose convolutions or recurrence "
             "see other documents"
         )
+    if config.model_type in {"bloom", "openai-gpt"} or getattr(config, "alibi", False):
+        raise UserError(f"packing: must be off for '{config.model_type}', which takes no such mask")
     if config._attn_implementation not in {"sdpa", "eager"}:
         raise UserError(
             f"packing: needs attention sdpa or eager, got {config._attn_implementation}"
         )
-    window = getattr(config, "sliding_window", None)
-    if window is not None and length > window:
+    text = config.get_text_config()
+    spans = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    window = min(filter(None, spans), default=length)
+    if length > window:
         raise UserError(
             f"packing: rows must fit the attention window of {window} tokens, got {length}"
         )

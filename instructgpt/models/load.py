@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,10 +31,11 @@ from instructgpt.models.architecture import context_length as context_length
 from instructgpt.models.architecture import is_recurrent as is_recurrent
 from instructgpt.models.artefact import Artefact, read_artefact
 from instructgpt.models.finite import check_finite
-from instructgpt.models.forward import base_network
+from instructgpt.models.forward import base_network, set_known_ids
 from instructgpt.models.heads import ScalarModel, score_head
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
-from instructgpt.models.tokenizer import pad_id
+from instructgpt.models.support import attention_of, check_language_model, hidden_width
+from instructgpt.models.tokenizer import id_count, pad_id
 from instructgpt.types import UserError
 
 AnyNetwork = PreTrainedModel | PeftModel
@@ -47,15 +48,16 @@ class Network:
     Args:
         dtype: Of the weights; leave it at float32 with mixed precision (``--trainer.precision
             bf16-mixed``).
-        attention: Implementation of attention; flash_attention_2 and flex_attention need a GPU, and
-            packing needs sdpa or eager.
+        attention: Implementation of attention; null takes that of the artefact, else sdpa, and
+            eager where the architecture has no other. flash_attention_2 and flex_attention need a
+            GPU, and packing needs sdpa or eager.
         gradient_checkpointing: Whether to recompute activations in the backward pass: less memory,
             about a third slower.
         trust_remote_code: Whether code that comes with a hub model may run.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
 
@@ -88,6 +90,7 @@ def load_policy(
     _only_one(architecture)
     folder, artefact = _opened(source)
     config = _read_config(folder, source, network, dropout)
+    network = _with_attention(network, config, artefact)
     if (config.architectures or [""])[0].endswith("ForSequenceClassification") or (
         artefact is not None and artefact.head is not None
     ):
@@ -127,10 +130,11 @@ def load_scalar(
             raise UserError("init_from: must be given, a model from scratch has no reward head")
         config = new_config(architecture, tokenizer, dropout)
         trunk: AnyNetwork = _ready(_from_config(AutoModel, config, network), network, tokenizer)
-        return ScalarModel(trunk, score_head(config.hidden_size), 0.0, trainable_offset).train()
+        return ScalarModel(trunk, score_head(hidden_width(config)), 0.0, trainable_offset).train()
     _only_one(architecture)
     folder, artefact = _opened(source)
     config = _read_config(folder, source, network, dropout)
+    network = _with_attention(network, config, artefact)
     if head == "new":
         network_, module = _from_pretrained(AutoModel, folder, source, config, network), None
         offset = None
@@ -139,7 +143,7 @@ def load_scalar(
         offset = artefact.offset if artefact is not None else None
     trunk = _ready(network_, network, tokenizer)
     trunk = _with_prefix(trunk, source, artefact, TaskType.FEATURE_EXTRACTION)
-    module = score_head(config.hidden_size) if module is None else module
+    module = score_head(hidden_width(config)) if module is None else module
     return ScalarModel(trunk, module, offset or 0.0, trainable_offset).train()
 
 
@@ -176,12 +180,24 @@ def _read_config(
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=network.trust_remote_code
         )
+    if type(config) is CONFIG_MAPPING.get(config.model_type):
+        check_language_model("init_from", config.model_type)
     if dropout is not None:
         set_dropout(config, dropout)
     return config
 
 
+def _with_attention(
+    network: Network, config: PreTrainedConfig, artefact: Artefact | None
+) -> Network:
+    """The settings with the attention that is used where the user left it open or has none."""
+    remembered = artefact.attention if artefact is not None else None
+    attention: Any = attention_of(config, network.attention, remembered)
+    return replace(network, attention=attention)
+
+
 def _from_config(factory: Any, config: PreTrainedConfig, network: Network) -> PreTrainedModel:
+    network = _with_attention(network, config, None)
     with explained("architecture: cannot build the model"):
         model: PreTrainedModel = factory.from_config(
             config, dtype=getattr(torch, network.dtype), attn_implementation=network.attention
@@ -230,9 +246,10 @@ def _stored_head(
                 f"base/head.safetensors, got {artefact.head!r}"
             )
         trunk = _from_pretrained(AutoModel, folder, source, config, network)
-        stored = score_head(config.hidden_size)
         with explained(f"init_from: cannot load the reward head of '{source}'"):
-            stored.load_state_dict(load_file(Path(source) / str(artefact.head)))
+            weights = load_file(Path(source) / str(artefact.head))
+            stored = score_head(weights["weight"].shape[1])
+            stored.load_state_dict(weights)
         check_finite(f"init_from: '{source}'", stored)
         return trunk, stored
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
@@ -255,13 +272,15 @@ def _ready(
     # Some models never train the embedding of padding, but padding may be EOS.
     embedding.padding_idx = None
     if tokenizer is not None:
-        if embedding.num_embeddings < len(tokenizer):
+        if embedding.num_embeddings < id_count(tokenizer):
             raise UserError(
-                f"tokenizer: '{tokenizer.name_or_path}' has {len(tokenizer)} tokens, "
+                f"tokenizer: '{tokenizer.name_or_path}' has {id_count(tokenizer)} tokens, "
                 f"the model knows {embedding.num_embeddings}"
             )
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = pad_id(tokenizer)
+        set_known_ids(model, tokenizer)
+        text = model.config.get_text_config()
+        if text.pad_token_id is None:
+            text.pad_token_id = pad_id(tokenizer)
     if network.gradient_checkpointing:
         with explained("gradient_checkpointing: cannot be used"):
             model.gradient_checkpointing_enable({"use_reentrant": False})

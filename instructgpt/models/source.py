@@ -70,6 +70,8 @@ def explained(what: str) -> Iterator[None]:
         KeyError,
         RuntimeError,
         ImportError,
+        AttributeError,
+        IndexError,
         SafetensorError,
         StrictDataclassError,
     ) as error:

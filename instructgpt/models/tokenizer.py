@@ -126,10 +126,23 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return eos_id(tokenizer) if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
 
 
+def id_count(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many ids an embedding must have: one more than the highest of a token."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def only_pads(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether there is a padding token that never stands in a text, as EOS or a turn's end."""
+    roles = dict(tokenizer.special_tokens_map)
+    pad = roles.pop("pad_token", None)
+    template = str(tokenizer.chat_template or "")
+    return not (pad is None or pad in roles.values() or pad in template or "pad_token" in template)
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Name all that decides the ids of a text, BOS included, and EOS; padding plays no part."""
     facts: dict[str, Any] = {"eos": tokenizer.eos_token}
-    padding = {tokenizer.pad_token} - {tokenizer.eos_token}
+    padding = {tokenizer.pad_token} if only_pads(tokenizer) else set()
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         facts |= {part: state[part] for part in ("model", "normalizer", "pre_tokenizer")}

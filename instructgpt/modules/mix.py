@@ -61,6 +61,7 @@ class PretrainingMix:
             batch.mask,
             positions=batch.positions,
             documents=batch.documents,
+            every_id=True,
         ).logits[:, :-1]
         return cross_entropy_loss(logits, batch.tokens[:, 1:], batch.targets[:, 1:])[0]
 

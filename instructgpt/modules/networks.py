@@ -17,6 +17,9 @@ from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.types import Origin, UserError
 
+CHANCE = ("dropout", "pdrop", "layerdrop", "jitter")
+"""Parts of the names under which networks keep probabilities, or widths of noise in training."""
+
 
 class Frozen:
     """Models that are not trained, kept where Lightning does not see them.
@@ -31,7 +34,7 @@ class Frozen:
 
 
 def without_dropout(network: nn.Module) -> nn.Module:
-    """Switch every kind of dropout off, also in training mode.
+    """Switch every kind of dropout and noise off, also in training mode.
 
     With dropout the sampling policy, the reference and the updated policy would differ by chance,
     and the first probability ratio would not be 1. Training mode itself is needed for gradient
@@ -41,7 +44,7 @@ def without_dropout(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():
-            if isinstance(value, float) and ("dropout" in name or "pdrop" in name):
+            if isinstance(value, float) and any(word in name for word in CHANCE):
                 setattr(module, name, 0.0)
     return network
 

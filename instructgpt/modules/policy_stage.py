@@ -59,7 +59,8 @@ class PolicyStage(StageModule):
             self.init_from, self.network, self.tokenizer, self.adapter
         )
         if self.shared_value:
-            self.value_head = ValueHead(base_network(self.policy).config.hidden_size)
+            output: Any = base_network(self.policy).get_output_embeddings()
+            self.value_head = ValueHead(output.weight.shape[1])
             kept = Path(self.init_from, VALUE_HEAD)
             if kept.is_file():
                 with explained(f"init_from: cannot load '{kept}'"):

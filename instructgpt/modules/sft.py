@@ -141,6 +141,7 @@ class SFTModule(StageModule):
             batch.mask,
             positions=batch.positions,
             documents=batch.documents,
+            every_id=True,
         ).logits[:, :-1]
         tokens, targets = batch.tokens[:, 1:], batch.targets[:, 1:]
         total, count = cross_entropy_loss(logits, tokens, targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.models.forward import can_drop_rows, run
+from instructgpt.models.forward import base_network, can_drop_rows, run
 from instructgpt.models.template import Template
 from instructgpt.rollout.noise import uniforms
 from instructgpt.types import (
@@ -123,6 +124,9 @@ def decode(
     for t in range(noise.shape[1]):
         output = run(model, new, mask, cache=cache, use_cache=True, keep=1)
         broken[rows] |= ~output.logits[:, -1].amax(-1).isfinite()
+        if t == 0 and output.cache is None:
+            kind = base_network(model).config.model_type
+            warnings.warn(f"{kind} keeps no cache: a token takes as long as a row", stacklevel=2)
         token = choose(output.logits[:, -1], noise[rows, t], sampling)
         alive = ~finished[rows]
         responses[rows[alive], t], masks[rows[alive], t] = token[alive], True
@@ -131,11 +135,13 @@ def decode(
         if bool(finished.all()):
             break
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        cache, new = output.cache, token[:, None]
+        cache = output.cache
+        new = token[:, None] if cache is not None else torch.cat([new, token[:, None]], dim=1)
         # Finished rows go on computing what nobody reads, until they are the half of all.
         alive = ~finished[rows]
-        if 2 * int(alive.sum()) <= len(rows) and cache is not None and can_drop_rows(cache):
-            cache.batch_select_indices(alive.nonzero().squeeze(1))
+        if 2 * int(alive.sum()) <= len(rows) and (cache is None or can_drop_rows(cache)):
+            if cache is not None:
+                cache.batch_select_indices(alive.nonzero().squeeze(1))
             mask, new, rows = mask[alive], new[alive], rows[alive]
     if bool(broken.any()):
         row = int(broken.nonzero()[0])

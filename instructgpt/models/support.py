@@ -1,0 +1,104 @@
+"""What an architecture can be used for: whether it is a language model, which attention it has."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import is_flash_attn_2_available
+
+from instructgpt.models.source import explained
+from instructgpt.types import UserError
+
+ENCODERS = {*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
+
+UNSUITED = {
+    "blt": "reads bytes and not the tokens of a tokenizer",
+    "cpmant": "reads its prompt in both directions",
+    "gemma4_assistant": "drafts for another model",
+    "gemma4_unified_assistant": "drafts for another model",
+    "git": "describes images",
+    "moshi": "speaks in audio tokens",
+    "musicgen": "writes music",
+    "musicgen_melody": "writes music",
+    "phimoe": "draws its experts by chance in training",
+    "recurrent_gemma": "lets its recurrence read padding",
+    "rwkv": "lets its recurrence read padding",
+    "trocr": "is the decoder of a reader of images",
+    "xlnet": "sees what comes after a token",
+    "xlstm": "lets its recurrence read padding",
+    "youtu": "loses the embedding of its padding whenever transformers loads it",
+}
+"""Models that AutoModelForCausalLM knows but that cannot be used here, and why."""
+
+
+def check_language_model(place: str, name: str) -> None:
+    """Refuse what does not read from left to right, or not in padded batches.
+
+    Args:
+        place: Where it was given, for the message.
+        name: Type of the model, one that transformers knows.
+    """
+    kind = CONFIG_MAPPING[name]
+    reason = UNSUITED.get(name)
+    if kind.is_encoder_decoder:
+        reason = "is an encoder with a decoder"
+    elif name in ENCODERS:
+        reason = "is an encoder, which sees what comes after a token"
+    elif reason is None and kind not in AutoModelForCausalLM._model_mapping:
+        reason = "is no causal language model"
+    if reason is not None:
+        raise UserError(
+            f"{place}: must be a model that reads text from left to right, '{name}' {reason}"
+        )
+
+
+def attention_of(config: PreTrainedConfig, asked: str | None, remembered: str | None) -> str | None:
+    """Return the implementation of attention to use: what was asked for, where there is one.
+
+    Args:
+        config: Of the model.
+        asked: By the user; None: as the artefact remembers, else sdpa.
+        remembered: That the artefact was trained with, if it is one.
+
+    Returns:
+        A name for transformers; None for code that comes with a model, which chooses for itself.
+    """
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        return asked or remembered
+    kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    there = {
+        "eager": True,
+        "sdpa": kind._supports_sdpa,
+        "flash_attention_2": kind._supports_flash_attn,
+        "flex_attention": kind._supports_flex_attn,
+    }
+    wanted = asked or remembered or "sdpa"
+    missing = "" if there.get(wanted) else f"{config.model_type} has no {wanted} attention"
+    if not missing and asked is None and not _runs_here(wanted):
+        missing = f"attention {wanted}, which the model was trained with, is not on this machine"
+    if not missing:
+        return wanted
+    instead = "sdpa" if wanted != "sdpa" and there["sdpa"] else "eager"
+    warnings.warn(f"{missing}: {instead} is used", stacklevel=2)
+    return instead
+
+
+def hidden_width(config: PreTrainedConfig) -> int:
+    """Return the size of the hidden states that a head reads: what the model's own head reads."""
+    with explained(f"init_from: cannot build '{config.model_type}'"), torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    return int(model.get_output_embeddings().weight.shape[1])
+
+
+def _runs_here(attention: str) -> bool:
+    match attention:
+        case "flash_attention_2":
+            return bool(is_flash_attn_2_available())
+        case "flex_attention":
+            return torch.cuda.is_available()
+    return True

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import warnings
 from importlib.metadata import version
-from itertools import chain, count
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
 from transformers import (
-    AutoModelForSequenceClassification,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from instructgpt.models.adapters import merged
+from instructgpt.models.classifier import save_classifier, sequence_classifier
 from instructgpt.models.finite import check_finite
 from instructgpt.models.folder import replacing
 from instructgpt.models.forward import base_network, unknown_ids
@@ -32,8 +29,6 @@ from instructgpt.models.source import ARTEFACT_FILE, quietly
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import (
     eos_id,
-    id_count,
-    only_pads,
     pad_id,
     tokenizer_fingerprint,
 )
@@ -212,31 +207,15 @@ def save_scalar(
     check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
         trunk, place, adapter = _without_adapter(model.trunk, folder)
-        classifier = _classifier(trunk, model.head)
+        classifier = sequence_classifier(trunk, model.head)
         if classifier is None:
-            trunk.save_pretrained(place)
-            file = place / "head.safetensors"
-            save_file(model.head.state_dict(), file)
-            head = file.relative_to(folder).as_posix()
-            if stage == "reward":
-                warnings.warn(
-                    f"transformers has no sequence classifier for '{trunk.config.model_type}': "
-                    f"AutoModelForSequenceClassification cannot read '{path}', the head is in "
-                    f"{head}",
-                    stacklevel=2,
-                )
+            told = stage == "reward"
+            head_at = _save_beside(trunk, model.head, place, folder, path, told)
         else:
-            tokenizer = _distinctly_padded(tokenizer)
-            embedding: Any = classifier.get_input_embeddings()
-            if id_count(tokenizer) > embedding.num_embeddings:
-                classifier.resize_token_embeddings(id_count(tokenizer), mean_resizing=False)
-            for config_ in (classifier.config, classifier.config.get_text_config()):
-                config_.pad_token_id = pad_id(tokenizer)
-            classifier.save_pretrained(place)
-            head = "score"
+            tokenizer, head_at = save_classifier(classifier, tokenizer, place), "score"
         own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config}
         # Exactly 0 is what the offset is as long as nobody measured it.
-        own |= {"metrics": metrics, "adapter": adapter, "head": head}
+        own |= {"metrics": metrics, "adapter": adapter, "head": head_at}
         own["attention"] = trunk.config._attn_implementation
         own["offset"] = model.offset.item() or None
         _finish(folder, tokenizer, template, own)
@@ -258,34 +237,30 @@ def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, P
     return base_network(model), folder / "base", "prefix"
 
 
-def _classifier(trunk: PreTrainedModel, head: nn.Module) -> PreTrainedModel | None:
-    """A sequence classifier of transformers with these very weights; None if it has none."""
-    if type(trunk.config) not in AutoModelForSequenceClassification._model_mapping:
-        return None
-    kind: Any = AutoModelForSequenceClassification._model_mapping[type(trunk.config)]
-    config = copy.deepcopy(trunk.config)
-    config.num_labels = 1
-    with torch.device("meta"):
-        classifier: PreTrainedModel = kind(config)
-    weights = {
-        f"{kind.base_model_prefix}.{name}": value for name, value in trunk.state_dict().items()
-    }
-    weights |= {f"score.{name}": value.to(trunk.dtype) for name, value in head.state_dict().items()}
-    if set(weights) != set(classifier.state_dict()):
-        return None
-    classifier.load_state_dict(weights, assign=True)
-    return classifier
+def _save_beside(
+    trunk: PreTrainedModel, head: nn.Module, place: Path, folder: Path, path: str | Path, told: bool
+) -> str:
+    """Save what transformers has no classifier for: trunk and head; say so, and where the head is.
 
-
-def _distinctly_padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy whose padding token never stands in a text, put on the right of it."""
-    padded = copy.deepcopy(tokenizer)
-    padded.padding_side = "right"  # also where positions are learned, and nobody gives them
-    if not only_pads(tokenizer):
-        names = chain(["<|pad|>"], (f"<|pad_{number}|>" for number in count(1)))
-        taken = tokenizer.get_vocab()
-        padded.add_special_tokens({"pad_token": next(n for n in names if n not in taken)})
-    return padded
+    Args:
+        trunk: Transformer without a head.
+        head: Its head.
+        place: Where to write them.
+        folder: Of the artefact while it is written.
+        path: Of the artefact, for people.
+        told: Whether people are told.
+    """
+    trunk.save_pretrained(place)
+    file = place / "head.safetensors"
+    save_file(head.state_dict(), file)
+    name = file.relative_to(folder).as_posix()
+    if told:
+        warnings.warn(
+            f"transformers has no sequence classifier for '{trunk.config.model_type}': "
+            f"AutoModelForSequenceClassification cannot read '{path}', the head is in {name}",
+            stacklevel=3,
+        )
+    return name
 
 
 def _finish(

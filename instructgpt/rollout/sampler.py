@@ -143,11 +143,15 @@ def decode(
             if cache is not None:
                 cache.batch_select_indices(alive.nonzero().squeeze(1))
             mask, new, rows = mask[alive], new[alive], rows[alive]
+    _refuse_broken(broken, ids)
+    return responses[:, : t + 1], masks[:, : t + 1], finished
+
+
+def _refuse_broken(broken: Tensor, ids: Sequence[str]) -> None:
     if bool(broken.any()):
         row = int(broken.nonzero()[0])
         about = f" (sample {ids[row]})" if ids else ""
         raise RunFailedError(f"the logits of the policy are not finite{about}")
-    return responses[:, : t + 1], masks[:, : t + 1], finished
 
 
 def sample(

@@ -66,6 +66,13 @@ class Prompt(NamedTuple):
     id: str
     meta: dict[str, Any]
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its keys in a file: the turns too, unless they are the text as the user's only one."""
+        single = [{"role": "user", "content": self.text}]
+        turns = {} if self.messages == single else {"messages": self.messages}
+        return {"id": self.id, "prompt": self.text, **turns}
+
 
 class LanguageBatch(NamedTuple):
     """Right-padded rows for next-token prediction (demonstrations, pretraining text)."""

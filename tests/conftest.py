@@ -20,6 +20,7 @@ torch.set_num_threads(1)
 
 # Helpers, not tests: looked through for doctests they would be imported a second time.
 collect_ignore = [
+    "chats.py",
     "descent.py",
     "evaluation_answers.py",
     "harness.py",

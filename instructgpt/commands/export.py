@@ -69,8 +69,8 @@ def _merge(adapter: str, output: Path) -> None:
     from peft import PeftConfig, PeftModel, TaskType
 
     from instructgpt.models.artefact import read_artefact, save_policy
+    from instructgpt.models.choice import choose_template
     from instructgpt.models.load import Network, load_policy
-    from instructgpt.models.template import get_template
     from instructgpt.models.tokenizer import load_tokenizer
     from instructgpt.types import UserError
 
@@ -84,14 +84,14 @@ def _merge(adapter: str, output: Path) -> None:
     if about is None or about.adapter != "lora":  # it does not lie in the artefact of a run
         about = None
     tokenizer = load_tokenizer(about.path if about else base)
-    template = about or read_artefact(base)
+    chosen = choose_template(None, about.path if about else base, tokenizer)
     policy = PeftModel.from_pretrained(load_policy(base, None, Network(), tokenizer), adapter)
     save_policy(
         policy,
         tokenizer,
         output,
         stage=about.stage if about else "sft",
-        template=get_template(template.template if template else "plain"),
+        template=chosen.template,
         parent=about.parent if about else base,
         config=about.config if about else {},
         metrics=about.metrics if about else {},

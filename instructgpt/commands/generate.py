@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from instructgpt.terminal import say
+from instructgpt.terminal import note, say
 
 if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for them
     from torch import nn
@@ -40,8 +40,9 @@ def generate(
 ) -> None:
     """Answer prompts with a policy.
 
-    Rows: id, prompt and the optional keys of the prompt's row, responses, finished. Too long
-    prompts are cut as in ``fit``, those that the template refuses are left out; both are reported.
+    Rows: id, prompt (with its turns as ``messages`` where it has several) and the optional keys of
+    the prompt's row, responses, finished. Too long prompts are cut as in ``fit``, those that the
+    template refuses are left out; both are reported.
 
     Args:
         model: folder of an artefact (``runs/ppo/export``) or of a Hugging Face model, or a hub id.
@@ -187,10 +188,9 @@ def load(source: str, template: str, network: Any, device: str) -> Policy:
     """
     import torch
 
-    from instructgpt.models.artefact import read_artefact
+    from instructgpt.models.choice import choose_template
     from instructgpt.models.forward import virtual_tokens
     from instructgpt.models.load import context_length, load_policy
-    from instructgpt.models.template import get_template
     from instructgpt.models.tokenizer import load_tokenizer
     from instructgpt.types import UserError
 
@@ -198,15 +198,14 @@ def load(source: str, template: str, network: Any, device: str) -> Policy:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device != "cpu" and not getattr(torch, device).is_available():
         raise UserError(f"--device must be there, got {device}: this machine has none")
-    artefact = read_artefact(source)
     tokenizer = load_tokenizer(source, network.trust_remote_code)
-    name = template or (artefact.template if artefact else None)
-    name = name or ("chat" if tokenizer.chat_template else "plain")
+    chosen = choose_template(template, source, tokenizer, "--template")
+    note(str(chosen))
     model = load_policy(source, None, network, tokenizer)
     context = context_length(model.config)
     room = None if context is None else context - virtual_tokens(model)
     policy: nn.Module = model
-    return Policy(policy.to(device).eval(), tokenizer, get_template(name), room)
+    return Policy(policy.to(device).eval(), tokenizer, chosen.template, room)
 
 
 def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[list[dict[str, Any]]]:
@@ -234,15 +233,10 @@ def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[list[d
         for i, row in enumerate(chosen):
             group = samples[i * responses : (i + 1) * responses]
             ends = [cut(s.response, s.finished, stop) for s in group]
-            answered.append(
-                row.prompt.meta
-                | {
-                    "id": row.prompt.id,
-                    "prompt": row.prompt.text,
-                    "responses": [response for response, _ in ends],
-                    "finished": [finished for _, finished in ends],
-                }
-            )
+            said = [response for response, _ in ends]
+            ended = [finished for _, finished in ends]
+            own = {"responses": said, "finished": ended}
+            answered.append(row.prompt.meta | row.prompt.row | own)
         yield answered
 
 

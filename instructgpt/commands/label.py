@@ -116,8 +116,7 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
         )
     asked = [
         {
-            "id": row.prompt.id,
-            "prompt": row.prompt.text,
+            **row.prompt.row,
             **row.optional,
             "responses": [text for text in row.responses if text.strip()],
         }

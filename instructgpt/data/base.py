@@ -20,8 +20,8 @@ from instructgpt.data.order import Group, hold_out, one_pass
 from instructgpt.data.rows import AnyRow, PromptRow
 from instructgpt.data.sources import Names, OnError, load, weighted
 from instructgpt.data.summary import Summary, show
-from instructgpt.models.artefact import read_artefact
-from instructgpt.models.template import Template, get_template
+from instructgpt.models.choice import choose_template
+from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id
 from instructgpt.terminal import say
 from instructgpt.types import Origin, UserError
@@ -40,7 +40,7 @@ class StageData(LightningDataModule, ABC):
         train: file, folder, data set name, list of them, or dictionary of weights.
         validation: fraction to split off, or files, or None.
         tokenizer: folder or hub id.
-        template: name, or None for that of the artefact.
+        template: name, or None for that of the artefact, else the tokenizer's, else plain.
         batch_size: rows per process and step.
         max_prompt_tokens: limit of prompts.
         max_response_tokens: limit of responses.
@@ -131,9 +131,13 @@ class StageData(LightningDataModule, ABC):
         if self._ready == wanted:
             return
         self.tokenizer = self.make_tokenizer()
-        self.template = self.make_template()
         self.groups, self.train_rows, self.validation_rows, self.prompt_rows = [], [], [], []
         summary = Summary()
+        chosen = choose_template(
+            self.template_name, self.tokenizer_name, self.tokenizer, "--data.template"
+        )
+        self.template = chosen.template
+        summary.note(str(chosen))
         self.build(summary, wanted == "predict")
         rows = self.train_rows or self.validation_rows
         if not rows:
@@ -165,11 +169,6 @@ class StageData(LightningDataModule, ABC):
                 "--model.tokenizer"
             )
         return load_tokenizer(self.tokenizer_name)
-
-    def make_template(self) -> Template:
-        """The template asked for, else the one of the tokenizer's artefact, else plain."""
-        artefact = read_artefact(self.tokenizer_name) if self.tokenizer_name else None
-        return get_template(self.template_name or (artefact.template if artefact else "plain"))
 
     def encoder(self, summary: Summary) -> Encoder:
         """Tokenizer, template and limits together."""

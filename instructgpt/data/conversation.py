@@ -22,9 +22,9 @@ from instructgpt.data.turns import (
     same,
     split_response,
     starts_with,
-    transcript,
     transcript_turns,
     without_prompt,
+    written,
 )
 
 RENDERED = (
@@ -78,7 +78,7 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
     elif tail:
         responses = _texts(columns, tail)
     check_asked(columns.where, asked.key, asked.turns)
-    text = asked.text or transcript(asked.turns)
+    text = asked.text or written(asked.turns)
     if wanted == "prompt":
         columns.notes.clear()  # they are about responses
         answers = [key for key in columns.uses if key in TAILS]

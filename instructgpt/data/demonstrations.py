@@ -35,7 +35,8 @@ class DemonstrationDataModule(StageData):
         tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
             the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
-            ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
+            ``{prompt}``; default: that of the artefact the tokenizer comes from, else the
+            tokenizer's chat template, else plain.
         batch_size: rows per process and micro-batch; a step sees these x processes x
             ``--trainer.accumulate_grad_batches`` (paper: 32).
         max_prompt_tokens: longer prompts lose their beginning (paper: 1024).

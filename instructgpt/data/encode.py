@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.data.formats import Row
 from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow, Span
 from instructgpt.data.sources import OnError
-from instructgpt.data.summary import Summary
-from instructgpt.models.template import RefusedPromptError, Template
+from instructgpt.data.summary import Limit, Summary
+from instructgpt.models.chat import RefusedPromptError
+from instructgpt.models.template import Template
 from instructgpt.types import UserError
 
 
@@ -22,11 +23,11 @@ class Encoder:
     Args:
         tokenizer: makes tokens.
         template: how a prompt is written.
-        max_prompt_tokens: longer prompts lose their beginning.
+        max_prompt_tokens: longer prompts lose their oldest turns, or the beginning of their text.
         max_response_tokens: longer responses lose their end, and with it EOS.
         drop_long_prompts: leave rows with longer prompts out instead.
         summary: told what is cut and dropped.
-        on_error: what a prompt does that the chat template refuses.
+        on_error: what a prompt does that the template refuses.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -39,32 +40,37 @@ class Encoder:
 
     def prompt(self, row: Row) -> list[int] | None:
         """Tokens of the prompt, None when the row is dropped."""
+        limit = self.max_prompt_tokens
         try:
             tokens = self.template.encode_prompt(self.tokenizer, row.prompt)
+            loss = "are left out" if self.drop_long_prompts else "lose their beginning"
+            allowed = Limit("prompts", loss, "--data.max_prompt_tokens", limit)
+            self.summary.measure("prompt tokens", len(tokens), allowed)
+            if not tokens:
+                self.summary.drop("prompt without tokens", row.where)
+                return None
+            if len(tokens) <= limit:
+                return tokens
+            if self.drop_long_prompts:
+                self.summary.drop(f"prompt longer than {limit} tokens", row.where)
+                return None
+            fitting = self.template.shorten_prompt(self.tokenizer, row.prompt, tokens, limit)
         except RefusedPromptError as error:
             if self.on_error == "stop":
                 raise UserError(f"{row.where}: {error}") from error
             self.summary.drop(f"bad ({error})", row.where)
             return None
-        self.summary.measure("prompt tokens", len(tokens))
-        limit = self.max_prompt_tokens
-        if not tokens:
-            self.summary.drop("prompt without tokens", row.where)
-            return None
-        if len(tokens) <= limit:
-            return tokens
-        if self.drop_long_prompts:
-            self.summary.drop(f"prompt longer than {limit} tokens", row.where)
-            return None
         self.summary.shorten(f"prompts on the left, to {limit} tokens", row.where)
-        return self.template.cut_prompt(self.tokenizer, tokens, limit)
+        return fitting
 
     def responses(self, row: Row) -> list[list[int]]:
         """Tokens of the responses, each with EOS unless it is cut."""
         responses, limit = [], self.max_response_tokens
+        loss = "lose their end and EOS"
+        allowed = Limit("responses", loss, "--data.max_response_tokens", limit)
         for text in row.responses:
             tokens = self.template.encode_response(self.tokenizer, text)
-            self.summary.measure("response tokens", len(tokens))
+            self.summary.measure("response tokens", len(tokens), allowed)
             if len(tokens) > limit:
                 self.summary.shorten(f"responses to {limit} tokens, without EOS", row.where)
             responses.append(tokens[:limit])

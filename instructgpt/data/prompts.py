@@ -35,7 +35,8 @@ class PromptDataModule(StageData):
         tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
             the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
-            ``{prompt}``; default: that of the artefact the tokenizer comes from, else plain.
+            ``{prompt}``; default: that of the artefact the tokenizer comes from, else the
+            tokenizer's chat template, else plain.
         validation_batch_size: prompts per process that are responded to at once in validation and
             prediction.
         max_prompt_tokens: longer prompts lose their beginning (paper: 1024).

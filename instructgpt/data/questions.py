@@ -11,7 +11,8 @@ from instructgpt.data.formats import Row, parse_prompt
 from instructgpt.data.rows import PromptRow
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Noted, Summary
-from instructgpt.models.template import RefusedPromptError, Template
+from instructgpt.models.chat import RefusedPromptError
+from instructgpt.models.template import Template
 from instructgpt.terminal import note, say
 from instructgpt.types import Prompt, UserError
 

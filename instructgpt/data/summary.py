@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -20,6 +21,18 @@ EXAMPLE = 700
 """Longer examples are shown without their middle (characters)."""
 
 QUANTILES = (5, 25, 50, 75, 95, 100)
+
+LOUD = 0.05
+"""Where a limit cuts a greater share than this, a warning says which one would not."""
+
+
+class Limit(NamedTuple):
+    """How many tokens a text may have."""
+
+    texts: str  # what they are called
+    loss: str  # what happens to longer ones
+    option: str
+    tokens: int
 
 
 @dataclass
@@ -47,6 +60,7 @@ class Summary:
         self.dropped: dict[str, Noted] = {}  # by reason
         self.cut: dict[str, Noted] = {}  # by what was cut
         self.lengths: dict[str, list[int]] = {}  # token counts by name
+        self.limits: dict[str, Limit] = {}  # by the same names
         self.notes: list[str] = []
         self.example = ""
 
@@ -74,9 +88,11 @@ class Summary:
         """Count a text that loses tokens."""
         self.cut.setdefault(what, Noted()).add(where)
 
-    def measure(self, name: str, tokens: int) -> None:
-        """Count the tokens of a text."""
+    def measure(self, name: str, tokens: int, limit: Limit | None = None) -> None:
+        """Count the tokens of a text, of which there may be so many."""
         self.lengths.setdefault(name, []).append(tokens)
+        if limit is not None:
+            self.limits[name] = limit
 
     def note(self, line: str) -> None:
         """Add a line."""
@@ -115,7 +131,26 @@ class Summary:
             marked = ", the trained part in ⟦ ⟧" if "⟦" in self.example else ""
             lines.append(f"example{marked}:")
             lines += [f"  | {line}" for line in self.example.split("\n")]
-        return lines
+        warnings = (warning(limit, self.lengths[name]) for name, limit in self.limits.items())
+        return lines + [line for line in warnings if line is not None]
+
+
+def warning(limit: Limit, lengths: Sequence[int]) -> str | None:
+    """A line about a limit that cuts more than a few texts.
+
+    >>> warning(Limit("prompts", "lose their beginning", "--max", 8), [6, 7, 8, 9, 12])
+    'warning: 2 of 5 prompts (40 %) lose their beginning: --max 12 would keep all'
+    """
+    longer = sum(length > limit.tokens for length in lengths)
+    if longer <= LOUD * len(lengths):
+        return None
+    share, most = f"{longer / len(lengths):.0%}".replace("%", " %"), max(lengths)
+    usual = nearest_rank(sorted(lengths), 95)
+    less = f", {usual} 95 % of them" if usual < most else ""
+    return (
+        f"warning: {longer:,} of {len(lengths):,} {limit.texts} ({share}) {limit.loss}: "
+        f"{limit.option} {most} would keep all{less}"
+    )
 
 
 def _columns(uses: dict[str, dict[str, None]]) -> list[str]:
@@ -136,9 +171,14 @@ def quantiles(values: Sequence[int]) -> str:
     '5% 5 · 25% 25 · 50% 50 · 75% 75 · 95% 95 · max 100'
     """
     ordered = sorted(values)
-    shown = [ordered[max(0, -(-q * len(ordered) // 100) - 1)] for q in QUANTILES]
+    shown = [nearest_rank(ordered, q) for q in QUANTILES]
     names = [f"{q}%" for q in QUANTILES[:-1]] + ["max"]
     return " · ".join(f"{name} {value:,}" for name, value in zip(names, shown, strict=True))
+
+
+def nearest_rank(ordered: Sequence[int], percent: int) -> int:
+    """The smallest value that so many percent do not exceed."""
+    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
 
 
 def show(row: AnyRow, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -46,7 +46,7 @@ class TextDataModule(StageData):
             documents are long); or file(s); or null.
         tokenizer: follows --model.init_from or --model.tokenizer; leave it out.
         template: of the policy that is trained; default: that of the artefact the tokenizer comes
-            from, else plain. Text is never put into it.
+            from, else the tokenizer's chat template, else plain. Text is never put into it.
         batch_size: blocks per process and step.
         block_size: tokens of a block; the last block is shorter and padded.
         bpe: instead of a tokenizer: train a byte-level BPE on the training text, and keep it in

@@ -7,6 +7,7 @@ from typing import Any
 
 from instructgpt.data.checks import check_text
 from instructgpt.data.errors import bad
+from instructgpt.models.transcript import transcript
 
 Turn = dict[str, str]
 Turns = list[Turn]
@@ -136,13 +137,11 @@ def split_response(where: str, key: str, turns: Turns) -> tuple[Turns, str]:
 # -- transcripts
 
 
-def transcript(turns: Turns) -> str:
-    """The text of chat turns: one user turn as it is, more as an HH transcript."""
+def written(turns: Turns) -> str:
+    """The text of chat turns: one user turn as it is, more as a transcript."""
     if len(turns) == 1 and turns[0]["role"] == "user":
         return turns[0]["content"]
-    names = {"user": f"{HUMAN} ", "assistant": f"{ASSISTANT} "}
-    written = [names.get(turn["role"], "\n\n") + turn["content"] for turn in turns]
-    return "".join(written) + ASSISTANT
+    return transcript(turns)
 
 
 def is_transcript(text: str) -> bool:

@@ -21,6 +21,7 @@ from instructgpt.experiment.history import (
 from instructgpt.experiment.ratings import likert
 from instructgpt.experiment.scoring import Scorer
 from instructgpt.feedback.panels import Panel
+from instructgpt.terminal import note
 from instructgpt.types import UserError
 
 Paths = dict[str, str] | None
@@ -84,6 +85,8 @@ class Evaluation:
         """
         self.panels, self.panels_path = judging.read_panels(panels), panels
         self.scorer = Scorer(reward_model) if reward_model else None
+        if self.scorer is not None:
+            note(f"reward model '{reward_model}': {self.scorer.choice}")
         seen = self.panels if self.graded else {}
         self.judges = judging.make_judges(seen, self.scorer, judge, self.graded)
         self.results["judges"] = {name: one.description for name, one in self.judges.items()}

@@ -157,8 +157,7 @@ def comparison(
     rng = generator("rank", seed, labeler.name, row.prompt.id)
     ranking = labeler.rank([one.attributes for one in shown], [one.text for one in shown], rng)
     return {
-        "id": row.prompt.id,
-        "prompt": row.prompt.text,
+        **row.prompt.row,
         **row.optional,
         "responses": [one.text for one in shown],
         "finished": [one.finished for one in shown],

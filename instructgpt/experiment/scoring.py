@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from instructgpt.evaluation.judges import Answer
-from instructgpt.models.artefact import read_artefact
+from instructgpt.models.choice import choose_template
 from instructgpt.models.load import Network
-from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import load_tokenizer
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.types import Prompt, Sample
@@ -27,9 +26,8 @@ class Scorer:
     def __init__(self, init_from: str) -> None:
         self.reward = LearnedReward(init_from, BATCH, Network())
         self.tokenizer = load_tokenizer(init_from, False)
-        artefact = read_artefact(init_from)
-        chat = "chat" if self.tokenizer.chat_template else "plain"
-        self.template = get_template(artefact.template if artefact else chat)
+        self.choice = choose_template(None, init_from, self.tokenizer)
+        self.template = self.choice.template
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.reward.prepare(self.tokenizer, self.template, device)
         self.known: dict[tuple[str, str, bool], float] = {}

@@ -114,12 +114,28 @@ def check_artefact(
             f"tokenizer: must be that of '{artefact.path}' ({artefact.tokenizer_hash}), got "
             f"'{tokenizer.name_or_path}' ({fingerprint})"
         )
+    check_template(artefact, tokenizer, template)
+
+
+def check_template(
+    artefact: Artefact, tokenizer: PreTrainedTokenizerBase, template: Template
+) -> None:
+    """Refuse to write prompts differently than an artefact was trained with.
+
+    Args:
+        artefact: What reads the prompts.
+        tokenizer: Its own, or the same.
+        template: How they are going to be written.
+    """
     if artefact.stage == "pretrain":  # plain text was not put into any template
         return
     if template.fingerprint(tokenizer) != artefact.template_hash:
+        changed = f"got {template.name!r}"
+        if template.name == artefact.template:
+            changed = "but what it writes has changed since (the chat template, or the end token)"
         raise UserError(
             f"template: must be {artefact.template!r}, with which '{artefact.path}' was trained, "
-            f"got {template.name!r}"
+            f"{changed}"
         )
 
 

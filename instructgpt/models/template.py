@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from instructgpt.models.chat import RefusedPromptError, chat_template, render_chat, turn_end
 from instructgpt.models.tokenizer import eos_id
+from instructgpt.models.transcript import transcript
 from instructgpt.types import Prompt, UserError
 
 CHAT = "{chat_template}"  # stands for the tokenizer's own template
@@ -32,13 +34,14 @@ BUILT_IN = {
 }
 
 
-class RefusedPromptError(UserError):
-    """A prompt that a chat template cannot write."""
-
-
 @dataclass(frozen=True)
 class Template:
     """How prompts and responses become tokens, apart, so that sampling sees what training saw.
+
+    Every turn of a prompt is written. ``chat`` leaves it to the tokenizer's chat template, and a
+    prompt of which that leaves out a turn is refused; ``hh`` writes a transcript with a speaker
+    before each turn. The others put a single user turn in the place of ``{prompt}`` as it is, and
+    more turns as such a transcript, which ends with "Assistant:" where the response follows it.
 
     Only what the template itself writes can become special tokens: their names in prompts and
     responses are text like any other, but for an end token's at the end of a response.
@@ -53,18 +56,75 @@ class Template:
 
     def encode_prompt(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         """Return the ids of a prompt, BOS in front once where the tokenizer puts it by default."""
-        hidden = _hide(tokenizer, prompt)
-        if hidden is prompt:
-            ids = _encode(tokenizer, self._render(tokenizer, prompt))
-        else:
-            ids = _encode_hidden(tokenizer, self._render(tokenizer, hidden))
-        bos = _default_bos(tokenizer)
-        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+        return self._encode(tokenizer, *self._turns(prompt))
+
+    def shorten_prompt(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tokens: list[int], limit: int
+    ) -> list[int]:
+        """Return the ids of what fits of a prompt: never without its frame, its end comes last.
+
+        A first system turn and the last turns, from a user's on, stay whole. Where not even the
+        last of them fit, the oldest texts among them lose their beginning; the system turn does
+        only when there is no room for a word beside it. A plain text loses its first tokens.
+
+        Args:
+            tokenizer: The tokenizer.
+            prompt: As written.
+            tokens: Of the whole prompt.
+            limit: How many may stay.
+
+        Raises:
+            RefusedPromptError: Not a word fits beside what the template writes around it.
+        """
+        turns, bare = self._turns(prompt)
+        if len(tokens) <= limit or (bare and self.pattern == BUILT_IN["plain"]):
+            return self.cut_prompt(tokenizer, tokens, limit)
+        first = int(len(turns) > 1 and turns[0]["role"] == "system")
+        asked = {i for i, turn in enumerate(turns) if turn["role"] == "user" and turn["content"]}
+        starts = [i for i in range(first, len(turns)) if i == first or i in asked]
+
+        def from_turn(start: int) -> list[int]:
+            return self._encode(tokenizer, turns[:first] + turns[start:], bare)
+
+        chosen = bisect_left(starts, True, key=lambda start: len(from_turn(start)) <= limit)
+        if chosen < len(starts):
+            return from_turn(starts[chosen])
+        kept = turns[:first] + turns[starts[-1] :]
+        for oldest in (first, 0):  # the system turn is touched only if nothing else helps
+            cut = kept
+            for i in range(oldest, len(kept)):
+                cut, ids = self._cut_turn(tokenizer, cut, bare, i, limit)
+                if len(ids) <= limit and any(turn["content"].strip() for turn in cut[first:]):
+                    return ids
+        raise RefusedPromptError(
+            f"template: must leave room for words of the prompt within {limit} tokens, "
+            f"'{self.name}' takes {len(ids)} without any"
+        )
+
+    def _cut_turn(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        turns: list[dict[str, str]],
+        bare: bool,
+        i: int,
+        limit: int,
+    ) -> tuple[list[dict[str, str]], list[int]]:
+        """Turns and ids where turn i loses as much of its beginning as it must, at most all."""
+        text, dropped = turns[i]["content"], 0
+        starts = _token_starts(tokenizer, text)
+        ids = self._encode(tokenizer, turns, bare)
+        while len(ids) > limit and dropped < len(starts):
+            over = len(ids) - limit  # the rest may fall into other tokens, so not too much at once
+            dropped += max(1, over // 2 if dropped else min(over, len(starts) - 1))
+            rest = text[starts[dropped] :] if dropped < len(starts) else ""
+            turns = [*turns[:i], {**turns[i], "content": rest}, *turns[i + 1 :]]
+            ids = self._encode(tokenizer, turns, bare)
+        return turns, ids
 
     def cut_prompt(
         self, tokenizer: PreTrainedTokenizerBase, tokens: list[int], limit: int
     ) -> list[int]:
-        """Return the last tokens of an encoded prompt; a BOS stays in front.
+        """Return the last tokens of an encoded text; a BOS stays in front.
 
         Args:
             tokenizer: The tokenizer.
@@ -106,7 +166,7 @@ class Template:
         """Return what ends a response: EOS, or the token that ends a turn of the chat template."""
         if self.pattern != CHAT:
             return eos_id(tokenizer)
-        return _turn_end(tokenizer, _chat_template(tokenizer))
+        return turn_end(tokenizer, chat_template(tokenizer))
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Return the tokens at which sampling stops: EOS and the end of an assistant's turn."""
@@ -114,27 +174,44 @@ class Template:
 
     def fingerprint(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """Name what the template does with this tokenizer, whatever the template is called."""
-        text = _chat_template(tokenizer) if self.pattern == CHAT else self.pattern
+        text = chat_template(tokenizer) if self.pattern == CHAT else self.pattern
         end = tokenizer.convert_ids_to_tokens(self.end_id(tokenizer))
         return hashlib.sha256(f"{text}\0{end}".encode()).hexdigest()[:16]
 
-    def _render(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+    def _turns(self, prompt: Prompt) -> tuple[list[dict[str, str]], bool]:
+        """The turns to write, and whether they are one text to write as it is."""
+        turns = prompt.messages or [{"role": "user", "content": prompt.text}]
+        if self.pattern in {CHAT, HH}:
+            return turns, False
+        single = len(turns) == 1 and turns[0]["role"] == "user"
+        bare = single and turns[0]["content"].strip() == prompt.text.strip()
+        return ([{**turns[0], "content": prompt.text}], True) if bare else (turns, False)
+
+    def _encode(
+        self, tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], bare: bool
+    ) -> list[int]:
+        hidden = _hide(tokenizer, turns)
+        if hidden is turns:
+            ids = _encode(tokenizer, self._render(tokenizer, turns, bare))
+        else:
+            ids = _encode_hidden(tokenizer, self._render(tokenizer, hidden, bare))
+        bos = _default_bos(tokenizer)
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def _render(
+        self, tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], bare: bool
+    ) -> str:
         if self.pattern == CHAT:
-            _chat_template(tokenizer)
-            try:
-                return str(
-                    tokenizer.apply_chat_template(
-                        prompt.messages, tokenize=False, add_generation_prompt=True
-                    )
-                )
-            except TemplateError as error:
-                reason = " ".join(str(error).split())
-                raise RefusedPromptError(
-                    f"template: the chat template refuses the prompt: {reason}"
-                ) from error
+            return render_chat(tokenizer, turns)
         if self.pattern == HH:
-            return "".join(_turn(message) for message in prompt.messages) + "\n\nAssistant:"
-        return self.pattern.replace("{prompt}", prompt.text)
+            return transcript(turns)
+        if bare:
+            text = turns[0]["content"]
+        elif self.pattern.endswith("{prompt}"):
+            text = transcript(turns)
+        else:  # the template itself says whose turn it is
+            text = transcript(turns).removesuffix("Assistant:").strip()
+        return self.pattern.replace("{prompt}", text)
 
 
 def get_template(name: str) -> Template:
@@ -171,20 +248,18 @@ def _special_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {name: names[name] for name in sorted(names, key=lambda name: (-len(name), name))}
 
 
-def _hide(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Prompt:
-    """The prompt with marks for the names of special tokens; itself if it has none."""
+def _hide(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The turns with marks for the names of special tokens; themselves if they have none."""
     names = list(_special_names(tokenizer))
-    written = [prompt.text, *(turn["content"] for turn in prompt.messages)]
-    if not any(name in text for name in names for text in written):
-        return prompt
+    if not any(name in turn["content"] for name in names for turn in turns):
+        return turns
 
     pattern = "|".join(map(re.escape, names))
 
     def hidden(text: str) -> str:
         return re.sub(pattern, lambda found: MARK.format(names.index(found[0])), text)
 
-    turns = [{**turn, "content": hidden(turn["content"])} for turn in prompt.messages]
-    return prompt._replace(text=hidden(prompt.text), messages=turns)
+    return [{**turn, "content": hidden(turn["content"])} for turn in turns]
 
 
 def _encode_hidden(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -201,18 +276,15 @@ def _encode_hidden(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def _turn(message: dict[str, str]) -> str:
-    speaker = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
-    return speaker.get(message["role"], "") + message["content"].strip()
-
-
-def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    if not tokenizer.chat_template:
-        raise UserError(
-            "template: must not be 'chat' for a tokenizer without a chat template, "
-            f"'{tokenizer.name_or_path}' has none"
+def _token_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Where in a text its tokens begin."""
+    if tokenizer.is_fast:
+        encoded = tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
-    return str(tokenizer.chat_template)
+        return [start for start, _ in encoded["offset_mapping"]]
+    count = len(_encode_text(tokenizer, text))  # about there
+    return [i * len(text) // count for i in range(count)]
 
 
 @lru_cache(maxsize=8)
@@ -220,16 +292,3 @@ def _default_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """BOS, if the tokenizer puts it in front of a text unasked."""
     bos = tokenizer.bos_token_id
     return bos if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else None
-
-
-@lru_cache(maxsize=8)
-def _turn_end(tokenizer: PreTrainedTokenizerBase, chat_template: str) -> int:
-    """The first special token after an assistant's words, else EOS."""
-    mark = "assistant says this"
-    turns = [{"role": "user", "content": "user"}, {"role": "assistant", "content": mark}]
-    rendered = str(
-        tokenizer.apply_chat_template(turns, tokenize=False, chat_template=chat_template)
-    )
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    after = _encode(tokenizer, rendered.rpartition(mark)[2])
-    return next((token for token in after if token in special), eos_id(tokenizer))

@@ -71,9 +71,8 @@ def predict_rows(
             group = samples[i * count : (i + 1) * count]
             rows.append(
                 prompt.meta
+                | prompt.row
                 | {
-                    "id": prompt.id,
-                    "prompt": prompt.text,
                     "responses": [s.response for s in group],
                     "finished": [s.finished for s in group],
                 }

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.artefact import read_artefact
+from instructgpt.models.chat import RefusedPromptError
+from instructgpt.models.choice import choose_template
 from instructgpt.models.digest import weights_digest
 from instructgpt.models.forward import virtual_tokens
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, context_length, load_scalar
-from instructgpt.models.template import Template, get_template
+from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.types import Origin, Sample, UserError
@@ -52,7 +55,7 @@ class LearnedReward(RewardFunction):
     ) -> None:
         """Load the model once, and find out whether it reads the policy's tokens."""
         if self.model is None:
-            self._load(template)
+            self._load()
         assert self.model is not None
         self.model.to(device)
         ours = tokenizer_fingerprint(self.tokenizer), self.template.fingerprint(self.tokenizer)
@@ -61,8 +64,7 @@ class LearnedReward(RewardFunction):
             template.fingerprint(tokenizer),
         ) == ours
 
-    def _load(self, template: Template) -> None:
-        artefact = read_artefact(self.init_from)
+    def _load(self) -> None:
         try:
             tokenizer = load_tokenizer(self.init_from, self.network.trust_remote_code)
             model = load_scalar(self.init_from, None, self.network, tokenizer, head="stored")
@@ -71,10 +73,8 @@ class LearnedReward(RewardFunction):
             raise UserError(f"model.reward: {error}") from error
         self.tokenizer, self.model = tokenizer, model
         self.model.requires_grad_(False).eval()
-        if artefact is not None:
-            self.template = get_template(artefact.template)
-        else:  # a model from elsewhere: its chat template, if it has one
-            self.template = get_template("chat") if self.tokenizer.chat_template else template
+        self.choice = choose_template(None, self.init_from, tokenizer)
+        self.template = self.choice.template
         reads = tokenizer_fingerprint(tokenizer), self.template.fingerprint(tokenizer)
         self._digest = weights_digest(model, *reads)
 
@@ -85,15 +85,7 @@ class LearnedReward(RewardFunction):
             raise RuntimeError("call prepare first")
         limit = context_length(self.model.config)
         room = None if limit is None else limit - virtual_tokens(self.model.trunk)
-        rows = [self._tokens(sample) for sample in samples]
-        if room is not None and not self.cut and any(len(row) > room for row in rows):
-            self.cut = True
-            warnings.warn(
-                f"reward model '{self.init_from}' reads responses without the beginning of their "
-                f"prompt where both do not fit into its context of {room} tokens",
-                stacklevel=2,
-            )
-        rows = [row if room is None else row[-room:] for row in rows]
+        rows = [self._tokens(sample, room) for sample in samples]
         scores = torch.zeros(len(rows), dtype=torch.float32)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for start in range(0, len(order), self.microbatch_size):
@@ -101,12 +93,27 @@ class LearnedReward(RewardFunction):
             scores[chosen] = self._score([rows[i] for i in chosen]).cpu()
         return scores
 
-    def _tokens(self, sample: Sample) -> list[int]:
-        if self.same_tokens:
-            return sample.prompt_tokens + sample.response_tokens
-        return self.template.encode_prompt(
-            self.tokenizer, sample.prompt
-        ) + self.template.encode_response(self.tokenizer, sample.response, end=sample.finished)
+    def _tokens(self, sample: Sample, room: int | None) -> list[int]:
+        """Prompt and response as the model reads them, within its context."""
+        prompt, response = sample.prompt_tokens, sample.response_tokens
+        if not self.same_tokens:
+            prompt = self.template.encode_prompt(self.tokenizer, sample.prompt)
+            response = self.template.encode_response(
+                self.tokenizer, sample.response, end=sample.finished
+            )
+        if room is None or len(prompt) + len(response) <= room:
+            return prompt + response
+        if not self.cut:
+            self.cut = True
+            warnings.warn(
+                f"reward model '{self.init_from}' reads responses without the beginning of their "
+                f"prompt where both do not fit into its context of {room} tokens",
+                stacklevel=3,
+            )
+        left = room - len(response)
+        with suppress(RefusedPromptError):  # a long response leaves no room for a frame
+            prompt = self.template.shorten_prompt(self.tokenizer, sample.prompt, prompt, left)
+        return (prompt + response)[-room:]
 
     def _score(self, rows: list[list[int]]) -> Tensor:
         assert self.model is not None
@@ -127,6 +134,8 @@ class LearnedReward(RewardFunction):
         """Say that the scores have no zero."""
         lines = []
         artefact = read_artefact(self.init_from)
+        if artefact is None and self.model is not None:
+            lines.append(f"reward model '{self.init_from}' says no template: {self.choice}")
         if artefact is None or artefact.offset is None:
             lines.append(
                 f"reward model '{self.init_from}' has no offset, so 0 is not the score of "

@@ -11,6 +11,7 @@ from instructgpt.data.formats import Document, parse_comparison, parse_demonstra
 from instructgpt.data.summary import Summary, quantiles, show
 from instructgpt.models.template import get_template
 from instructgpt.types import UserError
+from tests.chats import chat, with_chat
 
 
 @pytest.fixture(params=["tiny_tokenizer", "eos_padded_tokenizer"])
@@ -115,3 +116,55 @@ def test_quantiles_are_nearest_rank():
     # 10 values: 5% -> 1st, 25% -> 3rd, 50% -> 5th, 75% -> 8th, 95% -> 10th
     assert quantiles(range(10, 110, 10)) == ("5% 10 · 25% 30 · 50% 50 · 75% 80 · 95% 100 · max 100")
     assert quantiles([7]) == "5% 7 · 25% 7 · 50% 7 · 75% 7 · 95% 7 · max 7"
+
+
+def test_cuts_of_many_warn_with_the_limits_that_would_not(tokenizer):
+    # a letter and EOS at least are 2 tokens; 20 responses of 2 to 21 digits and EOS
+    one = encoder(tokenizer, prompt=3, response=11)
+    for count in range(2, 22):
+        one.responses(demonstration("x", "1" * count))
+    for text in ["1234", *["12"] * 19]:  # 1 of 20 is not more than 5 %
+        one.prompt(demonstration(text))
+    (line,) = [line for line in one.summary.lines() if line.startswith("warning")]
+    # longer than 11 are those of 11 to 21 digits; the 19th of 20 has 20 digits
+    assert line == (
+        "warning: 11 of 20 responses (55 %) lose their end and EOS: "
+        "--data.max_response_tokens 22 would keep all, 21 95 % of them"
+    )
+    assert one.summary.lines()[-1] == line  # after the example, where it is seen
+    one.prompt(demonstration("123456"))
+    assert one.summary.lines()[-1] == (
+        "warning: 2 of 21 prompts (10 %) lose their beginning: "
+        "--data.max_prompt_tokens 6 would keep all, 4 95 % of them"
+    )
+
+
+def test_dropped_prompts_warn_too(tokenizer):
+    one = encoder(tokenizer, prompt=3, drop=True)
+    for text in ("1234", "12", "1"):
+        one.prompt(demonstration(text))
+    assert one.summary.lines()[-1] == (
+        "warning: 1 of 3 prompts (33 %) are left out: --data.max_prompt_tokens 4 would keep all"
+    )
+
+
+def test_long_chats_lose_turns_and_never_their_frame(tokenizer):
+    chatty = with_chat(tokenizer)
+    turns = [("system", "s"), ("user", "123456"), ("assistant", "b"), ("user", "12")]
+    row = demonstration()._replace(prompt=chat(*turns))
+    summary = Summary()
+    one = Encoder(chatty, get_template("chat"), 500, 9, False, summary)
+    whole, rest = one.prompt(row), row._replace(prompt=chat(turns[0], turns[-1]))
+    cut = Encoder(chatty, get_template("chat"), len(whole) - 1, 9, False, summary).prompt(row)
+    assert cut == one.prompt(rest)
+    assert list(summary.cut) == [f"prompts on the left, to {len(whole) - 1} tokens"]
+    least = Encoder(chatty, get_template("chat"), 9, 9, False, summary, "skip")
+    assert least.prompt(row) is None
+    assert "must leave room for words of the prompt within 9 tokens" in summary.losses()
+
+
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{% include 'x' %}"])
+def test_a_broken_chat_template_is_one_line(tokenizer, template):
+    broken = Encoder(with_chat(tokenizer, template), get_template("chat"), 9, 9, False, Summary())
+    with pytest.raises(UserError, match=r"^a.jsonl:1: template: the chat template fails with .*$"):
+        broken.demonstration(demonstration())

@@ -192,3 +192,39 @@ def test_written_ends_are_not_doubled(chat_tokenizer, ending):
     plain = template.encode_response(chat_tokenizer, "Hello.")
     assert template.encode_response(chat_tokenizer, f"Hello.{ending}") == plain
     assert template.encode_response(chat_tokenizer, "Hello.\n") != plain
+
+
+TURNS = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Sky?"},
+    {"role": "assistant", "content": "I look."},
+    {"role": "tool", "content": "blue"},
+    {"role": "user", "content": "So?"},
+]
+SAID = "System: Be kind.\n\nHuman: Sky?\n\nAssistant: I look.\n\nTool: blue\n\nHuman: So?"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hh", f"\n\n{SAID}\n\nAssistant:"),
+        ("plain", f"\n\n{SAID}\n\nAssistant:"),
+        ("instruction", f"### Instruction:\n{SAID}\n\n### Response:\n"),
+        ("{prompt} A:", f"{SAID} A:"),
+    ],
+)
+def test_every_turn_has_a_speaker(tiny_tokenizer, name, expected):
+    # whatever text the row gives beside its turns
+    prompt = Prompt("So?", TURNS, "0", {})
+    assert text_of(tiny_tokenizer, get_template(name), prompt) == expected
+
+
+@pytest.mark.parametrize("name", ["plain", "instruction", "alpaca", "hh", "{prompt} A:"])
+def test_a_text_and_a_single_turn_of_the_user_are_the_same(tiny_tokenizer, name):
+    template = get_template(name)
+    text = text_of(tiny_tokenizer, template, Prompt("Hi", [], "0", {}))
+    assert text == text_of(tiny_tokenizer, template, prompt_of("Hi"))
+    system = {"role": "system", "content": "Be kind."}
+    assert "System: Be kind.\n\nHuman: Hi" in text_of(
+        tiny_tokenizer, template, prompt_of("Hi", system)
+    )

@@ -40,9 +40,8 @@ def generate(
 ) -> None:
     """Answer prompts with a policy.
 
-    Rows: id, prompt (with its turns as ``messages`` where it has several) and the optional keys of
-    the prompt's row, responses, finished. Too long prompts are cut as in ``fit``, those that the
-    template refuses are left out; both are reported.
+    Rows: id, prompt, messages and the optional keys of the prompt's row, responses, finished. Long
+    prompts are cut as in ``fit``, those that the template refuses are left out; both are reported.
 
     Args:
         model: folder of an artefact (``runs/ppo/export``) or of a Hugging Face model, or a hub id.
@@ -132,6 +131,7 @@ def answer_file(policy: Policy, given: list[Row], wish: Wish, output: str | None
     from instructgpt.callbacks.unfinished import UnfinishedRows
 
     wish, rows = policy.prepare(given, wish)
+    note(policy.choice)
     if output is None:
         for batch in answer(policy, rows, wish):
             say(json_lines(batch).rstrip("\n"))  # the escapes of say are those of JSON
@@ -166,12 +166,13 @@ class Policy(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     template: Template
     context: int | None  # tokens of prompt and response together
+    choice: str  # of the template, in a line
 
     def prepare(self, given: list[Row], wish: Wish) -> tuple[Wish, list[PromptRow]]:
         """What is asked for with the limit that there is room for, and the prompts as tokens."""
         from instructgpt.data.questions import encode, response_limit
 
-        _, tokenizer, template, context = self
+        _, tokenizer, template, context, _ = self
         limit = response_limit(given, tokenizer, template, context, wish.max_response_tokens)
         rows = encode(given, tokenizer, template, context, limit)
         return wish._replace(max_response_tokens=limit), rows
@@ -200,12 +201,11 @@ def load(source: str, template: str, network: Any, device: str) -> Policy:
         raise UserError(f"--device must be there, got {device}: this machine has none")
     tokenizer = load_tokenizer(source, network.trust_remote_code)
     chosen = choose_template(template, source, tokenizer, "--template")
-    note(str(chosen))
     model = load_policy(source, None, network, tokenizer)
     context = context_length(model.config)
     room = None if context is None else context - virtual_tokens(model)
     policy: nn.Module = model
-    return Policy(policy.to(device).eval(), tokenizer, chosen.template, room)
+    return Policy(policy.to(device).eval(), tokenizer, chosen.template, room, str(chosen))
 
 
 def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[list[dict[str, Any]]]:
@@ -214,7 +214,7 @@ def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[list[d
     from instructgpt.models.tokenizer import pad_id
     from instructgpt.rollout.sampler import sample, to_samples
 
-    network, tokenizer, template, _ = policy
+    network, tokenizer, template, *_ = policy
     responses, limit, stop, sampling, seed = wish
     device = next(network.parameters()).device
     for start in range(0, len(rows), wish.prompts_a_batch):
@@ -257,7 +257,7 @@ def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any
     from instructgpt.models.tokenizer import tokenizer_fingerprint
     from instructgpt.models.weights import network_hash
 
-    network, tokenizer, template, _ = policy
+    network, tokenizer, template, *_ = policy
     parameter = next(network.parameters())
     return {
         "--responses": wish.responses,
@@ -281,6 +281,7 @@ def converse(policy: Policy, wish: Wish) -> None:
     from instructgpt.data.formats import Row
     from instructgpt.types import Prompt, UserError
 
+    note(policy.choice)
     mark = "> " if sys.stdin.isatty() else ""
     for number in range(sys.maxsize):
         try:

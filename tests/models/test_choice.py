@@ -84,16 +84,13 @@ HINT = "{option} chooses another"
         ("plain", "instruction", "instruction", "that of '{folder}'"),
     ],
 )
-def test_all_verbs_and_stages_agree(
-    make_model, rows, tokenizers, capsys, tokenizer, own, name, reason
-):
+def test_all_verbs_and_stages_agree(make_model, rows, tokenizers, tokenizer, own, name, reason):
     folder = make_model("policy", tokenizer, own)
     said = reason.format(folder=folder, option="--data.template")
     assert by_data(folder, rows) == (name, f"template: {name} ({said})")
-    capsys.readouterr()
-    assert load(folder, "", Network(), "cpu").template.name == name
+    policy = load(folder, "", Network(), "cpu")
     said = reason.format(folder=folder, option="--template")
-    assert capsys.readouterr().err == f"instructgpt: template: {name} ({said})\n"
+    assert (policy.template.name, policy.choice) == (name, f"template: {name} ({said})")
 
     folder = make_model("reward", tokenizer, own)
     reward = LearnedReward(folder)
@@ -139,12 +136,13 @@ TURNS = [
 ]
 
 
-def test_turns_survive_generate_and_label(make_model, tmp_path):
+def test_turns_survive_generate_and_label(make_model, tmp_path, capsys):
     folder, prompts = make_model("policy", "chat"), tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"messages": TURNS}) + "\n" + json.dumps({"prompt": "Hi"}))
     answers = tmp_path / "answers.jsonl"
     files = ["--prompts", str(prompts), "--output", str(answers)]
     run(["generate", "--model", folder, *files, "--max_response_tokens", "9"])
+    assert "note: template: chat (the tokenizer's own; --template" in capsys.readouterr().err
     first, second = map(json.loads, answers.read_text().splitlines())
     assert first["messages"] == TURNS
     assert "messages" not in second

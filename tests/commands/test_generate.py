@@ -127,7 +127,7 @@ def test_responses_do_not_act_on_the_terminal_and_are_exact_in_files(
     policy, prompts, tmp_path, capsys, monkeypatch
 ):
     row = {"id": "a", "prompt": EVIL, "responses": [EVIL, "b"], "finished": [True, True]}
-    monkeypatch.setattr(generate, "answer", lambda *_, **__: iter([row]))
+    monkeypatch.setattr(generate, "answer", lambda *_, **__: iter([[row]]))
     model = ["generate", "--model", policy]
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\n"))
     assert run(model) == 0

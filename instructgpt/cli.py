@@ -39,6 +39,8 @@ from instructgpt.callbacks.resume import history
 from instructgpt.data.base import StageData
 from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
 from instructgpt.errors import OneLineParser, check_flags, collapse
+from instructgpt.models.folder import check_replaceable, check_writable
+from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
 from instructgpt.terminal import printable
 from instructgpt.types import UserError
@@ -136,7 +138,9 @@ class StageCLI(LightningCLI):
             raise UserError(f"--trainer.default_root_dir is --output {config.output}, got {root}")
         stage = _import(config.model.class_path).stage
         config.output = config.output or root or f"runs/{stage}"
-        _check_folder(Path(config.output))
+        check_writable(Path(config.output), "--output")
+        if verb == "fit" and config.export is not False and not config.trainer.fast_dev_run:
+            check_replaceable(Path(config.output, "export"), ARTEFACT_FILE)
         asked = config.clone()
         asked.ckpt_path = None  # to run the file again must not mean to resume
         self.config_text = self._parser(verb).dump(asked, skip_unset=False)
@@ -290,12 +294,6 @@ class Traces:
         for path in self.folders:  # from the inside out
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-
-
-def _check_folder(folder: Path) -> None:
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise UserError(f"--output must be a folder, got {folder}: {there} is a file")
 
 
 def _share(config: Namespace) -> None:

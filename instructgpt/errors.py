@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import errno
 import inspect
 import os
 import re
@@ -16,6 +17,9 @@ from jsonargparse import ArgumentParser, Namespace
 from instructgpt.terminal import harmless_messages, say
 
 FAILED = 1
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+NO_WAY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
+"""Errors of the operating system that no mistake of ours makes."""
 WRONG_INPUT = 2
 WAITING = 3
 CLASS_RULE = "--{} must be written as class_path: NAME, with its options under init_args"
@@ -67,7 +71,8 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
             say(f"instructgpt: {message}", error=True)
             return WAITING
         say(f"instructgpt: error: {message}", error=True)
-        return FAILED if isinstance(error, RunFailedError) else WRONG_INPUT
+        full = isinstance(error, OSError) and error.errno in NO_ROOM
+        return FAILED if full or isinstance(error, RunFailedError) else WRONG_INPUT
     except BaseException as stop:
         code = getattr(stop, "exit_code", None)  # callbacks.checkpoint.Interrupted
         if code is None:
@@ -90,6 +95,8 @@ def user_message(error: BaseException, kind: type[Exception]) -> str | None:
         # Lightning's word for a setting that does not fit; importing it would cost seconds.
         if isinstance(cause, kind) or type(cause).__name__ == "MisconfigurationException":
             return collapse(str(cause))
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM | NO_WAY:
+            return collapse(f"{cause.filename or ''}: {cause.strerror}".lstrip(": "))
         cause = cause.__cause__
     return None
 

@@ -12,6 +12,7 @@ def export(
     run: str | None = None,
     ckpt_path: str | None = None,
     adapter: str | None = None,
+    base: str | None = None,
     output: str | None = None,
 ) -> None:
     """Write an artefact that the next stage, or plain transformers, can load.
@@ -22,6 +23,8 @@ def export(
             one).
         adapter: instead of a run, folder of a LoRA adapter of a policy
             (``runs/sft/export/adapter``): it is merged with its base model.
+        base: folder or hub id of that base model (default: what the artefact around the adapter
+            started from, else what ``adapter_config.json`` names).
         output: folder to write (default: export/ in the run).
     """
     from instructgpt.types import UserError
@@ -30,6 +33,8 @@ def export(
         raise UserError(
             f"--run or --adapter must be given, and not both, got run={run}, adapter={adapter}"
         )
+    if run is not None and base is not None:
+        raise UserError(f"--base must be left out with --run, got {base}")
     if run is not None:
         best = Path(run, "checkpoints", "best.ckpt").is_file()
         ckpt_path = ckpt_path or ("best" if best else "last")
@@ -37,20 +42,21 @@ def export(
         return
     if output is None:
         raise UserError("--output must be given with --adapter, got none")
-    _merge(str(adapter), Path(output))
+    _merge(str(adapter), base, Path(output))
 
 
 def _export_run(run: str, ckpt_path: str, output: Path) -> None:
     """Validate the checkpoint with the run's own data, then write the artefact."""
     from instructgpt.callbacks.export import metrics_of, write_metrics
     from instructgpt.cli import main
-    from instructgpt.models.folder import replacing
+    from instructgpt.models.folder import check_replaceable, replacing
     from instructgpt.models.source import ARTEFACT_FILE
     from instructgpt.types import UserError
 
     config = Path(run, "config.yaml")
     if not config.is_file():
         raise UserError(f"--run must be the folder of a run, got {run}: it has no config.yaml")
+    check_replaceable(output, ARTEFACT_FILE)
     args = ["validate", "--config", str(config), "--output", run, "--ckpt_path", ckpt_path]
     args += ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.logger", "false"]
     cli = main(args)
@@ -64,28 +70,30 @@ def _export_run(run: str, ckpt_path: str, output: Path) -> None:
     say(f"exported {ckpt_path} of {run} to {output}")
 
 
-def _merge(adapter: str, output: Path) -> None:
+def _merge(adapter: str, base: str | None, output: Path) -> None:
     """Put a LoRA adapter onto its base model and write both as one policy."""
-    from peft import PeftConfig, PeftModel, TaskType
-
+    from instructgpt.models.adapter_files import base_of, with_lora
     from instructgpt.models.artefact import read_artefact, save_policy
     from instructgpt.models.choice import choose_template
+    from instructgpt.models.folder import check_replaceable
+    from instructgpt.models.forward import base_network
     from instructgpt.models.load import Network, load_policy
+    from instructgpt.models.source import ARTEFACT_FILE
     from instructgpt.models.tokenizer import load_tokenizer
     from instructgpt.types import UserError
 
     if not Path(adapter, "adapter_config.json").is_file():
         raise UserError(f"--adapter must be the folder of a peft adapter, got {adapter}")
-    settings = PeftConfig.from_pretrained(adapter)
-    if settings.is_prompt_learning or settings.task_type != TaskType.CAUSAL_LM:
-        raise UserError(f"--adapter must be a LoRA adapter of a policy, got {adapter}")
-    base = str(settings.base_model_name_or_path)
+    check_replaceable(output, ARTEFACT_FILE)
     about = read_artefact(Path(adapter).resolve().parent)
     if about is None or about.adapter != "lora":  # it does not lie in the artefact of a run
         about = None
+    base = base or (about.parent if about else None) or base_of(adapter)
+    if base is None:
+        raise UserError(f"--base must be given, {adapter} does not name its base model")
     tokenizer = load_tokenizer(about.path if about else base)
     chosen = choose_template(None, about.path if about else base, tokenizer)
-    policy = PeftModel.from_pretrained(load_policy(base, None, Network(), tokenizer), adapter)
+    policy = with_lora(base_network(load_policy(base, None, Network(), tokenizer)), adapter)
     save_policy(
         policy,
         tokenizer,

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from instructgpt.models.adapter_files import forget_local_base
 from instructgpt.models.adapters import merged
 from instructgpt.models.classifier import save_classifier, sequence_classifier
 from instructgpt.models.finite import check_finite
@@ -245,6 +246,7 @@ def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, P
     if not facts.is_prompt_learning:
         model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
         (folder / "adapter" / "README.md").unlink()  # peft's empty model card
+        forget_local_base(folder / "adapter")
         return base_network(merged(model)), folder, "lora"
     kept, facts.base_model_name_or_path = facts.base_model_name_or_path, "./base"
     model.save_pretrained(str(folder), save_embedding_layers=False)

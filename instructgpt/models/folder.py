@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +26,11 @@ def replacing(path: Path, mark: str) -> Iterator[Path]:
     Raises:
         UserError: Something else is there.
     """
-    path = path.absolute()
+    check_replaceable(path, mark)
+    path = path.resolve()  # a link stays one
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():  # killed between the two renames below
         old.rename(path)
-    if path.exists() and not (path / mark).is_file() and not _is_empty_folder(path):
-        raise UserError(f"must not replace '{path}', which has no {mark}")
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -40,10 +40,64 @@ def replacing(path: Path, mark: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+    _open_up(new)
     if path.exists():
         path.rename(old)
     new.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def check_replaceable(path: Path, mark: str) -> None:
+    """Refuse to write a folder where something else is.
+
+    Args:
+        path: Where the folder is to be.
+        mark: A file of this name shows that a folder which is there already may be replaced.
+
+    Raises:
+        UserError: It may not, or the place is a link that leads nowhere.
+    """
+    try:
+        found = path.exists()
+        if path.is_symlink() and not found:
+            raise UserError(f"must not write to '{path}', a link that leads nowhere")
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"must not write to '{path}': {error}") from error
+    if found and not (path / mark).is_file() and not _is_empty_folder(path):
+        raise UserError(f"must not replace '{path}', which has no {mark}")
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """Refuse a folder that cannot be made or written to.
+
+    Args:
+        folder: To write to.
+        key: The argument it came from, for the message.
+
+    Raises:
+        UserError: A file, a link that leads nowhere, a loop of links, or permissions are in the
+            way.
+    """
+    try:
+        there = folder.absolute()
+        while not there.exists():
+            if there.is_symlink():
+                raise UserError(f"{key} must be a folder, got {folder}: {there} leads nowhere")
+            there = there.parent
+        if not there.is_dir():
+            raise UserError(f"{key} must be a folder, got {folder}: {there} is a file")
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=there))  # permissions say little on some systems
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{key} must be a folder to write to, got {folder}: {reason}") from error
+
+
+def _open_up(folder: Path) -> None:
+    """Give files the modes that the umask leaves them: some libraries write for the owner only."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -53,6 +107,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         path: Of the file; its folder is created.
         content: What to write.
     """
+    path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftConfig, PeftModel, TaskType, get_peft_model, set_peft_model_state_dict
+from peft import PeftModel, TaskType
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -21,6 +21,7 @@ from transformers import (
 )
 
 import instructgpt.models.shift_gpt  # noqa: F401  # registers it with transformers
+from instructgpt.models.adapter_files import with_prefix
 from instructgpt.models.architecture import (
     CONFIG_MAPPING,
     check_model_type,
@@ -294,13 +295,4 @@ def _with_prefix(
     """The model with the prefix of the artefact, if it has one, trainable."""
     if artefact is None or artefact.adapter != "prefix":
         return model
-    with explained(f"init_from: cannot load the prefix of '{source}'"):
-        config = PeftConfig.from_pretrained(source)
-        config.task_type, config.inference_mode = task, False
-        config.base_model_name_or_path = None
-        prefixed = get_peft_model(model, config)
-        weights = load_file(Path(source) / "adapter_model.safetensors")
-        check_finite(f"init_from: '{source}'", weights)
-        set_peft_model_state_dict(prefixed, weights)
-    result: PeftModel = prefixed.train()
-    return result
+    return with_prefix(model, source, task)

@@ -1,11 +1,14 @@
 """The export at the end of a fit: whole or not at all."""
 
 import json
+import os
+import stat
 
 import pytest
 import torch
-from toy_stage import ToyModule, fit
+from toy_stage import ToyModule, fit, toy_args
 
+from instructgpt.__main__ import main as run
 from instructgpt.callbacks.export import ExportArtefact
 
 
@@ -94,3 +97,47 @@ def test_what_is_not_finite_is_null(tmp_path, monkeypatch):
     metrics = json.loads(text, parse_constant=refuse)
     assert metrics["final"]["val/loss"] is None
     assert metrics["validations"][0]["val/perplexity"] is None
+
+
+def foreign(folder):
+    (folder / "export").mkdir(parents=True)
+    (folder / "export" / "thesis.tex").write_text("mine")
+
+
+def test_a_foreign_folder_is_refused_before_training(tmp_path, capsys):
+    foreign(tmp_path)
+    assert run(toy_args("--output", str(tmp_path))) == 2
+    out, err = capsys.readouterr()
+    assert "must not replace" in err
+    assert "export', which has no instructgpt.json" in err
+    assert "plan of" not in out
+    assert [path.name for path in tmp_path.rglob("*")] == ["export", "thesis.tex"]
+    assert run(toy_args("--output", str(tmp_path), "--export=false")) == 0
+
+
+def test_a_foreign_folder_is_refused_before_validation(tmp_path, capsys):
+    fit(tmp_path / "run")
+    foreign(tmp_path)
+    capsys.readouterr()
+    args = ["export", "--run", str(tmp_path / "run"), "--output", str(tmp_path / "export")]
+    assert run(args) == 2
+    out, err = capsys.readouterr()
+    assert "must not replace" in err
+    assert out == ""
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_in_a_link_leaves_files_that_others_may_read(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "export").symlink_to(tmp_path / "exported")
+    (tmp_path / "exported").mkdir()
+    fit(tmp_path / "run")
+    assert (tmp_path / "run").is_symlink()
+    assert (tmp_path / "disk" / "export").is_symlink()
+    assert (tmp_path / "exported" / "instructgpt.json").is_file()
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.suffix != ".ckpt":
+            assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path

@@ -58,7 +58,7 @@ def test_the_best_checkpoint_is_exported_unless_asked_and_metrics_say_which(tmp_
     assert json.loads((tmp_path / "metrics.json").read_text())["exported"]["step"] == 12
 
 
-def test_an_adapter_is_merged_with_its_base(tmp_path):
+def test_an_adapter_is_merged_with_its_base(tmp_path, capsys):
     tokenizer = train_bpe(["the cat says meow"], BPE(vocab_size=260))
     architecture = {"model_type": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2}
     about = {"stage": "sft", "template": get_template("plain"), "config": {}, "metrics": {}}
@@ -82,9 +82,14 @@ def test_an_adapter_is_merged_with_its_base(tmp_path):
     facts = json.loads((tmp_path / "merged" / "instructgpt.json").read_text())
     trained = json.loads((tmp_path / "lora" / "instructgpt.json").read_text())
     assert facts == trained
-    # Alone, an adapter knows its base only.
+    # Alone, an adapter knows nothing: a folder of this machine is not written into it.
     (tmp_path / "lora" / "instructgpt.json").unlink()
-    assert run(["export", "--adapter", adapter, "--output", out]) == 0
+    config = (tmp_path / "lora" / "adapter" / "adapter_config.json").read_text()
+    assert json.loads(config)["base_model_name_or_path"] is None
+    assert str(tmp_path) not in config
+    assert run(["export", "--adapter", adapter, "--output", out]) == 2
+    assert "--base must be given" in capsys.readouterr().err
+    assert run(["export", "--adapter", adapter, "--base", base_folder, "--output", out]) == 0
     facts = json.loads((tmp_path / "merged" / "instructgpt.json").read_text())
     assert (facts["stage"], facts["template"], facts["parent"]) == ("sft", "plain", base_folder)
 

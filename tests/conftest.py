@@ -24,6 +24,7 @@ collect_ignore = [
     "descent.py",
     "evaluation_answers.py",
     "harness.py",
+    "option_runs.py",
     "report_claims.py",
     "small_ppo.py",
     "toy_stage.py",

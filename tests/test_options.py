@@ -1,0 +1,370 @@
+"""No option without an effect: each of every class is flipped, and the run is another."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pytest
+from option_runs import DATA, GPT2, Inputs, Make, defaults, observe, offered
+
+import instructgpt.cli  # noqa: F401  # loads every class
+from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
+from instructgpt.algorithms.kwise import KWise
+from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.schedule import Constant, Cosine
+from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.data.comparisons import ComparisonDataModule
+from instructgpt.data.demonstrations import DemonstrationDataModule
+from instructgpt.data.prompts import PromptDataModule
+from instructgpt.data.text import TextDataModule
+from instructgpt.models.adapters import LoRA, Prefix
+from instructgpt.models.load import Network
+from instructgpt.models.tokenizer import BPE
+from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.reward import RewardModule
+from instructgpt.modules.sft import SFTModule
+from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.mixture import MixtureReward
+from instructgpt.rewards.rules import CallableReward, CountReward, LengthReward
+from instructgpt.rollout.sampler import Sampling
+
+
+class Place(NamedTuple):
+    """Where a path comes from: a function of the session's inputs."""
+
+    find: Callable[[Inputs], Any]
+
+
+def sft(name=""):
+    return Place(lambda inputs: inputs.path(f"sft{name}"))
+
+
+def reward(name=""):
+    return Place(lambda inputs: inputs.path(f"reward{name}"))
+
+
+def rows(name):
+    return Place(lambda inputs: inputs.file(name))
+
+
+def folder(name):
+    return Place(lambda inputs: inputs.path(name))
+
+
+def tokenizer(name=""):
+    return Place(lambda inputs: inputs.path(f"tokenizer{name}"))
+
+
+@dataclass
+class Flip:
+    """A value to set, what both runs have beside it, and where the difference must show."""
+
+    value: Any
+    own: dict[str, Any] = field(default_factory=dict)  # further options of the same class
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    see: str = "weights"
+
+
+COUNT = Make(CountReward, {"text": "e"})
+LEARNED = Make(LearnedReward, {"init_from": reward()})
+SCRATCH = {"init_from": None, "architecture": GPT2, "tokenizer": tokenizer()}
+MIX = {"pretraining": rows("text"), "pretraining_block_size": 16}
+BLOCK = {"tokenizer": None, "bpe": Make(BPE, {"vocab_size": 280})}
+
+
+def data_flips(kind: str) -> dict[str, Flip]:
+    """What all data modules have."""
+    return {
+        "train": Flip(rows(f"{kind}_other")),
+        "validation": Flip(0.6),
+        "tokenizer": Flip(tokenizer("_other"), see="refused"),
+        "template": Flip("hh", model={"init_from": folder("bare")}),
+        "batch_size": Flip(2),
+        "max_prompt_tokens": Flip(3),
+        "max_response_tokens": Flip(3),
+        "on_error": Flip("skip", own={"train": rows(f"{kind}_bad")}, see="refused"),
+        "drop_long_prompts": Flip(True, own={"max_prompt_tokens": 8}),
+        "num_workers": Flip(1, see="workers"),
+        "seed": Flip(1),
+    }
+
+
+TABLE: dict[type, dict[str, Flip]] = {
+    SFTModule: {
+        "init_from": Flip(sft("_other")),
+        "architecture": Flip({**GPT2, "n_layer": 1}, own=SCRATCH),
+        "tokenizer": Flip(tokenizer("_other"), own=SCRATCH),
+        "network": Flip(Network(dtype="bfloat16")),
+        "adapter": Flip(LoRA(rank=2)),
+        "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
+        "schedule": Flip(Constant()),
+        "dropout": Flip(0.5),
+        "reward": Flip(COUNT, see="metrics"),
+        "validation_prompts": Flip(1, see="samples"),
+        "sampling": Flip(Sampling(temperature=0.0), see="samples"),
+    },
+    RewardModule: {
+        "init_from": Flip(sft("_other")),
+        "architecture": Flip({**GPT2, "n_layer": 1}, own=SCRATCH),
+        "tokenizer": Flip(tokenizer("_other"), own=SCRATCH),
+        "network": Flip(Network(dtype="bfloat16")),
+        "adapter": Flip(LoRA(rank=2)),
+        "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
+        "schedule": Flip(Constant()),
+        "algorithm": Flip(KWise("all")),
+        "dropout": Flip(0.5),
+    },
+    PPOModule: {
+        "init_from": Flip(sft("_other")),
+        "reward": Flip(Make(CountReward, {"text": "a"})),
+        "tokenizer": Flip(tokenizer("_other"), see="refused"),
+        "network": Flip(Network(dtype="bfloat16")),
+        "adapter": Flip(LoRA(rank=2)),
+        "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
+        "value_lr": Flip(0.02),
+        "value_weight_decay": Flip(0.5),
+        "schedule": Flip(Constant()),
+        "algorithm": Flip(PPO(missing_eos_score=-9.0)),
+        "kl": Flip(FixedKL(2.0)),
+        "rollout_batch_size": Flip(8),
+        "minibatch_size": Flip(4),
+        "microbatch_size": Flip(1, see="plan"),
+        "sampling": Flip(Sampling(temperature=0.7)),
+        "value": Flip("shared"),
+        "value_init_from": Flip(sft("_other")),
+        "ptx_coef": Flip(1.0, data=MIX),
+        "ptx_per_episode": Flip(2, own={"ptx_coef": 1.0}, data=MIX),
+        "ema_decay": Flip(0.1, see="export"),
+        "seed": Flip(1),
+    },
+    DemonstrationDataModule: data_flips("demonstrations")
+    | {
+        "packing": Flip(True),
+        "pretraining": Flip(rows("text"), own={"pretraining_block_size": 16}),
+        "pretraining_fraction": Flip(0.5, own=MIX),
+        "pretraining_block_size": Flip(8, own=MIX),
+    },
+    ComparisonDataModule: data_flips("comparisons")
+    | {
+        "demonstrations": Flip(rows("demonstrations"), see="artefact"),
+        "pairwise": Flip(True),
+    },
+    PromptDataModule: data_flips("prompts")
+    | {
+        "validation_batch_size": Flip(2, see="metrics"),
+        "responses": Flip(2, see="predictions"),
+        "pretraining": Flip(rows("text_other"), own=MIX, model={"ptx_coef": 1.0}),
+        "pretraining_block_size": Flip(8, own=MIX, model={"ptx_coef": 1.0}),
+    },
+    TextDataModule: data_flips("text")
+    | {
+        "template": Flip("hh", model={"init_from": folder("bare")}, see="artefact"),
+        "block_size": Flip(8),
+        "bpe": Flip(Make(BPE, {"vocab_size": 270}), own=BLOCK, model=SCRATCH),
+        "max_prompt_tokens": Flip(2, see="samples"),
+        "max_response_tokens": Flip(2, see="samples"),
+    },
+    PPO: {
+        "epochs": Flip(2),
+        "missing_eos_score": Flip(-3.0),
+        "bootstrap_truncated": Flip(True),
+        "kl_estimator": Flip("k3", model={"kl": FixedKL(2.0)}),
+        "target_kl": Flip(1e-9, own={"epochs": 2}),
+        "clip_range": Flip(1e-4, own={"epochs": 2}),
+        "value_clip_range": Flip(1e-4, own={"epochs": 2}),
+        "gamma": Flip(0.5),
+        "lam": Flip(0.5),
+        "value_coef": Flip(1.0),
+        "whiten_advantages": Flip(False),
+        "whiten_rewards": Flip(True),
+    },
+    KWise: {"divisor": Flip("all")},
+    FixedKL: {"kl_coef": Flip(2.0)},
+    AdaptiveKL: {
+        "initial_kl_coef": Flip(2.0),
+        "target": Flip(0.01, own={"horizon": 8}, trainer={"max_epochs": 3}),
+        "horizon": Flip(8),
+    },
+    Cosine: {"floor": Flip(0.9), "warmup": Flip(2)},
+    Constant: {"warmup": Flip(2), "start": Flip(0.5, own={"warmup": 2})},
+    Network: {
+        "dtype": Flip("bfloat16"),
+        "attention": Flip("eager", see="work"),
+        "gradient_checkpointing": Flip(True, see="work"),
+        "trust_remote_code": Flip(True, model={"init_from": folder("coded")}, see="refused"),
+    },
+    Sampling: {
+        "temperature": Flip(0.5),
+        "top_p": Flip(0.3),
+        "top_k": Flip(2),
+        "batch_size": Flip(1, see="work"),
+    },
+    LoRA: {
+        "rank": Flip(2),
+        "alpha": Flip(64.0),
+        "dropout": Flip(0.5),
+        "target_modules": Flip(["c_attn"]),
+    },
+    Prefix: {"tokens": Flip(3)},
+    LearnedReward: {
+        "init_from": Flip(reward("_other")),
+        "microbatch_size": Flip(1, see="work"),
+        "network": Flip(Network(dtype="bfloat16")),
+    },
+    MixtureReward: {
+        "rewards": Flip([COUNT, Make(CountReward, {"text": "a"})]),
+        "weights": Flip([1.0, -3.0]),
+    },
+    CountReward: {"text": Flip("a"), "maximum": Flip(1)},
+    LengthReward: {"target": Flip(30)},
+    CallableReward: {"path": Flip("test_options:shorter")},
+    PaperAdam: {
+        "lr": Flip(0.03),
+        "betas": Flip((0.1, 0.2)),
+        "eps": Flip(0.1),
+        "weight_decay": Flip(0.5),
+    },
+    StageCheckpoint: {"every_n_steps": Flip(1, see="saved")},
+    BPE: {
+        "vocab_size": Flip(270),
+        "special_tokens": Flip(["<|end|>", "<|pad|>", "<|user|>"]),
+    },
+}
+for kind in (PromptDataModule, TextDataModule):  # they have not all that the others have
+    names = inspect.signature(kind.__init__).parameters
+    TABLE[kind] = {name: flip for name, flip in TABLE[kind].items() if name in names}
+
+
+@dataclass
+class Host:
+    """Where an object of a class is put to be seen, and what it needs to be made."""
+
+    data: type
+    argument: str
+    own: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+HOSTS = {
+    PPO: Host(PromptDataModule, "algorithm", {"missing_eos_score": None}),
+    KWise: Host(ComparisonDataModule, "algorithm"),
+    FixedKL: Host(PromptDataModule, "kl"),
+    AdaptiveKL: Host(PromptDataModule, "kl"),
+    Cosine: Host(DemonstrationDataModule, "schedule"),
+    Constant: Host(DemonstrationDataModule, "schedule"),
+    Network: Host(DemonstrationDataModule, "network"),
+    Sampling: Host(PromptDataModule, "sampling"),
+    LoRA: Host(DemonstrationDataModule, "adapter"),
+    Prefix: Host(DemonstrationDataModule, "adapter"),
+    LearnedReward: Host(PromptDataModule, "reward", {"init_from": reward()}),
+    MixtureReward: Host(
+        PromptDataModule,
+        "reward",
+        {"rewards": [COUNT, Make(LengthReward, {"target": 2})], "weights": [1.0, 1.0]},
+    ),
+    CountReward: Host(PromptDataModule, "reward", {"text": "e"}),
+    LengthReward: Host(PromptDataModule, "reward", {"target": 2}),
+    CallableReward: Host(PromptDataModule, "reward", {"path": "test_options:longer"}),
+    PaperAdam: Host(DemonstrationDataModule, "optimizer", {"lr": 0.01}),
+    StageCheckpoint: Host(DemonstrationDataModule, "callbacks"),
+    BPE: Host(TextDataModule, "bpe", {"vocab_size": 280}, SCRATCH),
+}
+
+
+def longer(prompts, responses):
+    return [float(len(response)) for response in responses]
+
+
+def shorter(prompts, responses):
+    return [-float(len(response)) for response in responses]
+
+
+CASES = [(cls, name) for cls, flips in TABLE.items() for name in flips]
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    return Inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="session")
+def seen(inputs):
+    """Observations by settings: many options are compared with the same run."""
+    known: dict[str, Any] = {}
+
+    def look(data: type, settings: dict[str, Any], see: str) -> dict[str, Any]:
+        kind = {"export": "export", "artefact": "export", "predictions": "predictions"}.get(see)
+        key = f"{data.__name__} {settings} {kind}"
+        if key not in known:
+            known[key] = observe(data, settings, kind)
+        return known[key]
+
+    return look
+
+
+def settings_of(cls, flip, name, flipped, inputs):
+    """All settings of the run with an option, or without it."""
+    host = HOSTS.get(cls)
+    data = host.data if host else cls if cls in set(DATA.values()) | {TextDataModule} else DATA[cls]
+    settings = defaults(data, inputs)
+    own = {**(host.own if host else {}), **flip.own, **({name: flip.value} if flipped else {})}
+    settings["model"] |= (host.model if host else {}) | flip.model
+    settings["data"] |= flip.data
+    settings["trainer"] |= flip.trainer
+    if host and host.argument == "callbacks":
+        settings["callbacks"] = [Make(cls, own)]
+        settings["trainer"]["enable_checkpointing"] = True
+    elif host:
+        side = "data" if cls is BPE else "model"
+        settings[side][host.argument] = Make(cls, own)
+        if cls is BPE:
+            settings["data"]["tokenizer"] = None
+    else:
+        settings["data" if cls is data else "model"] |= own
+    return data, placed(settings, inputs)
+
+
+def placed(value, inputs):
+    """Settings with the paths of this session."""
+    if isinstance(value, Place):
+        return value.find(inputs)
+    if isinstance(value, Make):
+        return Make(value.cls, placed(value.options, inputs))
+    if isinstance(value, dict):
+        return {name: placed(part, inputs) for name, part in value.items()}
+    return [placed(part, inputs) for part in value] if isinstance(value, list) else value
+
+
+def test_every_option_is_in_the_table():
+    expected = {(cls.__name__, name) for cls, names in offered().items() for name in names}
+    expected |= {("StageCheckpoint", "every_n_steps")}
+    assert {(cls.__name__, name) for cls, name in CASES} == expected
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"), CASES, ids=[f"{cls.__name__}.{name}" for cls, name in CASES]
+)
+def test_an_option_has_an_effect(cls, name, inputs, seen):
+    flip = TABLE[cls][name]
+    without, having = (
+        seen(*settings_of(cls, flip, name, flipped, inputs), flip.see) for flipped in (False, True)
+    )
+    if flip.see == "refused":
+        assert without.get("refused") != having.get("refused")
+        return
+    assert "refused" not in without, without
+    assert "refused" not in having, having
+    assert without[flip.see] != having[flip.see], json.dumps(having, default=str)[:2000]
+
+
+@pytest.mark.parametrize("data", [*DATA.values(), TextDataModule], ids=lambda d: d.__name__)
+def test_the_same_settings_are_seen_the_same(data, inputs):
+    settings = defaults(data, inputs)
+    assert observe(data, settings, "export") == observe(data, settings, "export")

@@ -74,12 +74,12 @@ def generate(
     sampling = Sampling(0.0 if greedy else temperature, top_p, top_k, batch_size)
     wish = Wish(responses, max_response_tokens or 0, stop, sampling, seed)
     check_paths(model, prompts, output)
-    given = read(prompts) if prompts is not None else []
+    given, about = read(prompts) if prompts is not None else ([], [])
     policy = load(model, template, Network(dtype, trust_remote_code=trust_remote_code), device)
     if prompts is None:
         converse(policy, wish)
     else:
-        answer_file(policy, given, wish, output)
+        answer_file(policy, given, about, wish, output)
 
 
 class Wish(NamedTuple):
@@ -125,13 +125,16 @@ def check_paths(model: str, prompts: str | None, output: str | None) -> None:
         raise UserError(f"--output must not be the file of the prompts, got {output}")
 
 
-def answer_file(policy: Policy, given: list[Row], wish: Wish, output: str | None) -> None:
+def answer_file(
+    policy: Policy, given: list[Row], about: list[str], wish: Wish, output: str | None
+) -> None:
     """Answer prompts to a file, going on where an earlier call stopped, or to the terminal."""
     from instructgpt.callbacks.common import json_lines
     from instructgpt.callbacks.unfinished import UnfinishedRows
 
     wish, rows = policy.prepare(given, wish)
-    note(policy.choice)
+    for line in (*about, policy.choice):
+        note(line)
     if output is None:
         for batch in answer(policy, rows, wish):
             say(json_lines(batch).rstrip("\n"))  # the escapes of say are those of JSON

@@ -19,13 +19,19 @@ from instructgpt.types import Prompt, UserError
 DEFAULT_RESPONSE_TOKENS = 256
 
 
-def read(path: str) -> list[Row]:
-    """The prompts of a file, a folder or a data set; a bad row is an error."""
+def read(path: str) -> tuple[list[Row], list[str]]:
+    """The prompts of a file, a folder or a data set, and what there is to say of other columns.
+
+    Args:
+        path: of what to read; a bad row is an error.
+    """
     summary = Summary()
     rows = load([path], parse_prompt, "stop", summary)
     for line in summary.notes:
         note(line)
-    return rows
+    uses = {use for by_use in summary.columns.values() for use in by_use}
+    plain = uses <= {"used as prompt", "used as names"} and not summary.noted
+    return rows, [] if plain else [line.strip() for line in summary.reading()]
 
 
 def response_limit(

@@ -17,6 +17,12 @@ from instructgpt.data.rows import AnyRow, ComparisonRow, LanguageRow, PromptRow
 LISTED = 3
 """How many places a line of the summary names."""
 
+COLUMNS = 20
+"""How many columns of one use a line of the summary names."""
+
+WARNING = "warning: "
+"""How a note begins that should be looked at."""
+
 EXAMPLE = 700
 """Longer examples are shown without their middle (characters)."""
 
@@ -108,8 +114,8 @@ class Summary:
             reasons.append(f"{self.skipped.count:,} bad ({self.skipped.first[0]})")
         return "; ".join(reasons) or "none were read"
 
-    def lines(self) -> list[str]:
-        """Everything, to print."""
+    def reading(self) -> list[str]:
+        """What was read: formats, what columns are used as, what happened to rows."""
         lines = []
         for origin, formats in self.formats.items():
             names = ", ".join(f"{count:,} {name}" for name, count in formats.items())
@@ -118,13 +124,20 @@ class Summary:
         if self.skipped.count:
             lines.append(f"skipped {self.skipped.count:,} bad rows, the first:")
             lines += [f"  {message}" for message in self.skipped.first]
+        for note, noted in self.noted.items():
+            what = note.removeprefix(WARNING)
+            start = WARNING if what != note else ""
+            rows = "row" if noted.count == 1 else "rows"
+            places = ", ".join(noted.first)
+            lines.append(f"{start}{noted.count:,} {rows} {what} (first: {places})")
+        return lines
+
+    def lines(self) -> list[str]:
+        """Everything, to print."""
+        lines = self.reading()
         for verb, table in (("dropped", self.dropped), ("cut", self.cut)):
             for reason, noted in table.items():
                 lines.append(f"{verb} {noted.count:,}: {reason} (first: {', '.join(noted.first)})")
-        for note, noted in self.noted.items():
-            mark, _, what = note.rpartition("warning: ")
-            start = f"{mark}warning: " if note != what else ""
-            lines.append(f"{start}{noted.count:,} rows {what} (first: {', '.join(noted.first)})")
         lines += self.notes
         lines += [f"{name}: {quantiles(values)}" for name, values in self.lengths.items()]
         if self.example:
@@ -160,7 +173,8 @@ def _columns(uses: dict[str, dict[str, None]]) -> list[str]:
     for use, columns in uses.items():
         names = [name for name in columns if use != EMPTY or name not in filled]
         if names:
-            parts.append(f"{', '.join(names)} {use}")
+            more = f" and {len(names) - COLUMNS:,} more" if len(names) > COLUMNS else ""
+            parts.append(f"{', '.join(names[:COLUMNS])}{more} {use}")
     return [f"  columns: {'; '.join(parts)}"] if parts else []
 
 

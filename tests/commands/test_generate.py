@@ -200,3 +200,18 @@ def test_the_default_limit_is_what_the_context_leaves(policy, monkeypatch, capsy
     printed = capsys.readouterr()
     assert "context of" in printed.err
     assert printed.out.count("\n") >= 2
+
+
+def test_what_columns_are_used_as_is_said_before_sampling(policy, tmp_path, capfd):
+    path = tmp_path / "verl.jsonl"
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "cat"}]
+    more = {"data_source": "x", "reward_model": {"style": "rule", "ground_truth": "3"}}
+    path.write_text(json.dumps({"prompt": turns, **more}) + "\n")
+    (row,) = answers(policy, str(path), tmp_path)
+    assert {key: row[key] for key in more} == more
+    assert "Be kind." in row["prompt"]
+    said = capfd.readouterr().err
+    assert "columns: prompt used as prompt; data_source, reward_model kept as metadata" in said
+    path.write_text(json.dumps({"prompt": "cat", "context": "It says meow."}) + "\n")
+    assert run(["generate", "--model", policy, "--prompts", str(path)]) == 2
+    assert f'{path}:1: "context" changes what is asked' in capfd.readouterr().err

@@ -108,4 +108,4 @@ def test_the_summary_counts_decided_pairs_and_ties(tmp_path, tokenizer_folder):
     assert "rankings: K=2 7, K=3 3; 9 decided pairs, 7 ties" in data.summary
     assert sum("3 rows with equal scores: a tie" in line for line in data.summary) == 1
     assert sum("4 rows with the same text twice: a tie" in line for line in data.summary) == 1
-    assert sum("warning: 1 rows whose scores" in line for line in data.summary) == 1
+    assert sum("warning: 1 row whose scores" in line for line in data.summary) == 1

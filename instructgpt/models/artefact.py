@@ -21,7 +21,11 @@ from transformers import (
 
 from instructgpt.models.adapter_files import forget_local_base
 from instructgpt.models.adapters import merged
-from instructgpt.models.classifier import save_classifier, sequence_classifier
+from instructgpt.models.classifier import (
+    distinctly_padded,
+    save_classifier,
+    sequence_classifier,
+)
 from instructgpt.models.finite import check_finite
 from instructgpt.models.folder import replacing
 from instructgpt.models.forward import base_network, unknown_ids
@@ -224,12 +228,14 @@ def save_scalar(
     check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
         trunk, place, adapter = _without_adapter(model.trunk, folder)
-        classifier = sequence_classifier(trunk, model.head)
-        if classifier is None:
-            told = stage == "reward"
-            head_at = _save_beside(trunk, model.head, place, folder, path, told)
+        classifier, padded = sequence_classifier(trunk, model.head), distinctly_padded(tokenizer)
+        if classifier is None or padded is None:
+            head_at = _save_beside(trunk, model.head, place).relative_to(folder).as_posix()
+            if stage == "reward":
+                _say_no_classifier(trunk.config.model_type, classifier is None, path, head_at)
         else:
-            tokenizer, head_at = save_classifier(classifier, tokenizer, place), "score"
+            save_classifier(classifier, padded, place)
+            tokenizer, head_at = padded, "score"
         own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config}
         # Exactly 0 is what the offset is as long as nobody measured it.
         own |= {"metrics": metrics, "adapter": adapter, "head": head_at}
@@ -255,30 +261,22 @@ def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, P
     return base_network(model), folder / "base", "prefix"
 
 
-def _save_beside(
-    trunk: PreTrainedModel, head: nn.Module, place: Path, folder: Path, path: str | Path, told: bool
-) -> str:
-    """Save what transformers has no classifier for: trunk and head; say so, and where the head is.
-
-    Args:
-        trunk: Transformer without a head.
-        head: Its head.
-        place: Where to write them.
-        folder: Of the artefact while it is written.
-        path: Of the artefact, for people.
-        told: Whether people are told.
-    """
+def _save_beside(trunk: PreTrainedModel, head: nn.Module, place: Path) -> Path:
+    """Save a trunk and its head beside it; return the head's file."""
     trunk.save_pretrained(place)
     file = place / "head.safetensors"
     save_file(head.state_dict(), file)
-    name = file.relative_to(folder).as_posix()
-    if told:
-        warnings.warn(
-            f"transformers has no sequence classifier for '{trunk.config.model_type}': "
-            f"AutoModelForSequenceClassification cannot read '{path}', the head is in {name}",
-            stacklevel=3,
-        )
-    return name
+    return file
+
+
+def _say_no_classifier(kind: str, unknown: bool, path: str | Path, head_at: str) -> None:
+    why = f"transformers has no sequence classifier for '{kind}'"
+    if not unknown:
+        why = "the tokenizer has gaps in its ids, so no padding token can be added"
+    warnings.warn(
+        f"{why}: AutoModelForSequenceClassification cannot read '{path}', the head is in {head_at}",
+        stacklevel=3,
+    )
 
 
 def _finish(

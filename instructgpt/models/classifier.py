@@ -42,35 +42,39 @@ def sequence_classifier(trunk: PreTrainedModel, head: nn.Module) -> PreTrainedMo
     return classifier
 
 
-def save_classifier(
-    classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, place: Path
-) -> PreTrainedTokenizerBase:
-    """Save a classifier and return the tokenizer to save with it.
+def distinctly_padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase | None:
+    """Return a copy of a tokenizer whose padding token never stands in a text; None if impossible.
 
     A classifier of transformers takes the last token that is not padding for the end of a row. So
     padding that is missing, EOS or the end of a turn is replaced by a token of its own.
 
     Args:
-        classifier: Of ``sequence_classifier``; its embedding grows where it has no room.
-        tokenizer: Its tokenizer, left as it is.
-        place: Folder to write into.
+        tokenizer: Left as it is.
     """
-    padded = _distinctly_padded(tokenizer)
-    embedding: Any = classifier.get_input_embeddings()
-    if id_count(padded) > embedding.num_embeddings:
-        classifier.resize_token_embeddings(id_count(padded), mean_resizing=False)
-    for config in (classifier.config, classifier.config.get_text_config()):
-        config.pad_token_id = pad_id(padded)
-    classifier.save_pretrained(place)
-    return padded
-
-
-def _distinctly_padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy whose padding token never stands in a text, put on the right of it."""
     padded = copy.deepcopy(tokenizer)
     padded.padding_side = "right"  # also where positions are learned, and nobody gives them
-    if not only_pads(tokenizer):
-        names = chain(["<|pad|>"], (f"<|pad_{number}|>" for number in count(1)))
-        taken = tokenizer.get_vocab()
-        padded.add_special_tokens({"pad_token": next(n for n in names if n not in taken)})
-    return padded
+    if only_pads(tokenizer):
+        return padded
+    taken = tokenizer.get_vocab()
+    names = chain(["<|pad|>"], (f"<|pad_{number}|>" for number in count(1)))
+    padded.add_special_tokens({"pad_token": next(name for name in names if name not in taken)})
+    # Where ids have gaps, tokenizers gives the new token the id of another one.
+    return None if padded.pad_token_id in taken.values() else padded
+
+
+def save_classifier(
+    classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, place: Path
+) -> None:
+    """Save a classifier; its embedding grows where it has no room for the padding token.
+
+    Args:
+        classifier: Of ``sequence_classifier``.
+        tokenizer: Of ``distinctly_padded``.
+        place: Folder to write into.
+    """
+    embedding: Any = classifier.get_input_embeddings()
+    if id_count(tokenizer) > embedding.num_embeddings:
+        classifier.resize_token_embeddings(id_count(tokenizer), mean_resizing=False)
+    for config in (classifier.config, classifier.config.get_text_config()):
+        config.pad_token_id = pad_id(tokenizer)
+    classifier.save_pretrained(place)

@@ -38,7 +38,7 @@ def read_parquet(path: Path) -> Iterator[Item]:
         with parquet.ParquetFile(path) as file:
             _check_names(path, file.schema_arrow)
             yield from _rows(path, file.iter_batches(_ROWS))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: must be a parquet file, got: {_line(error)}") from None
 
 
@@ -61,14 +61,23 @@ def read_saved(folder: Path) -> Iterator[Item]:
         try:
             with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
                 _check_names(path, stream.schema)
-                small = (batch.slice(i, _ROWS) for batch in stream for i in _starts(batch))
-                yield from _rows(path, small)
-        except (pyarrow.ArrowException, OSError) as error:
+                yield from _rows(path, _sound(stream))
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: must be an Arrow file, got: {_line(error)}") from None
 
 
-def _starts(batch: pyarrow.RecordBatch) -> range:
-    return range(0, batch.num_rows, _ROWS)
+def _sound(stream: Iterable[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
+    """Small batches whose offsets lie inside them: others would end the process."""
+    import pyarrow
+
+    for batch in stream:
+        for column in batch.columns:
+            try:
+                column.validate(full=True)
+            except pyarrow.ArrowInvalid as error:
+                if "UTF8" not in str(error):  # which its row is refused for
+                    raise
+        yield from (batch.slice(i, _ROWS) for i in range(0, batch.num_rows, _ROWS))
 
 
 def _check_names(path: Path, schema: pyarrow.Schema) -> None:

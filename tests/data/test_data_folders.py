@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import struct
 
 import datasets
 import pytest
@@ -176,8 +177,13 @@ def test_a_folder_of_save_to_disk(tmp_path, make, parts):
 
 def test_a_broken_folder_of_save_to_disk(tmp_path, make):
     folder = tmp_path / "set"
-    datasets.Dataset.from_list(rows("a")).save_to_disk(folder)
+    datasets.Dataset.from_list(rows("a")).save_to_disk(folder)  # prompts "a 0", "a 1", "a 2"
     arrow = folder / "data-00000-of-00001.arrow"
+    whole = arrow.read_bytes()
+    offset = struct.pack("<ii", 3, 6)  # of texts of three bytes: where the second begins and ends
+    assert whole.count(offset) == 2
+    arrow.write_bytes(whole.replace(offset, struct.pack("<ii", 3, 2**30)))
+    assert refusal(make, folder).startswith(f"{arrow}: must be an Arrow file, got: ")
     arrow.write_bytes(b"no arrow at all")
     assert refusal(make, folder).startswith(f"{arrow}: must be an Arrow file, got: ")
     arrow.unlink()

@@ -28,8 +28,9 @@ class ComparisonDataModule(StageData):
     .csv, .tsv (.gz) or .parquet.
 
     Args:
-        train: file, folder, name of a data set (``owner/name`` or ``owner/name:split``), a list of
-            them, or ``{name: weight}``: how many times the set's size is drawn in an epoch.
+        train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
+            ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
+            size is drawn in an epoch.
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; or file(s); or null.
         tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be

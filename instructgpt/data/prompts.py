@@ -27,8 +27,9 @@ class PromptDataModule(StageData):
     see.
 
     Args:
-        train: file, folder, name of a data set (``owner/name`` or ``owner/name:split``), a list of
-            them, or ``{name: weight}``: how many times the set's size is drawn in a pass.
+        train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
+            ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
+            size is drawn in a pass.
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; or file(s); or null. ``predict`` responds to the rows of
             the file(s), else to all of ``train``.

@@ -37,11 +37,12 @@ DEBUG_TOKENIZER = "tokenizer.debug"  # of fast_dev_run, which keeps nothing and 
 class TextDataModule(StageData):
     """Documents joined by EOS and cut into blocks; every token is trained.
 
-    Rows: ``{"text": str}``, as .jsonl, .json, .csv (.gz) or .parquet.
+    Rows: ``{"text": str}``, as .jsonl, .json, .csv, .tsv (.gz) or .parquet.
 
     Args:
-        train: file, folder, name of a data set (``owner/name`` or ``owner/name:split``), a list of
-            them, or ``{name: weight}``: how many times the set's size is drawn in an epoch.
+        train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
+            ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
+            size is drawn in an epoch.
         validation: fraction of the text to hold out, by a hash of documents (of sections, where
             documents are long); or file(s); or null.
         tokenizer: follows --model.init_from or --model.tokenizer; leave it out.

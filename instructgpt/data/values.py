@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from instructgpt.data.columns import ASKING, JUDGING, NAMES, TAILS, TURNS
 from instructgpt.data.errors import bad, shorten
 from instructgpt.data.opening import Item
 from instructgpt.types import UserError
@@ -18,14 +19,15 @@ from instructgpt.types import UserError
 DEPTH_LIMIT = 100
 """Values that are nested deeper are refused: writing them would fail."""
 
-LISTS = ("messages", "conversations", "responses", "ranking", "ratings", "finished", "history")
+LISTS = (*TURNS, "responses", "ranking", "ratings", "scores", "finished", "history")
 """Keys that hold lists: a text there is JSON."""
 
-TURNS = ("prompt", "chosen", "rejected", "completion")
+SAID = ("prompt", "chosen", "rejected", "completion")
 """Keys that hold a text or chat turns: a text there that is nothing but turns in JSON is turns."""
 
-_READ = {*LISTS, *TURNS, "text", "response", "instruction", "input", "output", "id", "user"}
+_MATTERS = {*ASKING, *TAILS, *JUDGING, *NAMES, "text", "finished"}
 
+_UNFIT = "must be what JSON can hold (remove or rename the column), not"
 _SPEAKER, _SAID = ("role", "from"), ("content", "value")
 _PYTHON = re.compile(r"\[\s*\{\s*'(role|from|content|value)'\s*:")
 
@@ -34,6 +36,7 @@ class Twice(NamedTuple):
     """Takes the place of an object that has a key twice."""
 
     key: str
+    rest: dict[str, Any]
 
 
 class _LeftOutError(Exception):
@@ -44,7 +47,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Twice:
     made = dict(pairs)
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
-        return Twice(next(key for key in keys if keys.count(key) > 1))
+        return Twice(next(key for key in keys if keys.count(key) > 1), made)
     return made
 
 
@@ -72,8 +75,8 @@ def tidy(item: Item, left_out: Callable[[str, str], None]) -> Item:
             try:
                 row[key] = _plain(item.where, key, _parsed(item.where, key, value), 1)
             except _LeftOutError as reason:
-                if key in _READ:
-                    raise bad(item.where, key, f"must not be {reason}", value) from None
+                if key in _MATTERS:
+                    raise bad(item.where, key, f"{_UNFIT} {reason}", value) from None
                 left_out(key, str(reason))
         return item._replace(value=row)
     except UserError as error:
@@ -84,10 +87,10 @@ def _parsed(where: str, key: str, value: Any) -> Any:
     """A list that was written as a text, in CSV or as JSON inside JSON."""
     if isinstance(value, float) and math.isnan(value):  # how pandas says that there is nothing
         return None
-    if not isinstance(value, str) or key not in LISTS + TURNS:
+    if not isinstance(value, str) or key not in LISTS + SAID:
         return value
     text = value.strip()
-    if not (text.startswith("[") and text.endswith("]")):
+    if text[:1] + text[-1:] not in ("[]", "{}"):
         return value
     if _PYTHON.match(text):
         raise bad(where, key, "must be a text or JSON, not Python's notation for turns", value)
@@ -95,18 +98,17 @@ def _parsed(where: str, key: str, value: Any) -> Any:
         parsed = DECODER.decode(text)
     except (ValueError, RecursionError):
         return value
-    if not isinstance(parsed, list):
-        return value
-    return parsed if key in LISTS or (parsed and all(map(_is_turn, parsed))) else value
+    turns = parsed if isinstance(parsed, list) else [parsed]
+    said = bool(turns) and all(map(_is_turn, turns))
+    return parsed if said or (key in LISTS and isinstance(parsed, list)) else value
 
 
 def _is_turn(value: Any) -> bool:
-    if isinstance(value, Twice):
-        return True
+    fields = value.rest if isinstance(value, Twice) else value
     return (
-        isinstance(value, dict)
-        and any(name in value for name in _SPEAKER)
-        and any(name in value for name in _SAID)
+        isinstance(fields, dict)
+        and any(name in fields for name in _SPEAKER)
+        and any(name in fields for name in _SAID)
     )
 
 

@@ -109,14 +109,14 @@ def test_columns_of_any_type_are_kept_as_text_or_left_out_before_sampling(policy
         "day": [datetime.date(2024, 2, 29)],
         "price": [decimal.Decimal("0.10")],
         "raw": [b"caf\xc3\xa9"],
-        "image": [b"\x89PNG"],
+        "picture": [b"\x89PNG"],
     }
     path = tmp_path / "prompts.parquet"
     parquet.write_table(pyarrow.table(columns), path)
     (row,) = answers(policy, str(path), tmp_path)
     assert (row["day"], row["price"], row["raw"]) == ("2024-02-29", "0.10", "café")
-    assert "image" not in row
-    left_out = 'column "image" is left out: bytes that are not UTF-8'
+    assert "picture" not in row
+    left_out = 'column "picture" is left out: bytes that are not UTF-8'
     assert capsys.readouterr().err.startswith(f"note: {path}: {left_out} (first: {path}:1)\n")
 
 

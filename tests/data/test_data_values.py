@@ -66,17 +66,21 @@ def test_values_that_json_lacks_become_text(tmp_path):
 
 
 def test_a_column_of_other_bytes_is_left_out_by_name_once(tmp_path):
-    columns = {"prompt": ["a", "b"], "image": [{"bytes": b"\x89PNG", "path": None}] * 2}
+    columns = {"prompt": ["a", "b"], "picture": [{"bytes": b"\x89PNG", "path": None}] * 2}
     path, told = write_parquet(tmp_path / "a.parquet", columns), []
     assert read(path, told) == [{"prompt": "a"}, {"prompt": "b"}]
     assert told == [
-        f'{path}: column "image" is left out: bytes that are not UTF-8 (first: {path}:1)'
+        f'{path}: column "picture" is left out: bytes that are not UTF-8 (first: {path}:1)'
     ]
 
 
-def test_a_column_that_is_needed_is_not_left_out(tmp_path):
-    path = write_parquet(tmp_path / "a.parquet", {"prompt": [b"\x89PNG"]})
-    assert refused(path) == "1: \"prompt\" must not be bytes that are not UTF-8, got b'\\x89PNG'"
+@pytest.mark.parametrize("key", ["prompt", "image", "label"])
+def test_a_column_that_matters_is_not_left_out(tmp_path, key):
+    path = write_parquet(tmp_path / "a.parquet", {key: [b"\x89PNG"]})
+    assert refused(path) == (
+        f'1: "{key}" must be what JSON can hold (remove or rename the column), not bytes that are '
+        "not UTF-8, got b'\\x89PNG'"
+    )
 
 
 def test_invalid_utf8_and_impossible_dates_in_parquet_are_bad_rows(tmp_path):
@@ -147,6 +151,7 @@ def test_bytes_that_are_not_utf8_spoil_their_row_only(write):
         ("prompt", TURNS[:1]),
         ("chosen", TURNS),
         ("completion", TURNS[1:]),
+        ("chosen", TURNS[1]),
     ],
 )
 def test_a_list_that_is_written_as_text_is_a_list(write, tmp_path, name, key, value):
@@ -168,9 +173,11 @@ def test_a_list_that_is_written_as_text_is_a_list(write, tmp_path, name, key, va
         ("text", json.dumps(TURNS)),
         ("prompt", "[1, 2]"),
         ("prompt", "[]"),
+        ("prompt", '{"a": 1, "a": 2}'),
         ("prompt", '[{"role": "user"}]'),
         ("prompt", "Parse " + json.dumps(TURNS)),
-        ("chosen", '{"role": "user", "content": "x"}'),
+        ("chosen", '{"role": "user"}'),
+        ("response", '{"role": "user", "content": "x"}'),
         ("id", "[1]"),
         ("other", json.dumps(TURNS)),
     ],

@@ -59,20 +59,18 @@ def _head(columns: Columns, tail: str) -> Asked:
     """The column of the prompt, with its text or its turns."""
     where = columns.where
     prompt = columns.row.get("prompt")
-    prompt = [prompt] if isinstance(prompt, dict) else prompt
     key = next((key for key in TURNS if key in columns), "")
-    if key and not isinstance(prompt, list) and "instruction" not in columns:
+    if key and not isinstance(prompt, list | dict) and "instruction" not in columns:
         turns = read_turns(where, key, columns.row[key])
         if not (is_answered(turns) and tail in ("chosen", "completion")):  # they repeat a response
             if is_answered(turns) and tail:
                 rule = "must end before the response, with a turn that is not the assistant's"
                 raise bad(where, key, rule, turns[-1])
-            columns.take(key, "conversation")
+            turns = columns.turns(key, "conversation")
             own = prompt is not None and not is_answered(turns)
             return Asked(key, _written(columns, key, turns) if own else "", turns)
-    if isinstance(prompt, list):
-        columns.take("prompt", "prompt")
-        turns = read_turns(where, "prompt", prompt)
+    if isinstance(prompt, list | dict):
+        turns = columns.turns("prompt", "prompt")
         if is_answered(turns):
             rule = "must end before the response, with a turn that is not the assistant's"
             raise bad(where, "prompt", rule, turns[-1])

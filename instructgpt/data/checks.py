@@ -21,11 +21,11 @@ def object_of(item: Item) -> dict[str, Any]:
     return item.value
 
 
-def missing(where: str, row: dict[str, Any], key: str) -> UserError:
+def missing(where: str, row: dict[str, Any], key: str, why: str = "") -> UserError:
     """Build the error for a column that a row lacks."""
     keys = repr(sorted(map(str, row)))
     shown = keys if len(keys) <= KEYS else f"{keys[:KEYS]}…"
-    return UserError(f'{where}: "{key}" is missing, got the keys {shown}')
+    return UserError(f'{where}: "{key}" is missing{why}, got the keys {shown}')
 
 
 def check_text(where: str, key: str, value: Any) -> str:

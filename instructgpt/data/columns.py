@@ -7,6 +7,7 @@ from typing import Any
 
 from instructgpt.data.checks import text_of
 from instructgpt.data.errors import bad
+from instructgpt.data.turns import Turns, other_keys, read_turns
 
 TURNS = ("messages", "conversations", "conversation")
 """Columns of chat turns."""
@@ -78,6 +79,14 @@ class Columns:
         """The text of a column that must be there."""
         self.uses[key] = f"used as {use}"
         return text_of(self.where, self.row, key)
+
+    def turns(self, key: str, use: str) -> Turns:
+        """The chat turns of a column, a list or a single one."""
+        value = self.take(key, use)
+        value = [value] if isinstance(value, dict) else value
+        turns = read_turns(self.where, key, value)
+        self.uses |= {f"{key}[].{name}": UNUSED for name in other_keys(value)}
+        return turns
 
     def finish(
         self, format_name: str, asked: list[str], responses: list[str], judged: tuple[str, ...]

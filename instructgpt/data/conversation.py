@@ -121,7 +121,9 @@ def _chat(columns: Columns) -> str:
 def _check_wanted(columns: Columns, wanted: Wanted, tail: str) -> None:
     """Refuse a row without what is wanted of it."""
     if wanted == "demonstration" and not tail:
-        raise missing(columns.where, columns.row, "response")
+        key = next((key for key in TURNS if key in columns), "")
+        more = f', for "{key}" does not end with a turn of the assistant' if key else ""
+        raise missing(columns.where, columns.row, "response", more)
     if wanted in ("comparison", "responses") and tail not in ("responses", "chosen"):
         if tail and (label := columns.first(*LABELS)):
             rule = "judges one response alone, as in KTO; comparisons have several a prompt"
@@ -176,13 +178,12 @@ def _is_known(columns: Columns, asked: Asked) -> bool:
 
 
 def _answer(columns: Columns, key: str, asked: Asked) -> tuple[Turns, str]:
-    where = columns.where
-    value = columns.take(key, "response" if key == "completion" else "responses")
-    value = [value] if isinstance(value, dict) else value
-    if isinstance(value, list):
-        before, response = split_response(where, key, read_turns(where, key, value))
+    where, value = columns.where, columns.row[key]
+    use = "response" if key == "completion" else "responses"
+    if isinstance(value, list | dict):
+        before, response = split_response(where, key, columns.turns(key, use))
     else:
-        text = check_text(where, key, value)
+        text = check_text(where, key, columns.take(key, use))
         turns = transcript_turns(text) if is_transcript(text) else []
         said = [turn for turn in asked.turns if turn["role"] != "system"]
         if said and not starts_with(turns, said):

@@ -106,6 +106,12 @@ def _part(where: str, key: str, part: Any) -> str:
     return text
 
 
+def other_keys(value: list[Any]) -> list[str]:
+    """The keys of turns that nothing is made of."""
+    known = (*_SPEAKER, *_CONTENT, *_MORE, *_TRAINED)
+    return list(dict.fromkeys(str(key) for turn in value for key in turn if key not in known))
+
+
 def is_answered(turns: Turns) -> bool:
     """Whether the assistant has the last word."""
     return bool(turns) and turns[-1]["role"] == "assistant"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.formats import (
     parse_comparison,
     parse_demonstration,
@@ -147,6 +148,14 @@ def test_undesired_answers_are_not_imitated(value, label):
         assert '"label" judges one response alone, as in KTO' in refused(
             parse, {**value, "label": label}
         )
+
+
+def test_a_set_of_undesired_answers_stops_the_run(tmp_path, tokenizer_folder):
+    path = tmp_path / "kto.jsonl"
+    path.write_text('{"prompt": "q", "completion": "go away", "label": false}\n' * 4)
+    data = DemonstrationDataModule(str(path), None, tokenizer=tokenizer_folder)
+    with pytest.raises(UserError, match="no rows left: 4 marked as undesired, so nothing"):
+        data.setup("fit")
 
 
 def test_labels_that_are_no_judgement_are_refused():

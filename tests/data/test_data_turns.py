@@ -60,7 +60,7 @@ ODD = [
         '"messages" must not end with an empty',
     ),
     (["user: a", "assistant:  "], '"messages" must not be empty'),
-    (["user: a"], '"response" is missing'),
+    (["user: a"], '"response" is missing, for "messages" does not end with a turn of the assist'),
 ]
 
 
@@ -98,6 +98,13 @@ def test_keys_of_turns_that_say_more_are_refused_by_name(key):
     assert f'"messages[1].{key}" must not be there' in refused(parse_demonstration, value)
     value["messages"][1][key] = None
     assert parse_demonstration(item(value)).row.responses == ["yo"]
+
+
+def test_keys_of_turns_that_say_nothing_are_named():
+    value = chat("user: hi", "assistant: yo")
+    value["messages"][0]["name"] = "bob"
+    columns = parse_demonstration(item(value)).row.told.columns
+    assert columns == {"messages": "used as conversation", "messages[].name": "not used"}
 
 
 def test_a_turn_that_must_not_be_imitated_is_refused():

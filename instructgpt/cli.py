@@ -10,17 +10,15 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import rich
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Importing a class is what makes its short name known on the command line.
@@ -39,6 +37,7 @@ from instructgpt.callbacks.resume import history
 from instructgpt.data.base import StageData
 from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
 from instructgpt.errors import OneLineParser, check_flags, collapse
+from instructgpt.models.checkpoint import load_checkpoint, newest
 from instructgpt.models.folder import check_replaceable, check_writable
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
@@ -158,16 +157,15 @@ class StageCLI(LightningCLI):
         name = config.get("ckpt_path")
         if not name:
             return
-        path = Path(name)
-        if name in ("last", "best"):
-            path = Path(config.output, "checkpoints", f"{name}.ckpt")
-        if not path.is_file():
-            raise UserError(f"--ckpt_path must be an existing checkpoint, got {path}")
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            found = checkpoint["instructgpt"]["class_path"]
-        except (KeyError, TypeError, RuntimeError, UnpicklingError, EOFError, OSError) as error:
-            raise UserError(f"--ckpt_path must be a checkpoint of a run, got {path}") from error
+        path, note = Path(name), ""
+        if name == "last":
+            path, note = newest(Path(config.output, "checkpoints"))
+        elif name == "best":
+            path = Path(config.output, "checkpoints", "best.ckpt")
+        checkpoint = load_checkpoint(path, "--ckpt_path")
+        if note:
+            rank_zero_warn(note)
+        found = checkpoint["instructgpt"]["class_path"]
         if found != config.model.class_path:
             raise UserError(
                 f"--ckpt_path {path} must hold a {config.model.class_path.rpartition('.')[2]}, "

@@ -27,6 +27,7 @@ collect_ignore = [
     "option_runs.py",
     "report_claims.py",
     "small_ppo.py",
+    "interrupted.py",
     "toy_stage.py",
 ]
 

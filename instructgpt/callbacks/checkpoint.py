@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from instructgpt.callbacks.common import is_debugging, stage_of
+from instructgpt.callbacks.position import accumulating, epoch_ends, validation_follows
+from instructgpt.models.checkpoint import LAST, PREVIOUS, damage, partial_file, save_checkpoint
 from instructgpt.types import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -29,12 +32,31 @@ class Interrupted(BaseException):
         self.exit_code = exit_code
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Writes files that are there as a whole or not at all, wherever temporary files may lie.
+
+    Lightning writes to TMPDIR and moves the file from there, which between two file systems is to
+    copy it over the old one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write one."""
+        save_checkpoint(checkpoint, Path(path))
+
+
 class StageCheckpoint(ModelCheckpoint):
     """Writes ``last.ckpt`` and, at each validation that improves on the others, ``best.ckpt``.
 
     ``last.ckpt`` is written between two optimizer steps only: gradients that are still being
     accumulated are in no checkpoint. The first Ctrl-C (or SIGTERM) asks for one at the next such
     moment and ends the run there; the second ends it at once.
+
+    A file takes the place of the one before once it is whole. While the run goes on, the state
+    before the last one is kept as ``previous.ckpt``, from which ``--ckpt_path last`` goes on where
+    ``last.ckpt`` is damaged; it is removed when the run is done. So there must be room for three
+    states, the one being written among them, besides ``best.ckpt``.
 
     Args:
         every_n_steps: optimizer steps from one ``last.ckpt`` to the next; 0 writes it at
@@ -55,9 +77,12 @@ class StageCheckpoint(ModelCheckpoint):
         self._handlers: dict[int, Any] = {}
         self._steps_before = 0
         self._saved_step = -1
+        self._due = False  # last.ckpt, at the next moment between two steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the folder from the trainer and the metric from the module."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFiles()
         self.dirpath = str(Path(trainer.default_root_dir, "checkpoints").resolve())
         monitor = stage_of(pl_module).monitor
         if monitor is None:
@@ -75,18 +100,28 @@ class StageCheckpoint(ModelCheckpoint):
         models = state_dict["best_k_models"].items()
         here["best_k_models"] = {str(folder / Path(path).name): score for path, score in models}
         best = here["best_model_path"]
-        if best and not Path(best).is_file():
-            rank_zero_warn(f"{best} is gone: the next validation counts as the best so far")
+        if best and (wrong := damage(Path(best))) is not None:
+            rank_zero_warn(f"{best} {wrong}: the next validation counts as the best so far")
             here |= {"best_model_path": "", "kth_best_model_path": "", "best_k_models": {}}
             here["best_model_score"] = None
         super().load_state_dict(here)
+        self.current_score = here["current_score"]
 
     # -- signals
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen for Ctrl-C, now that there is something to save."""
+        """Tidy up after a run that was killed; listen for Ctrl-C, as there is something to save."""
+        if trainer.is_global_zero and not is_debugging(trainer):
+            self._tidy(trainer.ckpt_path)
         if threading.current_thread() is threading.main_thread() and not is_debugging(trainer):
             self._handlers = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+
+    def _tidy(self, resumed: Any) -> None:
+        folder = Path(str(self.dirpath))
+        for path in folder.glob(partial_file(folder / "*.ckpt").name):
+            path.unlink()
+        if resumed and Path(resumed).resolve() == folder / PREVIOUS:
+            (folder / PREVIOUS).replace(folder / LAST)  # never keep the damaged one in its place
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
@@ -132,13 +167,12 @@ class StageCheckpoint(ModelCheckpoint):
         batch_idx: int,
     ) -> None:
         """Save every ``every_n_steps`` optimizer steps."""
-        stepped = trainer.global_step != self._steps_before
-        # After a validation that follows at once, there is more to save.
-        if not stepped or is_debugging(trainer) or self._validation_follows(trainer):
+        if trainer.global_step == self._steps_before or is_debugging(trainer):
             return
-        self._stop_if_asked(trainer)
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            self._save_last(trainer)
+        self._due = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
+        # After a validation or the end of an epoch that follows at once, there is more to save.
+        if not validation_follows(trainer) and not epoch_ends(trainer):
+            self._between_steps(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the weights if they are the best so far, then the state."""
@@ -150,18 +184,36 @@ class StageCheckpoint(ModelCheckpoint):
             return
         if self.save_top_k:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-        if not trainer.fit_loop.epoch_loop._should_accumulate():
-            self._stop_if_asked(trainer)
-            self._save_last(trainer)
+        if accumulating(trainer):
+            return
+        self._due = True
+        if not epoch_ends(trainer):
+            self._between_steps(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: an epoch's end is no better place than any other step."""
+        """Save what the last step of the epoch has made due: EarlyStopping has now seen it."""
+        if not is_debugging(trainer):
+            self._between_steps(trainer)
+
+    def _between_steps(self, trainer: Trainer) -> None:
+        self._stop_if_asked(trainer)
+        if self._due:
+            self._save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state."""
         self._stop_listening()
         if not is_debugging(trainer) and self._saved_step != trainer.global_step:
             self._save_last(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the state before the final one, once that has been read back."""
+        folder = Path(str(self.dirpath))
+        if trainer.is_global_zero and not is_debugging(trainer) and (folder / PREVIOUS).is_file():
+            if (wrong := damage(folder / LAST)) is None:
+                (folder / PREVIOUS).unlink()
+            else:
+                rank_zero_warn(f"{folder / LAST} {wrong}: {folder / PREVIOUS} is kept")
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -171,11 +223,4 @@ class StageCheckpoint(ModelCheckpoint):
 
     def _save_last(self, trainer: Trainer) -> None:
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-        self._saved_step = trainer.global_step
-
-    def _validation_follows(self, trainer: Trainer) -> bool:
-        loop = trainer.fit_loop
-        by_the_clock = trainer._val_check_time_interval is not None  # type: ignore[attr-defined]
-        if by_the_clock or not trainer.enable_validation or loop._data_fetcher is None:
-            return False  # clocks differ between ranks, which must decide alike
-        return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        self._saved_step, self._due = trainer.global_step, False

@@ -8,9 +8,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from instructgpt.callbacks.common import is_debugging
+from instructgpt.models.checkpoint import LAST, PREVIOUS
 from instructgpt.models.folder import write_text
 
-EARLIER = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.json")
+EARLIER = (*(f"checkpoints/{name}" for name in ("best.ckpt", LAST, PREVIOUS)), "metrics.json")
 """What must not be taken for this run's; export/ stays until there is another one."""
 
 

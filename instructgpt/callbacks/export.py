@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.common import stage_of
 from instructgpt.models.artefact import finite
+from instructgpt.models.checkpoint import load_checkpoint
 from instructgpt.models.folder import replacing, write_text
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.finite import check_weights
@@ -32,6 +33,7 @@ class ExportArtefact(Callback):
         self.validations: list[dict[str, float]] = []  # metrics of each, "step" among them
         self.seconds = 0.0
         self._since: float | None = None  # not started
+        self._logged: dict[str, float] = {}  # before the interruption
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know of the time before."""
@@ -44,6 +46,23 @@ class ExportArtefact(Callback):
     def _elapsed(self) -> float:
         running = 0.0 if self._since is None else time.monotonic() - self._since
         return self.seconds + running
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep what was logged last: a resumed run may end, or validate, before it logs anew."""
+        checkpoint["logged"] = metrics_of(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take it back."""
+        self._logged = checkpoint.get("logged", {})
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have Lightning, which has just forgotten all metrics, know them again."""
+        logged = {name: torch.tensor(value) for name, value in self._logged.items()}
+        trainer.callback_metrics.update(logged)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -58,6 +77,9 @@ class ExportArtefact(Callback):
         """Load the best weights on every rank, write on the first."""
         seconds = self._elapsed()
         step = load_best(trainer, pl_module)
+        stage = stage_of(pl_module)
+        check_weights(stage)
+        stage.finalize()
         rows = {row["step"]: row for row in self.validations}
         last = trainer.global_step  # of a run that was resumed at its end, only the rows know more
         logged = metrics_of(trainer)
@@ -65,9 +87,6 @@ class ExportArtefact(Callback):
             logged = {name: value for name, value in logged.items() if name[:4] != "val/"}
         final = {"step": last, **rows.get(last, {}), **logged}
         exported = rows.get(step, final)
-        stage = stage_of(pl_module)
-        check_weights(stage)
-        stage.finalize()
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
             with replacing(folder / "export", ARTEFACT_FILE) as unfinished:
@@ -112,7 +131,7 @@ def load_best(trainer: Trainer, pl_module: LightningModule) -> int:
     path = ours[0].best_model_path if ours else ""
     if not path:
         return trainer.global_step
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = load_checkpoint(Path(path))
     step = int(checkpoint["global_step"])
     if step != trainer.global_step:
         call._call_lightning_module_hook(trainer, "on_load_checkpoint", checkpoint)

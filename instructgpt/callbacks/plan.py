@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from instructgpt.callbacks.common import stage_of
 from instructgpt.terminal import say
+from instructgpt.types import UserError
 
 
 class PlanPrinter(Callback):
@@ -30,8 +31,28 @@ class PlanPrinter(Callback):
             say(f"  {'going on from':{width}}  step {trainer.global_step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn when the steps done are not those planned, unless the run was told to stop early."""
-        stopped_early = trainer.should_stop  # max_time, EarlyStopping and the like set it
-        if self._planned is None or stopped_early or trainer.global_step == self._planned:
+        """Refuse steps that were not planned before anything is made of them."""
+        self._check(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look also where training did not begin, as the checkpoint has done it all."""
+        if self._planned is not None:
             return
-        rank_zero_warn(f"planned {self._planned} optimizer steps, did {trainer.global_step}")
+        self._planned = stage_of(pl_module).planned_steps()
+        if self._planned is not None and trainer.global_step > self._planned:
+            rank_zero_warn(
+                f"the checkpoint has done {trainer.global_step} optimizer steps, "
+                f"--trainer.max_epochs and max_steps ask for {self._planned}: nothing is trained"
+            )
+        else:
+            self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        planned, done = self._planned, trainer.global_step
+        # max_time, EarlyStopping and the like end a run early by setting should_stop.
+        if planned is None or done == planned or (done < planned and trainer.should_stop):
+            return
+        raise UserError(
+            f"planned {planned} optimizer steps, did {done}: nothing is exported; the way to end "
+            "an epoch or a run early is trainer.should_stop"
+        )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
-import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from instructgpt.callbacks.common import gather, is_debugging, json_lines, stage_of
-from instructgpt.models.folder import write_text
+from instructgpt.models.folder import write_bytes
 
 SHOWN_ROWS = 16  # of each kind
 SHOWN_CHARACTERS = 2000
@@ -24,26 +22,36 @@ SHOWN_CHARACTERS = 2000
 class SampleWriter(Callback):
     """Moves a module's ``samples`` to ``samples.jsonl`` and to a table in TensorBoard."""
 
+    def __init__(self) -> None:
+        self.written = 0  # rows of this run in the file
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows that a resumed run keeps; those behind them are going to be written again."""
+        return {"written": self.written}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind them."""
+        self.written = state_dict["written"]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the rows that a resumed run is going to write again, and those of an earlier run."""
+        """Drop rows that are going to be written again, half rows, and those of an earlier run."""
         path = self._path(trainer)
         if not trainer.is_global_zero or is_debugging(trainer) or not path.is_file():
             return
-        resumed = trainer.ckpt_path is not None
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if resumed else []
-        kept = [line for line in lines if _step(line) <= trainer.global_step]
-        write_text(path, "".join(kept))
+        rows = path.read_bytes().splitlines(keepends=True)
+        write_bytes(path, b"".join(rows[: self.written]))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the samples of all ranks."""
         stage = stage_of(pl_module)
         rows = [row for rank in gather(stage.samples, trainer.world_size) for row in rank]
         stage.samples = []
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        self.written += len(rows) if fitting else 0
         if not rows or is_debugging(trainer) or not trainer.is_global_zero:
             return
         path = self._path(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
-        fitting = trainer.state.fn == TrainerFn.FITTING
         with path.open("a" if fitting else "w", encoding="utf-8") as file:
             file.write(json_lines(rows))
         for logger in trainer.loggers:
@@ -54,14 +62,6 @@ class SampleWriter(Callback):
         verb = trainer.state.fn
         beside = [] if verb in (None, TrainerFn.FITTING) else [verb.value]
         return Path(trainer.default_root_dir, *beside, "samples.jsonl")
-
-
-def _step(line: str) -> float:
-    """Step of a row; infinite where the line was only half written when the run was killed."""
-    try:
-        return float(json.loads(line).get("step", 0))
-    except ValueError:
-        return math.inf
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

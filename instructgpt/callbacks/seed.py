@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from instructgpt.callbacks.position import restart, settle
 from instructgpt.rollout.noise import mix
 
 
 class StepSeed(Callback):
     """Seeds dropout before each batch by (seed, epoch, batch, rank), so that resuming is exact.
 
-    No state of a generator needs to be in a checkpoint, and ranks differ from each other.
+    No state of a generator needs to be in a checkpoint, and ranks differ from each other. It also
+    brings a resumed run to the very batch at which it was left.
 
     Args:
         seed: of the run (``--seed_everything``).
@@ -22,14 +24,15 @@ class StepSeed(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the train loader to where the checkpoint left it.
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say where the checkpoint stands, before Lightning takes its counters."""
+        settle(checkpoint, trainer.accumulate_grad_batches)
 
-        Lightning does so when it sets up the data, but a schedule that asks for the number of
-        steps makes it set up the data before the checkpoint is read. Our loaders start lazily: it
-        is not too late.
-        """
-        trainer.fit_loop._load_combined_loader_states()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go there."""
+        restart(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -120,14 +120,17 @@ class Updates:
                 (ratio - 1).abs().max(), self.first_error.to(mask.device)
             )
         for name, value in parts.items():
-            value = value.detach().to(torch.float32)
-            for sums in (self.sums, self.window):
-                sums[name] = sums[name].to(value.device) + value if name in sums else value
+            _add(self.window, name, value.detach().to(torch.float32))
 
-    def window_kl(self, all_sum: AllReduce) -> float:
-        """Mean approximate KL to the sampling policy in the step just done; starts a new window."""
-        sums, self.window = over_ranks(self.window, all_sum), {}
-        return sums["approx_kl"] / max(sums["count"], 1.0)
+    def step(self) -> dict[str, Tensor]:
+        """Count the micro-batches of the step just done, and return their sums.
+
+        Those of a step that is interrupted are not in a checkpoint: they come again.
+        """
+        step, self.window = self.window, {}
+        for name, value in step.items():
+            _add(self.sums, name, value)
+        return step
 
     def metrics(self, all_sum: AllReduce, all_max: AllReduce) -> dict[str, float]:
         """Means over the tokens of all updates and ranks."""
@@ -186,6 +189,10 @@ def phase_note(metrics: dict[str, float]) -> str:
         f"scoring {scoring:.1f} s, updates {metrics['time/update']:.1f} s "
         f"({trained:,.0f} tokens/s)"
     )
+
+
+def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
+    sums[name] = sums[name].to(value.device) + value if name in sums else value
 
 
 def over_ranks(sums: dict[str, Tensor], all_sum: AllReduce) -> dict[str, float]:

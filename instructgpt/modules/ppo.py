@@ -21,7 +21,7 @@ from instructgpt.modules.finite import of_samples, stop
 from instructgpt.modules.mix import PretrainingMix
 from instructgpt.modules.networks import Frozen
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.phase import Updates, rollout_seconds
+from instructgpt.modules.phase import Updates, over_ranks, rollout_seconds
 from instructgpt.modules.policy_stage import PolicyStage
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer
@@ -319,7 +319,7 @@ class PPOModule(PolicyStage):
             optimizer_closure()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-            self._stop_at_target_kl()
+            self._stop_at_target_kl(self.done.step())
         optimizer.zero_grad()
         if batch_idx + 1 >= self.trainer.num_training_batches:
             self._end_phase()
@@ -329,16 +329,22 @@ class PPOModule(PolicyStage):
         if self.phase_open:
             self._end_phase()
 
+    def finalize(self) -> None:
+        """The same where a checkpoint of such a phase left nothing to train."""
+        if self.phase_open:
+            self._end_phase()
+
     def _end_phase(self) -> None:
         self.phase_open = False
         if self.ema_decay is not None:
             self.ema.update(self.policy)
         self._log_phase()
 
-    def _stop_at_target_kl(self) -> None:
+    def _stop_at_target_kl(self, step: dict[str, Tensor]) -> None:
         target = self.algorithm.target_kl
         if target is not None:
-            self.stopped = self.done.window_kl(self.all_sum) > target
+            sums = over_ranks(step, self.all_sum)
+            self.stopped = sums["approx_kl"] / max(sums["count"], 1.0) > target
 
     def _log_phase(self) -> None:
         self.phase_metrics |= self.done.metrics(self.all_sum, self.all_max)

@@ -12,17 +12,16 @@ import hashlib
 import json
 import shutil
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from instructgpt.models.checkpoint import damage, newest
 from instructgpt.models.folder import PARTIAL, write_text
 from instructgpt.types import UserError
 
 STAGE_FILE, LOCK_FILE = "stage.json", ".lock"
-LAST = "checkpoints/last.ckpt"
 PEOPLE = ".people"  # shows that people were asked; there before the question is
 ANSWER = "comparisons.jsonl"  # what they say
 PATIENCE = 30.0  # seconds for the processes of a killed pipeline to go
@@ -143,7 +142,7 @@ def prepare(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()
             record = None
             folder.mkdir()
     elif record[:2] == ("running", fingerprint):
-        resumes = verb == "fit" and zipfile.is_zipfile(folder / LAST)
+        resumes = verb == "fit" and damage(newest(folder / "checkpoints")[0]) is None
         grows = any(folder.glob(f"*{PARTIAL}"))
         note = "goes on from its checkpoint" if resumes else "begins again"
         note = "goes on behind the rows that are there" if grows else note

@@ -12,6 +12,7 @@ from small_ppo import StopAt, Watch, make
 from instructgpt.algorithms.kl import AdaptiveKL
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
+from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.models.load import Network, load_policy
 from instructgpt.rewards.learned import LearnedReward
 
@@ -64,6 +65,53 @@ def test_resumes_exactly_at_the_end_of_a_limited_phase(fit, prompt_data, policy_
     resumed = build()
     fit(resumed, prompt_data(), ckpt_path=path, **limits)
     assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_second_interruption_trains_no_further_phase(fit, prompt_data, policy_artefact, tmp_path):
+    """Two updates a phase; stopped after the last of phase 0, then in phase 1 and at its end."""
+    whole, first, second = make(policy_artefact), tmp_path / "1.ckpt", tmp_path / "2.ckpt"
+    fit(whole, prompt_data(), max_epochs=4)
+    for at in ((1, 0), (1, 1), (2, 1)):
+        with pytest.raises(SystemExit):
+            fit(make(policy_artefact), prompt_data(), max_epochs=4, callbacks=[StopAt(0, 1, first)])
+        stop = StopAt(*at, second)
+        with pytest.raises(SystemExit):
+            fit(make(policy_artefact), prompt_data(), first, max_epochs=4, callbacks=[stop])
+        resumed = make(policy_artefact)
+        trainer = fit(resumed, prompt_data(), second, max_epochs=4)
+        assert trainer.global_step == 8
+        assert resumed.buffer.phase == 3
+        assert torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 6])
+def test_goes_on_where_max_steps_cut_a_phase(fit, prompt_data, policy_artefact, tmp_path, steps):
+    """Phases of 4 updates; the first run's export has closed the phase, its checkpoint has not."""
+
+    def build():
+        return make(policy_artefact, algorithm=PPO(epochs=2), ema_decay=0.5)
+
+    whole, resumed = build(), build()
+    fit(whole, prompt_data(), max_epochs=2)
+    saves = {"callbacks": [StageCheckpoint()], "enable_checkpointing": True}
+    fit(build(), prompt_data(), max_steps=steps, max_epochs=2, **saves)
+    trainer = fit(resumed, prompt_data(), tmp_path / "checkpoints" / "last.ckpt", max_epochs=2)
+    assert trainer.global_step == 8
+    assert torch.equal(weights(resumed), weights(whole))
+    for name, tensor in whole.ema.weights.items():
+        assert torch.equal(resumed.ema.weights[name], tensor), name
+
+
+def test_a_cut_phase_is_closed_also_where_nothing_is_left_to_train(
+    fit, prompt_data, policy_artefact, tmp_path
+):
+    module, resumed = make(policy_artefact), make(policy_artefact)
+    saves = {"callbacks": [StageCheckpoint()], "enable_checkpointing": True}
+    fit(module, prompt_data(), max_steps=1, **saves)
+    fit(resumed, prompt_data(), tmp_path / "checkpoints" / "last.ckpt", max_steps=1)
+    resumed.finalize()
+    for name, tensor in module.ema.weights.items():
+        assert torch.equal(resumed.ema.weights[name], tensor), name
 
 
 def test_a_longer_run_goes_on_at_the_rate_of_its_own_schedule(

@@ -95,6 +95,14 @@ def test_half_a_checkpoint_is_not_gone_on_from(stage):
     assert not prepare(stage, "f", "fit").resumes
 
 
+def test_the_checkpoint_before_a_half_one_is_gone_on_from(stage):
+    path = stage / "checkpoints/last.ckpt"
+    path.with_name("previous.ckpt").write_bytes(path.read_bytes())
+    path.write_bytes(path.read_bytes()[:-10])
+    write_record(stage, Record("running", "f"))
+    assert prepare(stage, "f", "fit").resumes
+
+
 def test_what_people_wrote_is_set_aside_when_the_question_changes(stage):
     for number in (1, 2):
         (stage / "comparisons.jsonl").write_text(f"by hand {number}")

@@ -1,0 +1,39 @@
+"""Interrupting the toy, and comparing what comes of it."""
+
+import json
+import os
+import signal
+
+import torch
+from toy_stage import ToyModule
+
+
+def interrupt_at(monkeypatch, step):
+    """Ctrl-C while the optimizer step after ``step`` others is made."""
+    original, sent = ToyModule.training_step, []
+
+    def training_step(self, rows, batch_idx):
+        if self.trainer.global_step == step and not sent:
+            sent.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, rows, batch_idx)
+
+    monkeypatch.setattr(ToyModule, "training_step", training_step)
+
+
+def state(folder):
+    """Of a finished run, all that an interruption must not change."""
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["seconds"]
+    samples = folder / "samples.jsonl"
+    export = torch.load(folder / "export" / "weights.pt", weights_only=True)
+    return {
+        "step": last["global_step"],
+        "weights": {name: value.tolist() for name, value in last["state_dict"].items()},
+        "optimizer": repr(last["optimizer_states"]),
+        "schedule": repr(last["lr_schedulers"]),
+        "metrics": metrics,
+        "samples": samples.read_text() if samples.exists() else None,
+        "export": export["0.weight"].tolist(),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from instructgpt.types import Prompt
@@ -50,6 +51,16 @@ def with_chat(base: PreTrainedTokenizerFast, template: Any = CHATML) -> PreTrain
     tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
     tokenizer.chat_template = template
     return tokenizer
+
+
+def started(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts BOS in front of everything."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.bos_token, bos = "<|pad|>", tokenizer.convert_tokens_to_ids("<|pad|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|pad|> $A", special_tokens=[("<|pad|>", bos)]
+    )
+    return copy.deepcopy(tokenizer)
 
 
 def chat(*turns: tuple[str, str]) -> Prompt:

@@ -21,6 +21,7 @@ from transformers import (
 
 from instructgpt.models.adapter_files import forget_local_base
 from instructgpt.models.adapters import merged
+from instructgpt.models.card import model_card, rendering
 from instructgpt.models.classifier import (
     distinctly_padded,
     save_classifier,
@@ -282,7 +283,7 @@ def _say_no_classifier(kind: str, unknown: bool, path: str | Path, head_at: str)
 def _finish(
     folder: Path, tokenizer: PreTrainedTokenizerBase, template: Template, own: dict[str, Any]
 ) -> None:
-    """Write tokenizer and facts; what is not JSON becomes text, what is not finite null."""
+    """Write tokenizer, facts and card; what is not JSON becomes text, what is not finite null."""
     tokenizer.save_pretrained(folder)
     facts = {
         "format": FORMAT,
@@ -292,10 +293,13 @@ def _finish(
         "eos_token_id": eos_id(tokenizer),
         "pad_token_id": pad_id(tokenizer),
         "stop_token_ids": template.stop_ids(tokenizer),
+        "rendering": rendering(tokenizer, template),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
     }
     text = json.dumps(finite(facts | own), indent=2, ensure_ascii=False, default=str)
     (folder / ARTEFACT_FILE).write_text(text + "\n", encoding="utf-8")
+    card = model_card(folder, tokenizer, template, finite(own))
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def finite(value: Any) -> Any:

@@ -46,7 +46,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[dict[str, st
         RefusedPromptError: The template refuses the turns, fails, or leaves one out.
     """
     template = chat_template(tokenizer)
-    text = _apply(tokenizer, turns) + _header(tokenizer, template)
+    text = _apply(tokenizer, turns) + response_header(tokenizer, template)
     fault = _fault(tokenizer, template, tuple(turn["role"] for turn in turns))
     lost = (turn for turn in turns if not _holds(text, turn["content"].strip()))
     if fault is None and (turn := next(lost, None)) is not None:
@@ -97,10 +97,14 @@ def _apply(
 
 
 @lru_cache(maxsize=8)
-def _header(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """What has to be added before a response: a header, if the template writes it only with words.
+def response_header(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """Return what to add before a response: its header, if the template only writes it with words.
 
     Without it a response would be glued to the turn before.
+
+    Args:
+        tokenizer: With a chat template.
+        template: That one; what is remembered depends on it.
     """
     said, answer = _exchange()
     asked = _apply(tokenizer, [said])

@@ -133,7 +133,7 @@ class Template:
         """
         if len(tokens) <= limit:
             return tokens
-        starts = tokens[0] == _default_bos(tokenizer)
+        starts = tokens[0] == default_bos(tokenizer)
         return [tokens[0], *tokens[len(tokens) - limit + 1 :]] if starts else tokens[-limit:]
 
     def encode_response(
@@ -195,7 +195,7 @@ class Template:
             ids = _encode(tokenizer, self._render(tokenizer, turns, bare))
         else:
             ids = _encode_hidden(tokenizer, self._render(tokenizer, hidden, bare))
-        bos = _default_bos(tokenizer)
+        bos = default_bos(tokenizer)
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
     def _render(
@@ -288,7 +288,7 @@ def _token_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 @lru_cache(maxsize=8)
-def _default_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """BOS, if the tokenizer puts it in front of a text unasked."""
+def default_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return BOS, if the tokenizer puts it in front of a text unasked."""
     bos = tokenizer.bos_token_id
     return bos if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else None

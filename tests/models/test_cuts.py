@@ -1,29 +1,17 @@
 """Prompts that are too long lose their oldest turns, then words, but never their frame."""
 
-import copy
 import random
 
 import pytest
-from tokenizers.processors import TemplateProcessing
 
 from instructgpt.models.chat import RefusedPromptError
 from instructgpt.models.template import get_template
 from instructgpt.types import Prompt
-from tests.chats import CHATML, GEMMA, LLAMA, VICUNA, chat, with_chat
+from tests.chats import CHATML, GEMMA, LLAMA, VICUNA, chat, started, with_chat
 
 TEMPLATES = {"chatml": CHATML, "llama": LLAMA, "gemma": GEMMA, "vicuna": VICUNA}
 TEXTS = ["hh", "plain", "instruction", "Q: {prompt} A:"]
 WORDS = ["hello", "the world", "says", "fox", "Zürich", "🙂🙂", "one two", "<|im_end|>", "a\nb"]
-
-
-def started(tokenizer):
-    """A tokenizer that puts BOS in front of everything."""
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.bos_token, bos = "<|pad|>", tokenizer.convert_tokens_to_ids("<|pad|>")
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|pad|> $A", special_tokens=[("<|pad|>", bos)]
-    )
-    return copy.deepcopy(tokenizer)
 
 
 def shortened(tokenizer, template, prompt, limit):

@@ -1,13 +1,16 @@
 """Nothing that comes from data, models or file names acts on the terminal."""
 
+import ast
 import json
 import logging
 import warnings
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import instructgpt
 from instructgpt.__main__ import main
 from instructgpt.callbacks import progress
 from instructgpt.errors import guarded
@@ -15,6 +18,7 @@ from instructgpt.pipeline.display import Lines, Running, Screen, Status
 from instructgpt.terminal import printable, say
 from instructgpt.types import UserError
 
+PACKAGE = Path(instructgpt.__file__).parent
 RED, TITLE, C1, BIDI = "\x1b[31m", "\x1b]0;owned\x07", "\x9b31m", "\u202eevil\u2066"
 EVIL = f"a{RED}b{TITLE}c{C1}d{BIDI}e\x7ff\rg\x00h\u2028i"
 ACTING = {chr(n) for n in (*range(32), *range(127, 160), 0x202E, 0x2066, 0x2028)} - {"\n", "\t"}
@@ -111,3 +115,14 @@ def test_a_message_about_a_file_whose_name_acts(tmp_path, capsys):
     err = capsys.readouterr().err
     assert '"prompt" is missing' in err
     assert_harmless(err)
+
+
+def test_everything_is_printed_by_say():
+    """The help of ``__main__`` holds nothing of data; rich gets ``printable`` texts, see above."""
+    prints = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+    }
+    assert prints == {"terminal.py", "__main__.py"}

@@ -10,7 +10,7 @@ from instructgpt.data.csv_rows import read_table
 from instructgpt.data.json_rows import read_array, read_lines
 from instructgpt.data.opening import Item, check_file
 from instructgpt.data.values import tidy
-from instructgpt.terminal import note
+from instructgpt.terminal import note, printable
 from instructgpt.types import UserError
 
 SUFFIXES = (
@@ -74,6 +74,9 @@ def plain_rows(items: Iterable[Item], tell: Callable[[str], None]) -> Iterator[I
     """
     told = set()
     for item in items:
+        if not item.where.isprintable():  # the name of the file becomes part of ids and sources
+            where, origin = printable(item.where), printable(item.origin)
+            item = item._replace(where=where, origin=origin)
 
         def left_out(key: str, reason: str, item: Item = item) -> None:
             if key not in told:

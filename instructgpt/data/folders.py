@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,9 @@ def files_of(name: str, split: Split, tell: Callable[[str], None]) -> list[Path]
     Raises:
         UserError: nothing can be read there.
     """
-    path = Path(name).expanduser()
+    if not name.strip():
+        raise UserError(f"must be a file, a folder or a data set, got {name!r}")
+    path = _path(name)
     kind = kind_of(path)
     if kind == "folder":
         return [path] if is_saved(path) else _in_folder(path, split, tell)
@@ -46,12 +49,16 @@ def files_of(name: str, split: Split, tell: Callable[[str], None]) -> list[Path]
     return _matching(name, split, tell) if _is_pattern(name) else None
 
 
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # unlike Path's, leaves the home of nobody as it is
+
+
 def _is_pattern(name: str) -> bool:
     return any(mark in name for mark in "*?[")
 
 
 def _matching(name: str, split: Split, tell: Callable[[str], None]) -> list[Path]:
-    found = [Path(path) for path in sorted(glob.glob(str(Path(name).expanduser())))]
+    found = [Path(path) for path in sorted(glob.glob(str(_path(name))))]
     files = [path for path in found if is_known(path) and path.name not in _ABOUT]
     if not files:
         kinds = ", ".join(SUFFIXES)

@@ -14,7 +14,7 @@ from instructgpt.data.values import DECODER
 from instructgpt.types import UserError
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def parse(where: str, text: str) -> Any:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,8 +47,8 @@ class _LeftOutError(Exception):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Twice:
     made = dict(pairs)
     if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        return Twice(next(key for key in keys if keys.count(key) > 1), made)
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        return Twice(key, made)
     return made
 
 

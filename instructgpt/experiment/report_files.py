@@ -30,7 +30,7 @@ def read_json(path: str) -> dict[str, Any]:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: must be JSON, got: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: must hold a JSON object, got {str(value)[:60]}")

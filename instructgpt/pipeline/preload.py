@@ -6,9 +6,10 @@ An import that fails is told and left to the stages, where it ends in the usual 
 from __future__ import annotations
 
 import gc
-import sys
 import traceback
 from importlib import import_module
+
+from instructgpt.terminal import say
 
 MODULES = (
     "attrs",
@@ -29,7 +30,7 @@ def preload() -> None:
         try:
             import_module(name)
         except Exception:
-            print(f"instructgpt: {name} could not be imported ahead:", file=sys.stderr)
+            say(f"instructgpt: {name} could not be imported ahead:", error=True)
             traceback.print_exc()
     gc.collect()
     gc.freeze()  # a child's collector does not touch, and so not copy, what it shares

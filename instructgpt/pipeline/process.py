@@ -20,6 +20,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from instructgpt.terminal import note
+
 ENTRY = "instructgpt.__main__:main"
 SERVER = "instructgpt.pipeline.server"
 PRELOAD = "instructgpt.pipeline.preload"
@@ -117,7 +119,7 @@ def _work(entry: str, arguments: list[str], log: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect(log)
     if entry == ENTRY and PRELOAD not in sys.modules:
-        print("note: nothing was imported ahead, this takes seconds more", file=sys.stderr)
+        note("nothing was imported ahead, this takes seconds more")
     module, _, function = entry.partition(":")
     try:
         sys.exit(getattr(import_module(module), function)(_pretend(arguments)))

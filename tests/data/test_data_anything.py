@@ -36,7 +36,14 @@ SHAPES = [
     {"text": "some words", "source": "here"},
     {"prompt": "hi", "response": "ho", "id": "1", "user": "me", "meta": {"a": 1}},
 ]
-NAMES = [*{key for shape in SHAPES for key in shape}, "other", "score", "label", "", "\x1b[31m"]
+NAMES = [
+    *sorted({key for shape in SHAPES for key in shape}),
+    "other",
+    "score",
+    "label",
+    "",
+    "\x1b[31m",
+]
 TEXTS = ["", " ", "hi", "é🐖", "\x00\x1b[31m", "\ud83d", "\u2028", "a\nb", "[]", "[1, 2]", "null"]
 TEXTS += [json.dumps(TURNS), str(TURNS), '{"a": 1, "a": 2}', '[{"role": "x", "role": "y"}]']
 TEXTS += ["[" * 3000, "\n\nHuman: x", "x" * 3000, "<|endoftext|>", "{{ 1/0 }}", "1e999", "\ufeff"]

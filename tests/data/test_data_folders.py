@@ -9,6 +9,7 @@ import datasets
 import pytest
 
 from instructgpt.__main__ import main
+from instructgpt.callbacks.common import json_lines
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.files import read_file
 from instructgpt.types import UserError
@@ -122,6 +123,22 @@ def test_devices_folders_and_names_that_are_none(tmp_path, make):
         list(read_file(tmp_path / "a.jsonl"))
     assert refusal(make, "a\0.jsonl").endswith("cannot be read: embedded null byte")
     assert refusal(make, "a" * 9000 + ".jsonl").endswith("cannot be read: File name too long")
+
+
+def test_names_that_lead_nowhere(make):
+    assert refusal(make, "~no_such_user/a.jsonl") == "~no_such_user/a.jsonl: no such file"
+    with pytest.raises(UserError, match="must be a file, a folder or a data set, got ' '"):
+        make(" ")
+
+
+def test_a_file_whose_name_is_not_utf8(tmp_path, make):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.jsonl"
+    with open(path, "w") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows("a")))
+    data = make(tmp_path, validation=tmp_path)
+    name = data.prompt_rows[0].prompt.id
+    assert name == r"caf\udce9.jsonl:1"
+    assert json.loads(json_lines([{"id": name}]).encode()) == {"id": name}
 
 
 def test_a_folder_that_leads_to_itself(write, make):

@@ -68,7 +68,10 @@ def read_turns(where: str, key: str, value: Any) -> Turns:
         if is_answered(turns) and value[-1].get(name) in (False, 0):
             rule = "must not forbid to imitate the last turn, which is the response"
             raise bad(where, f"{key}[{len(turns) - 1}].{name}", rule, value[-1][name])
-    return [turn for turn in turns if turn["role"] != "system" or turn["content"].strip()]
+    said = [turn for turn in turns if turn["role"] != "system" or turn["content"].strip()]
+    if not said:
+        raise bad(where, key, "must hold more than an empty turn of the system", value)
+    return said
 
 
 def _turn(where: str, key: str, turn: Any) -> Turn:

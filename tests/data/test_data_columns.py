@@ -1,5 +1,7 @@
 """Every column of a row is used, kept as metadata or named; none that changes it is dropped."""
 
+import json
+
 import pytest
 
 from instructgpt.data.demonstrations import DemonstrationDataModule
@@ -11,6 +13,7 @@ from instructgpt.data.formats import (
     parse_to_score,
 )
 from instructgpt.data.opening import Item
+from instructgpt.data.prompts import PromptDataModule
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Summary
 from instructgpt.types import UserError
@@ -191,6 +194,17 @@ def test_what_verl_and_trl_carry_reaches_reward_functions():
     assert row.prompt.meta == {key: value[key] for key in value if key != "prompt"}
     row, _ = parse_prompt(item({"prompt": [user("q")], "solution": "3"}))
     assert (row.prompt.text, row.prompt.meta) == ("q", {"solution": "3"})
+
+
+def test_metadata_is_in_the_batches_that_ppo_scores(tmp_path, tokenizer_folder):
+    path = tmp_path / "verl.jsonl"
+    row = {"prompt": [user("1 + 2?")], "reward_model": {"ground_truth": "3"}}
+    path.write_text(json.dumps(row) + "\n")
+    data = PromptDataModule(str(path), None, tokenizer=tokenizer_folder)
+    data.setup("fit")
+    (prompt,) = data.rollout_prompts(0, 1, 0, 1).prompts
+    assert prompt.meta == {"reward_model": {"ground_truth": "3"}}
+    assert "  columns: prompt used as prompt; reward_model kept as metadata" in data.summary
 
 
 def test_the_summary_names_every_column_and_counts_what_is_left_out(tmp_path):

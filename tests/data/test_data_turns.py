@@ -59,6 +59,7 @@ ODD = [
         ["user: a", "assistant: b", "user:  ", "assistant: c"],
         '"messages" must not end with an empty',
     ),
+    (["system:  "], '"messages" must hold more than an empty turn of the system'),
     (["user: a", "assistant:  "], '"messages" must not be empty'),
     (["user: a"], '"response" is missing, for "messages" does not end with a turn of the assist'),
 ]

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import logging
 import multiprocessing
 import random
 import shutil
@@ -52,8 +51,6 @@ GPT2 = {
     "initializer_range": 0.2,
 }
 WORDS = ["say", "hello", "to", "the", "world", "and", "one", "two", "three", "four", "five"]
-# Says little that a failed test could use.
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 TIMES = ("time/", "throughput/")
 
 

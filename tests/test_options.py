@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pytest
-from option_runs import DATA, GPT2, Inputs, Make, defaults, observe, offered
+from option_runs import DATA, GPT2, Inputs, Make, defaults, observe, offered, run
 
 import instructgpt.cli  # noqa: F401  # loads every class
 from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
@@ -32,6 +32,7 @@ from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.mixture import MixtureReward
 from instructgpt.rewards.rules import CallableReward, CountReward, LengthReward
 from instructgpt.rollout.sampler import Sampling
+from instructgpt.types import UserError
 
 
 class Place(NamedTuple):
@@ -90,7 +91,7 @@ def data_flips(kind: str) -> dict[str, Flip]:
         "max_prompt_tokens": Flip(3),
         "max_response_tokens": Flip(3),
         "on_error": Flip("skip", own={"train": rows(f"{kind}_bad")}, see="refused"),
-        "drop_long_prompts": Flip(True, own={"max_prompt_tokens": 8}),
+        "drop_long_prompts": Flip(True, own={"max_prompt_tokens": 5}),
         "num_workers": Flip(1, see="workers"),
         "seed": Flip(1),
     }
@@ -149,7 +150,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "packing": Flip(True),
         "pretraining": Flip(rows("text"), own={"pretraining_block_size": 16}),
         "pretraining_fraction": Flip(0.5, own=MIX),
-        "pretraining_block_size": Flip(8, own=MIX),
+        "pretraining_block_size": Flip(8, own={**MIX, "pretraining_fraction": 0.5}),
     },
     ComparisonDataModule: data_flips("comparisons")
     | {
@@ -189,7 +190,12 @@ TABLE: dict[type, dict[str, Flip]] = {
     FixedKL: {"kl_coef": Flip(2.0)},
     AdaptiveKL: {
         "initial_kl_coef": Flip(2.0),
-        "target": Flip(0.01, own={"horizon": 8}, trainer={"max_epochs": 3}),
+        "target": Flip(
+            0.01,
+            own={"horizon": 8},
+            model={"optimizer": Make(PaperAdam, {"lr": 0.1})},  # so that there is a KL
+            trainer={"max_epochs": 3},
+        ),
         "horizon": Flip(8),
     },
     Cosine: {"floor": Flip(0.9), "warmup": Flip(2)},
@@ -368,3 +374,13 @@ def test_an_option_has_an_effect(cls, name, inputs, seen):
 def test_the_same_settings_are_seen_the_same(data, inputs):
     settings = defaults(data, inputs)
     assert observe(data, settings, "export") == observe(data, settings, "export")
+
+
+def test_what_another_option_switches_off_is_said(inputs, tmp_path):
+    settings = defaults(PromptDataModule, inputs)
+    settings["data"] |= placed(MIX, inputs)
+    with pytest.warns(UserWarning, match=r"data.pretraining is not used: model.ptx_coef is 0"):
+        run(PromptDataModule, settings, None, tmp_path)
+    settings["model"] |= {"value": "shared", "value_init_from": inputs.path("sft")}
+    with pytest.raises(UserError, match=r"model.value_init_from must be null with value shared"):
+        run(PromptDataModule, settings, None, tmp_path)

@@ -35,6 +35,8 @@ def export(
         )
     if run is not None and base is not None:
         raise UserError(f"--base must be left out with --run, got {base}")
+    if adapter is not None and ckpt_path is not None:
+        raise UserError(f"--ckpt_path must be left out with --adapter, got {ckpt_path}")
     if run is not None:
         best = Path(run, "checkpoints", "best.ckpt").is_file()
         ckpt_path = ckpt_path or ("best" if best else "last")

@@ -107,6 +107,8 @@ class PPOModule(PolicyStage):
         decays = ema_decay is None or 0 <= ema_decay < 1
         require(decays, "model.ema_decay", "in [0, 1)", ema_decay)
         require(not sampling.greedy, "model.sampling.temperature", "> 0 to learn from", 0)
+        needless = value == "shared" and value_init_from is not None
+        require(not needless, "model.value_init_from", "null with value shared", value_init_from)
         self.value_lr, self.value_weight_decay = value_lr, value_weight_decay
         self.algorithm, self.kl = algorithm, kl
         self.rollout_batch_size, self.minibatch_size = rollout_batch_size, minibatch_size
@@ -144,6 +146,8 @@ class PPOModule(PolicyStage):
                     "data.pretraining must be given when model.ptx_coef is "
                     f"{self.ptx_coef}, got null"
                 )
+            if not self.ptx_coef and self.data.pretraining is not None:
+                rank_zero_warn("data.pretraining is not used: model.ptx_coef is 0")
             self.plan_of_updates = self._plan_updates()
             self.kl.update(self.kl.initial, 0.0, self.rollout_batch_size)  # refuses a short horizon
             if self.sampling.top_p < 1 or self.sampling.top_k:

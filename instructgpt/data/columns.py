@@ -112,7 +112,8 @@ class Columns:
                     matter = "what is asked" if key in ASKING else "what is learned"
                     rule = f"changes {matter}, which rows of this format ({format_name}) cannot use"
                     raise bad(self.where, key, f"{rule}: remove or rename the column", value)
-                self.uses[key] = f"{UNUSED}, for others say the same"
+                own = key in (*HEADS, *TAILS)
+                self.uses[key] = f"{UNUSED}, for others say the same" if own else METADATA
             else:
                 self.uses[key] = UNUSED if key in TAILS else METADATA
         hidden = (*ASKING, *TAILS)

@@ -93,6 +93,9 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
         responses = _once(columns, text, responses)
     if len(responses) > 1:
         ranking = settle(responses, ranking, columns.notes)
+    if len(responses) == 1 and HUMAN in responses[0] and is_transcript(text):
+        rule = r'must be one turn, not go on with "\n\nHuman:"'
+        raise bad(columns.where, tail or chat, rule, responses[0])
     if any(mark in f"\n\n{said}" for said in responses for mark in (HUMAN, ASSISTANT)):
         columns.notes.append(SPOKEN)
     desired = _is_desired(columns) if len(responses) == 1 else True

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from instructgpt.data.columns import METADATA
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.formats import (
     parse_comparison,
@@ -122,7 +123,8 @@ def test_columns_that_change_what_is_asked_are_refused_by_name(key, parse):
         )
         for empty in (None, "", "[]", [], {}):
             assert parse(item({**row, key: empty})).row.prompt.text == "q"
-        assert parse(item({**row, key: "q"})).row.told.columns[key].startswith("not used")
+        repeated = "not used, for others say the same" if key == "instruction" else METADATA
+        assert parse(item({**row, key: "q"})).row.told.columns[key] == repeated
 
 
 def test_columns_that_judge_the_response_are_refused_where_it_is_learned():
@@ -168,9 +170,9 @@ def test_labels_that_are_no_judgement_are_refused():
 
 def test_what_prompts_carry_goes_through_labels_to_the_reward_model():
     prompt = parse_prompt(item({"prompt": "q", "label": "pigs", "question": "q"})).row.prompt
-    assert prompt.meta == {"label": "pigs"}
+    assert prompt.meta == {"label": "pigs", "question": "q"}
     ranked = {**prompt.meta, "prompt": prompt.text, "responses": ["a", "b"], "ranking": [2, 1]}
-    assert parse_comparison(item(ranked)).row.prompt.meta == {"label": "pigs"}
+    assert parse_comparison(item(ranked)).row.prompt.meta == prompt.meta
 
 
 def test_a_prompt_that_is_not_its_turns_is_refused():

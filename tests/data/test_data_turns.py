@@ -197,6 +197,8 @@ def test_an_answer_that_speaks_for_both_is_counted():
     row, _ = parse_demonstration(item(value))
     assert row.responses == ["Human: hi\n\nAssistant: yo"]
     assert [note.startswith("warning: ") for note in row.told.notes] == [True]
+    value = {"prompt": DIALOGUE, "completion": "yo\n\nHuman: more\n\nAssistant: less"}
+    assert '"completion" must be one turn, not go on' in refused(parse_demonstration, value)
     pair = {"chosen": f"{DIALOGUE} x\n\nHuman: more", "rejected": f"{DIALOGUE} y"}
     assert '"chosen" must be a transcript' in refused(parse_comparison, pair)
 

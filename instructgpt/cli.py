@@ -8,6 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import rich
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -36,11 +38,12 @@ from instructgpt.callbacks.defaults import default_callbacks
 from instructgpt.callbacks.resume import history
 from instructgpt.data.base import StageData
 from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
-from instructgpt.errors import OneLineParser, check_flags, collapse
+from instructgpt.errors import OneLineParser, check_flags, collapse, is_restoring, user_message
 from instructgpt.models.checkpoint import load_checkpoint, newest
 from instructgpt.models.folder import check_replaceable, check_writable
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
+from instructgpt.settings import check_callbacks, check_processes, check_trainer
 from instructgpt.terminal import printable
 from instructgpt.types import UserError
 
@@ -132,6 +135,7 @@ class StageCLI(LightningCLI):
         self.config = parser.parse_args(args)
         verb, config = self.config.subcommand, self.config[self.config.subcommand]
         check_flags(args, config)
+        check_trainer(verb, config.trainer)
         root = config.trainer.default_root_dir
         if config.output and root and config.output != root:
             raise UserError(f"--trainer.default_root_dir is --output {config.output}, got {root}")
@@ -194,6 +198,8 @@ class StageCLI(LightningCLI):
         """Build the trainer, whose complaints are about its own options."""
         try:
             return super().instantiate_trainer(**kwargs)
+        except UserError:
+            raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UserError(f"trainer: {collapse(str(error))}") from error
 
@@ -227,7 +233,10 @@ class StageCLI(LightningCLI):
             progress=config["enable_progress_bar"] is not False,
             export=not debugging if settings.export is None else settings.export,
         )
-        return super()._instantiate_trainer(config, callbacks)
+        check_callbacks(given)
+        trainer = super()._instantiate_trainer(config, callbacks)
+        check_processes(trainer.num_devices, isinstance(trainer.accelerator, CPUAccelerator))
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run a verb; where the input was wrong, or with fast_dev_run, nothing is left of it."""
@@ -238,9 +247,15 @@ class StageCLI(LightningCLI):
         traces = Traces(Path(config.output), "" if subcommand == "fit" else subcommand)
         try:
             super()._run_subcommand(subcommand)
-        except (UserError, MisconfigurationException):
-            # Without a step there is no checkpoint, which would need the tokenizer.
-            traces.remove(tokenizer=self.trainer.global_step == 0)
+        except Exception as error:
+            if user_message(error, UserError) is not None:
+                # Without a step there is no checkpoint, which would need the tokenizer.
+                traces.remove(tokenizer=self.trainer.global_step == 0)
+            elif config.ckpt_path and is_restoring(error):
+                problem = collapse(f"{type(error).__name__}: {error}")[:200]
+                raise UserError(
+                    f"--ckpt_path {config.ckpt_path} does not fit: {problem}"
+                ) from error
             raise
         finally:
             if config.trainer.fast_dev_run and self.trainer.is_global_zero:
@@ -330,6 +345,8 @@ def _quiet() -> None:
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_worth_saying)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loaders may fork
+    # Defaults of Lightning's Timer are members of an Enum, which could not be written down.
+    yaml.SafeDumper.add_multi_representer(Enum, lambda to, item: to.represent_str(item.value))
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
@@ -349,7 +366,7 @@ def _check_syntax(args: Sequence[str]) -> None:
                 mark = error.problem_mark
                 place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
                 raise UserError(f"{place}: {error.problem}") from error
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
+            except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
                 raise UserError(f"{path}: {collapse(str(error))}") from error
 
 

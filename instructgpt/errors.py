@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -22,6 +23,8 @@ NO_WAY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLON
 """Errors of the operating system that no mistake of ours makes."""
 WRONG_INPUT = 2
 WAITING = 3
+COMPLAINERS = (f"{os.sep}lightning{os.sep}", f"torch{os.sep}optim{os.sep}")
+"""Libraries whose complaints are about the settings that they were given."""
 CLASS_RULE = "--{} must be written as class_path: NAME, with its options under init_args"
 PLAIN_TYPES = ("int", "float", "bool", "str", "dict")
 
@@ -49,10 +52,12 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         0 when done, 1 for a run that went wrong, 2 for wrong input, 3 where people have to do
         something first, 128 + number for a signal.
     """
+    from instructgpt.settings import check_options
     from instructgpt.types import RunFailedError, UserError, WaitingForLabelsError
 
     try:
         with harmless_messages():
+            check_options(args)
             run(args)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way to end on Ctrl-C
@@ -97,8 +102,28 @@ def user_message(error: BaseException, kind: type[Exception]) -> str | None:
             return collapse(str(cause))
         if isinstance(cause, OSError) and cause.errno in NO_ROOM | NO_WAY:
             return collapse(f"{cause.filename or ''}: {cause.strerror}".lstrip(": "))
+        if _is_complaint(cause):
+            return collapse(str(cause))
         cause = cause.__cause__
     return None
+
+
+def _is_complaint(error: BaseException) -> bool:
+    """Whether a package is not there, or the innermost line is a library's own ``raise``."""
+    if isinstance(error, ModuleNotFoundError):
+        return not (error.name or "").startswith("instructgpt")
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = bool(frames) and any(part in frames[-1].filename for part in COMPLAINERS)
+    return theirs and (frames[-1].line or "").startswith("raise ")
+
+
+def is_restoring(error: BaseException) -> bool:
+    """Whether it came up while a checkpoint was put into a run: what is in it does not fit."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(
+        frame.filename.endswith("checkpoint_connector.py") and "restore" in frame.name
+        for frame in frames
+    )
 
 
 def collapse(text: str) -> str:

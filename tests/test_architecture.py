@@ -29,6 +29,7 @@ FLOORS = {
     "experiment": 4,
     "cli": 4,
     "errors": 4,
+    "settings": 4,
     "__main__": 4,
 }
 # Besides itself, what a package may import on its own floor.
@@ -36,8 +37,9 @@ BESIDE = {
     "functional": {"types"},
     "callbacks": {"data", "modules"},
     "commands": {"cli", "errors", "pipeline", "experiment"},
-    "pipeline": {"errors"},
-    "cli": {"errors", "commands"},
+    "pipeline": {"errors", "settings"},
+    "errors": {"settings"},
+    "cli": {"errors", "commands", "settings"},
     "__main__": {"cli", "errors", "commands"},
 }
 TORCH_ONLY = {"types", "functional", "algorithms"}

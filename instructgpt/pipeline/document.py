@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from instructgpt.errors import collapse, guess
+from instructgpt.settings import check_aliases
 from instructgpt.types import UserError
 
 KEYS = ("extends", "output", "seed", "jobs", "stages", "rounds")
@@ -55,9 +56,13 @@ def load_yaml(path: Path) -> Any:
         UserError: it is not there, or does not parse; with line and column.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
+        check_aliases(text, str(path))
+        tree = yaml.load(text, Loader=_Loader)
         json.dumps(tree, default=str)  # no anchor in itself, no date as a key
         return tree
+    except UserError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)

@@ -1,0 +1,122 @@
+"""What is refused of settings before anything is built from them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from instructgpt.types import UserError
+
+MOST_VALUES = 100_000
+"""A configuration has hundreds of values; more come from aliases that repeat each other."""
+
+UNPLANNED = {
+    "GradientAccumulationScheduler": "--trainer.accumulate_grad_batches",
+    "BatchSizeFinder": "--data.batch_size",
+    "LearningRateFinder": "--model.optimizer.lr",
+    "BackboneFinetuning": "--model.adapter",
+    "ModelPruning": None,
+}
+"""Callbacks that change what a run does behind its plan, and what to give instead."""
+
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_epochs": (lambda value: value != 0, ">= 1, or -1 for no limit"),
+    "max_steps": (lambda value: value != 0, ">= 1, or -1 for no limit"),
+    "max_time": (lambda value: any(c in "123456789" for c in str(value)), "longer than nothing"),
+    "min_epochs": (lambda value: value >= 0, ">= 0"),
+    "min_steps": (lambda value: value >= 0, ">= 0"),
+    "accumulate_grad_batches": (lambda value: value >= 1, ">= 1"),
+    "check_val_every_n_epoch": (lambda value: value >= 1, ">= 1 or null"),
+    "val_check_interval": (lambda value: not isinstance(value, int | float) or value > 0, "> 0"),
+    "gradient_clip_val": (lambda value: 0 <= value < math.inf, ">= 0; 0 does not clip"),
+    "log_every_n_steps": (lambda value: value >= 0, ">= 0"),
+    "num_sanity_val_steps": (lambda value: value >= -1, ">= -1"),
+    "num_nodes": (lambda value: value >= 1, ">= 1"),
+}
+NEEDED = {
+    "fit": "limit_train_batches",
+    "validate": "limit_val_batches",
+    "test": "limit_test_batches",
+    "predict": "limit_predict_batches",
+}
+
+
+def check_trainer(verb: str, settings: Any) -> None:
+    """Refuse numbers with which the trainer would do nothing, or something without meaning.
+
+    Args:
+        verb: fit, validate, test or predict.
+        settings: of the trainer.
+    """
+    rules = {**RULES, NEEDED[verb]: (lambda value: value > 0, "> 0")}
+    for name, (holds, rule) in rules.items():
+        value = settings.get(name)
+        if value is not None and not holds(value):
+            raise UserError(f"--trainer.{name} must be {rule}, got {value}")
+
+
+def check_callbacks(callbacks: Sequence[object]) -> None:
+    """Refuse callbacks that work against the plan of a run."""
+    for callback in callbacks:
+        for kind in type(callback).__mro__:
+            if kind.__name__ in UNPLANNED and kind.__module__.startswith("lightning."):
+                instead = UNPLANNED[kind.__name__]
+                hint = f": give {instead} instead" if instead else ""
+                raise UserError(
+                    f"--trainer.callbacks must not be {kind.__name__}, which changes what is "
+                    f"trained behind the plan{hint}"
+                )
+
+
+def check_processes(count: int, on_cpu: bool) -> None:
+    """Refuse more processes than a machine can start."""
+    most = max(16, os.cpu_count() or 1)
+    if on_cpu and count > most:
+        raise UserError(f"--trainer.devices must be at most {most} on this machine, got {count}")
+
+
+def check_aliases(text: str, place: str) -> None:
+    """Refuse YAML whose aliases repeat each other until nothing can hold it.
+
+    Args:
+        text: of a file or an option; what does not parse is left to others.
+        place: for the message.
+    """
+    if "*" not in text or "&" not in text:
+        return
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        count = _values(root, {}) if root is not None else 0
+    except (yaml.YAMLError, RecursionError):
+        return
+    if count > MOST_VALUES:
+        what = f"repeat each other to {count:.3g} values" if count < math.inf else "form a circle"
+        raise UserError(f"{place}: aliases must not {what}")
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values under a node, each alias counted as often as it is used; infinite in a circle."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = math.inf  # as long as it is being counted
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        children = node.value
+    elif isinstance(node, yaml.MappingNode):
+        children = [part for pair in node.value for part in pair]
+    known[id(node)] = 1 + sum(_values(child, known) for child in children)
+    return known[id(node)]
+
+
+def check_options(args: Sequence[str]) -> None:
+    """Refuse alias bombs in options and in the files that they name."""
+    for arg in args:
+        value = arg.partition("=")[2] if arg.startswith("--") else arg
+        check_aliases(value, arg[:40])
+        if value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file():
+            check_aliases(Path(value).read_text(encoding="utf-8", errors="replace"), value)

@@ -1,0 +1,139 @@
+"""Settings with which a run would do nothing, something without meaning, or end in a traceback."""
+
+# ruff: noqa: E501  one case a line reads best
+
+import time
+
+import pytest
+import torch
+from toy_stage import toy_args
+
+from instructgpt.__main__ import main
+from instructgpt.errors import user_message
+from instructgpt.settings import check_aliases
+from instructgpt.types import UserError
+
+CALLBACK = "--trainer.callbacks"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.max_epochs=0"], "--trainer.max_epochs must be >= 1, or -1 for no limit, got 0"),
+        (["--trainer.max_steps=0"], "--trainer.max_steps must be >= 1, or -1 for no limit, got 0"),
+        (["--trainer.max_time=00:00:00:00"], "--trainer.max_time must be longer than nothing"),
+        (["--trainer.limit_train_batches=0"], "--trainer.limit_train_batches must be > 0, got 0"),
+        (["--trainer.gradient_clip_val=-1"], "--trainer.gradient_clip_val must be >= 0"),
+        (["--trainer.accumulate_grad_batches=0"], "--trainer.accumulate_grad_batches must be >= 1, got 0"),
+        (["--trainer.check_val_every_n_epoch=0"], "--trainer.check_val_every_n_epoch must be >= 1"),
+        (["--trainer.val_check_interval=0"], "--trainer.val_check_interval must be > 0, got 0"),
+        (["--trainer.val_check_interval=1000"], "`val_check_interval` (1000) must be less than or equal to"),
+        (["--trainer.num_nodes=0"], "--trainer.num_nodes must be >= 1, got 0"),
+        (["--trainer.devices=9999"], "--trainer.devices must be at most "),
+        (["--trainer.accelerator=tpu"], "Requirement 'torch_xla"),
+        (["--trainer.precision=transformer-engine"], "Requirement 'transformer_engine"),
+        (["--trainer.logger=CometLogger"], "Requirement 'comet"),
+        ([f"{CALLBACK}=EarlyStopping", f"{CALLBACK}.monitor=nokey"], "Early stopping conditioned on metric `nokey`"),
+        ([f"{CALLBACK}=Timer", f"{CALLBACK}.duration=foo"], "`Timer(duration='foo')` is not a valid duration"),
+        ([f"{CALLBACK}=LearningRateFinder"], "--trainer.callbacks must not be LearningRateFinder, which changes what is trained behind the plan: give --model.optimizer.lr instead"),
+        ([f"{CALLBACK}=BatchSizeFinder"], "--trainer.callbacks must not be BatchSizeFinder"),
+        ([f"{CALLBACK}=BackboneFinetuning"], "--trainer.callbacks must not be BackboneFinetuning"),
+        ([f"{CALLBACK}=GradientAccumulationScheduler", CALLBACK + ".scheduling={0: 2}"], "--trainer.callbacks must not be GradientAccumulationScheduler"),
+        (["--model.optimizer=torch.optim.SparseAdam"], "SparseAdam does not support dense gradients"),
+        (["--config=/proc/self/mem"], "/proc/self/mem: "),
+        (["--output={tmp}/loop/run"], "--output must be a folder, got "),
+        (["--output=/proc/run"], "--output must be a folder to write to, got /proc/run: "),
+    ],
+)  # fmt: skip
+def test_one_line(tmp_path, capsys, options, message):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    options = [option.replace("{tmp}", str(tmp_path)) for option in options]
+    assert main(toy_args("--output", str(tmp_path / "run"), *options)) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    last = error.strip().splitlines()[-1]
+    assert last.startswith(f"instructgpt: error: {message}"), last
+
+
+def test_nothing_is_left_of_what_lightning_refuses(tmp_path):
+    output = tmp_path / "run"
+    assert main(toy_args("--output", str(output), "--trainer.val_check_interval=1000")) == 2
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--trainer.callbacks.duration=00:00:10:00"]])
+def test_a_timer_works(tmp_path, options):
+    """Its default is a member of an Enum, which goes into config.yaml by its value."""
+    args = toy_args("--output", str(tmp_path), "--trainer.callbacks=Timer", *options)
+    assert main(args) == 0
+    assert "interval: step" in (tmp_path / "config.yaml").read_text()
+    assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
+
+
+def test_a_bug_keeps_its_traceback():
+    def bug():
+        return 1 / 0
+
+    for wrong in (bug, lambda: torch.zeros(2)[5], lambda: {}["a"]):
+        with pytest.raises((ZeroDivisionError, IndexError, KeyError)) as error:
+            wrong()
+        assert user_message(error.value, UserError) is None
+
+
+def bomb(levels, merge=False):
+    lines = ["a0: &a0 {k: v}" if merge else "a0: &a0 [x, x, x, x]"]
+    for i in range(1, levels):
+        body = ", ".join([f"*a{i - 1}"] * 9)
+        lines.append(f"a{i}: &a{i} {{<<: [{body}]}}" if merge else f"a{i}: &a{i} [{body}]")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("verb", ["fit", "pipeline"])
+@pytest.mark.parametrize("merge", [False, True])
+def test_aliases_that_repeat_each_other(tmp_path, capsys, verb, merge):
+    (tmp_path / "c.yaml").write_text(bomb(12, merge))
+    began = time.monotonic()
+    assert main([verb, "--config", str(tmp_path / "c.yaml")]) == 2
+    assert time.monotonic() - began < 5
+    assert "c.yaml: aliases must not repeat each other to " in capsys.readouterr().err
+
+
+def test_aliases_in_an_option_and_in_a_circle(tmp_path, capsys):
+    inline = "{" + bomb(8).strip().replace("\n", ", ") + "}"
+    assert main(toy_args("--model.architecture", inline)) == 2
+    assert "aliases must not repeat each other" in capsys.readouterr().err
+    (tmp_path / "c.yaml").write_text("model: &a {class_path: SFTModule, init_args: *a}\n")
+    assert main(["fit", f"--config={tmp_path / 'c.yaml'}"]) == 2
+    assert "c.yaml: aliases must not form a circle" in capsys.readouterr().err
+    check_aliases("a: &a {lr: 1.0}\nb: *a\nc: *a\n", "an honest file")
+
+
+def broken(path, kind):
+    good = path.read_bytes()
+    if kind == "cut":
+        path.write_bytes(good[: len(good) // 2])
+        return
+    checkpoint = torch.load(path, weights_only=True)
+    if kind == "shape":
+        checkpoint["state_dict"]["layer.0.weight"] = torch.zeros(7, 7)
+    elif kind == "step":
+        del checkpoint["global_step"]
+    else:
+        checkpoint["loops"] = {}
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize("kind", ["cut", "shape", "step", "loops"])
+def test_a_broken_best_checkpoint(tmp_path, capsys, kind):
+    assert main(toy_args("--output", str(tmp_path))) == 0
+    broken(tmp_path / "checkpoints" / "best.ckpt", kind)
+    config = ["--config", str(tmp_path / "config.yaml")]
+    for args in (
+        ["validate", *config, "--ckpt_path=best"],
+        ["export", "--run", str(tmp_path)],
+    ):
+        capsys.readouterr()
+        assert main(args) == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith("instructgpt: error: --ckpt_path ")
+        assert "best.ckpt" in last

@@ -112,7 +112,7 @@ def grade_all(
             attributes, metadata = grade(meta, text, ended)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             rule = f"must be what the world has written ({type(error).__name__}: {error})"
             raise bad(where, "meta", rule, meta) from error
         value = utility(attributes) if attributes else float("nan")

@@ -119,7 +119,7 @@ def grade(meta: Mapping[str, Any], response: str, finished: bool) -> Grade:
         from instructgpt.types import UserError  # imports torch
 
         known = ", ".join(CHECKS)
-        raise UserError(f"meta: category must be one of {known}, got {meta.get('category')!r}")
+        raise UserError(f"meta: category must be one of {known}, got {meta.get('category')!r:.60}")
     line = _first_line(written)
     tokens = [token for token in line if token != CAPITALS]
     words = [token for token in tokens if token.isalpha()]

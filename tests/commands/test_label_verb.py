@@ -245,6 +245,10 @@ def test_people_need_no_world(tmp_path):
         ({"meta": {"category": "poem"}}, "samples.jsonl:2: meta: category must be one of"),
         ({"meta": {"category": "chat"}}, 'samples.jsonl:2: "meta" must be what the world has'),
         (
+            {"meta": {"category": "extract", "answers": []}},
+            'samples.jsonl:2: "meta" must be what the world has written (ZeroDivisionError: ',
+        ),
+        (
             {"responses": ["only one"]},
             'samples.jsonl:2: "responses" must hold at least 2 responses',
         ),

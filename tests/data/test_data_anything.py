@@ -111,6 +111,7 @@ def write_parquet(path, rows):
         cells = [one.get(key) for one in rows]
         try:
             columns[key] = pyarrow.array(cells)
+            parquet.write_table(pyarrow.table({key: columns[key]}), path)  # not all can be written
         except (pyarrow.ArrowException, OverflowError, ValueError, TypeError):
             raw = [
                 json.dumps(c, default=str).encode() + b"\xff" * (i % 9 == 8)

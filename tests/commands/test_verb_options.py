@@ -1,6 +1,7 @@
 """No option of a verb without an effect: each is flipped, and other files or lines come out."""
 
 import inspect
+import json
 import shutil
 from collections import Counter
 
@@ -76,6 +77,37 @@ FLIPS = {
         "folds": 2,
         "opposing": True,
     },
+    evaluate: {
+        "answers": '{"sft": "{inputs}/sft.jsonl", "ppo": "{inputs}/sft.jsonl"}',
+        "baseline": "ppo",
+        "output": "elsewhere",
+        "title": "another",
+        "labels": '{"ppo": "P"}',
+        "greedy": '{"sft": "{inputs}/ppo.jsonl", "ppo": "{inputs}/sft.jsonl"}',
+        "nlp": '{"sft": "{inputs}/nlp.jsonl"}',
+        "judge": "test_verb_options:the_shorter",
+        "panels": "{inputs}/label/panels.json",
+        "reward_model": "{inputs}/reward",
+        "comparisons": ("{inputs}/label/validation.jsonl", {"reward_model": "{inputs}/reward"}),
+        "folds": (
+            '{"0": "{inputs}/reward", "1": "{inputs}/reward_other"}',
+            {
+                "reward_model": "{inputs}/reward",
+                "comparisons": "{inputs}/label/validation.jsonl",
+                "panels": "{inputs}/label/panels.json",
+            },
+        ),
+        "best_of_n": ("{inputs}/samples.jsonl", {"reward_model": "{inputs}/reward"}),
+        "checkpoints": '{"ppo": "{inputs}/ppo_run"}',
+        "checkpoint_prompts": (
+            "{inputs}/ppo.jsonl",
+            {"checkpoints": '{"ppo": "{inputs}/ppo_run"}'},
+        ),
+        "runs": '{"sft": "{inputs}/run"}',
+        "claims": "shown",
+        "run_info": "{inputs}/info.json",
+        "seed": 1,
+    },
     export: {
         "run": ("{inputs}/other_run", {"output": "out/x"}),
         "ckpt_path": ("last", {"output": "out/x"}),
@@ -84,10 +116,7 @@ FLIPS = {
         "output": ("elsewhere", {"output": "out/x"}),
     },
 }
-ELSEWHERE = {
-    pipeline: "tests/pipeline/test_pipeline.py and test_pipeline_verb.py",
-    evaluate: "test_evaluate_verb.py: each section there is made by the option that it needs",
-}
+ELSEWHERE = {pipeline: "tests/pipeline/test_pipeline.py and test_pipeline_verb.py"}
 CASES = [(verb, name) for verb, flips in FLIPS.items() for name in flips]
 
 
@@ -100,12 +129,15 @@ def inputs(tmp_path_factory):
     return made
 
 
+def the_shorter(prompt, first, second):
+    return float(len(first) < len(second))
+
+
 @pytest.fixture
-def look(inputs, make_answers, tmp_path, monkeypatch, capsys):
+def look(inputs, make_answers, make_nlp, tmp_path, monkeypatch, capsys):
     """Run a verb, and return its exit code, what it wrote and said, and how often models ran."""
-    for name, sets in {"samples": {"general": 12}, "other": {"general": 14}}.items():
-        shutil.copy(make_answers(name, sets, responses=3), inputs.folder / f"{name}.jsonl")
-    shutil.copy(make_answers("held", {"general": 6}, responses=3), inputs.folder / "held.jsonl")
+    if not (inputs.folder / "label").exists():
+        write_answers(inputs.folder, make_answers, make_nlp)
 
     def once(verb, options):
         place = tmp_path / "place"
@@ -117,16 +149,36 @@ def look(inputs, make_answers, tmp_path, monkeypatch, capsys):
             lambda module, *_: work.update([type(module).__name__])
         )
         capsys.readouterr()
-        code = run([verb.__name__, *(arg.format(inputs=inputs.folder) for arg in args)])
+        code = run([verb.__name__, *(arg.replace("{inputs}", str(inputs.folder)) for arg in args)])
         hook.remove()
         said = capsys.readouterr()
-        written = {
-            str(f.relative_to(place)): f.read_bytes() for f in place.rglob("*") if f.is_file()
-        }
+        files = [f for f in place.rglob("*") if f.is_file() and not f.name.startswith("events.")]
+        written = {str(file.relative_to(place)): file.read_bytes() for file in files}
         shutil.rmtree(place)
         return code, written, said.out, said.err if code else "", work
 
     return once
+
+
+def write_answers(folder, make_answers, make_nlp):
+    """Answers, labels of them, and what else ``evaluate`` can read."""
+    sets = {"samples": 12, "other": 14, "held": 6, "sft": 6, "ppo": 6}
+    for name, count in sets.items():
+        several = 1 if name in ("sft", "ppo") else 3
+        shutil.copy(make_answers(name, {"general": count}, responses=several), folder)
+    shutil.copy(make_nlp("sft", 7), folder / "nlp.jsonl")
+    (folder / "info.json").write_text('{"command": "pipeline", "stages": []}')
+    row = json.loads((folder / "ppo.jsonl").read_text().splitlines()[0])
+    sample = {"step": 1, "kind": "sampled", "prompt": row["prompt"], "kl": 1.0, "score": 1.0}
+    sample |= {"response": row["responses"][0], "finished": True}
+    (folder / "ppo_run").mkdir()
+    (folder / "ppo_run/samples.jsonl").write_text(json.dumps(sample) + "\n")
+    (folder / "ppo_run/metrics.json").write_text(json.dumps({"stage": "ppo", "validations": []}))
+    paths = [f"--{name}={folder}/{file}" for name, file in LABEL.items()]
+    assert run(["label", *paths]) == 0
+
+
+LABEL = {"samples": "samples.jsonl", "validation": "held.jsonl", "output": "label"}
 
 
 def base(verb):
@@ -141,20 +193,36 @@ def base(verb):
         },
         label: {"samples": "{inputs}/samples.jsonl", "output": "out"},
         export: {"run": "{inputs}/run"},
+        evaluate: {
+            "answers": '{"sft": "{inputs}/sft.jsonl", "ppo": "{inputs}/ppo.jsonl"}',
+            "output": "out",
+        },
     }[verb]
 
 
 @pytest.mark.parametrize(
     ("verb", "name"), CASES, ids=[f"{verb.__name__}.{name}" for verb, name in CASES]
 )
-def test_an_option_has_an_effect(verb, name, look):
+def test_an_option_has_an_effect(verb, name, look, known):
     value, both = FLIPS[verb][name], {}
     if isinstance(value, tuple):
         value, both = value
     options = {**base(verb), **both}
-    without, having = look(verb, options), look(verb, {**options, name: value})
-    assert without != having
-    assert without == look(verb, options)  # so the difference is the option's
+    if (key := f"{verb.__name__} {options}") not in known:
+        known[key] = look(verb, options)
+    assert known[key] != look(verb, {**options, name: value})
+
+
+@pytest.fixture(scope="module")
+def known():
+    """What was seen, by options: many are compared with the same call."""
+    return {}
+
+
+@pytest.mark.parametrize("verb", FLIPS, ids=lambda verb: verb.__name__)
+def test_the_same_options_are_seen_the_same(verb, look, known):
+    options = base(verb) | ({"output": "out/x"} if verb is export else {})
+    assert look(verb, options) == look(verb, options)
 
 
 def test_every_option_of_a_verb_is_flipped():

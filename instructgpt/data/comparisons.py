@@ -106,9 +106,20 @@ class ComparisonDataModule(StageData):
         for rows, weight in sets:
             encoded = [row for one in rows if (row := encoder.comparison(one)) is not None]
             kept += encoded
+            decided = [row for row in encoded if pairs(row)]
+            if (len(encoded) - len(decided)) * max(1, weight) >= self.step_rows:
+                # An optimizer step could hold nothing else, and have nothing to learn from.
+                left = len(encoded) - len(decided)
+                summary.note(f"left out of training: {left:,} rows, all tied")
+                encoded = decided
             if self.pairwise:
                 encoded = [pair for row in encoded for pair in pairs(row)]
             self.add_set(encoded, weight, "train", summary)
+        if kept and not any(map(pairs, kept)):
+            raise UserError(
+                "--data.train must hold a row whose ranking is not all tied, "
+                f"got {len(kept):,} tied rows"
+            )
         encoded = [row for one in held if (row := encoder.comparison(one)) is not None]
         if encoded and not predict and not any(map(pairs, encoded)):
             raise UserError(
@@ -120,6 +131,12 @@ class ComparisonDataModule(StageData):
         _describe(kept + encoded, summary)
         if self.demonstrations and not predict:
             self._load_demonstrations(summary)
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of an optimizer step."""
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return self.batch_size * self.world_size * accumulated
 
     def _load_demonstrations(self, summary: Summary) -> None:
         names = self.demonstrations

@@ -120,3 +120,18 @@ def test_a_failure_on_one_rank_ends_all(fit, prompt_data, policy_artefact):
     assert first == second
     assert first.startswith("reward: OnOneRank failed: KeyError: 'no such prompt' (at ")
     assert first.endswith("in evaluate)")
+
+
+def test_a_minibatch_without_a_score(fit, prompt_data, policy_artefact):
+    """Half of the rollout has scores, but none of the rows of one update."""
+    module = make(policy_artefact, Some(""), rollout_batch_size=8, minibatch_size=4)
+
+    class Unlucky(RewardFunction):
+        def evaluate(self, samples):
+            rows = module.plan_of_updates.minibatch(0, 0).tolist()
+            return [None if row in rows else 1.0 for row in range(len(samples))]
+
+    module.frozen.reward = Unlucky()
+    expected = r"abstained on a whole minibatch \(samples .*jsonl.* at optimizer step 1"
+    with pytest.raises(RunFailedError, match=expected):
+        fit(module, prompt_data(), max_epochs=1)

@@ -16,6 +16,7 @@ from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.reward import RewardModule
+from instructgpt.types import UserError
 
 
 def make(source, **options):
@@ -227,3 +228,37 @@ def test_scores_rows_that_nobody_has_ranked(fit, reward_artefact, policy_artefac
     rows = trainer.predict(module, data)[0]
     assert rows[0]["id"] == "a"
     assert len(set(rows[0]["scores"])) == 3
+
+
+def tied(path, tied, decided):
+    """Rows whose responses are all tied, and others."""
+    rows = [{"prompt": f"say {i}", "responses": ["one", "two"]} for i in range(tied + decided)]
+    rows = [row | {"ranking": [1, 1 + (i >= tied)]} for i, row in enumerate(rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"train": str(path), "tokenizer": None, "validation": None}
+
+
+def make_tied(policy_artefact, options, batch_size):
+    options = options | {"tokenizer": policy_artefact, "max_prompt_tokens": 24}
+    return ComparisonDataModule(**options, max_response_tokens=24, batch_size=batch_size)
+
+
+def test_no_step_consists_of_ties(fit, policy_artefact, tmp_path):
+    """Its loss would be 0. Fewer ties than rows of a step are kept: they cannot fill one."""
+    options = tied(tmp_path / "rows.jsonl", 6, 4)
+    for batch_size, rows in ((2, 4), (6, 4), (8, 10)):
+        data = make_tied(policy_artefact, options, batch_size)
+        module = RewardModule(init_from=policy_artefact, optimizer=sgd, schedule=Constant())
+        trainer = fit(module, data, max_epochs=1)
+        assert len(data.train_rows) == rows
+        assert float(trainer.callback_metrics["train/loss"]) > 0
+        left_out = "left out of training: 6 rows, all tied" in data.summary
+        assert left_out == (rows == 4)
+
+
+def test_ties_only_are_refused(fit, policy_artefact, tmp_path):
+    data = make_tied(policy_artefact, tied(tmp_path / "rows.jsonl", 3, 0), 8)
+    module = RewardModule(init_from=policy_artefact, optimizer=sgd, schedule=Constant())
+    expected = r"^--data.train must hold a row whose ranking is not all tied, got 3 tied rows$"
+    with pytest.raises(UserError, match=expected):
+        fit(module, data, max_epochs=1)

@@ -16,8 +16,25 @@ from instructgpt.models.tokenizer import eos_id, id_count, pad_id
 from instructgpt.types import UserError
 
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
-RESIDUAL_DROPOUT = ("resid_pdrop", "embd_pdrop", "hidden_dropout", "resid_dropout", "embed_dropout")
-OTHER_DROPOUT = ("attn_pdrop", "attention_dropout", "activation_dropout")
+RESIDUAL_DROPOUT = (
+    "resid_pdrop",
+    "embd_pdrop",
+    "emb_pdrop",
+    "dropout",
+    "hidden_dropout",
+    "hidden_dropout_prob",
+    "resid_dropout",
+    "residual_dropout",
+    "embed_dropout",
+    "embedding_dropout",
+)
+OTHER_DROPOUT = (
+    "attn_pdrop",
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "activation_dropout",
+    "layerdrop",
+)
 ROPE_KEYS = {"rope_theta", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_emb_base"}
 
 
@@ -50,10 +67,13 @@ def set_dropout(config: PreTrainedConfig, probability: float) -> None:
     """
     if not 0 <= probability < 1:
         raise UserError(f"dropout: must be in [0, 1), got {probability}")
+    config = config.get_text_config()
     for name in OTHER_DROPOUT:
         if getattr(config, name, None) is not None:
             setattr(config, name, 0.0)
     fields = [name for name in RESIDUAL_DROPOUT if getattr(config, name, None) is not None]
+    if config.model_type == "mpt":  # its code never reads them
+        fields = []
     for name in fields:
         setattr(config, name, probability)
     if probability and not fields:

@@ -261,6 +261,35 @@ def test_attention_of_another_machine(make_architecture, tiny_tokenizer, tmp_pat
     assert loaded.config._attn_implementation == "sdpa"
 
 
+DROPOUT = {
+    "opt": True,
+    "xglm": True,
+    "mpt": False,
+    "gpt_neo": True,
+    "falcon": True,
+    "gemma2": False,
+}
+
+
+@pytest.mark.parametrize("name", DROPOUT)
+def test_dropout_of_every_family(tiny_tokenizer, name):
+    """0 switches all of it off, whatever the configuration says; 0.5 is residual dropout."""
+    tokens, mask = padded(prompts(), left=True)
+
+    def varies(dropout):
+        torch.manual_seed(0)
+        architecture = {"model_type": name, **FAMILIES[name]}
+        if name in {"opt", "xglm"}:
+            architecture["layerdrop"] = 0.5
+        model = load_policy(None, architecture, Network(), tiny_tokenizer, dropout)
+        return len({run(model, tokens, mask).logits.sum().item() for _ in range(6)}) > 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert not varies(0.0)
+        assert varies(0.5) is DROPOUT[name]
+
+
 REFUSED = {
     "bert": "is an encoder, which sees",
     "roberta": "is an encoder, which sees",

@@ -28,6 +28,7 @@ from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.modules.clock import RolloutClock
 from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
+from instructgpt.modules.trained import add_frozen, drop_frozen
 from instructgpt.types import Origin, Progress, UserError
 
 LOSS_SCALE = 1024.0
@@ -279,6 +280,8 @@ class StageModule(LightningModule, ABC):
 
         Weights that are not finite must not take the place of good ones.
         """
+        if self.init_from is not None:
+            drop_frozen(self, checkpoint)
         known = checkpoint.setdefault("instructgpt", {})
         if self._trainer is not None:
             check_weights(self)
@@ -293,6 +296,8 @@ class StageModule(LightningModule, ABC):
         if self._trainer is None:  # loaded by hand, without data
             return
         check_finite("ckpt_path", checkpoint["state_dict"])
+        if self.init_from is not None:
+            add_frozen(self, checkpoint)
         known = checkpoint["instructgpt"]
         for name, ours in self.text_format().items():
             if (theirs := known.get(name, ours)) != ours:

@@ -8,6 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +42,7 @@ from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
 from instructgpt.errors import OneLineParser, check_flags, collapse, is_restoring, user_message
 from instructgpt.models.checkpoint import load_checkpoint, newest
 from instructgpt.models.folder import check_replaceable, check_writable
+from instructgpt.models.lock import InUseError, locked
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
 from instructgpt.settings import check_callbacks, check_processes, check_trainer
@@ -137,6 +139,9 @@ class StageCLI(LightningCLI):
         check_flags(args, config)
         check_trainer(verb, config.trainer)
         root = config.trainer.default_root_dir
+        for name, folder in (("output", config.output), ("trainer.default_root_dir", root)):
+            if folder is not None and not str(folder).strip():
+                raise UserError(f"--{name} must name a folder, got {folder!r}")
         if config.output and root and config.output != root:
             raise UserError(f"--trainer.default_root_dir is --output {config.output}, got {root}")
         stage = _import(config.model.class_path).stage
@@ -245,8 +250,14 @@ class StageCLI(LightningCLI):
             self.datamodule.resumes = bool(config.ckpt_path)
         self.model.check_data(self.datamodule, predicts=subcommand == "predict")
         traces = Traces(Path(config.output), "" if subcommand == "fit" else subcommand)
+        # Other ranks of this run write nothing that a lock would have to keep them from.
+        alone = subcommand == "fit" and self.trainer.is_global_zero
+        alone = alone and not config.trainer.fast_dev_run
         try:
-            super()._run_subcommand(subcommand)
+            with locked(Path(config.output), "fit") if alone else nullcontext():
+                super()._run_subcommand(subcommand)
+        except InUseError:
+            raise  # what is in the folder is another run's
         except Exception as error:
             if user_message(error, UserError) is not None:
                 # Without a step there is no checkpoint, which would need the tokenizer.

@@ -58,6 +58,7 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
     try:
         with harmless_messages():
             check_options(args)
+            check_output(args)
             run(args)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way to end on Ctrl-C
@@ -86,6 +87,22 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
             say(f"\n{stop}", error=True)
         return int(code)
     return 0
+
+
+def check_output(args: Sequence[str]) -> None:
+    """Refuse an empty ``--output``, which would be the folder one happens to be in.
+
+    Args:
+        args: of the command line, the verb first.
+    """
+    from instructgpt.types import UserError
+
+    for flag, value in zip(args, [*args[1:], "-"], strict=True):
+        name, equals, inline = flag.partition("=")
+        given = inline if equals else value
+        if name == "--output" and not given.strip():
+            place = "file" if args[0] == "generate" else "folder"
+            raise UserError(f"--output must name a {place}, got {given!r}")
 
 
 def fall_silent() -> None:

@@ -1,0 +1,82 @@
+"""Only one run writes to a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from instructgpt.types import UserError
+
+LOCK_FILE = ".fit.lock"
+
+
+class InUseError(UserError):
+    """Another process writes to the folder."""
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder; a process that ends in any way, also by a kill, lets go of it.
+
+    Args:
+        folder: to write to; created if it is not there.
+        what: is going to write, for messages.
+
+    Raises:
+        InUseError: another process holds it.
+        UserError: it cannot be written to.
+    """
+    path = folder / LOCK_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _open(path, what)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be written to: {error.strerror}") from error
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _open(path: Path, what: str) -> IO[str]:
+    """The lock file, locked; what a kill has left is taken over."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            # Of this process alone: workers that outlive it for some seconds do not inherit it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            owner = file.read() or "another process"
+            file.close()
+            raise InUseError(
+                f"--output {path.parent} is in use by another {what} ({owner}): wait for it, or "
+                "give another folder"
+            ) from None
+        except OSError as error:
+            warnings.warn(
+                f"{path.parent} cannot be locked ({error.strerror}): two runs in it at once would "
+                "not be noticed",
+                stacklevel=2,
+            )
+            return file
+        if _is_still(path, file):
+            return file
+        file.close()  # its owner has just ended and removed it
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False

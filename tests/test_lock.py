@@ -21,7 +21,7 @@ def running(tmp_path):
         def wait(self, rows, batch_idx):
             if self.trainer.global_step == 3:
                 (tmp_path / "waiting").touch()
-                time.sleep(60)
+                time.sleep(600)  # until it is killed
             return original(self, rows, batch_idx)
 
         original, ToyModule.training_step = ToyModule.training_step, wait

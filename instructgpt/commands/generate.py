@@ -133,14 +133,14 @@ def answer_file(
     from instructgpt.callbacks.unfinished import UnfinishedRows
 
     wish, rows = policy.prepare(given, wish)
-    for line in (*about, policy.choice):
+    file = UnfinishedRows(Path(output), facts_of(policy, rows, wish)) if output else None
+    done = file.open(wish.prompts_a_batch) if file else 0
+    for line in (*about, policy.choice):  # now it is sure to answer
         note(line)
-    if output is None:
+    if file is None:
         for batch in answer(policy, rows, wish):
             say(json_lines(batch).rstrip("\n"))  # the escapes of say are those of JSON
         return
-    file = UnfinishedRows(Path(output), facts_of(policy, rows, wish))
-    done = file.open(wish.prompts_a_batch)
     write(answer(policy, rows[done:], wish), file, len(rows))
 
 

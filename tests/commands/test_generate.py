@@ -16,6 +16,7 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
+from instructgpt.terminal import printable
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_to_the_terminal_and_from_it(policy, prompts, capsys, monkeypatch):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\nnever read\n"))
     assert run(model) == 0
-    assert capsys.readouterr().out == rows[0]["responses"][0] + "\n"
+    assert capsys.readouterr().out == printable(rows[0]["responses"][0]) + "\n"
 
 
 def test_options_can_come_from_a_file(policy, prompts, tmp_path):

@@ -41,7 +41,10 @@ ROOT = HERE.parent
 OTHER_FILE_SYSTEM = Path("/dev/shm")
 PATIENCE = 300.0  # seconds for one run
 CLOCKS = ("seconds", "time/", "throughput/")  # beginnings of names under which runs may differ
-PLACES = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "best_k_models")
+PLACES = (
+    *("output", "dirpath", "best_model_path", "kth_best_model_path", "last_model_path"),
+    "best_k_models",
+)
 
 SHORT = "--checkpoint.every_n_steps=2 --trainer.enable_progress_bar=false"
 ADAPTER = "--config configs/overlays/lora.yaml"
@@ -234,6 +237,7 @@ def inside(args: list[str], log: Path, stop: Stop | None, tmpdir: str | None) ->
     for stream in (1, 2):
         os.dup2(file, stream)
     print("$", *args, f"({stop})", flush=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
     if tmpdir is not None:
         os.environ["TMPDIR"] = tempfile.tempdir = tmpdir
     if stop is not None and stop.step is not None:

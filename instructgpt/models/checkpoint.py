@@ -22,7 +22,7 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 class Watched(io.FileIO):
     """A file to write that remembers what went wrong, which torch does not say."""
 
-    error: OSError | None = None
+    error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         """Write all of it."""
@@ -30,7 +30,7 @@ class Watched(io.FileIO):
         try:
             while rest:
                 rest = rest[super().write(rest) :]
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             raise
         return len(data)
@@ -60,13 +60,14 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
             _keep(path, path.with_name(PREVIOUS))
         partial.replace(path)
         _sync(path.parent)
-    except (OSError, RuntimeError) as error:  # torch raises the latter when a write fails
-        partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # torch raises the latter whatever went wrong
         reason = (watched and watched.error) or error
         if not isinstance(reason, OSError):
-            raise
+            raise reason from None
         kept = f"; the {path.name} of before is still there" if path.exists() else ""
         raise UserError(f"{path} cannot be written: {reason.strerror or reason}{kept}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def partial_file(path: Path) -> Path:

@@ -6,7 +6,7 @@ import resource
 import pytest
 import torch
 
-from instructgpt.models.checkpoint import damage, load_checkpoint, newest, save_checkpoint
+from instructgpt.models.checkpoint import Watched, damage, load_checkpoint, newest, save_checkpoint
 from instructgpt.types import UserError
 
 CONTENT = {"global_step": 3, "instructgpt": {"class_path": "a.B"}, "x": torch.arange(5000.0)}
@@ -64,6 +64,20 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     said = "cannot be written: File too large; the last.ckpt of before is still there"
     assert str(failed.value) == f"{path} {said}"
+    assert load_checkpoint(path)["global_step"] == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_ctrl_c_while_writing_is_no_error_of_torch(tmp_path, monkeypatch):
+    def interrupted(self, data):
+        self.error = KeyboardInterrupt()
+        raise self.error
+
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(CONTENT, path)
+    monkeypatch.setattr(Watched, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint({**CONTENT, "global_step": 4}, path)
     assert load_checkpoint(path)["global_step"] == 3
     assert list(tmp_path.iterdir()) == [path]
 

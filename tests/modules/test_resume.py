@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from instructgpt.cli import main
+from instructgpt.models.template import get_template
+from instructgpt.models.tokenizer import load_tokenizer
 from instructgpt.types import UserError
 
 FLAGS = (
@@ -109,7 +111,8 @@ def test_the_template_of_the_reward_model_is_part_of_it(place):
     ppo(place)
     file = place / "reward/instructgpt.json"
     facts = json.loads(file.read_text())
-    file.write_text(json.dumps(facts | {"template": "hh"}))
+    changed = get_template("hh").fingerprint(load_tokenizer(str(place / "reward")))
+    file.write_text(json.dumps(facts | {"template": "hh", "template_hash": changed}))
     assert refusal(lambda: ppo(place, "--ckpt_path=last")).startswith("model.reward.init_from ")
 
 

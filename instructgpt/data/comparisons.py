@@ -40,9 +40,10 @@ class ComparisonDataModule(StageData):
             tokenizer's chat template, else plain.
         batch_size: prompts per process and micro-batch, each with all its responses; a step sees
             these x processes x ``--trainer.accumulate_grad_batches`` (paper: 64).
-        max_prompt_tokens: longer prompts lose their beginning (paper: 1024).
+        max_prompt_tokens: longer chats lose their oldest turns, but not the system's; a turn that
+            is too long alone, or a text, loses its beginning (paper: 1024).
         max_response_tokens: longer responses lose their end, and have no EOS; the summary counts
-            them.
+            them, and warns where they are many.
         on_error: what a bad row does: stop the run, or be skipped and counted.
         drop_long_prompts: leave out rows with too long prompts instead of cutting.
         demonstrations: files, folders or data sets of demonstrations; after training the reward is

@@ -40,7 +40,8 @@ class PromptDataModule(StageData):
             tokenizer's chat template, else plain.
         validation_batch_size: prompts per process that are responded to at once in validation and
             prediction.
-        max_prompt_tokens: longer prompts lose their beginning (paper: 1024).
+        max_prompt_tokens: longer chats lose their oldest turns, but not the system's; a turn that
+            is too long alone, or a text, loses its beginning (paper: 1024).
         max_response_tokens: sampled responses end here at the latest, EOS included.
         on_error: what a bad row does: stop the run, or be skipped and counted.
         drop_long_prompts: leave out too long prompts instead of cutting.

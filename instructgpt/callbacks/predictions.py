@@ -10,9 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.common import gather, stage_of
-from instructgpt.callbacks.unfinished import UnfinishedRows, rows_hash
+from instructgpt.callbacks.unfinished import UnfinishedRows, network_hash, rows_hash
 from instructgpt.data.loader import StatefulLoader
-from instructgpt.models.weights import network_hash
 from instructgpt.types import UserError
 
 HARDWARE_OPTIONS = ("batch_size", "validation_batch_size", "num_workers")

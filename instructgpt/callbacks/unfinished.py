@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from instructgpt.callbacks.common import json_lines
+from instructgpt.models.digest import weights_digest
 from instructgpt.models.folder import PARTIAL, write_text
 from instructgpt.terminal import say
 from instructgpt.types import UserError
@@ -135,6 +137,14 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
         if not line.endswith(b"\n"):
             return
         yield line
+
+
+def network_hash(network: nn.Module) -> str:
+    """Name a network by its weights and configurations, wherever they lie."""
+    configs = [m.config.to_dict() for m in network.modules() if isinstance(m, PreTrainedModel)]
+    for known in configs:
+        known.pop("_name_or_path", None)
+    return weights_digest(network, *(repr(sorted(known.items())) for known in configs))
 
 
 def rows_hash(rows: Sequence[Any]) -> str:

@@ -256,9 +256,8 @@ def cut(response: str, finished: bool, stop: str) -> tuple[str, bool]:
 
 def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any]:
     """What the answers depend on: not on ``--batch_size``."""
-    from instructgpt.callbacks.unfinished import rows_hash
+    from instructgpt.callbacks.unfinished import network_hash, rows_hash
     from instructgpt.models.tokenizer import tokenizer_fingerprint
-    from instructgpt.models.weights import network_hash
 
     network, tokenizer, template, *_ = policy
     parameter = next(network.parameters())

@@ -27,6 +27,7 @@ from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.modules.clock import RolloutClock
 from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
+from instructgpt.modules.memory import Need, memory_lines
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.trained import add_frozen, drop_frozen
 from instructgpt.types import Origin, Progress, UserError
@@ -141,22 +142,27 @@ class StageModule(LightningModule, ABC):
         ]
         return lines + self.memory_lines()
 
+    def memory_needs(self) -> list[Need]:
+        """What parts of this fit have in memory beside networks and optimizer."""
+        return []
+
+    def frozen_bytes(self) -> dict[str, int]:
+        """Bytes of what is held and not trained, by name."""
+        return {}
+
+    def keeps_gradients(self) -> bool:
+        """Whether gradients of earlier micro-batches are there when the next one begins."""
+        return bool(self.trainer.accumulate_grad_batches > 1)
+
     def memory_lines(self) -> list[tuple[str, str]]:
-        """Parameters and bytes (weights, gradients, Adam's moments) of each trained network."""
-        lines = []
-        for network in self.trained_networks():
-            parameters = list(network.parameters())
-            trained = sum(p.numel() for p in parameters if p.requires_grad)
-            held = sum(p.numel() * p.element_size() for p in parameters)
-            state = sum(3 * p.numel() * p.element_size() for p in parameters if p.requires_grad)
-            lines.append(
-                (
-                    type(network).__name__,
-                    f"{sum(p.numel() for p in parameters):,} parameters, {trained:,} trained, "
-                    f"{(held + state) / 2**20:,.0f} MiB with gradients and Adam",
-                )
-            )
-        return lines
+        """What each network and each part of the fit need of memory, and the peak."""
+        return memory_lines(
+            self.trained_networks(),
+            self.frozen_bytes(),
+            self.memory_needs(),
+            self.keeps_gradients(),
+            self.device.type,
+        )
 
     # -- Lightning's hooks
 

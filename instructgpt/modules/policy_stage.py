@@ -23,11 +23,14 @@ from instructgpt.models.source import explained
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.ema import WeightAverage
 from instructgpt.modules.finite import together
+from instructgpt.modules.memory import Need
 from instructgpt.modules.networks import Frozen, build_policy, build_value
+from instructgpt.modules.ppo_memory import frozen_bytes, phase_needs
 from instructgpt.modules.respond import predict_rows, roll_out
 from instructgpt.rewards.base import check_abstained
 from instructgpt.rollout.sampler import Sampling, to_samples
 from instructgpt.rollout.scoring import response_logprobs, response_values
+from instructgpt.rollout.updates import UpdatePlan
 from instructgpt.types import Origin, PromptBatch, Rollout, Sample
 
 VALUE_HEAD = "value_head.safetensors"
@@ -52,6 +55,8 @@ class PolicyStage(StageModule):
     val_metrics: nn.ModuleDict
     value_init_from: str | None
     ema_decay: float | None
+    ptx_coef: float
+    plan_of_updates: UpdatePlan
 
     def build(self) -> None:
         """Load policy, reference and value model."""
@@ -107,6 +112,18 @@ class PolicyStage(StageModule):
     def trained_networks(self) -> Sequence[nn.Module]:
         """Policy and value."""
         return [self.policy, self.value_head if self.shared_value else self.value_model]
+
+    def memory_needs(self) -> list[Need]:
+        """Sampling, scoring and an update."""
+        return phase_needs(self)
+
+    def frozen_bytes(self) -> dict[str, int]:
+        """Reference, reward models and the averaged policy."""
+        return frozen_bytes(self)
+
+    def keeps_gradients(self) -> bool:
+        """Those of the pretraining term, too."""
+        return super().keeps_gradients() or bool(self.ptx_coef)
 
     # -- what the networks say
 

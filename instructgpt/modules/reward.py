@@ -31,6 +31,7 @@ from instructgpt.models.artefact import read_artefact, save_scalar
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.memory import Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.terminal import printable
 from instructgpt.types import ComparisonBatch, RunFailedError, UserError
@@ -105,6 +106,18 @@ class RewardModule(StageModule):
     def trained_networks(self) -> Sequence[nn.Module]:
         """The reward model."""
         return [self.model]
+
+    def memory_needs(self) -> list[Need]:
+        """An update on the largest batch of the first epoch, as it is padded."""
+        rows, loader = self.data.train_rows, self.data.train_dataloader()
+        most = max(
+            padded_tokens([len(s) for row in batch for s in rows[row].sequences])
+            for batch in loader.batches(0)
+        )
+        longest = max(len(s) for row in rows for s in row.sequences)
+        size = number_size(self.trainer.precision, self.model)
+        kept = activation_bytes(shape_of(self.model.trunk), most, longest, size)
+        return [Need("update", "activations", kept)]
 
     # -- training
 
@@ -248,6 +261,16 @@ def scores_by_length(model: ScalarModel, tokens: Tensor, mask: Tensor) -> Tensor
         width = max(1, int(lengths[group].amax()))
         parts.append(model.score(tokens[group, :width], mask[group, :width]))
     return torch.cat(parts)[order.argsort()]
+
+
+def padded_tokens(lengths: list[int]) -> int:
+    """Tokens that ``scores_by_length`` computes for rows of these lengths.
+
+    >>> padded_tokens([3, 1, 1, 2, 9])  # 1 1 | 2 | 3 | 9
+    16
+    """
+    groups = torch.tensor(sorted(lengths)).tensor_split(min(LENGTH_GROUPS, len(lengths)))
+    return sum(int(group[-1]) * len(group) for group in groups)
 
 
 def correct_shares(scores: Tensor, batch: ComparisonBatch) -> Tensor:

@@ -21,6 +21,13 @@ from instructgpt.models.forward import base_network, run
 from instructgpt.models.load import Network, is_recurrent, load_policy
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.finite import Ids, together
+from instructgpt.modules.memory import (
+    Need,
+    activation_bytes,
+    logit_bytes,
+    number_size,
+    shape_of,
+)
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.respond import first, predict_rows, respond
 from instructgpt.rewards.base import RewardFunction, check_abstained
@@ -130,6 +137,19 @@ class SFTModule(StageModule):
     def trained_networks(self) -> Sequence[nn.Module]:
         """The policy."""
         return [self.policy]
+
+    def memory_needs(self) -> list[Need]:
+        """An update on the longest rows there are."""
+        rows = self.data.train_rows
+        longest = max(len(row.tokens) for row in rows)
+        targets = max(sum(s.end - s.trained for s in row.spans) for row in rows)
+        shape, count = shape_of(self.policy), self.data.batch_size
+        size = number_size(self.trainer.precision, self.policy)
+        kept = activation_bytes(shape, count * longest, longest, size)
+        # Logits of all tokens, those of the targets, and their log-softmax.
+        logits = logit_bytes(shape, count * longest, 1)
+        logits += logit_bytes(shape, count * targets, 2)
+        return [Need("update", "activations", kept), Need("update", "logits", logits)]
 
     # -- training
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
@@ -33,6 +33,10 @@ class RewardFunction(ABC):
             template: Of the policy's prompts.
             device: Where to compute.
         """
+
+    def networks(self) -> list[nn.Module]:
+        """Return the models that it holds, for the plan's memory."""
+        return []
 
     @abstractmethod
     def evaluate(self, samples: list[Sample]) -> Tensor | Sequence[float | None]:

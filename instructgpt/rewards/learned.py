@@ -6,7 +6,7 @@ import warnings
 from contextlib import suppress
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.artefact import read_artefact
@@ -77,6 +77,10 @@ class LearnedReward(RewardFunction):
         self.template = self.choice.template
         reads = tokenizer_fingerprint(tokenizer), self.template.fingerprint(tokenizer)
         self._digest = weights_digest(model, *reads)
+
+    def networks(self) -> list[nn.Module]:
+        """Return the model."""
+        return [] if self.model is None else [self.model]
 
     @torch.no_grad()
     def evaluate(self, samples: list[Sample]) -> Tensor:

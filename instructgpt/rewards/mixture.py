@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
@@ -36,6 +37,10 @@ class MixtureReward(RewardFunction):
         """Prepare each reward."""
         for reward in self.rewards:
             reward.prepare(tokenizer, template, device)
+
+    def networks(self) -> list[nn.Module]:
+        """Return those of each reward."""
+        return [network for reward in self.rewards for network in reward.networks()]
 
     def evaluate(self, samples: list[Sample]) -> list[float | None]:
         """Return the weighted sum."""

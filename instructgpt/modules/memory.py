@@ -1,0 +1,248 @@
+"""What a fit will need of memory, from the numbers of its configuration alone.
+
+What is counted was read off autograd, layer by layer, and compared with measured peaks. What is not
+counted: temporary tensors of single operations, buffers of communication, the gaps of a GPU's
+allocator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from instructgpt.models.forward import base_network
+
+MIB = 2**20
+COMPOSED_GELU = {"gelu_new", "gelu_fast", "quick_gelu"}
+ADAM = 2  # moments of a weight
+CPU_GAPS = 0.65
+"""What glibc's malloc holds for tensors that come and go, beside what is in them; measured."""
+
+
+class Shape(NamedTuple):
+    """Numbers of a transformer."""
+
+    layers: int
+    width: int  # of the hidden state
+    kv_width: int  # of the keys of a token, as of its values
+    inner: int  # width inside the feed-forward part
+    heads: int
+    vocabulary: int
+    width_kept: int  # tensors of the width that a layer keeps for its backward pass
+    inner_kept: int  # tensors of the inner width
+    eager: bool  # attention keeps the weights of all pairs of tokens
+    recomputed: bool  # gradient checkpointing: layers keep their input alone
+
+
+def shape_of(model: nn.Module) -> Shape:
+    """Read the numbers off a model."""
+    network: PreTrainedModel = base_network(model)
+    config = network.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    width = int(config.hidden_size)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    head = int(getattr(config, "head_dim", None) or width // heads)
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    kind = getattr(config, "hidden_act", None) or getattr(config, "activation_function", "")
+    gated = any("gate_proj" in name or "gate_up" in name for name, _ in network.named_modules())
+    fused_norm = any(isinstance(module, nn.LayerNorm) for module in network.modules())
+    dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
+    return Shape(
+        layers=int(config.num_hidden_layers),
+        width=width,
+        kv_width=kv_heads * head,
+        inner=int(inner or 4 * width),
+        heads=heads,
+        vocabulary=int(config.vocab_size),
+        # norms, queries, attention's output, the residual; other norms keep two more
+        width_kept=(6 if fused_norm else 8) + 2 * dropout,
+        # in, activation, gate and product; or in and out; or the steps of a composed GELU
+        inner_kept=4 if gated else 5 if kind in COMPOSED_GELU else 2,
+        eager=config._attn_implementation == "eager",
+        recomputed=any(getattr(m, "gradient_checkpointing", False) for m in network.modules()),
+    )
+
+
+def activation_bytes(shape: Shape, tokens: int, row_tokens: int, size: int) -> int:
+    """What the layers keep for the backward pass.
+
+    Args:
+        shape: of the network.
+        tokens: of all rows of a forward pass, padding included.
+        row_tokens: of a row.
+        size: bytes of a number.
+
+    Examples:
+        >>> small = Shape(2, 4, 4, 16, 1, 10, 6, 5, False, False)
+        >>> activation_bytes(small, 3, 3, 4)  # 2 layers * 3 tokens * (6*4 + 2*4 + 5*16) * 4 bytes
+        2688
+    """
+    layer = shape.width_kept * shape.width + 2 * shape.kv_width + shape.inner_kept * shape.inner
+    layer += shape.heads * row_tokens if shape.eager else 0
+    kept = shape.layers * shape.width + layer if shape.recomputed else shape.layers * layer
+    return tokens * kept * size
+
+
+def cache_bytes(shape: Shape, tokens: int, size: int) -> int:
+    """Keys and values of all layers; a layer's are there twice while they grow.
+
+    Args:
+        shape: of the network.
+        tokens: of all rows, prompt and response.
+        size: bytes of a number.
+
+    Examples:
+        >>> cache_bytes(Shape(2, 4, 4, 16, 1, 10, 6, 5, False, False), 3, 4)  # 3 layers * 2 * 3*4*4
+        288
+    """
+    return (shape.layers + 1) * 2 * tokens * shape.kv_width * size
+
+
+def logit_bytes(shape: Shape, tokens: int, copies: float) -> int:
+    """Logits in float32 with what is made of them.
+
+    Args:
+        shape: of the network.
+        tokens: that have logits.
+        copies: tensors of that size which live at once.
+    """
+    return round(tokens * shape.vocabulary * copies * 4)
+
+
+class Need(NamedTuple):
+    """What a part of a run has in memory, beside what is there all the time."""
+
+    part: str  # of the run
+    what: str
+    bytes: int
+
+
+class Held(NamedTuple):
+    """What a network has in memory all the time, and its gradients."""
+
+    parameters: int
+    trained: int
+    weights: int  # bytes
+    gradients: int
+
+    @property
+    def moments(self) -> int:
+        """Bytes of Adam's state."""
+        return ADAM * self.gradients
+
+
+def held(network: nn.Module) -> Held:
+    """Count a network."""
+    parameters = list(network.parameters())
+    trained = [p for p in parameters if p.requires_grad]
+    return Held(
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in trained),
+        sum(p.numel() * p.element_size() for p in parameters),
+        sum(p.numel() * p.element_size() for p in trained),
+    )
+
+
+def peak_bytes(
+    trained: Sequence[Held],
+    others: int,
+    needs: Sequence[Need],
+    kept_gradients: bool,
+    gaps: float,
+) -> int:
+    """The most that is in memory at once.
+
+    Args:
+        trained: networks that learn.
+        others: bytes that are there all the time beside them.
+        needs: of the parts of the run, of which one is at work at a time; gradients are made at the
+            end of the one called "update", while its tensors go.
+        kept_gradients: gradients are there when an update begins: of micro-batches before it.
+        gaps: what the allocator wastes, as a share of what comes and goes.
+    """
+    gradients = sum(network.gradients for network in trained)
+    parts: dict[str, int] = {"gradients": gradients}
+    for need in needs:
+        parts[need.part] = parts.get(need.part, 0) + round(need.bytes * (1 + gaps))
+    if kept_gradients and "update" in parts:
+        parts["update"] += gradients
+    always = sum(network.weights + network.moments for network in trained) + others
+    return always + max(parts.values())
+
+
+def process_bytes() -> int:
+    """What this process has in memory now; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * 4096
+
+
+def memory_lines(
+    networks: Sequence[nn.Module],
+    frozen: dict[str, int],
+    needs: Sequence[Need],
+    kept_gradients: bool,
+    device: str,
+) -> list[tuple[str, str]]:
+    """The lines of the plan.
+
+    Args:
+        networks: that learn.
+        frozen: bytes of what else is held, by name.
+        needs: as for ``peak_bytes``.
+        kept_gradients: as for ``peak_bytes``.
+        device: type of where they are; on a CPU, Python and the libraries are there too.
+    """
+    trained = [held(network) for network in networks]
+    names = [type(network).__name__ for network in networks]
+    libraries = None
+    if device == "cpu":
+        ours = sum(one.weights for one in trained) + sum(frozen.values())
+        libraries = max(0, process_bytes() - ours)
+    lines = [
+        (
+            name,
+            f"{one.parameters:,} parameters, {one.trained:,} trained, "
+            f"{mib(one.weights + one.gradients + one.moments)} with gradients and Adam",
+        )
+        for name, one in zip(names, trained, strict=True)
+    ]
+    lines += [(f"{name}, frozen", mib(size)) for name, size in frozen.items()]
+    for part in dict.fromkeys(need.part for need in needs):
+        parts = [f"{need.what} {mib(need.bytes)}" for need in needs if need.part == part]
+        lines.append((f"memory of {part}", ", ".join(parts)))
+    others = sum(frozen.values()) + (libraries or 0)
+    gaps = 0.0 if libraries is None else CPU_GAPS
+    total = peak_bytes(trained, others, needs, kept_gradients, gaps)
+    beside = "without what the device's libraries take"
+    if libraries is not None:
+        beside = f"with {mib(libraries)} of Python, libraries and data, and {gaps:.0%} of gaps"
+    lines.append(("memory in all", f"about {mib(total)} at the peak, {beside}; {ACCURACY}"))
+    return lines
+
+
+ACCURACY = "an estimate, at most ±25 % off where it was measured"
+
+
+def mib(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / MIB:,.0f} MiB"
+
+
+def number_size(precision: str, network: nn.Module) -> int:
+    """Bytes of a number in a forward pass.
+
+    Args:
+        precision: of the trainer, such as bf16-mixed.
+        network: whose weights decide otherwise.
+    """
+    if "16" in precision:
+        return 2
+    return torch.finfo(next(network.parameters()).dtype).bits // 8

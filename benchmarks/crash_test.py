@@ -168,7 +168,7 @@ def moments(rng: random.Random, number: int, seconds: float, steps: int) -> list
     if number // len(CASES) % 4 == 3:
         return [Stop(signal.SIGKILL, write=rng.randint(1, 200)) for _ in range(count)]
     numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
-    return [Stop(rng.choice(numbers), rng.uniform(0.1, seconds)) for _ in range(count)]
+    return [Stop(rng.choice(numbers), rng.uniform(0.1, 0.9 * seconds)) for _ in range(count)]
 
 
 def trial(runs: Path, number: int, name: str, stops: list[Stop]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from instructgpt.data.order import Group, hold_out, one_pass
 from instructgpt.data.rows import AnyRow, PromptRow
 from instructgpt.data.sources import Names, OnError, load, weighted
 from instructgpt.data.summary import Summary, show
+from instructgpt.models.artefact import check_artefact, read_artefact
 from instructgpt.models.choice import choose_template
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id
@@ -137,6 +138,7 @@ class StageData(LightningDataModule, ABC):
             self.template_name, self.tokenizer_name, self.tokenizer, "--data.template"
         )
         self.template = chosen.template
+        self.check_start()
         summary.note(str(chosen))
         self.build(summary, wanted == "predict")
         rows = self.train_rows or self.validation_rows
@@ -160,6 +162,13 @@ class StageData(LightningDataModule, ABC):
         """Name the rows of some groups, and how many of them are drawn a pass."""
         rows = self.train_rows
         return rows_digest((g.share, *rows[g.start : g.start + g.size]) for g in groups)
+
+    def check_start(self) -> None:
+        """Refuse text that the model's artefact cannot read, before there is any work."""
+        module = self.trainer.lightning_module if self.trainer else None
+        source = getattr(module, "init_from", None)
+        if isinstance(source, str) and (artefact := read_artefact(source)) is not None:
+            check_artefact(artefact, self.tokenizer, self.template)
 
     def make_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer."""

@@ -85,8 +85,6 @@ class Evaluation:
         """
         self.panels, self.panels_path = judging.read_panels(panels), panels
         self.scorer = Scorer(reward_model) if reward_model else None
-        if self.scorer is not None:
-            note(f"reward model '{reward_model}': {self.scorer.choice}")
         seen = self.panels if self.graded else {}
         self.judges = judging.make_judges(seen, self.scorer, judge, self.graded)
         self.results["judges"] = {name: one.description for name, one in self.judges.items()}
@@ -194,6 +192,8 @@ class Evaluation:
             claims: whether to show and to judge them.
             run_info: path of a JSON file about the run.
         """
+        if self.scorer is not None:
+            note(f"reward model '{self.scorer.reward.init_from}': {self.scorer.choice}")
         run = report_files.read_json(run_info) if run_info else {}
         self.results |= {"title": title, "samples": samples(self.general)}
         if claims != "off":

@@ -157,3 +157,16 @@ def test_turns_survive_generate_and_label(make_model, tmp_path, capsys):
     data.setup("fit")
     text = data.tokenizer.decode(data.train_rows[0].sequences[0])
     assert text.startswith("<|im_start|>user\nSky?<|im_end|>\n<|im_start|>assistant\nBlue.<|im")
+
+
+def test_evaluate_names_the_template_of_its_reward_model(make_model, tmp_path, capsys):
+    row = json.dumps({"prompt": "Hi", "responses": ["a", "b"]}) + "\n"
+    models = {name: tmp_path / f"{name}.jsonl" for name in ("one", "two")}
+    for path in models.values():
+        path.write_text(row)
+    folder = make_model("reward", "chat")
+    files = "{" + ", ".join(f"{name}: {path}" for name, path in models.items()) + "}"
+    command = ["evaluate", "--answers", files, "--baseline", "one", "--reward_model", folder]
+    assert run([*command, "--output", str(tmp_path / "report")]) == 0
+    said = f"note: reward model '{folder}': template: chat (the tokenizer's own)"
+    assert said in capsys.readouterr().err

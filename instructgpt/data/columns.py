@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,8 @@ ASKING = (
     *("article", "background", "tools", "functions", "tool_calls", "function_call"),
     *("image", "images", "audio", "audios", "video", "videos"),
 )
-"""Columns that change what is asked; a set is refused where its format does not use them."""
+"""Columns that change what is asked, however they are spelt; a set is refused where its format does
+not use them."""
 
 JUDGING = (
     *LABELS,
@@ -44,6 +46,7 @@ NAMES = ("id", "user", "labeler", "source")
 """Columns that name something; but for the id they are metadata as well."""
 
 METADATA, UNUSED, EMPTY = "kept as metadata", "not used", "empty"
+REPEATS = "other columns hold the same"
 
 
 @dataclass
@@ -101,19 +104,20 @@ class Columns:
             judged: columns that change what is learned.
         """
         for key, value in self.row.items():
+            name = key.strip().lower()
             if key in self.uses:
                 continue
             if key in NAMES:
                 self.uses[key] = EMPTY if value is None else "used as names"
             elif is_empty(value):
                 self.uses[key] = EMPTY
-            elif key in (*ASKING, *judged):
+            elif name in (*ASKING, *judged):
                 if not _repeats(value, asked, responses):
-                    matter = "what is asked" if key in ASKING else "what is learned"
+                    matter = "what is asked" if name in ASKING else "what is learned"
                     rule = f"changes {matter}, which rows of this format ({format_name}) cannot use"
                     raise bad(self.where, key, f"{rule}: remove or rename the column", value)
                 own = key in (*HEADS, *TAILS)
-                self.uses[key] = f"{UNUSED}, for others say the same" if own else METADATA
+                self.uses[key] = f"{UNUSED} ({REPEATS})" if own else METADATA
             else:
                 self.uses[key] = UNUSED if key in TAILS else METADATA
         hidden = (*ASKING, *TAILS)
@@ -134,7 +138,7 @@ def is_empty(value: Any) -> bool:
 
 
 def _repeats(value: Any, asked: list[str], responses: list[str]) -> bool:
-    """Whether all that a value says is a part of the prompt, or a response."""
+    """Whether all that a value says are words of the prompt, or a response."""
     if isinstance(value, list):
         return all(_repeats(one, asked, responses) for one in value)
     if isinstance(value, dict):
@@ -142,6 +146,7 @@ def _repeats(value: Any, asked: list[str], responses: list[str]) -> bool:
     if not isinstance(value, str):
         return False
     words = " ".join(value.split())
-    return any(words in " ".join(text.split()) for text in asked) or any(
+    whole = re.compile(rf"(?<!\w){re.escape(words)}(?!\w)")
+    return any(whole.search(" ".join(text.split())) for text in asked) or any(
         words == " ".join(text.split()) for text in responses
     )

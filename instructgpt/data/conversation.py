@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from instructgpt.data.asked import Asked, read_asked
 from instructgpt.data.checks import check_text, missing
@@ -38,7 +38,7 @@ Wanted = Literal["prompt", "demonstration", "comparison", "responses"]
 
 REPEATED = "whose responses repeat the prompt: it is there once"
 SPOKEN = 'warning: with a response that speaks as "Human:" or "Assistant:", taken as it is'
-WRITTEN = "warning: whose prompt holds the marks of a template, which will be written around them"
+WRITTEN = "warning: whose prompt holds the marks of a template: that of the run goes around them"
 IN_A_ROW = "where one speaker has two turns in a row, kept as they are"
 SILENT = "with an empty turn, kept as it is"
 BEST = "with several responses, of which the best is imitated"
@@ -49,7 +49,7 @@ class Conversation(NamedTuple):
 
     text: str
     turns: Turns
-    responses: list[str]
+    responses: list[str]  # where a prompt is wanted: what other columns may repeat
     ranking: list[int]
     desired: bool
     judged: tuple[str, ...]  # columns that would change what is learned
@@ -86,7 +86,8 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
         columns.uses.update(dict.fromkeys(answers, told))
         _note(columns, asked.turns)
         name = _name(columns, tail, asked)
-        return Conversation(text, asked.turns, responses, [], True, (), name)
+        given = [value for key in TAILS if isinstance(value := columns.row.get(key), str)]
+        return Conversation(text, asked.turns, responses or given, [], True, (), name)
     _note(columns, asked.turns)
     ranking = _ranking(columns, tail, wanted, len(responses))
     if tail == "responses" or isinstance(columns.row.get(tail), str):
@@ -227,10 +228,15 @@ def _is_desired(columns: Columns) -> bool:
     if not key:
         return True
     value = columns.take(key, "mark of undesired rows")
-    word = str(value).lower() if isinstance(value, bool | str) else ""
-    if word not in ("true", "false"):
+    if (word := _true_or_false(value)) is None:
         raise bad(columns.where, key, "must be true or false (undesired)", value)
-    return word == "true"
+    return word
+
+
+def _true_or_false(value: Any) -> bool | None:
+    """A truth value, which is a word in tables; None for others."""
+    word = str(value).strip().lower() if isinstance(value, bool | str) else ""
+    return {"true": True, "false": False}.get(word)
 
 
 # -- what is said about it
@@ -241,7 +247,9 @@ def _note(columns: Columns, turns: Turns) -> None:
         columns.notes.append(IN_A_ROW)
     if not all(turn["content"].strip() for turn in turns):
         columns.notes.append(SILENT)
-    if any(mark in turn["content"] for turn in turns for mark in RENDERED):
+    texts = [turn["content"] for turn in turns]
+    led = any(text.rstrip().lower().endswith("assistant:") for text in texts)
+    if led or any(mark in text for text in texts for mark in RENDERED):
         columns.notes.append(WRITTEN)
 
 
@@ -249,14 +257,15 @@ def _name(columns: Columns, tail: str, asked: Asked) -> str:
     """What the format is called."""
     label = columns.first(*LABELS)
     used = [key for key in TURNS if key in columns.uses]
-    if isinstance(columns.row.get(label), bool) and tail not in ("chosen", "responses"):
+    judged = _true_or_false(columns.row.get(label)) is not None
+    if judged and tail not in ("chosen", "responses"):
         return f"KTO ({asked.key}, {tail or 'last turn'}, {label})"
     if asked.key == "instruction":
-        about = "context" if "context" in columns.uses else "input"
-        dolly = about == "context" or tail == "response"
-        ends = {"chosen": "chosen, rejected", "": "output"}
-        listed = f"instruction, {about}, {ends.get(tail, tail)}"
-        return f"{'Dolly' if dolly else 'Alpaca'} ({listed})"
+        about = [key for key in ("input", "context") if key in columns.uses]
+        about = about or [key for key in ("input", "context") if key in columns.row]
+        ends = ["chosen", "rejected"] if tail == "chosen" else [tail] if tail else []
+        dolly = "context" in about or tail == "response"
+        return f"{'Dolly' if dolly else 'Alpaca'} ({', '.join(['instruction', *about, *ends])})"
     if asked.key == "chosen" and isinstance(columns.row["chosen"], str):
         return "HH transcripts (chosen, rejected)"
     if tail == "chosen":

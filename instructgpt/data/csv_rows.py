@@ -45,12 +45,12 @@ def read_table(path: Path, tell: Callable[[str], None]) -> Iterator[Item]:
             raise UserError(f"{where}: malformed CSV: {error}") from None
         if cells is None:
             return
-        if not cells:
+        if not any(cell.strip() for cell in cells) and len(cells) != 1:  # as spreadsheets end
             continue
         if not header:
-            if len(set(cells)) < len(cells):
-                raise UserError(f"{where}: column names must differ, got {shorten(cells)}")
-            header = cells
+            header = _without_end(cells, 0)
+            if len(set(header)) < len(header):
+                raise UserError(f"{where}: column names must differ, got {shorten(header)}")
             continue
         yield Item(where, str(path), _table_row(where, header, cells))
 
@@ -88,8 +88,17 @@ def _text_lines(path: Path) -> Generator[str, None, None]:
         yield raw.decode(errors="surrogateescape")
 
 
+def _without_end(cells: list[str], least: int) -> list[str]:
+    """Cells without the empty ones that spreadsheets leave behind the last column."""
+    count = len(cells)
+    while count > least and not cells[count - 1].strip():
+        count -= 1
+    return cells[:count]
+
+
 def _table_row(where: str, header: list[str], cells: list[str]) -> dict[str, Any] | UserError:
     """One row; the cells of keys that hold lists are JSON."""
+    cells = _without_end(cells, len(header))
     if len(cells) != len(header):
         return UserError(f"{where}: must have {len(header)} cells as the header, got {len(cells)}")
     row: dict[str, Any] = dict(zip(header, cells, strict=True))

@@ -33,10 +33,10 @@ def _lead(columns: Columns) -> float | None:
     for key in list(columns.row):
         other = key.replace("chosen", "rejected")
         scored = other != key and any(word in key for word in SCORES)
-        if scored and key in columns and other in columns:
+        if scored and columns.first(key) and columns.first(other):
             chosen, rejected = (_number(columns, name, "score") for name in (key, other))
             return chosen - rejected
-    return _number(columns, "margin", "margin") if "margin" in columns else None
+    return _number(columns, "margin", "margin") if columns.first("margin") else None
 
 
 def _number(columns: Columns, key: str, use: str) -> float:

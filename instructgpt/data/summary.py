@@ -171,7 +171,11 @@ def _columns(uses: dict[str, dict[str, None]]) -> list[str]:
     filled = {column for use, columns in uses.items() if use != EMPTY for column in columns}
     parts = []
     for use, columns in uses.items():
-        names = [name for name in columns if use != EMPTY or name not in filled]
+        names = [
+            name if name and name == name.strip() else repr(name)
+            for name in columns
+            if use != EMPTY or name not in filled
+        ]
         if names:
             more = f" and {len(names) - COLUMNS:,} more" if len(names) > COLUMNS else ""
             parts.append(f"{', '.join(names[:COLUMNS])}{more} {use}")

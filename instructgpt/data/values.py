@@ -30,7 +30,7 @@ _MATTERS = {*ASKING, *TAILS, *JUDGING, *NAMES, "text", "finished"}
 
 _UNFIT = "must be what JSON can hold (remove or rename the column), not"
 _SPEAKER, _SAID = ("role", "from"), ("content", "value")
-_PYTHON = re.compile(r"\[\s*\{\s*'(role|from|content|value)'\s*:")
+_PYTHON = re.compile(r"(?=.*'(role|from)'\s*:)(?=.*'(content|value)'\s*:)\[?\s*\{\s*'", re.DOTALL)
 
 
 class Twice(NamedTuple):

@@ -123,8 +123,47 @@ def test_columns_that_change_what_is_asked_are_refused_by_name(key, parse):
         )
         for empty in (None, "", "[]", [], {}):
             assert parse(item({**row, key: empty})).row.prompt.text == "q"
-        repeated = "not used, for others say the same" if key == "instruction" else METADATA
+        repeated = "not used (other columns hold the same)" if key == "instruction" else METADATA
         assert parse(item({**row, key: "q"})).row.told.columns[key] == repeated
+
+
+@pytest.mark.parametrize("key", ["Context", "SYSTEM", " input", "Label", "Completion"])
+def test_columns_are_refused_however_they_are_spelt(key):
+    value = {"prompt": "q", "response": "r", key: "another"}
+    assert f'"{key}" changes what is' in refused(parse_demonstration, value)
+
+
+def test_a_part_of_a_word_of_the_prompt_is_no_repetition():
+    value = {"prompt": "do you know", "response": "r", "input": "no"}
+    assert '"input" changes what is asked' in refused(parse_demonstration, value)
+    assert parse_demonstration(item({**value, "input": "know"})).row.prompt.text == "do you know"
+
+
+def test_prompts_are_read_beside_turns_that_end_with_the_response():
+    turns = [user("q"), assistant("r")]
+    for answers in ({"response": "r"}, {"chosen": "r", "rejected": "s"}):
+        prompt = parse_prompt(item({"instruction": "q", **answers, "messages": turns})).row.prompt
+        assert (prompt.text, prompt.meta) == ("q", {})
+    other = {"instruction": "q", "response": "r", "messages": [user("q"), assistant("t")]}
+    assert '"messages" changes what is asked' in refused(parse_prompt, other)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (
+            {"instruction": "q", "context": None, "response": "r"},
+            "Dolly (instruction, context, res",
+        ),
+        ({"instruction": "q", "response": "r"}, "Dolly (instruction, response)"),
+        ({"instruction": "q", "input": "", "output": "r"}, "Alpaca (instruction, input, output)"),
+        ({"instruction": "q", "output": "r"}, "Alpaca (instruction, output)"),
+        ({"instruction": "q", "completions": ["r"]}, "Alpaca (instruction)"),
+        ({"prompt": "q", "completion": "r", "label": "False"}, "KTO (prompt, completion, label)"),
+    ],
+)
+def test_formats_are_called_by_columns_that_are_there(value, name):
+    assert parse_prompt(item(value)).format.startswith(name)
 
 
 def test_columns_that_judge_the_response_are_refused_where_it_is_learned():

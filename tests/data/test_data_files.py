@@ -8,7 +8,10 @@ import pytest
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.errors import shorten
 from instructgpt.data.files import read_file
+from instructgpt.data.formats import parse_prompt
 from instructgpt.data.opening import LINE_LIMIT
+from instructgpt.data.sources import load
+from instructgpt.data.summary import Summary
 from instructgpt.types import UserError
 
 ROWS = [{"prompt": "a", "n": 1}, {"prompt": "b", "n": 2}]
@@ -210,6 +213,20 @@ def test_json_with_a_byte_order_mark(write, name):
 )
 def test_the_separator_is_that_of_the_header_outside_of_quotes(write, table, row):
     assert values(write("a.csv", table)) == [row]
+
+
+def test_what_spreadsheets_leave_empty_is_no_column_and_no_row(write):
+    table = "a,b,,\n1,2,,\n3,\n,,,\n\n5,6\n,,\n"
+    rows = [{"a": "1", "b": "2"}, {"a": "3", "b": ""}, {"a": "5", "b": "6"}]
+    assert values(write("a.csv", table)) == rows
+    lost = write("lost.csv", "a,b,,\n1,2,,3\n")
+    assert complaint(lost) == "lost.csv:2: must have 2 cells as the header, got 4"
+
+
+def test_a_column_without_a_name_is_shown(write):
+    summary = Summary()
+    load([str(write("a.csv", ",prompt\n0,q\n"))], parse_prompt, "stop", summary)
+    assert summary.lines()[1] == "  columns: prompt used as prompt; '' kept as metadata"
 
 
 @pytest.mark.parametrize("header", ["a,b;c", "a;b\tc", 'a,"x;y";b'])

@@ -78,6 +78,12 @@ def test_margins():
     assert len(parse(pair(margin=-1)).told.notes) == 1
 
 
+def test_empty_cells_are_no_scores():
+    for empty in ("", None):
+        assert parse(pair(margin=empty)).ranking == [1, 2]
+        assert parse(pair(score_chosen="1", score_rejected=empty)).ranking == [1, 2]
+
+
 def test_ratings_that_contradict_the_ranking_warn():
     value = {"prompt": "p", "responses": ["a", "b"], "ranking": [1, 2], "ratings": [2, 5]}
     assert [note.startswith("warning: ") for note in parse(value).told.notes] == [True]

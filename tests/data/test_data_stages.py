@@ -91,7 +91,7 @@ class Folder:
     """A trainer that only has a folder."""
 
     global_rank, world_size, overfit_batches, fast_dev_run = 0, 1, 0, False
-    ckpt_path = None
+    ckpt_path = lightning_module = None
 
     def __init__(self, path):
         self.default_root_dir = str(path)

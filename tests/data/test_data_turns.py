@@ -225,6 +225,9 @@ def test_a_response_that_happens_to_begin_alike_is_left_alone(prompt, response):
 
 
 def test_a_prompt_in_a_template_already_is_counted():
-    value = {"prompt": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "response": "yo"}
-    notes = parse_demonstration(item(value)).row.told.notes
-    assert [note.startswith("warning: whose prompt holds the marks") for note in notes] == [True]
+    chatml = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    for prompt in (chatml, "USER: hi ASSISTANT:", "Human: hi\nAssistant: "):
+        notes = parse_demonstration(item({"prompt": prompt, "response": "yo"})).row.told.notes
+        assert [note.startswith("warning: whose prompt holds the marks") for note in notes] == [
+            True
+        ]

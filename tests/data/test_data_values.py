@@ -188,8 +188,16 @@ def test_a_text_that_is_json_stays_text(write, key, value):
 
 @pytest.mark.parametrize("key", ["messages", "prompt", "chosen"])
 def test_turns_in_the_notation_of_python_are_refused(write, key):
-    path = write("a.jsonl", [{key: str(TURNS)}])
-    assert refused(path).startswith(f'1: "{key}" must be a text or JSON, not Python\'s notation')
+    for turns in (TURNS, TURNS[0], [{"id": 1, **TURNS[0]}]):
+        path = write("a.jsonl", [{key: str(turns)}])
+        assert refused(path).startswith(
+            f'1: "{key}" must be a text or JSON, not Python\'s notation'
+        )
+
+
+def test_a_text_in_braces_that_is_no_turn_stays_text(write):
+    for text in ("{'a': 1}", "{'role': 'admin'}", "[{'from': 'A', 'to': 'B'}]"):
+        assert read(write("a.jsonl", [{"prompt": text}])) == [{"prompt": text}]
 
 
 def test_keys_that_are_there_twice_in_a_list_that_is_written_as_text(write):

@@ -228,7 +228,7 @@ def memory_lines(
     return lines
 
 
-ACCURACY = "an estimate, within ±16 % where it was measured (20 M parameters, CPU)"
+ACCURACY = "an estimate, within ±20 % where it was measured (20 M parameters, CPU)"
 
 
 def mib(size: int) -> str:

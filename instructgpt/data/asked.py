@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from instructgpt.data.columns import TURNS, Columns
+from instructgpt.data.columns import HEADS, TURNS, Columns
 from instructgpt.data.errors import bad
 from instructgpt.data.turns import (
     Turns,
@@ -58,9 +58,11 @@ def read_asked(columns: Columns, tail: str) -> Asked:
 def _head(columns: Columns, tail: str) -> Asked:
     """The column of the prompt, with its text or its turns."""
     where = columns.where
-    prompt = columns.row.get("prompt")
-    key = next((key for key in TURNS if key in columns), "")
-    if key and not isinstance(prompt, list | dict) and "instruction" not in columns:
+    prompt = columns.row["prompt"] if columns.first("prompt") else None
+    key = columns.first(*TURNS)
+    if not columns.first(*HEADS, "chosen"):  # what is empty is then told
+        key = next((key for key in TURNS if key in columns), "")
+    if key and not isinstance(prompt, list | dict) and not columns.first("instruction"):
         turns = read_turns(where, key, columns.row[key])
         if not (is_answered(turns) and tail in ("chosen", "completion")):  # they repeat a response
             if is_answered(turns) and tail:
@@ -75,7 +77,7 @@ def _head(columns: Columns, tail: str) -> Asked:
             rule = "must end before the response, with a turn that is not the assistant's"
             raise bad(where, "prompt", rule, turns[-1])
         return Asked("prompt", "", turns)
-    if "prompt" not in columns and "instruction" in columns:
+    if "instruction" in columns and not columns.first("prompt"):
         return Asked("instruction", _instruction(columns), [])
     if "prompt" not in columns and tail == "chosen":
         return Asked("chosen", "", [])

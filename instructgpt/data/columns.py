@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,7 +145,19 @@ def _repeats(value: Any, asked: list[str], responses: list[str]) -> bool:
     if not isinstance(value, str):
         return False
     words = " ".join(value.split())
-    whole = re.compile(rf"(?<!\w){re.escape(words)}(?!\w)")
-    return any(whole.search(" ".join(text.split())) for text in asked) or any(
+    return any(_holds(" ".join(text.split()), words) for text in asked) or any(
         words == " ".join(text.split()) for text in responses
     )
+
+
+def _holds(text: str, words: str) -> bool:
+    """Whether words stand in a text, not as a part of a longer word."""
+    start = text.find(words)
+    while start >= 0:
+        end = start + len(words)
+        around = text[max(0, start - 1) : start] + text[end : end + 1]
+        # Not all scripts have spaces between words.
+        if not any(one.isascii() and one.isalnum() for one in around):
+            return True
+        start = text.find(words, start + 1)
+    return False

@@ -108,9 +108,11 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
 
 def _tail(columns: Columns, wanted: Wanted) -> str:
     """The column of the responses; "" where the last turn of a chat may be one."""
-    alpaca = "output" in columns and "instruction" in columns and "prompt" not in columns
-    one = "output" if alpaca else ""
-    one = next((key for key in ("response", "completion") if key in columns), one)
+    alpaca = "instruction" in columns and not columns.first("prompt")
+    keys = ["response", "completion", *(["output"] if alpaca else [])]
+    one = columns.first(*keys)
+    if not one and not columns.first(*TURNS):  # what is empty is then told
+        one = next((key for key in keys if key in columns), "")
     pair = "chosen" if "chosen" in columns and "rejected" in columns else ""
     many = "responses" if "responses" in columns else pair
     return one or many if wanted == "demonstration" else many or one
@@ -118,14 +120,14 @@ def _tail(columns: Columns, wanted: Wanted) -> str:
 
 def _chat(columns: Columns) -> str:
     """The column of chat turns that end with the response."""
-    key = next((key for key in TURNS if key in columns), "")
+    key = columns.first(*TURNS)
     return key if key and is_answered(read_turns(columns.where, key, columns.row[key])) else ""
 
 
 def _check_wanted(columns: Columns, wanted: Wanted, tail: str) -> None:
     """Refuse a row without what is wanted of it."""
     if wanted == "demonstration" and not tail:
-        key = next((key for key in TURNS if key in columns), "")
+        key = columns.first(*TURNS)
         more = f', for "{key}" does not end with a turn of the assistant' if key else ""
         raise missing(columns.where, columns.row, "response", more)
     if wanted in ("comparison", "responses") and tail not in ("responses", "chosen"):

@@ -51,7 +51,7 @@ class Noted:
     def add(self, where: str) -> None:
         """Count one."""
         self.count += 1
-        if self.count <= LISTED:
+        if len(self.first) < LISTED and where not in self.first:
             self.first.append(where)
 
 

@@ -148,6 +148,24 @@ def test_prompts_are_read_beside_turns_that_end_with_the_response():
     assert '"messages" changes what is asked' in refused(parse_prompt, other)
 
 
+@pytest.mark.parametrize("empty", [None, "", []])
+def test_columns_of_another_format_may_be_empty(empty):
+    """As in a table that was put together from several."""
+    rows = [
+        (
+            {"prompt": "q", "response": "r"},
+            ["messages", "conversation", "instruction", "completion"],
+        ),
+        ({"prompt": "q", "completion": "r"}, ["response", "messages", "chosen", "responses"]),
+        ({"instruction": "q", "output": "r"}, ["prompt", "messages", "response"]),
+        ({"messages": [user("q"), assistant("r")]}, ["prompt", "instruction", "response"]),
+    ]
+    for value, others in rows:
+        row = parse_demonstration(item({**dict.fromkeys(others, empty), **value})).row
+        assert (row.prompt.text, row.responses, row.prompt.meta) == ("q", ["r"], {})
+        assert parse_prompt(item({**dict.fromkeys(others, empty), **value})).row.prompt.text == "q"
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [

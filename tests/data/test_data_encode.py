@@ -112,6 +112,14 @@ def test_comparison(tokenizer):
     assert show(row, tokenizer) == "x\nrank 2: a<|endoftext|>\nrank 1: bcd"
 
 
+def test_places_are_named_once_though_several_texts_are_cut(tokenizer):
+    one = encoder(tokenizer, response=1)
+    value = {"prompt": "x", "responses": ["ab", "cd"], "ranking": [2, 1]}
+    one.comparison(parse_comparison(Item("a.jsonl:1", "a.jsonl", value)).row)
+    (noted,) = one.summary.cut.values()
+    assert (noted.count, noted.first) == (2, ["a.jsonl:1"])
+
+
 def test_quantiles_are_nearest_rank():
     # 10 values: 5% -> 1st, 25% -> 3rd, 50% -> 5th, 75% -> 8th, 95% -> 10th
     assert quantiles(range(10, 110, 10)) == ("5% 10 · 25% 30 · 50% 50 · 75% 80 · 95% 100 · max 100")

@@ -39,13 +39,20 @@ from instructgpt.callbacks.defaults import default_callbacks
 from instructgpt.callbacks.resume import history
 from instructgpt.data.base import StageData
 from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
-from instructgpt.errors import OneLineParser, check_flags, collapse, is_restoring, user_message
+from instructgpt.errors import (
+    OneLineParser,
+    check_flags,
+    collapse,
+    is_ours,
+    is_restoring,
+    user_message,
+)
 from instructgpt.models.checkpoint import load_checkpoint, newest
 from instructgpt.models.folder import check_replaceable, check_writable
 from instructgpt.models.lock import InUseError, locked
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
-from instructgpt.settings import check_callbacks, check_processes, check_trainer
+from instructgpt.settings import check_callbacks, check_processes, check_syntax, check_trainer
 from instructgpt.terminal import printable
 from instructgpt.types import UserError
 
@@ -195,7 +202,7 @@ class StageCLI(LightningCLI):
             cause: BaseException = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
-            if not isinstance(cause, ValueError):
+            if not isinstance(cause, ValueError) or is_ours(cause):
                 raise
             raise UserError(collapse(str(cause))) from error
 
@@ -206,6 +213,8 @@ class StageCLI(LightningCLI):
         except UserError:
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
+            if is_ours(error):
+                raise
             raise UserError(f"trainer: {collapse(str(error))}") from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -365,22 +374,6 @@ def _worth_saying(record: logging.LogRecord) -> bool:
     return not any(line in message for line in QUIET_LINES)
 
 
-def _check_syntax(args: Sequence[str]) -> None:
-    """Name file, line and column of YAML that does not parse; jsonargparse names no file."""
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
-        name, _, inline = flag.partition("=")
-        path = Path(inline or value)
-        if name in ("-c", "--config") and path.is_file():
-            try:
-                yaml.safe_load(path.read_text(encoding="utf-8"))
-            except yaml.MarkedYAMLError as error:
-                mark = error.problem_mark
-                place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-                raise UserError(f"{place}: {error.problem}") from error
-            except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
-                raise UserError(f"{path}: {collapse(str(error))}") from error
-
-
 def main(args: Sequence[str]) -> StageCLI:
     """Run a trainer verb and return what it was run with.
 
@@ -391,5 +384,5 @@ def main(args: Sequence[str]) -> StageCLI:
         UserError: something given is wrong.
     """
     _quiet()
-    _check_syntax(args)
+    check_syntax(args)
     return StageCLI(list(args))

@@ -25,6 +25,13 @@ WRONG_INPUT = 2
 WAITING = 3
 COMPLAINERS = (f"{os.sep}lightning{os.sep}", f"torch{os.sep}optim{os.sep}")
 """Libraries whose complaints are about the settings that they were given."""
+OF_CODE = (
+    "pytorch/core/module.py",
+    "pytorch/core/optimizer.py",
+    "pytorch/loops/optimization/",
+    "pytorch/trainer/connectors/logger_connector/",
+)
+"""Where Lightning complains of what a module logs or returns, which is no setting."""
 CLASS_RULE = "--{} must be written as class_path: NAME, with its options under init_args"
 PLAIN_TYPES = ("int", "float", "bool", "str", "dict")
 
@@ -114,8 +121,7 @@ def user_message(error: BaseException, kind: type[Exception]) -> str | None:
     """The line for the user, where an error or one of its causes is the user's to mend."""
     cause: BaseException | None = error
     while cause is not None:
-        # Lightning's word for a setting that does not fit; importing it would cost seconds.
-        if isinstance(cause, kind) or type(cause).__name__ == "MisconfigurationException":
+        if isinstance(cause, kind):
             return collapse(str(cause))
         if isinstance(cause, OSError) and cause.errno in NO_ROOM | NO_WAY:
             return collapse(f"{cause.filename or ''}: {cause.strerror}".lstrip(": "))
@@ -126,12 +132,29 @@ def user_message(error: BaseException, kind: type[Exception]) -> str | None:
 
 
 def _is_complaint(error: BaseException) -> bool:
-    """Whether a package is not there, or the innermost line is a library's own ``raise``."""
+    """Whether a package is not there, or a library's own ``raise`` is about a setting."""
     if isinstance(error, ModuleNotFoundError):
         return not (error.name or "").startswith("instructgpt")
+    last = innermost(error)
+    if last is None or any(part in last.filename.replace(os.sep, "/") for part in OF_CODE):
+        return False
+    # Lightning's word for a setting that does not fit; importing it would cost seconds.
+    if type(error).__name__ == "MisconfigurationException":
+        return True
+    theirs = any(part in last.filename for part in COMPLAINERS)
+    return theirs and (last.line or "").startswith("raise ")
+
+
+def innermost(error: BaseException) -> traceback.FrameSummary | None:
+    """The line that raised it, if it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = bool(frames) and any(part in frames[-1].filename for part in COMPLAINERS)
-    return theirs and (frames[-1].line or "").startswith("raise ")
+    return frames[-1] if frames else None
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether code of this package raised it: a bug, where it is no UserError."""
+    last = innermost(error)
+    return last is not None and last.filename.startswith(os.path.dirname(__file__) + os.sep)
 
 
 def is_restoring(error: BaseException) -> bool:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from instructgpt.errors import collapse
 from instructgpt.types import UserError
 
 MOST_VALUES = 100_000
 """A configuration has hundreds of values; more come from aliases that repeat each other."""
+
+MOST_LEVELS = 200
+"""Of brackets in brackets; a configuration has a dozen."""
 
 UNPLANNED = {
     "GradientAccumulationScheduler": "--trainer.accumulate_grad_batches",
@@ -21,6 +26,7 @@ UNPLANNED = {
     "LearningRateFinder": "--model.optimizer.lr",
     "BackboneFinetuning": "--model.adapter",
     "ModelPruning": None,
+    "StochasticWeightAveraging": "EMAWeightAveraging",
 }
 """Callbacks that change what a run does behind its plan, and what to give instead."""
 
@@ -37,7 +43,16 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "log_every_n_steps": (lambda value: value >= 0, ">= 0"),
     "num_sanity_val_steps": (lambda value: value >= -1, ">= -1"),
     "num_nodes": (lambda value: value >= 1, ">= 1"),
+    "barebones": (lambda value: not value, "false: checkpoints and export are part of a run"),
+    "sync_batchnorm": (lambda value: not value, "false: no model here has batch normalization"),
+    "use_distributed_sampler": (
+        lambda value: not value,
+        "false: each process has its share of the rows anyway",
+    ),
+    "reload_dataloaders_every_n_epochs": (lambda value: value == 0, "0: rows are read once"),
+    "model_registry": (lambda value: False, "null: models are written to --output only"),
 }
+"""What a number may be; of what would do nothing, only that it is off."""
 NEEDED = {
     "fit": "limit_train_batches",
     "validate": "limit_val_batches",
@@ -87,12 +102,12 @@ def check_aliases(text: str, place: str) -> None:
         text: of a file or an option; what does not parse is left to others.
         place: for the message.
     """
-    if "*" not in text or "&" not in text:
-        return
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         count = _values(root, {}) if root is not None else 0
-    except (yaml.YAMLError, RecursionError):
+    except RecursionError as error:
+        raise UserError(f"{place}: must not be nested as deeply as it is") from error
+    except yaml.YAMLError:
         return
     if count > MOST_VALUES:
         what = f"repeat each other to {count:.3g} values" if count < math.inf else "form a circle"
@@ -113,10 +128,59 @@ def _values(node: yaml.Node, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
+def check_depth(text: str, place: str) -> None:
+    """Refuse brackets in brackets in brackets, which parsers in C do not survive.
+
+    Args:
+        text: of a file or an option.
+        place: for the message.
+    """
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        if depth > MOST_LEVELS:
+            raise UserError(f"{place}: brackets must not be more than {MOST_LEVELS} levels deep")
+
+
 def check_options(args: Sequence[str]) -> None:
-    """Refuse alias bombs in options and in the files that they name."""
-    for arg in args:
-        value = arg.partition("=")[2] if arg.startswith("--") else arg
-        check_aliases(value, arg[:40])
-        if value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file():
-            check_aliases(Path(value).read_text(encoding="utf-8", errors="replace"), value)
+    """Refuse what no parser can hold, in options and in the configurations that they name."""
+    for flag, following in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = flag.partition("=")
+        value = value if equals else following
+        check_depth(flag, flag[:40])
+        inline = value if equals else flag
+        if "*" in inline and "&" in inline:
+            check_aliases(inline, flag[:40])
+        if is_configuration(name, value) and os.path.isfile(value):
+            try:
+                text = Path(value).read_text(encoding="utf-8", errors="replace")
+            except OSError as error:
+                raise UserError(f"{value}: cannot be read: {error.strerror}") from error
+            check_depth(text, value)
+            check_aliases(text, value)
+
+
+def is_configuration(option: str, value: str) -> bool:
+    """Whether the value of an option is a file to read options from: data can be JSON, too.
+
+    >>> is_configuration("--data.train", "chats.json"), is_configuration("--data", "chats.json")
+    (False, True)
+    """
+    known = re.fullmatch(r"-c|--config|--(model|data|trainer)|--(model|trainer)\..*", option)
+    return value.endswith((".yaml", ".yml")) or known is not None
+
+
+def check_syntax(args: Sequence[str]) -> None:
+    """Name file, line and column of YAML that does not parse; jsonargparse names no file."""
+    for flag, value in zip(args, [*args[1:], ""], strict=True):
+        name, _, inline = flag.partition("=")
+        path = Path(inline or value)
+        if name in ("-c", "--config") and path.is_file():
+            try:
+                yaml.safe_load(path.read_text(encoding="utf-8"))
+            except yaml.MarkedYAMLError as error:
+                mark = error.problem_mark
+                place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+                raise UserError(f"{place}: {error.problem}") from error
+            except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
+                raise UserError(f"{path}: {collapse(str(error))}") from error

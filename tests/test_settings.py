@@ -6,14 +6,17 @@ import time
 
 import pytest
 import torch
-from toy_stage import toy_args
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from toy_stage import ToyModule, toy_args
 
 from instructgpt.__main__ import main
 from instructgpt.errors import user_message
-from instructgpt.settings import check_aliases
+from instructgpt.functional.logprobs import kl_estimate
+from instructgpt.settings import check_aliases, check_options
 from instructgpt.types import UserError
 
 CALLBACK = "--trainer.callbacks"
+ONE = torch.ones(1)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,12 @@ CALLBACK = "--trainer.callbacks"
         ([f"{CALLBACK}=BatchSizeFinder"], "--trainer.callbacks must not be BatchSizeFinder"),
         ([f"{CALLBACK}=BackboneFinetuning"], "--trainer.callbacks must not be BackboneFinetuning"),
         ([f"{CALLBACK}=GradientAccumulationScheduler", CALLBACK + ".scheduling={0: 2}"], "--trainer.callbacks must not be GradientAccumulationScheduler"),
+        ([f"{CALLBACK}=StochasticWeightAveraging", f"{CALLBACK}.swa_lrs=0.01"], "--trainer.callbacks must not be StochasticWeightAveraging"),
+        (["--trainer.barebones=true"], "--trainer.barebones must be false: "),
+        (["--trainer.sync_batchnorm=true"], "--trainer.sync_batchnorm must be false: "),
+        (["--trainer.use_distributed_sampler=true"], "--trainer.use_distributed_sampler must be false: "),
+        (["--trainer.reload_dataloaders_every_n_epochs=1"], "--trainer.reload_dataloaders_every_n_epochs must be 0: "),
+        (["--trainer.model_registry=mine"], "--trainer.model_registry must be null: "),
         (["--model.optimizer=torch.optim.SparseAdam"], "SparseAdam does not support dense gradients"),
         (["--config=/proc/self/mem"], "/proc/self/mem: "),
         (["--output={tmp}/loop/run"], "--output must be a folder, got "),
@@ -78,6 +87,62 @@ def test_a_bug_keeps_its_traceback():
         with pytest.raises((ZeroDivisionError, IndexError, KeyError)) as error:
             wrong()
         assert user_message(error.value, UserError) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "bug"),
+    [
+        ("training_step", lambda self, *_: self.log("x", "text")),
+        ("training_step", lambda *_: {"no": "loss"}),
+        ("on_fit_start", lambda self: self.log("x", 1.0)),
+    ],
+)
+def test_what_lightning_says_of_our_code_is_no_fault_of_settings(tmp_path, monkeypatch, name, bug):
+    monkeypatch.setattr(ToyModule, name, bug)
+    with pytest.raises((ValueError, MisconfigurationException)):
+        main(toy_args("--output", str(tmp_path)))
+
+
+def test_a_bug_while_the_trainer_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "instructgpt.cli.check_callbacks", lambda given: kl_estimate(ONE, ONE, "k9")
+    )
+    with pytest.raises(ValueError, match="kind must be k1, k2 or k3") as error:
+        main(toy_args("--output", str(tmp_path)))
+    assert not isinstance(error.value, UserError)
+
+
+DEEP = "[" * 50_000 + "]" * 50_000
+BLOCKS = "\n".join(" " * i + "a:" for i in range(1500)) + " 1\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "place"),
+    [
+        (["fit", "--config", "deep.yaml"], "deep.yaml: brackets"),
+        (["fit", "--model.optimizer", "deep.json"], "deep.json: brackets"),
+        (["fit", "--model.architecture", DEEP], "[[["),
+        (["generate", f"--responses={DEEP}"], "--responses=[[["),
+        (["generate", "--config=blocks.yaml"], "blocks.yaml: must not be nested"),
+    ],
+)
+def test_brackets_in_brackets(tmp_path, monkeypatch, capsys, args, place):
+    """Parsers written in C do not survive them."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("deep.yaml", DEEP), ("deep.json", DEEP), ("blocks.yaml", BLOCKS)):
+        (tmp_path / name).write_text(text)
+    assert main(args) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"instructgpt: error: {place}")
+    assert line.count("\n") == 1
+
+
+def test_data_is_not_taken_for_a_configuration(tmp_path):
+    """A large file of JSON with & and * in its texts would take a YAML parser minutes."""
+    (tmp_path / "data.json").write_text("a: &a [*a]\n")
+    check_options(["fit", "--data.train", str(tmp_path / "data.json")])
+    with pytest.raises(UserError, match=r"data\.json: aliases must not form a circle"):
+        check_options(["fit", "--config", str(tmp_path / "data.json")])
 
 
 def bomb(levels, merge=False):

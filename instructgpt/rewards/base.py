@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,18 +54,22 @@ class RewardFunction(ABC):
         """
         name = type(self).__name__
         try:
-            values = self.evaluate(samples)
+            values: Any = self.evaluate(samples)
         except Exception as error:
             if isinstance(error, UserError) or type(self).__module__.startswith("instructgpt."):
                 raise
             raise failed(f"reward: {name} failed", error) from error
+        if hasattr(values, "tolist"):  # of torch, numpy or pandas; objects among them may be None
+            values = values.tolist()
         rows = list(values) if isinstance(values, Sequence) else []
         abstained = torch.tensor([value is None for value in rows], dtype=torch.bool)
         try:
             numbers = [0.0 if value is None else value for value in rows] if rows else values
             scores = torch.as_tensor(numbers, dtype=torch.float32).detach().cpu().clone()
-        except (TypeError, ValueError) as error:
-            raise UserError(f"reward: {name} must return numbers, {error}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            text = next((value for value in rows if isinstance(value, str)), None)
+            problem = error if text is None else f"got {text[:60]!r}"
+            raise UserError(f"reward: {name} must return numbers, {problem}") from error
         if scores.shape != (len(samples),):
             raise UserError(
                 f"reward: {name} must return {len(samples)} scores for as many responses, "

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,7 +99,8 @@ def test_wrong_mixtures(rewards, weights, message):
         (torch.zeros(3, 1), r"got shape \(3, 1\)"),
         ([1.0, math.nan, 2.0], "must return finite scores, got nan for ''"),
         (torch.tensor([1.0, 2.0, -math.inf]), "got -inf for 'b b b b'"),
-        (["a", "b", "c"], "must return numbers"),
+        (["a", "b", "c"], "must return numbers, got 'a'"),
+        ([1.0, 10**400, 1.0], "must return numbers, int too large"),
         (None, "must return numbers"),
     ],
 )
@@ -106,6 +108,15 @@ def test_wrong_scores(values, message):
     with pytest.raises(UserError, match=f"^reward: Fixed .*{message}") as error:
         Fixed(values).score(SAMPLES)
     assert "\n" not in str(error.value)
+
+
+def test_what_numpy_and_pandas_return():
+    given = np.array([1.0, None, 3.0], dtype=object)
+    for values in (given, [np.float32(1), None, torch.tensor(3.0)]):
+        first, none, third = Fixed(values).score(SAMPLES).tolist()
+        assert (first, third) == (1.0, 3.0)
+        assert math.isnan(none)
+    assert Fixed(np.arange(3)).score(SAMPLES).tolist() == [0.0, 1.0, 2.0]
 
 
 def test_scores_are_float32_without_gradient():

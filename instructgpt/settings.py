@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from instructgpt.errors import collapse
 from instructgpt.types import UserError
 
 MOST_VALUES = 100_000
@@ -183,4 +182,4 @@ def check_syntax(args: Sequence[str]) -> None:
                 place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
                 raise UserError(f"{place}: {error.problem}") from error
             except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
-                raise UserError(f"{path}: {collapse(str(error))}") from error
+                raise UserError(f"{path}: {' '.join(str(error).split())}") from error

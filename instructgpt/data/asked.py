@@ -64,7 +64,8 @@ def _head(columns: Columns, tail: str) -> Asked:
         key = next((key for key in TURNS if key in columns), "")
     if key and not isinstance(prompt, list | dict) and not columns.first("instruction"):
         turns = read_turns(where, key, columns.row[key])
-        if not (is_answered(turns) and tail in ("chosen", "completion")):  # they repeat a response
+        twice = tail in ("chosen", "completion") or (tail and columns.first("prompt"))
+        if not (is_answered(turns) and twice):  # they repeat a response
             if is_answered(turns) and tail:
                 rule = "must end before the response, with a turn that is not the assistant's"
                 raise bad(where, key, rule, turns[-1])

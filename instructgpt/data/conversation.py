@@ -86,8 +86,7 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
         columns.uses.update(dict.fromkeys(answers, told))
         _note(columns, asked.turns)
         name = _name(columns, tail, asked)
-        given = [value for key in TAILS if isinstance(value := columns.row.get(key), str)]
-        return Conversation(text, asked.turns, responses or given, [], True, (), name)
+        return Conversation(text, asked.turns, responses or _given(columns), [], True, (), name)
     _note(columns, asked.turns)
     ranking = _ranking(columns, tail, wanted, len(responses))
     if tail == "responses" or isinstance(columns.row.get(tail), str):
@@ -203,6 +202,13 @@ def _answer(columns: Columns, key: str, asked: Asked) -> tuple[Turns, str]:
     if asked.turns and len(context) < len(asked.turns) + len(before):
         columns.notes.append(REPEATED)
     return context, response
+
+
+def _given(columns: Columns) -> list[str]:
+    """The responses that are texts, where a prompt is wanted and they are not checked."""
+    values = [columns.row.get(key) for key in TAILS]
+    listed = [value if isinstance(value, list) else [value] for value in values]
+    return [one for value in listed for one in value if isinstance(one, str)]
 
 
 def _once(columns: Columns, text: str, responses: list[str]) -> list[str]:

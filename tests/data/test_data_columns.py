@@ -141,11 +141,17 @@ def test_a_part_of_a_word_of_the_prompt_is_no_repetition():
 
 def test_prompts_are_read_beside_turns_that_end_with_the_response():
     turns = [user("q"), assistant("r")]
-    for answers in ({"response": "r"}, {"chosen": "r", "rejected": "s"}):
+    for answers in ({"response": "r"}, {"chosen": "r", "rejected": "s"}, {"responses": ["r", "s"]}):
         prompt = parse_prompt(item({"instruction": "q", **answers, "messages": turns})).row.prompt
         assert (prompt.text, prompt.meta) == ("q", {})
-    other = {"instruction": "q", "response": "r", "messages": [user("q"), assistant("t")]}
-    assert '"messages" changes what is asked' in refused(parse_prompt, other)
+    other = [user("q"), assistant("t")]
+    for value in ({"instruction": "q", "response": "r"}, {"prompt": "q", "response": "r"}):
+        for parse in (parse_prompt, parse_demonstration):
+            row = parse(item({**value, "messages": turns})).row
+            assert (row.prompt.text, row.prompt.meta) == ("q", {})
+            assert '"messages" changes what is asked' in refused(
+                parse, {**value, "messages": other}
+            )
 
 
 @pytest.mark.parametrize("empty", [None, "", []])

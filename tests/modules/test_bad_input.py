@@ -89,9 +89,9 @@ def test_an_unknown_file(error_of):
 
 
 def test_a_byte_order_mark(error_of):
-    line = error_of("sft", [b"\xef\xbb\xbf" + json.dumps(GOOD["sft"]).encode()])
+    line = error_of("sft", [json.dumps(GOOD["sft"]).encode("utf-16")])
     assert "rows.jsonl" in line
-    assert "byte order mark" in line.lower()
+    assert "UTF-16" in line
 
 
 @pytest.mark.parametrize("content", [b"not gzip at all", gzip.compress(b"x" * 999)[:20]])

@@ -171,13 +171,18 @@ class StageCLI(LightningCLI):
         """
         config = self.config[self.config.subcommand]
         name = config.get("ckpt_path")
-        if not name:
+        if name is None:
             return
-        path, note = Path(name), ""
+        path, note, folder = Path(name), "", Path(config.output, "checkpoints")
         if name == "last":
-            path, note = newest(Path(config.output, "checkpoints"))
+            path, note = newest(folder)
         elif name == "best":
-            path = Path(config.output, "checkpoints", "best.ckpt")
+            path = folder / "best.ckpt"
+        if path.parent == folder and not path.is_file():
+            raise UserError(
+                f"--ckpt_path must be an existing checkpoint, got {path}; where the run was moved, "
+                "--output must be its new folder"
+            )
         checkpoint = load_checkpoint(path, "--ckpt_path")
         if note:
             rank_zero_warn(note)

@@ -223,7 +223,8 @@ class Watch(Callback):
         self.workers = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.plan = pl_module.plan()
+        # without what else this process has in memory
+        self.plan = [line for line in pl_module.plan() if line[0] != "memory in all"]
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.workers = max(self.workers, len(multiprocessing.active_children()))

@@ -18,13 +18,16 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 
-def settle(checkpoint: dict[str, Any], accumulate: int) -> None:
+def settle(checkpoint: dict[str, Any], accumulate: int) -> int:
     """Make all counters of a checkpoint agree on one moment between two batches.
 
     Args:
         checkpoint: as loaded, before Lightning takes the state of its loops from it; changed.
         accumulate: batches of an optimizer step; of an incomplete one, whose gradients are in no
             checkpoint, the run goes back to the first.
+
+    Returns:
+        Epochs that are complete.
     """
     loops = checkpoint["loops"]["fit_loop"]
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
@@ -43,6 +46,7 @@ def settle(checkpoint: dict[str, Any], accumulate: int) -> None:
     ):
         counters.update(dict.fromkeys(counters, value))
     batches["is_last_batch"] = False
+    return int(epoch)
 
 
 def restart(trainer: Trainer) -> None:

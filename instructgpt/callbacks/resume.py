@@ -96,10 +96,10 @@ OBEYED = (
     "model.sampling.top_*",
     "*.network.attention",
     "data.demonstrations",
+    "data.batch_size",  # of all processes together it is compared when their number is known
 )
 WHOLE = ("model.architecture", "data.train", "trainer.callbacks")
 """Dictionaries that are one value, not a group of options."""
-PROCESSES = {"trainer.devices", "trainer.num_nodes"}
 SHOWN = 60
 
 
@@ -112,7 +112,13 @@ class Change(NamedTuple):
 
     def __str__(self) -> str:
         """As printed."""
-        return f"{self.key} {_shown(self.was)} → {_shown(self.now)}"
+        was, now = _different(self.was, self.now)
+        return f"{self.key} {_shown(was)} → {_shown(now)}"
+
+    def refused(self) -> str:
+        """As printed where it must not be."""
+        was, now = _different(self.was, self.now)
+        return f"{self.key} {_shown(now)} (was {_shown(was)})"
 
 
 def history(checkpoint: dict[str, Any], asked: dict[str, Any], path: str) -> list[str]:
@@ -158,10 +164,9 @@ def compare(theirs: dict[str, Any], ours: dict[str, Any], path: str) -> list[Cha
         for key, value in after.items()
         if key in before and before[key] != value and not _inside_another(key, before, after)
     ]
-    changed = {change.key for change in changes}
-    refused = [change for change in changes if not _may_change(change, changed)]
+    refused = [change for change in changes if not _may_change(change)]
     if refused:
-        listed = ", ".join(f"{c.key} {_shown(c.now)} (was {_shown(c.was)})" for c in refused)
+        listed = ", ".join(change.refused() for change in refused)
         raise UserError(
             f"--ckpt_path {path} cannot go on with {listed}: leave it as it was, or start anew "
             "with --model.init_from and without --ckpt_path"
@@ -169,11 +174,9 @@ def compare(theirs: dict[str, Any], ours: dict[str, Any], path: str) -> list[Cha
     return [change for change in changes if _matches(change.key, OBEYED)]
 
 
-def _may_change(change: Change, changed: set[str]) -> bool:
+def _may_change(change: Change) -> bool:
     if _matches(change.key, CONTENT):  # but a fraction to hold out is no name
         return not any(isinstance(value, float) for value in (change.was, change.now))
-    if change.key == "data.batch_size":  # for all processes together it is compared later
-        return bool(PROCESSES & changed)
     return _matches(change.key, FREE) or _matches(change.key, OBEYED)
 
 
@@ -205,6 +208,15 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     else:
         for name, part in node.items():
             yield from _leaves(part, f"{key}.{name}" if key else name)
+
+
+def _different(was: Any, now: Any) -> tuple[Any, Any]:
+    """Of two dictionaries only what is not the same in both."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return was, now
+    same = {key for key, value in was.items() if key in now and now[key] == value}
+    one, other = ({k: v for k, v in node.items() if k not in same} for node in (was, now))
+    return one, other
 
 
 def _shown(value: Any) -> str:

@@ -35,11 +35,13 @@ class SampleWriter(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop rows that are going to be written again, half rows, and those of an earlier run."""
-        path = self._path(trainer)
-        if not trainer.is_global_zero or is_debugging(trainer) or not path.is_file():
+        if not trainer.is_global_zero or is_debugging(trainer):
             return
-        rows = path.read_bytes().splitlines(keepends=True)
-        write_bytes(path, b"".join(rows[: self.written]))
+        path, rows = self._path(trainer), list[bytes]()
+        if path.is_file():
+            rows = path.read_bytes().splitlines(keepends=True)[: self.written]
+            write_bytes(path, b"".join(rows))
+        self.written = len(rows)  # none where the run goes on in another folder
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the samples of all ranks."""

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from instructgpt.callbacks.position import restart, settle
 from instructgpt.rollout.noise import mix
+from instructgpt.types import UserError
 
 
 class StepSeed(Callback):
@@ -28,7 +30,13 @@ class StepSeed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Say where the checkpoint stands, before Lightning takes its counters."""
-        settle(checkpoint, trainer.accumulate_grad_batches)
+        done = settle(checkpoint, trainer.accumulate_grad_batches)
+        most = trainer.max_epochs
+        if trainer.state.fn == TrainerFn.FITTING and most is not None and -1 < most < done:
+            raise UserError(
+                f"--trainer.max_epochs must be at least the {done} epochs that the checkpoint has "
+                f"done, got {most}"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go there."""

@@ -69,7 +69,6 @@ def test_the_configuration_says_what_was_changed_and_when(tmp_path):
     ("asked", "named"),
     [
         ("--seed_everything=1", "seed_everything 1 (was 0)"),
-        ("--data.batch_size=4", "data.batch_size 4 (was 2)"),
         ("--data.rows=20", "data.rows 20 (was 12)"),
         ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches 2 (was 1)"),
         ("--trainer.limit_train_batches=0.5", "trainer.limit_train_batches 0.5 (was null)"),
@@ -100,8 +99,8 @@ def module_run(tmp_path_factory):
 
 
 def test_all_that_is_refused_stands_in_one_line(module_run):
-    with pytest.raises(UserError, match=r"seed_everything 1 .*, data.batch_size 4 .*: leave") as e:
-        fit(module_run, "--ckpt_path=last", "--seed_everything=1", "--data.batch_size=4")
+    with pytest.raises(UserError, match=r"seed_everything 1 .*, data.rows 20 .*: leave") as e:
+        fit(module_run, "--ckpt_path=last", "--seed_everything=1", "--data.rows=20")
     assert "\n" not in str(e.value)
 
 
@@ -116,14 +115,38 @@ def test_what_does_not_touch_the_weights_changes_freely(tmp_path, caplog):
     assert said == ["resume: trainer.max_epochs 1 → 2"]
 
 
-def test_batches_of_all_processes_are_compared_where_their_number_changed(
-    tmp_path, monkeypatch, module_run
-):
-    # The configuration allows it: 4 rows of one process are 2 of two. Here there is one after all.
-    other = ("--trainer.devices=1", "--data.batch_size=4")
+@pytest.mark.parametrize("devices", ["1", "auto"])
+def test_batches_of_all_processes_together_stay_as_large(module_run, devices):
+    # 4 rows of one process could be 2 of two, also where both times all devices were asked for.
+    other = (f"--trainer.devices={devices}", "--data.batch_size=4")
     rule = r"data.batch_size x processes must stay 2, got 4"
     with pytest.raises(UserError, match=rule):
         fit(module_run, "--ckpt_path=last", "--trainer.max_epochs=3", *other)
+
+
+def test_where_the_numbers_of_processes_changed_batches_may_be_others():
+    def batches(rows):
+        return {"trainer": {"devices": "auto"}, "data": {"batch_size": rows}}
+
+    assert list(map(str, compare(batches(4), batches(2), "x"))) == ["data.batch_size 4 → 2"]
+
+
+def test_fewer_epochs_than_were_done_are_refused(module_run):
+    rule = r"--trainer.max_epochs must be at least the 2 epochs that .* has done, got 1"
+    with pytest.raises(UserError, match=rule):
+        fit(module_run, "--ckpt_path=last", "--trainer.max_epochs=1")
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_run_that_was_moved_is_to_be_named(tmp_path, name):
+    with pytest.raises(UserError, match=r"got .*/old/checkpoints/.*; .* must be its new folder"):
+        fit(tmp_path / "old", f"--ckpt_path={name}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_name_of_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--ckpt_path must be an existing checkpoint, got"):
+        fit(tmp_path, "--ckpt_path=")
 
 
 def test_a_checkpoint_without_a_configuration_says_so(tmp_path, monkeypatch):
@@ -157,7 +180,12 @@ def with_model(**options):
         (
             {"architecture": {"n_layer": 2}},
             {"architecture": {"n_layer": 2, "n_head": 4}},
-            "model.architecture {'n_layer': 2, 'n_head': 4} (was {'n_layer': 2})",
+            "model.architecture {'n_head': 4} (was {})",
+        ),
+        (
+            {"architecture": {"a": "x" * 60, "n_layer": 2}},
+            {"architecture": {"a": "x" * 60, "n_layer": 3}},
+            "model.architecture {'n_layer': 3} (was {'n_layer': 2})",
         ),
         (
             {"reward": {"class_path": "instructgpt.M", "init_args": {"weights": [1.0, 2.0]}}},

@@ -26,6 +26,16 @@ def test_a_new_run_starts_a_new_file_and_a_resumed_one_goes_on(tmp_path):
     assert [row["step"] for row in rows_of(tmp_path)] == [6] * 5 + [12] * 5 + [18] * 5
 
 
+def test_a_run_that_goes_on_in_another_folder_counts_the_rows_there(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    fit(old)
+    fit(new, f"--ckpt_path={old}/checkpoints/last.ckpt", "--trainer.max_epochs=3")
+    with (new / "samples.jsonl").open("a") as file:
+        file.write('{"step": 24}\n')  # written after the checkpoint, so it will be again
+    fit(new, "--ckpt_path=last", "--trainer.max_epochs=4")
+    assert [row["step"] for row in rows_of(new)] == [18] * 5 + [24] * 5
+
+
 def test_the_table_is_in_tensorboard_directly_in_the_folder(tmp_path):
     fit(tmp_path)
     events = EventAccumulator(str(tmp_path)).Reload()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -37,8 +36,9 @@ import instructgpt.rewards.rules  # noqa: F401
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.defaults import default_callbacks
 from instructgpt.callbacks.resume import history
+from instructgpt.callbacks.traces import Traces
 from instructgpt.data.base import StageData
-from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER, TextDataModule
+from instructgpt.data.text import TextDataModule
 from instructgpt.errors import (
     OneLineParser,
     check_flags,
@@ -63,8 +63,6 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,  # the plan names the networks
     "log_every_n_steps": 10,
 }
-EVENTS = "events.out.tfevents.*"
-EMPTY_EVENTS = 200  # bytes; a TensorBoard file that holds nothing but its version
 USAGE = "python -m instructgpt {} [--config FILE ...] [--section.option VALUE ...]"
 QUIET_WARNINGS = (
     r".*LeafSpec.*is deprecated",  # torch 2.13 with lightning 2.6
@@ -298,40 +296,6 @@ class StageCLI(LightningCLI):
         if subcommand == "predict":
             kwargs["return_predictions"] = False  # a callback writes them
         return kwargs
-
-
-class Traces:
-    """What a run makes before it begins: TensorBoard files, a tokenizer, folders.
-
-    Lightning opens its logger before the data is read, so also for a run that never begins.
-
-    Args:
-        folder: of the run.
-        log_folder: in it.
-    """
-
-    def __init__(self, folder: Path, log_folder: str) -> None:
-        self.logs = folder / log_folder
-        self.tokenizers = [folder / TOKENIZER, folder / f"{TOKENIZER}.partial"]
-        self.tokenizers = [path for path in self.tokenizers if not path.exists()]
-        self.tokenizers += [folder / DEBUG_TOKENIZER, folder / f"{DEBUG_TOKENIZER}.partial"]
-        self.folders = [p for p in (self.logs, folder, *folder.parents) if not p.exists()]
-        self.events_before = set(self.logs.glob(EVENTS))
-
-    def remove(self, tokenizer: bool) -> None:
-        """Remove empty TensorBoard files and folders that were not there before.
-
-        Args:
-            tokenizer: remove the one that was trained, too.
-        """
-        for path in set(self.logs.glob(EVENTS)) - self.events_before:
-            if path.stat().st_size < EMPTY_EVENTS:
-                path.unlink()
-        for path in self.tokenizers if tokenizer else ():
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self.folders:  # from the inside out
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
 
 
 def _share(config: Namespace) -> None:

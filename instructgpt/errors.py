@@ -112,6 +112,21 @@ def check_output(args: Sequence[str]) -> None:
             raise UserError(f"--output must name a {place}, got {given!r}")
 
 
+def check_unused(verb: Callable[..., None], switch: str, **given: Any) -> None:
+    """Refuse options of a verb that another one leaves without a use.
+
+    Args:
+        verb: the function, which knows the defaults.
+        switch: the option that does so, as written.
+        **given: values of the options.
+    """
+    from instructgpt.types import UserError
+
+    for name, value in given.items():
+        if value != inspect.signature(verb).parameters[name].default:
+            raise UserError(f"--{name} must be left out with {switch}, got {value}")
+
+
 def fall_silent() -> None:
     """Print to nowhere: the reader of our output, such as ``head``, has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -165,8 +165,10 @@ def is_configuration(option: str, value: str) -> bool:
     >>> is_configuration("--data.train", "chats.json"), is_configuration("--data", "chats.json")
     (False, True)
     """
-    known = re.fullmatch(r"-c|--config|--(model|data|trainer)|--(model|trainer)\..*", option)
-    return value.endswith((".yaml", ".yml")) or known is not None
+    if option in ("-c", "--config") or value.endswith((".yaml", ".yml")):
+        return True
+    holds = re.fullmatch(r"--(model|data|trainer)|--(model|trainer)\..*", option)
+    return holds is not None and value.endswith(".json")
 
 
 def check_syntax(args: Sequence[str]) -> None:

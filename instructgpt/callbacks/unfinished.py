@@ -34,7 +34,7 @@ class UnfinishedRows:
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        self.path = path
+        self.path = path = path.resolve()  # a link stays one
         self.partial = path.with_name(f"{path.name}{PARTIAL}")
         self.facts_file = path.with_name(f"{self.partial.name}.facts")
         self.facts = {name: str(value) for name, value in facts.items()}

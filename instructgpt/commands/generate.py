@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from instructgpt.errors import check_unused
 from instructgpt.terminal import note, say
 
 if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for them
@@ -71,6 +72,8 @@ def generate(
     from instructgpt.rollout.sampler import Sampling
 
     check_positive(responses, max_response_tokens, batch_size)
+    if greedy:
+        check_unused(generate, "--greedy", temperature=temperature, top_p=top_p, top_k=top_k)
     sampling = Sampling(0.0 if greedy else temperature, top_p, top_k, batch_size)
     wish = Wish(responses, max_response_tokens or 0, stop, sampling, seed)
     check_paths(model, prompts, output)
@@ -121,6 +124,8 @@ def check_paths(model: str, prompts: str | None, output: str | None) -> None:
     if output is not None and Path(output).exists() and not Path(output).is_file():
         kind = "folder" if Path(output).is_dir() else "device"
         raise UserError(f"--output must be a file, got the {kind} {output}")
+    if output is not None and output.endswith((".gz", ".csv", ".tsv", ".parquet")):
+        raise UserError(f"--output must be a file of JSONL, such as answers.jsonl, got {output}")
     if output is not None and prompts and Path(output).resolve() == Path(prompts).resolve():
         raise UserError(f"--output must not be the file of the prompts, got {output}")
 

@@ -49,9 +49,24 @@ def label(
         opposing: the training labelers are two groups, of so many each, who want opposite things:
             brief responses, and detailed ones. The ``source`` of a row is the group of its labeler.
     """
+    from instructgpt.errors import check_unused
     from instructgpt.experiment.answers import grade_row, read_answers
     from instructgpt.experiment.ranking import distinct_pairs, make_panels, write
 
+    if by == "people":
+        check_unused(
+            label,
+            "--by people",
+            labelers=labelers,
+            agreement=agreement,
+            held_out_labelers=held_out_labelers,
+            held_out_agreement=held_out_agreement,
+            spread=spread,
+            shift=shift,
+            tie=tie,
+            folds=folds,
+            opposing=opposing,
+        )
     rows = read_answers(samples, least=2)
     if by == "people":
         wait_for_people(rows, validation, Path(output))

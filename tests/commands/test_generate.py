@@ -81,6 +81,7 @@ def test_a_stop_text_is_taken_as_it_is(policy, prompts, tmp_path, monkeypatch, t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--output=answers.jsonl.gz"], "--output must be a file of JSONL"),
         (["--output={prompts}"], "--output must not be the file of the prompts"),
         (["--output={folder}"], "--output must be a file, got the folder"),
         (["--model={run}", "--output=x"], "--model must be an artefact, got the folder of a run: "),
@@ -167,6 +168,11 @@ def test_options_can_come_from_a_file(policy, prompts, tmp_path):
         (["--temperatur=1"], "unknown option --temperatur; did you mean temperature?"),
         (["--temperature=x"], "--temperature must be float, got x"),
         (["--temperature=-1"], "temperature must be >= 0, got -1.0"),
+        (
+            ["--greedy=true", "--temperature=0.5"],
+            "--temperature must be left out with --greedy, got 0.5",
+        ),
+        (["--greedy=true", "--top_k=5"], "--top_k must be left out with --greedy, got 5"),
         (["--top_p=0"], "top_p must be in (0, 1], got 0.0"),
         (["--responses=0"], "--responses must be >= 1, got 0"),
         (["--prompts=nowhere.jsonl"], "nowhere.jsonl: no such file"),
@@ -186,6 +192,14 @@ def test_wrong_input(policy, prompts, tmp_path, capsys, options, message):
     assert message in error
     assert len(error.splitlines()) == 1
     assert not out.exists()
+
+
+def test_a_link_to_the_answers_stays_one(policy, prompts, tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "far.jsonl")
+    args = ["generate", "--model", policy, "--prompts", prompts, "--max_response_tokens=2"]
+    assert run([*args, f"--output={tmp_path / 'link.jsonl'}"]) == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert (tmp_path / "far.jsonl").stat().st_size
 
 
 def test_no_model(capsys):

@@ -291,3 +291,9 @@ def test_a_wrong_option_is_one_line(make_answers, tmp_path, capsys, options, mes
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_people_have_no_options_of_simulated_labelers(tmp_path, capsys):
+    args = ["label", "--samples", "nowhere", "--by", "people", "--output", str(tmp_path / "out")]
+    assert run([*args, "--agreement=0.9"]) == 2
+    assert "--agreement must be left out with --by people, got 0.9" in capsys.readouterr().err

@@ -60,8 +60,7 @@ def generate(
         greedy: take the most likely token always.
         seed: of sampling; a response depends on it, on the number of its row and on --responses.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
-            ``{prompt}``; default: that of the artefact, else the tokenizer's chat template, else
-            plain.
+            ``{prompt}``; default: the artefact's, else the tokenizer's chat template, else plain.
         batch_size: responses sampled at once.
         device: where to compute.
         dtype: number format of the weights.
@@ -69,12 +68,9 @@ def generate(
     """
     from instructgpt.data.questions import read
     from instructgpt.models.load import Network
-    from instructgpt.rollout.sampler import Sampling
 
     check_positive(responses, max_response_tokens, batch_size)
-    if greedy:
-        check_unused(generate, "--greedy", temperature=temperature, top_p=top_p, top_k=top_k)
-    sampling = Sampling(0.0 if greedy else temperature, top_p, top_k, batch_size)
+    sampling = sampling_of(greedy, temperature, top_p, top_k, batch_size)
     wish = Wish(responses, max_response_tokens or 0, stop, sampling, seed)
     check_paths(model, prompts, output)
     given, about = read(prompts) if prompts is not None else ([], [])
@@ -111,6 +107,17 @@ def check_positive(responses: int, max_response_tokens: int | None, batch_size: 
     }.items():
         if value < 1:
             raise UserError(f"--{name} must be >= 1, got {value}")
+
+
+def sampling_of(
+    greedy: bool, temperature: float, top_p: float, top_k: int, batch_size: int
+) -> Sampling:
+    """How to sample; options of it must not be given where nothing is sampled."""
+    from instructgpt.rollout.sampler import Sampling
+
+    if greedy:
+        check_unused(generate, "--greedy", temperature=temperature, top_p=top_p, top_k=top_k)
+    return Sampling(0.0 if greedy else temperature, top_p, top_k, batch_size)
 
 
 def check_paths(model: str, prompts: str | None, output: str | None) -> None:

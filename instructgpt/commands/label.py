@@ -9,6 +9,11 @@ if TYPE_CHECKING:  # imported when needed: `label --help` should not wait for it
     from instructgpt.experiment.answers import AnswersRow
 
 
+SIMULATED = {"labelers", "agreement", "held_out_labelers", "held_out_agreement", "spread"}
+SIMULATED |= {"shift", "tie", "folds", "opposing"}
+"""Options of simulated labelers."""
+
+
 def label(
     samples: str,
     validation: str | None = None,
@@ -54,29 +59,15 @@ def label(
     from instructgpt.experiment.ranking import distinct_pairs, make_panels, write
 
     if by == "people":
-        check_unused(
-            label,
-            "--by people",
-            labelers=labelers,
-            agreement=agreement,
-            held_out_labelers=held_out_labelers,
-            held_out_agreement=held_out_agreement,
-            spread=spread,
-            shift=shift,
-            tie=tie,
-            folds=folds,
-            opposing=opposing,
-        )
-    rows = read_answers(samples, least=2)
-    if by == "people":
-        wait_for_people(rows, validation, Path(output))
+        check_unused(label, "--by people", **{n: v for n, v in locals().items() if n in SIMULATED})
+        wait_for_people(read_answers(samples, least=2), validation, Path(output))
         return
+    rows = read_answers(samples, least=2)
     check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
     check_place(Path(output))
     ranked = [(row, grade_row(row)) for row in rows]
-    held = (
-        [(row, grade_row(row)) for row in read_answers(validation, least=2)] if validation else []
-    )
+    held_rows = read_answers(validation, least=2) if validation else []
+    held = [(row, grade_row(row)) for row in held_rows]
     pairs = distinct_pairs(held or ranked)
     sizes = {"training": labelers, "held_out": held_out_labelers, "shifted": held_out_labelers}
     targets = {"training": agreement, "held_out": held_out_agreement}

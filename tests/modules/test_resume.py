@@ -25,7 +25,25 @@ FLAGS = (
 @pytest.fixture
 def place(tmp_path, files, policy_artefact, reward_artefact):
     """Copies of files and artefacts, to change and to move."""
-    folder = tmp_path / "inputs"
+    return copies(tmp_path / "inputs", files, policy_artefact, reward_artefact)
+
+
+@pytest.fixture(scope="module")
+def ppo_run(tmp_path_factory, files, policy_artefact, reward_artefact):
+    """The same beside a run of one phase; no test changes it."""
+    folder = tmp_path_factory.mktemp("run") / "inputs"
+    ppo(copies(folder, files, policy_artefact, reward_artefact))
+    return folder
+
+
+@pytest.fixture
+def ppo_place(tmp_path, ppo_run):
+    """A copy of it, to change and to go on with."""
+    shutil.copytree(ppo_run.parent, tmp_path / "copy")
+    return tmp_path / "copy/inputs"
+
+
+def copies(folder, files, policy_artefact, reward_artefact):
     folder.mkdir()
     for path in files.values():
         shutil.copy(path, folder)
@@ -45,6 +63,7 @@ def ppo(place, *more, epochs=1):
             *("--model.rollout_batch_size=4", "--model.minibatch_size=2"),
             *("--data=PromptDataModule", f"--data.train={place}/prompts.jsonl"),
             *("--data.max_prompt_tokens=24", "--data.max_response_tokens=6"),
+            "--data.validation=null",
             *(f"--output={place.parent}/run", f"--trainer.max_epochs={epochs}", *FLAGS, *more),
         ]
     )
@@ -94,26 +113,28 @@ def refusal(run):
     return message.partition("differs: ")[2]
 
 
-def test_ppo_names_every_network_that_is_another(place):
-    ppo(place, "--data.validation=null")
-    nudge(place / "sft")
-    nudge(place / "reward")
-    found = refusal(lambda: ppo(place, "--data.validation=null", "--ckpt_path=last", epochs=2))
+def test_ppo_names_every_network_that_is_another(ppo_place, ppo_run):
+    nudge(ppo_place / "sft")
+    nudge(ppo_place / "reward")
+    found = refusal(lambda: ppo(ppo_place, "--ckpt_path=last", epochs=2))
     start, value, reward = found.split("; ")
-    digest = r"holds other weights (........) than the run's (........, from "
-    assert start.startswith(f"model.init_from {place}/sft holds other weights (")
-    assert value.startswith(f"model.value_init_from {place}/reward holds other weights (")
-    assert reward.startswith(f"model.reward.init_from {place}/reward holds other weights (")
-    assert len(reward) == len(f"model.reward.init_from {place}/reward {digest}{place}/reward)")
+    digests = f"holds other weights (........) than the run's (........, from {ppo_run}/reward)"
+    assert start.startswith(f"model.init_from {ppo_place}/sft holds other weights (")
+    assert value.startswith(f"model.value_init_from {ppo_place}/reward holds other weights (")
+    assert reward.startswith(f"model.reward.init_from {ppo_place}/reward holds other weights (")
+    assert reward.endswith(f", from {ppo_run}/reward)")
+    assert len(reward) == len(
+        f"model.reward.init_from {ppo_place}/reward {digest}{ppo_run}/reward)"
+    )
 
 
-def test_the_template_of_the_reward_model_is_part_of_it(place):
-    ppo(place)
-    file = place / "reward/instructgpt.json"
+def test_the_template_of_the_reward_model_is_part_of_it(ppo_place):
+    file = ppo_place / "reward/instructgpt.json"
     facts = json.loads(file.read_text())
-    changed = get_template("hh").fingerprint(load_tokenizer(str(place / "reward")))
+    changed = get_template("hh").fingerprint(load_tokenizer(str(ppo_place / "reward")))
     file.write_text(json.dumps(facts | {"template": "hh", "template_hash": changed}))
-    assert refusal(lambda: ppo(place, "--ckpt_path=last")).startswith("model.reward.init_from ")
+    found = refusal(lambda: ppo(ppo_place, "--ckpt_path=last"))
+    assert found.startswith("model.reward.init_from ")
 
 
 def test_rewards_in_a_mixture_are_known_by_their_weights(place):
@@ -154,11 +175,10 @@ def test_a_reward_that_selects_checkpoints_is_known(place):
     assert found.startswith("model.reward.init_from ")
 
 
-def test_rows_are_known_by_their_content(place):
-    ppo(place, "--data.validation=null")
-    nudge_row(place / "prompts.jsonl")
-    found = refusal(lambda: ppo(place, "--data.validation=null", "--ckpt_path=last"))
-    assert found.startswith(f"data.train {place}/prompts.jsonl holds other rows (")
+def test_rows_are_known_by_their_content(ppo_place):
+    nudge_row(ppo_place / "prompts.jsonl")
+    found = refusal(lambda: ppo(ppo_place, "--ckpt_path=last"))
+    assert found.startswith(f"data.train {ppo_place}/prompts.jsonl holds other rows (")
     assert ";" not in found
 
 
@@ -188,15 +208,12 @@ def test_weights_of_the_sets_are_part_of_the_rows(place):
     assert found.startswith("data.train ")
 
 
-def test_everything_may_move_and_the_run_goes_on_exactly(place, tmp_path):
-    ppo(place, epochs=2)
-    whole = last(place)["state_dict"]
-    ppo(place)
-    moved = tmp_path / "elsewhere"
-    moved.mkdir()
-    (tmp_path / "run").rename(moved / "run")
-    place.rename(moved / "inputs")
-    place = moved / "inputs"
+def test_everything_may_move_and_the_run_goes_on_exactly(ppo_place, ppo_run, tmp_path):
+    ppo(ppo_place, epochs=2)
+    whole = last(ppo_place)["state_dict"]
+    shutil.copytree(ppo_run.parent, tmp_path / "elsewhere")
+    place = tmp_path / "elsewhere/inputs"
+    shutil.rmtree(ppo_place.parent)
     (place / "sft").rename(place / "policy")
     (place / "prompts.jsonl").rename(place / "asked.jsonl")
     renamed = (f"--model.init_from={place}/policy", f"--data.train={place}/asked.jsonl")
@@ -206,13 +223,12 @@ def test_everything_may_move_and_the_run_goes_on_exactly(place, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_ppo_obeys_new_coefficients(place, caplog):
-    ppo(place)
-    before = last(place)["state_dict"]
+def test_ppo_obeys_new_coefficients(ppo_place, caplog):
+    before = last(ppo_place)["state_dict"]
     asked = ("--model.value_lr=0", "--model.kl.kl_coef=0.5", "--model.algorithm.clip_range=0.3")
-    cli = ppo(place, *asked, "--ckpt_path=last", epochs=2)
+    cli = ppo(ppo_place, *asked, "--ckpt_path=last", epochs=2)
     assert cli.model.phase_metrics["ppo/kl_coef"] == 0.5
-    after = last(place)["state_dict"]
+    after = last(ppo_place)["state_dict"]
     for name in before:
         moved = not torch.equal(before[name], after[name])
         assert not (moved and name.startswith("value_model")), name
@@ -221,37 +237,27 @@ def test_ppo_obeys_new_coefficients(place, caplog):
         assert f"resume: {line}" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("asked", "named"),
-    [
-        (["--model.rollout_batch_size=8"], "model.rollout_batch_size 8 (was 4)"),
-        (["--model.minibatch_size=4"], "model.minibatch_size 4 (was 2)"),
-        (["--model.value=shared"], "model.value shared (was separate)"),
-        (["--model.adapter=LoRA"], "model.adapter LoRA (was null)"),
-        (["--model.kl=AdaptiveKL"], "model.kl AdaptiveKL (was FixedKL)"),
-        (["--model.ema_decay=null"], "model.ema_decay null (was 0.992)"),
-        (["--model.algorithm.epochs=2"], "model.algorithm.epochs 2 (was 1)"),
-        (["--model.sampling.temperature=0.7"], "model.sampling.temperature 0.7 (was 1.0)"),
-        (["--model.optimizer=torch.optim.SGD"], "model.optimizer SGD (was PaperAdam)"),
-        (["--data.max_response_tokens=8"], "data.max_response_tokens 8 (was 6)"),
-    ],
-)
-def test_what_a_rollout_depends_on_is_refused(ppo_run, asked, named):
+CHANGED = {
+    "model.rollout_batch_size": "8 (was 4)",
+    "model.minibatch_size": "4 (was 2)",
+    "model.value": "shared (was separate)",
+    "model.adapter": "LoRA (was null)",
+    "model.kl": "AdaptiveKL (was FixedKL)",
+    "model.ema_decay": "null (was 0.992)",
+    "model.algorithm.epochs": "2 (was 1)",
+    "model.sampling.temperature": "0.7 (was 1.0)",
+    "model.optimizer": "SGD (was PaperAdam)",
+    "data.max_response_tokens": "8 (was 6)",
+}
+
+
+def test_what_a_rollout_depends_on_is_refused(ppo_run):
+    asked = [f"--{name}={line.partition(' ')[0]}" for name, line in CHANGED.items()]
+    asked = [flag.replace("=SGD", "=torch.optim.SGD") for flag in asked]
     with pytest.raises(UserError, match="cannot go on with") as error:
         ppo(ppo_run, *asked, "--ckpt_path=last")
-    assert f"cannot go on with {named}: leave it as it was" in str(error.value)
-
-
-@pytest.fixture(scope="module")
-def ppo_run(tmp_path_factory, files, policy_artefact, reward_artefact):
-    """A run of one phase that no test changes."""
-    place = tmp_path_factory.mktemp("run") / "inputs"
-    place.mkdir()
-    shutil.copy(files["prompts"], place)
-    (place / "sft").symlink_to(policy_artefact)
-    (place / "reward").symlink_to(reward_artefact)
-    ppo(place)
-    return place
+    listed = str(error.value).partition("cannot go on with ")[2].partition(": leave it as")[0]
+    assert set(listed.split(", ")) == {f"{name} {line}" for name, line in CHANGED.items()}
 
 
 def test_micro_batches_of_a_step_are_compared(ppo_run):

@@ -286,7 +286,7 @@ def run(data: type, settings: Any, see: str | None, folder: Path) -> dict[str, A
             "enable_checkpointing": False,
             "use_distributed_sampler": False,
             "num_sanity_val_steps": 0,
-            "limit_val_batches": 1,
+            "limit_val_batches": int(see in ("validation", "export")),
             "default_root_dir": folder,
             "inference_mode": False,
             "max_epochs": 2 if MODULES[data] is PPOModule else 1,

@@ -292,6 +292,15 @@ def shorter(prompts, responses):
     return [-float(len(response)) for response in responses]
 
 
+KINDS = {
+    "export": "export",
+    "artefact": "export",
+    "predictions": "predictions",
+    "metrics": "validation",
+    "samples": "validation",
+    "workers": "validation",
+}
+"""What a run does besides training, for what is to be seen; else nothing, which is faster."""
 CASES = [(cls, name) for cls, flips in TABLE.items() for name in flips]
 
 
@@ -306,7 +315,7 @@ def seen(inputs):
     known: dict[str, Any] = {}
 
     def look(data: type, settings: dict[str, Any], see: str) -> dict[str, Any]:
-        kind = {"export": "export", "artefact": "export", "predictions": "predictions"}.get(see)
+        kind = KINDS.get(see)
         key = f"{data.__name__} {settings} {kind}"
         if key not in known:
             known[key] = observe(data, settings, kind)

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -104,10 +105,10 @@ def check_output(args: Sequence[str]) -> None:
     """
     from instructgpt.types import UserError
 
-    for i, flag in enumerate(args):
+    for flag, value in pairwise([*args, "-"]):
         name, equals, inline = flag.partition("=")
-        given = inline if equals else "".join(args[i + 1 : i + 2])
-        if name == "--output" and (equals or i + 1 < len(args)) and not given.strip():
+        given = inline if equals else value
+        if name == "--output" and not given.strip():
             place = "file" if args[0] == "generate" else "folder"
             raise UserError(f"--output must name a {place}, got {given!r}")
 

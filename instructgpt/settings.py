@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def check_depth(text: str, place: str) -> None:
 
 def check_options(args: Sequence[str]) -> None:
     """Refuse what no parser can hold, in options and in the configurations that they name."""
-    for flag, following in zip(args, [*args[1:], ""], strict=True):
+    for flag, following in pairwise([*args, ""]):
         name, equals, value = flag.partition("=")
         value = value if equals else following
         check_depth(flag, flag[:40])

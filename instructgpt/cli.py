@@ -67,6 +67,7 @@ USAGE = "python -m instructgpt {} [--config FILE ...] [--section.option VALUE ..
 QUIET_WARNINGS = (
     r".*LeafSpec.*is deprecated",  # torch 2.13 with lightning 2.6
     r".*functional.all_gather is deprecated",
+    r".*Total length of `list` across ranks is zero",  # no validation, which the summary shows
     r".*module\(s\) in eval mode",  # frozen models and averages
     r".*does not have many workers",
     r".*smaller than the logging interval",

@@ -174,7 +174,7 @@ def is_configuration(option: str, value: str) -> bool:
 
 def check_syntax(args: Sequence[str]) -> None:
     """Name file, line and column of YAML that does not parse; jsonargparse names no file."""
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    for flag, value in pairwise([*args, ""]):
         name, _, inline = flag.partition("=")
         path = Path(inline or value)
         if name in ("-c", "--config") and path.is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # imported when needed: `label --help` should not wait for it
+    from instructgpt.data.formats import Row
     from instructgpt.experiment.answers import AnswersRow
 
 
@@ -109,8 +110,8 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
         output: folder.
     """
     from instructgpt.callbacks.common import json_lines
-    from instructgpt.data.files import read_file
-    from instructgpt.data.formats import parse_comparison
+    from instructgpt.data.files import Item, read_file
+    from instructgpt.data.formats import parse_comparison, parse_to_score
     from instructgpt.pipeline.folder import ANSWER, PEOPLE
     from instructgpt.terminal import say
     from instructgpt.types import UserError, WaitingForLabelsError
@@ -138,10 +139,11 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
             f'"ranking" of its responses (1 = best, equal = tie), save the rows as {answer}, and '
             "run the same command again"
         )
-    known = {key(row["prompt"], row["responses"]) for row in asked}
-    ranked = [parse_comparison(item).row for item in read_file(answer)]
-    right = {key(row.prompt.text, row.responses) for row in ranked} & known
-    others = sum(key(row.prompt.text, row.responses) not in known for row in ranked)
+    # Both as they are read for training: what all responses repeat of their prompt is there once.
+    known = {key(parse_to_score(Item(str(question), str(question), row)).row) for row in asked}
+    ranked = [key(parse_comparison(item).row) for item in read_file(answer)]
+    right = known.intersection(ranked)
+    others = sum(row not in known for row in ranked)
     if not right:
         raise UserError(
             f"{answer}: must rank the responses in {question}, got rankings of others only: move "
@@ -173,6 +175,6 @@ def ask(question: Path, mark: Path, content: bytes) -> bool:
     return edited
 
 
-def key(prompt: str, responses: list[str]) -> tuple[str, ...]:
+def key(row: Row) -> tuple[str, ...]:
     """What a row is about, whatever the white space around it."""
-    return (prompt.strip(), *(text.strip() for text in responses))
+    return (row.prompt.text.strip(), *(text.strip() for text in row.responses))

@@ -293,6 +293,19 @@ def test_a_wrong_option_is_one_line(make_answers, tmp_path, capsys, options, mes
     assert message in lines[0]
 
 
+def test_rankings_of_responses_that_repeat_their_prompt_are_what_was_asked(tmp_path, capsys):
+    prompt = "Tell me what the pig says."
+    row = {"prompt": prompt, "responses": [f"{prompt} It says oink.", f"{prompt} It says moo."]}
+    samples, output = tmp_path / "samples.jsonl", tmp_path / "out"
+    samples.write_text(json.dumps(row))
+    args = ["label", "--samples", str(samples), "--by", "people", "--output", str(output)]
+    assert run(args) == 3
+    ranked = [{**asked, "ranking": [1, 2]} for asked in rows_of(output / "to_label.jsonl")]
+    (output / "comparisons.jsonl").write_text("".join(map(json.dumps, ranked)))
+    assert run(args) == 0
+    assert "1 of 1 prompts are ranked" in capsys.readouterr().out
+
+
 def test_people_have_no_options_of_simulated_labelers(tmp_path, capsys):
     args = ["label", "--samples", "nowhere", "--by", "people", "--output", str(tmp_path / "out")]
     assert run([*args, "--agreement=0.9"]) == 2

@@ -209,7 +209,7 @@ ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
         ("stages: {a: {verb: fit}}\nsed: 1", "toy.yaml: unknown key 'sed'; did you mean seed?"),
         ("output: ''\nstages: {a: {verb: fit}}", "toy.yaml: output must name a folder, got ''"),
         ("2020-01-01: x", "toy.yaml: keys must be str"),
-        ("a: &x {b: *x}", "toy.yaml: Circular reference"),
+        ("a: &x {b: *x}", "toy.yaml: aliases must not form a circle"),
         ("stages: {a: {verb: generate, options: {}}}", "toy.yaml: stages.a.options: generate needs model, got none"),
         ("stages: {a: {verb: generate, options: {model: x}}}", "toy.yaml: stages.a.options: generate needs prompts, got none"),
         ("stages: {a: {verb: generate, options: {model: x, prompts: null}}}", "toy.yaml: stages.a.options: generate needs prompts, got none"),

@@ -53,7 +53,6 @@ from instructgpt.models.lock import InUseError, locked
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
 from instructgpt.settings import check_callbacks, check_processes, check_syntax, check_trainer
-from instructgpt.terminal import printable
 from instructgpt.types import UserError
 
 TRAINER_DEFAULTS = {
@@ -329,7 +328,6 @@ def _quiet() -> None:
     """Silence what Lightning says in every run and nobody can act on."""
     for message in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(message)}\n"
     rich.reconfigure(markup=False)  # Lightning's tables hold names of labelers and sources
     for name in ("lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:

@@ -49,11 +49,11 @@ def note(line: str) -> None:
 
 @contextmanager
 def harmless_messages() -> Iterator[None]:
-    """Warnings and log records, those of other packages too, are printable in here."""
+    """Warnings are lines of text, and like log records of any package printable, in here."""
     show, make = warnings.formatwarning, logging.getLogRecordFactory()
 
-    def shown(*args: Any, **kwargs: Any) -> str:
-        return printable(show(*args, **kwargs))
+    def shown(message: Warning | str, *_: Any, **__: Any) -> str:  # without the line of code
+        return f"warning: {printable(message)}\n"
 
     def made(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)

@@ -49,6 +49,17 @@ def test_output_and_errors(capfd):
     assert out == err == printable(EVIL) + "\n"
 
 
+def test_a_warning_is_one_line_without_the_code(capsys):
+    def verb(args):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            print(warnings.formatwarning("cut 3 of 9", UserWarning, "a.py", 7, "x = 1"), end="")
+        return 0
+
+    assert guarded(verb, []) == 0
+    assert capsys.readouterr().out == "warning: cut 3 of 9\n"
+
+
 def test_errors_warnings_and_log_records(capsys):
     log, stream = logging.getLogger("a library"), StringIO()
     handler = logging.StreamHandler(stream)

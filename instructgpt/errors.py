@@ -287,7 +287,8 @@ def known_names() -> tuple[list[str], list[str]]:
 
 def guess(name: str, pool: list[str], argument: str = "") -> str:
     """``; did you mean ...?``, or what there is to choose from, or nothing."""
-    near = difflib.get_close_matches(name, pool, 1, cutoff=0.7)
+    others = [other for other in pool if other != name]  # known, but not in this place
+    near = difflib.get_close_matches(name, others, 1, cutoff=0.7)
     if near:
         return f"; did you mean {near[0]}?"
     ending = {"model": "Module", "data": "DataModule"}.get(argument)

@@ -66,6 +66,12 @@ def test_options_of_the_real_stages(capsys, options, message):
     assert error_of([*SFT, *options], capsys).startswith(message)
 
 
+def test_an_option_of_another_class_is_not_its_own_guess(capsys):
+    told = error_of([*SFT, "--model.schedule.init_args.path=x"], capsys)
+    assert told.startswith("unknown option --model.schedule.init_args.path")
+    assert "did you mean path" not in told
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -92,7 +92,7 @@ class PredictionWriter(Callback):
         """Give the file its name."""
         if self._file is not None:
             self._file.finish()
-            rank_zero_info(f"wrote {self._file.rows} rows to {self._file.path}")
+            rank_zero_info(f"wrote {self._file.rows:,} rows to {self._file.path}")
             self._file = None
 
     def on_exception(

@@ -172,6 +172,7 @@ def write(batches: Iterator[list[dict[str, Any]]], file: UnfinishedRows, total: 
     finally:
         shown.close()
         file.interrupt()
+    say(f"wrote {file.rows:,} rows to {file.path}")
 
 
 class Policy(NamedTuple):

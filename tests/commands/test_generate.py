@@ -45,6 +45,11 @@ def answers(policy, prompts, tmp_path, *more):
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
+def test_the_last_line_says_where_the_rows_are(policy, prompts, tmp_path, capsys):
+    answers(policy, prompts, tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote 3 rows to {tmp_path / 'out.jsonl'}"
+
+
 def test_a_row_a_prompt_in_order(policy, prompts, tmp_path):
     rows = answers(policy, prompts, tmp_path, "--responses=3")
     assert [row["prompt"] for row in rows] == ["cat", "the dog says", "woof"]

@@ -223,8 +223,7 @@ def memory_lines(
     total = peak_bytes(trained, others, needs, kept_gradients, gaps)
     beside = "without what the device's libraries take"
     if libraries is not None:
-        wasted = f"{gaps:.0%} on what comes and goes for the allocator's gaps"
-        beside = f"with {mib(libraries)} of Python, libraries and data, and {wasted}"
+        beside = f"with {mib(libraries)} of Python, libraries and data, and the allocator's gaps"
     lines.append(("memory in all", f"about {mib(total)} at the peak, {beside}; {ACCURACY}"))
     return lines
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from instructgpt.callbacks.position import restart, settle
-from instructgpt.rollout.noise import mix
+from instructgpt.seeds import mix
 from instructgpt.types import UserError
 
 

@@ -52,7 +52,7 @@ def evaluate(
         run_info: JSON about the run for the report, such as ``pipeline.json``.
         seed: of the bootstrap and of ratings.
     """
-    from instructgpt.experiment.evaluation import Evaluation  # `--help` should not wait for it
+    from instructgpt.evaluation.evaluation import Evaluation  # `--help` should not wait for it
 
     found = Evaluation(answers, greedy, baseline, labels, seed)
     found.compare(panels, reward_model, judge)

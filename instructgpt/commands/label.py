@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # imported when needed: `label --help` should not wait for it
     from instructgpt.data.formats import Row
-    from instructgpt.experiment.answers import AnswersRow
+    from instructgpt.evaluation.answers import AnswersRow
 
 
 SIMULATED = {"labelers", "agreement", "held_out_labelers", "held_out_agreement", "spread"}
@@ -56,8 +56,8 @@ def label(
             brief responses, and detailed ones. The ``source`` of a row is the group of its labeler.
     """
     from instructgpt.errors import check_unused
-    from instructgpt.experiment.answers import grade_row, read_answers
-    from instructgpt.experiment.ranking import distinct_pairs, make_panels, write
+    from instructgpt.evaluation.answers import grade_row, read_answers
+    from instructgpt.miniature.ranking import distinct_pairs, make_panels, write
 
     if by == "people":
         check_unused(label, "--by people", **{n: v for n, v in locals().items() if n in SIMULATED})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from instructgpt.terminal import say
 
 if TYPE_CHECKING:
-    from instructgpt.world.dataset import People, Sizes
+    from instructgpt.miniature.world.dataset import People, Sizes
 
 
 def world(
@@ -56,7 +56,7 @@ def world(
         good_share: share of demonstrations that are good.
         short_share: share of demonstrations that are short; the rest is sloppy.
     """
-    from instructgpt.world.dataset import People, Sizes
+    from instructgpt.miniature.world.dataset import People, Sizes
 
     sizes = Sizes(
         documents,
@@ -79,9 +79,9 @@ def write(output: Path, seed: int, sizes: Sizes, people: People) -> None:
         people: who asks and who demonstrates.
     """
     from instructgpt.callbacks.common import json_lines
+    from instructgpt.miniature.world.dataset import files, misconceptions
+    from instructgpt.miniature.world.tokenizer import make_tokenizer
     from instructgpt.models.folder import replacing, write_text
-    from instructgpt.world.dataset import files, misconceptions
-    from instructgpt.world.tokenizer import make_tokenizer
 
     check(output, sizes, people)
     rows = files(seed, sizes, people)

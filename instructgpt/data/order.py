@@ -6,7 +6,7 @@ import hashlib
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
-from instructgpt.rollout.noise import permutation
+from instructgpt.seeds import permutation
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt.modules.base import StageModule
-from instructgpt.rollout.noise import mix
 from instructgpt.rollout.sampler import Sampling, sample, to_samples
+from instructgpt.seeds import mix
 from instructgpt.types import PromptBatch, Rollout, Sample
 
 VALIDATION = mix(*b"validation")

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.forward import base_network, can_drop_rows, run
 from instructgpt.models.template import Template
-from instructgpt.rollout.noise import uniforms
+from instructgpt.seeds import uniforms
 from instructgpt.types import (
     Progress,
     Prompt,

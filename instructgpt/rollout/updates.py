@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instructgpt.rollout.noise import permutation
+from instructgpt.seeds import permutation
 from instructgpt.types import UserError
 
 

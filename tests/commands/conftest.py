@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from instructgpt.miniature.world.prompts import Task, make_task, toxic_task
+from instructgpt.miniature.world.responses import STYLES, respond
+from instructgpt.miniature.world.text import to_text
 from instructgpt.models.artefact import save_scalar
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.models.template import get_template
-from instructgpt.world.prompts import Task, make_task, toxic_task
-from instructgpt.world.responses import STYLES, respond
-from instructgpt.world.text import to_text
 
 GOOD, MIXED, BAD = (8, 2, 1, 0, 0), (2, 2, 2, 1, 1), (0, 1, 3, 2, 4)
 

@@ -17,7 +17,7 @@ from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.files import read_file
 from instructgpt.data.prompts import PromptDataModule
 from instructgpt.data.text import TextDataModule
-from instructgpt.experiment.answers import read_answers
+from instructgpt.evaluation.answers import read_answers
 from instructgpt.terminal import printable
 from instructgpt.types import UserError
 

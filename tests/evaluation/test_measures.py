@@ -16,7 +16,7 @@ from instructgpt.evaluation.measures import (
     values,
     win_rates,
 )
-from instructgpt.evaluation.nlp_tasks import nlp_results
+from instructgpt.miniature.nlp_tasks import nlp_results
 
 BY_UTILITY = ScoreJudge("utility", lambda answers: [one.utility for one in answers])
 

@@ -11,7 +11,7 @@ from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.prompts import PromptDataModule
 from instructgpt.data.text import TextDataModule
-from instructgpt.experiment.scoring import Scorer
+from instructgpt.evaluation.scoring import Scorer
 from instructgpt.models.artefact import save_policy, save_scalar
 from instructgpt.models.choice import choose_template
 from instructgpt.models.load import Network, load_policy, load_scalar

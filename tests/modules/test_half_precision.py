@@ -17,7 +17,7 @@ from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.mixture import MixtureReward
 from instructgpt.rewards.rules import CountReward
-from instructgpt.rollout.noise import uniforms
+from instructgpt.seeds import uniforms
 
 
 def test_noise_is_float32_whatever_the_default():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from instructgpt.rollout.noise import mix, uniforms
 from instructgpt.rollout.updates import UpdateLoader, UpdatePlan
+from instructgpt.seeds import mix, uniforms
 from instructgpt.types import UserError
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from instructgpt.evaluation.report.claims_section import claims_section, judged_here, summary
 from instructgpt.evaluation.report.css import CSS
 from instructgpt.evaluation.report.drawing import drawn
 from instructgpt.evaluation.report.estimates import estimate, number
@@ -18,6 +17,7 @@ from instructgpt.evaluation.report.sections import SECTIONS as MODELS
 from instructgpt.evaluation.report.sections_run import SECTIONS as RUN
 from instructgpt.evaluation.report.sections_run import duration
 from instructgpt.evaluation.report.sections_training import SECTIONS as TRAINING
+from instructgpt.miniature.claims_section import claims_section, judged_here, summary
 from instructgpt.models.folder import write_bytes
 
 # A page that loads nothing and runs nothing, whatever stands in its texts.

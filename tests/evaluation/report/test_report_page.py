@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from instructgpt.evaluation.report.claims_section import summary
 from instructgpt.evaluation.report.layout import tied
 from instructgpt.evaluation.report.page import write_report
+from instructgpt.miniature.claims_section import summary
 
 VOID = {"meta", "col", "path", "use", "rect"}
 SECTIONS = [

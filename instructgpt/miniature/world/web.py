@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from instructgpt.world.grammar import rude_sentence, sentence, story
-from instructgpt.world.knowledge import (
+from instructgpt.miniature.world.grammar import rude_sentence, sentence, story
+from instructgpt.miniature.world.knowledge import (
     ADJECTIVES,
     CAPITAL_OF,
     CLASSES,
@@ -26,10 +26,10 @@ from instructgpt.world.knowledge import (
     question,
     statement,
 )
-from instructgpt.world.prompts import CLOSED_DOMAIN, make_task, without_newline
-from instructgpt.world.responses import Style, claimed, hearsay, respond
-from instructgpt.world.tasks import NLP_TASKS, nlp_item
-from instructgpt.world.text import NEWLINE, enumeration, to_tokens
+from instructgpt.miniature.world.prompts import CLOSED_DOMAIN, make_task, without_newline
+from instructgpt.miniature.world.responses import Style, claimed, hearsay, respond
+from instructgpt.miniature.world.tasks import NLP_TASKS, nlp_item
+from instructgpt.miniature.world.text import NEWLINE, enumeration, to_tokens
 
 # How often people who write about facts state a misconception where there is one.
 ENCYCLOPEDIA_BELIEVES, PEOPLE_BELIEVE = 0.08, 0.85

@@ -102,7 +102,7 @@ def grade_all(
         responses: texts.
         finished: whether each ended by itself.
     """
-    from instructgpt.world.grader import grade, utility
+    from instructgpt.miniature.world.grader import grade, utility
 
     known: dict[tuple[str, bool], Answer] = {}
     for text, ended in zip(responses, finished, strict=True):

@@ -5,9 +5,9 @@ from itertools import product
 
 import pytest
 
-from instructgpt.world import knowledge
-from instructgpt.world.grammar import SENTENCES, SLOTS, rude_sentence, sentence, story
-from instructgpt.world.text import enumeration, in_capitals, to_text, to_tokens
+from instructgpt.miniature.world import knowledge
+from instructgpt.miniature.world.grammar import SENTENCES, SLOTS, rude_sentence, sentence, story
+from instructgpt.miniature.world.text import enumeration, in_capitals, to_text, to_tokens
 
 
 @pytest.mark.parametrize("length", range(5))

@@ -6,21 +6,21 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from instructgpt.evaluation.claims import judge_claims
-from instructgpt.evaluation.judges import Judge
-from instructgpt.evaluation.measures import Answers, ground_truth, win_rates
-from instructgpt.evaluation.nlp_tasks import nlp_results
-from instructgpt.experiment import judging, report_files, reward_tests
-from instructgpt.experiment.answers import GENERAL, load_answers
-from instructgpt.experiment.history import (
+from instructgpt.evaluation import judging, report_files, reward_tests
+from instructgpt.evaluation.answers import GENERAL, load_answers
+from instructgpt.evaluation.history import (
     checkpoint_curve,
     event_curves,
     prompts_with_meta,
     validation_curves,
 )
-from instructgpt.experiment.ratings import likert
-from instructgpt.experiment.scoring import Scorer
+from instructgpt.evaluation.judges import Judge
+from instructgpt.evaluation.measures import Answers, ground_truth, win_rates
+from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import Panel
+from instructgpt.miniature.claims import judge_claims
+from instructgpt.miniature.nlp_tasks import nlp_results
+from instructgpt.miniature.ratings import likert
 from instructgpt.terminal import note
 from instructgpt.types import UserError
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-import instructgpt.world
+import instructgpt.miniature.world
 from instructgpt.data.files import Item
 from instructgpt.data.formats import parse_demonstration, parse_prompt, parse_text
-from instructgpt.world.dataset import People, Sizes, draw, files, misconceptions, split_of
-from instructgpt.world.grader import grade
-from instructgpt.world.knowledge import HELD_OUT, MISCONCEPTIONS, question
-from instructgpt.world.prompts import (
+from instructgpt.miniature.world.dataset import People, Sizes, draw, files, misconceptions, split_of
+from instructgpt.miniature.world.grader import grade
+from instructgpt.miniature.world.knowledge import HELD_OUT, MISCONCEPTIONS, question
+from instructgpt.miniature.world.prompts import (
     CATEGORIES,
     FORMS,
     MIXES,
@@ -25,11 +25,11 @@ from instructgpt.world.prompts import (
     make_task,
     without_greeting,
 )
-from instructgpt.world.responses import STYLES
-from instructgpt.world.tasks import NLP_TASKS
-from instructgpt.world.text import to_text, to_tokens
-from instructgpt.world.tokenizer import UNKNOWN, make_tokenizer, vocabulary
-from instructgpt.world.web import DOCUMENTS
+from instructgpt.miniature.world.responses import STYLES
+from instructgpt.miniature.world.tasks import NLP_TASKS
+from instructgpt.miniature.world.text import to_text, to_tokens
+from instructgpt.miniature.world.tokenizer import UNKNOWN, make_tokenizer, vocabulary
+from instructgpt.miniature.world.web import DOCUMENTS
 
 ROOT = Path(__file__).parents[2]
 SIZES = Sizes(
@@ -247,7 +247,9 @@ def test_the_tokenizer(tokenizer):
 
 def test_the_docstring_has_an_example_of_each(tokenizer):
     examples, name = {}, ""
-    for line in re.findall(r"^    (?=\S|\s)(.*)$", instructgpt.world.__doc__, re.MULTILINE):
+    for line in re.findall(
+        r"^    (?=\S|\s)(.*)$", instructgpt.miniature.world.__doc__, re.MULTILINE
+    ):
         if not line.startswith(" "):
             name = line.split()[0]
             line = line.removeprefix(name)
@@ -267,9 +269,9 @@ def test_the_vocabulary_does_not_depend_on_the_order_of_sets():
     """Sets of words are ordered differently in every process."""
     code = """if True:
         import random
-        from instructgpt.world.fluency import _known_steps
-        from instructgpt.world.tokenizer import vocabulary
-        from instructgpt.world.web import web_document
+        from instructgpt.miniature.world.fluency import _known_steps
+        from instructgpt.miniature.world.tokenizer import vocabulary
+        from instructgpt.miniature.world.web import web_document
         texts = [web_document(random.Random(i)) for i in range(300)]
         print(vocabulary(), sorted(_known_steps()), texts)"""
     prints = {

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from instructgpt.world.fluency import fluency
-from instructgpt.world.knowledge import (
+from instructgpt.miniature.world.fluency import fluency
+from instructgpt.miniature.world.knowledge import (
     CLASS_OF,
     CLASSES,
     COLOURS,
@@ -23,8 +23,8 @@ from instructgpt.world.knowledge import (
     VALUES,
     WORD_CLASS,
 )
-from instructgpt.world.prompts import CLOSED_DOMAIN
-from instructgpt.world.text import CAPITALS, NEWLINE, to_tokens
+from instructgpt.miniature.world.prompts import CLOSED_DOMAIN
+from instructgpt.miniature.world.text import CAPITALS, NEWLINE, to_tokens
 
 ATTRIBUTES = (
     "follow",  # 0 to 1: what was asked is done

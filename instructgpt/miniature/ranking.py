@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.callbacks.common import json_lines
+from instructgpt.evaluation.answers import AnswersRow
 from instructgpt.evaluation.judges import Answer
-from instructgpt.experiment.answers import AnswersRow
 from instructgpt.feedback.labelers import Attributes, Labeler, generator
 from instructgpt.feedback.panels import (
     Panel,
@@ -17,10 +17,10 @@ from instructgpt.feedback.panels import (
     opposing_panels,
     panel_to_json,
 )
+from instructgpt.miniature.world.grader import WEIGHTS
 from instructgpt.models.folder import write_text
 from instructgpt.terminal import say
 from instructgpt.types import UserError
-from instructgpt.world.grader import WEIGHTS
 
 Ranked = list[tuple[AnswersRow, list[Answer]]]
 Rows = list[dict[str, Any]]

@@ -9,8 +9,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from instructgpt.world.grammar import rude_sentence, sentence
-from instructgpt.world.knowledge import (
+from instructgpt.miniature.world.grammar import rude_sentence, sentence
+from instructgpt.miniature.world.knowledge import (
     ADJECTIVES,
     ANIMALS,
     CLASSES,
@@ -30,7 +30,7 @@ from instructgpt.world.knowledge import (
     question,
     statement,
 )
-from instructgpt.world.text import NEWLINE, enumeration, to_tokens
+from instructgpt.miniature.world.text import NEWLINE, enumeration, to_tokens
 
 Mix = Literal["paper", "flat"]
 Meta = dict[str, Any]

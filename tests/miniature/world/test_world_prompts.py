@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from instructgpt.world.knowledge import HELD_OUT, MISCONCEPTIONS, TOXIC, TRUTH
-from instructgpt.world.prompts import (
+from instructgpt.miniature.world.knowledge import HELD_OUT, MISCONCEPTIONS, TOXIC, TRUTH
+from instructgpt.miniature.world.prompts import (
     CATEGORIES,
     FEW_SHOT,
     MIXES,
@@ -16,10 +16,10 @@ from instructgpt.world.prompts import (
     make_task,
     toxic_task,
 )
-from instructgpt.world.responses import STYLES, respond
-from instructgpt.world.tasks import NLP_TASKS, SERIES, ZORG, nlp_item, nlp_prompt
-from instructgpt.world.text import to_text
-from instructgpt.world.web import DOCUMENTS, web_document
+from instructgpt.miniature.world.responses import STYLES, respond
+from instructgpt.miniature.world.tasks import NLP_TASKS, SERIES, ZORG, nlp_item, nlp_prompt
+from instructgpt.miniature.world.text import to_text
+from instructgpt.miniature.world.web import DOCUMENTS, web_document
 
 
 @pytest.mark.parametrize("mix", MIXES)

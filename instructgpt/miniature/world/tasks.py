@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from instructgpt.world.text import NEWLINE, to_tokens
+from instructgpt.miniature.world.text import NEWLINE, to_tokens
 
 TRANSLATED_ADJECTIVES = to_tokens("big small old young red blue green black")
 TRANSLATED_NOUNS = to_tokens("dog cat cow pig ball cup hat box")

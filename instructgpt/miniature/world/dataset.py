@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from instructgpt.world.knowledge import HELD_OUT, MISCONCEPTIONS, TRUTH
-from instructgpt.world.prompts import (
+from instructgpt.miniature.world.knowledge import HELD_OUT, MISCONCEPTIONS, TRUTH
+from instructgpt.miniature.world.prompts import (
     CLOSED_DOMAIN,
     TOXIC_KINDS,
     Mix,
@@ -19,10 +19,10 @@ from instructgpt.world.prompts import (
     toxic_task,
     without_greeting,
 )
-from instructgpt.world.responses import Style, respond
-from instructgpt.world.tasks import NLP_TASKS, nlp_prompt
-from instructgpt.world.text import to_text
-from instructgpt.world.web import web_document
+from instructgpt.miniature.world.responses import Style, respond
+from instructgpt.miniature.world.tasks import NLP_TASKS, nlp_prompt
+from instructgpt.miniature.world.text import to_text
+from instructgpt.miniature.world.web import web_document
 
 Row = dict[str, Any]
 Make = Callable[[random.Random], Task]

@@ -9,15 +9,7 @@ import numpy as np
 
 from instructgpt.data.files import read_file
 from instructgpt.data.formats import Row, parse_comparison
-from instructgpt.evaluation.best_of_n import best_of_n
-from instructgpt.evaluation.judges import Answer, Judge
-from instructgpt.evaluation.reward_accuracy import (
-    Ranked,
-    cross_validation,
-    of_group,
-    reward_model_results,
-)
-from instructgpt.experiment.answers import (
+from instructgpt.evaluation.answers import (
     finished_of,
     grade_all,
     grade_row,
@@ -25,8 +17,16 @@ from instructgpt.experiment.answers import (
     read_answers,
     ungraded,
 )
-from instructgpt.experiment.report_files import read_json
-from instructgpt.experiment.scoring import Scorer
+from instructgpt.evaluation.best_of_n import best_of_n
+from instructgpt.evaluation.judges import Answer, Judge
+from instructgpt.evaluation.report_files import read_json
+from instructgpt.evaluation.reward_accuracy import (
+    Ranked,
+    cross_validation,
+    of_group,
+    reward_model_results,
+)
+from instructgpt.evaluation.scoring import Scorer
 from instructgpt.types import UserError
 
 TRAINING = "training"

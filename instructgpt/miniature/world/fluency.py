@@ -6,10 +6,10 @@ import random
 from collections.abc import Sequence
 from functools import cache
 
-from instructgpt.world.knowledge import WORD_CLASS
-from instructgpt.world.prompts import CATEGORIES, TOXIC_KINDS, make_task, toxic_task
-from instructgpt.world.responses import Style, respond
-from instructgpt.world.text import CAPITALS
+from instructgpt.miniature.world.knowledge import WORD_CLASS
+from instructgpt.miniature.world.prompts import CATEGORIES, TOXIC_KINDS, make_task, toxic_task
+from instructgpt.miniature.world.responses import Style, respond
+from instructgpt.miniature.world.text import CAPITALS
 
 START, END = "<", ">"
 SAMPLES = 300  # answers of a use case and style; the patterns of a use case are a few dozen

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
 
-from instructgpt.world.knowledge import (
+from instructgpt.miniature.world.knowledge import (
     ADJECTIVES,
     ANIMALS,
     COLOURS,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from instructgpt.evaluation import findings
-from instructgpt.evaluation.findings import NOTHING, Find, Finding, Results, above_half
+from instructgpt.miniature import findings
+from instructgpt.miniature.findings import NOTHING, Find, Finding, Results, above_half
 
 PLAYERS = {"gpt", "sft", "ppo", "ppo_ptx"}
 """Models of the paper; results without any of them are of a comparison of someone's own."""

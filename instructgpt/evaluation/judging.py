@@ -8,8 +8,8 @@ from typing import Any
 
 from instructgpt.evaluation.judges import CallableJudge, Judge, PanelJudge, ScoreJudge
 from instructgpt.evaluation.measures import Answers
-from instructgpt.experiment.report_files import read_json
-from instructgpt.experiment.scoring import Scorer
+from instructgpt.evaluation.report_files import read_json
+from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import Panel, panel_from_json
 from instructgpt.types import UserError
 

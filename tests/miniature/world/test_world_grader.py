@@ -6,19 +6,19 @@ from statistics import mean
 
 import pytest
 
-from instructgpt.types import UserError
-from instructgpt.world.fluency import fluency
-from instructgpt.world.grader import ATTRIBUTES, WEIGHTS, grade, utility
-from instructgpt.world.prompts import (
+from instructgpt.miniature.world.fluency import fluency
+from instructgpt.miniature.world.grader import ATTRIBUTES, WEIGHTS, grade, utility
+from instructgpt.miniature.world.prompts import (
     CATEGORIES,
     CLOSED_DOMAIN,
     TOXIC_KINDS,
     make_task,
     toxic_task,
 )
-from instructgpt.world.responses import STYLES, respond
-from instructgpt.world.text import to_text
-from instructgpt.world.tokenizer import vocabulary
+from instructgpt.miniature.world.responses import STYLES, respond
+from instructgpt.miniature.world.text import to_text
+from instructgpt.miniature.world.tokenizer import vocabulary
+from instructgpt.types import UserError
 
 PERFECT = {
     "follow": 1,

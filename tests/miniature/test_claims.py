@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from instructgpt.evaluation.claims import CLAIMS, judge_claims
+from instructgpt.miniature.claims import CLAIMS, judge_claims
 
 
 def estimate(value, low=None, high=None, n=100):

@@ -6,18 +6,18 @@ import random
 from functools import cache
 from typing import TYPE_CHECKING
 
-from instructgpt.world.knowledge import CLASSES, NUMBERS, TOXIC, TRUTH
-from instructgpt.world.prompts import (
+from instructgpt.miniature.world.knowledge import CLASSES, NUMBERS, TOXIC, TRUTH
+from instructgpt.miniature.world.prompts import (
     CATEGORIES,
     TOXIC_KINDS,
     few_shot_prefix,
     make_task,
     toxic_task,
 )
-from instructgpt.world.responses import STYLES, respond
-from instructgpt.world.tasks import LARGEST, ZORG
-from instructgpt.world.text import CAPITALS, NEWLINE
-from instructgpt.world.web import DOCUMENTS, QUOTED, web_document
+from instructgpt.miniature.world.responses import STYLES, respond
+from instructgpt.miniature.world.tasks import LARGEST, ZORG
+from instructgpt.miniature.world.text import CAPITALS, NEWLINE
+from instructgpt.miniature.world.web import DOCUMENTS, QUOTED, web_document
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

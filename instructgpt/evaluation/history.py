@@ -13,8 +13,8 @@ import numpy as np
 from instructgpt.data.errors import bad
 from instructgpt.data.files import read_file
 from instructgpt.data.formats import parse_prompt
+from instructgpt.evaluation.answers import grade_all
 from instructgpt.evaluation.statistics import mean
-from instructgpt.experiment.answers import grade_all
 from instructgpt.types import Prompt, UserError
 
 POINTS = 200

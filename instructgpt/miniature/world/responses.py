@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from instructgpt.world.grammar import insult, sentence, story
-from instructgpt.world.knowledge import (
+from instructgpt.miniature.world.grammar import insult, sentence, story
+from instructgpt.miniature.world.knowledge import (
     ADJECTIVES,
     CLASSES,
     COLOURS,
@@ -22,8 +22,8 @@ from instructgpt.world.knowledge import (
     Fact,
     statement,
 )
-from instructgpt.world.prompts import Meta, Task
-from instructgpt.world.text import enumeration, in_capitals
+from instructgpt.miniature.world.prompts import Meta, Task
+from instructgpt.miniature.world.text import enumeration, in_capitals
 
 Style = Literal["good", "short", "sloppy", "rude", "off_topic"]
 STYLES: tuple[Style, ...] = ("good", "short", "sloppy", "rude", "off_topic")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from instructgpt.evaluation.calibration import bin_of, calibration_error
 from instructgpt.evaluation.statistics import Array, Estimate, interval, ratio, ratio_draws
+from instructgpt.functional.ranking import bin_of, calibration_error
 
 
 class Ranked(NamedTuple):

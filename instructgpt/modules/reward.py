@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -18,14 +16,7 @@ from torchmetrics import MeanMetric
 from instructgpt.algorithms.base import RankingAlgorithm
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.schedule import Cosine, Schedule
-from instructgpt.evaluation.calibration import (
-    Pairs,
-    accuracy,
-    by_group,
-    calibration_error,
-    reliability_figure,
-)
-from instructgpt.functional.losses import decided_pairs
+from instructgpt.functional.ranking import correct_shares
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact, save_scalar
 from instructgpt.models.heads import ScalarModel
@@ -33,7 +24,7 @@ from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.memory import Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.terminal import printable
+from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.types import ComparisonBatch, RunFailedError, UserError
 
 LENGTH_GROUPS = 4
@@ -80,7 +71,7 @@ class RewardModule(StageModule):
             raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
         self.algorithm = algorithm
         self.dropout = dropout
-        self._pairs: list[Pairs] = []
+        self.ranking = RankingMetrics()
 
     def build(self) -> None:
         """Load the trunk, with the head of an earlier reward model or a new one."""
@@ -129,7 +120,7 @@ class RewardModule(StageModule):
         """All C(K, 2) pairs of a prompt are one batch element: each response is computed once."""
         scores = self.scores(batch)
         total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
-        correct = correct_shares(scores.detach(), batch).sum()
+        correct = correct_shares(scores.detach(), batch.ranking, batch.ranking_mask).sum()
         return self.summed_loss(total, count, lambda: batch.ids, accuracy=correct)
 
     # -- evaluation
@@ -140,7 +131,7 @@ class RewardModule(StageModule):
         total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
         self.guard.see("the validation loss", total, lambda: batch.ids)
         self.val_loss.update(total / count.clamp_min(1), count)
-        self._pairs.append(pairs_of(batch, scores))
+        self.ranking.update(batch, scores)
 
     def test_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
         """Collect the decided pairs."""
@@ -156,34 +147,10 @@ class RewardModule(StageModule):
 
     def _log_pairs(self, prefix: str) -> None:
         self.guard.check(self)
-        pairs = gather_pairs(self._pairs)
-        self._pairs = []
         if self.val_loss.update_called:
             self.log(f"{prefix}/loss", self.val_loss.compute())
         self.val_loss.reset()
-        if not len(pairs.margins):
-            return
-        sizes = [f"k{int(k)}" for k in pairs.responses]
-        metrics = {
-            "pairs": float(len(pairs.margins)),
-            "accuracy": float(accuracy(pairs.margins)),
-            "accuracy_longer_wins": float(pairs.longer.mean()),
-            "margin": float(pairs.margins.mean()),
-            "loss_per_pair": float(-nn.functional.logsigmoid(pairs.margins).mean()),
-            "calibration_error": float(calibration_error(pairs.margins)),
-        }
-        groups = {"k": sizes, "labeler": pairs.labelers, "source": pairs.sources}
-        for kind, names in groups.items():
-            for name, group in by_group(pairs, names).items():
-                name = printable(name)
-                metrics[f"accuracy_by_{kind}/{name}"] = group.accuracy
-                metrics[f"longer_wins_by_{kind}/{name}"] = group.longer_wins
-                metrics[f"pairs_by_{kind}/{name}"] = group.pairs
-        self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
-                figure = reliability_figure(pairs.margins)
-                logger.experiment.add_figure(f"{prefix}/reliability", figure, self.global_step)
+        self.ranking.log(self, prefix)
 
     def predict_step(self, batch: ComparisonBatch, batch_idx: int) -> list[dict[str, Any]]:
         """Scores of every prompt's responses."""
@@ -271,42 +238,3 @@ def padded_tokens(lengths: list[int]) -> int:
     """
     groups = torch.tensor(sorted(lengths)).tensor_split(min(LENGTH_GROUPS, len(lengths)))
     return sum(int(group[-1]) * len(group) for group in groups)
-
-
-def correct_shares(scores: Tensor, batch: ComparisonBatch) -> Tensor:
-    """Share of each prompt's decided pairs that the scores get right, [B]; 0 without such pairs."""
-    decided = decided_pairs(batch.ranking, batch.ranking_mask)
-    difference = scores[:, :, None] - scores[:, None, :]
-    right = (difference > 0).float() + 0.5 * (difference == 0).float()
-    return (right * decided).sum((1, 2)) / decided.sum((1, 2)).clamp_min(1)
-
-
-def pairs_of(batch: ComparisonBatch, scores: Tensor) -> Pairs:
-    """The decided pairs of a batch, on the CPU."""
-    decided = decided_pairs(batch.ranking, batch.ranking_mask)
-    rows, winners, losers = decided.nonzero(as_tuple=True)
-    won, lost = batch.response_lengths[rows, winners], batch.response_lengths[rows, losers]
-    prompts = rows.tolist()
-    return Pairs(
-        (scores[rows, winners] - scores[rows, losers]).float().cpu(),
-        ((won > lost).float() + 0.5 * (won == lost).float()).cpu(),
-        batch.ranking_mask.sum(1)[rows].cpu(),
-        [batch.labelers[i] for i in prompts],
-        [batch.sources[i] for i in prompts],
-    )
-
-
-def gather_pairs(parts: list[Pairs]) -> Pairs:
-    """The pairs of all batches and ranks."""
-    if dist.is_available() and dist.is_initialized():
-        gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, parts)
-        parts = [pair for rank in gathered for pair in rank]
-    empty = [torch.empty(0)]
-    return Pairs(
-        torch.cat(empty + [part.margins for part in parts]),
-        torch.cat(empty + [part.longer for part in parts]),
-        torch.cat(empty + [part.responses for part in parts]),
-        [name for part in parts for name in part.labelers],
-        [name for part in parts for name in part.sources],
-    )

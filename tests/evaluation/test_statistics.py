@@ -104,3 +104,12 @@ def test_estimates_over_the_same_units_are_paired():
     assert np.allclose(other.resampled - one.resampled, 1)
     both = draws(np.stack([numbers, numbers + 1], 1))
     assert np.allclose(both.resampled[:, 1], other.resampled)
+
+
+def test_wilson_interval():
+    # by hand, 8 of 10, z 1.96: middle (0.8 + 0.19208) / 1.38416 = 0.71674
+    # spread 1.96 * sqrt(0.016 + 0.009604) / 1.38416 = 0.22658
+    low, high = share_interval(0.8, 10)
+    assert (low, high) == pytest.approx((0.49016, 0.94332), abs=1e-4)
+    assert share_interval(1.0, 5)[0] < 1
+    assert share_interval(1.0, 5)[1] == pytest.approx(1)

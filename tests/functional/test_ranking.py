@@ -1,19 +1,19 @@
-"""Accuracy, calibration and their intervals, by hand."""
+"""Accuracy and calibration of decided pairs, by hand."""
 
 import math
 
 import pytest
 import torch
+from torchmetrics.functional.classification import binary_calibration_error
 
-from instructgpt.evaluation.calibration import (
+from instructgpt.functional.ranking import (
     Pairs,
     accuracy,
     by_group,
     calibration_error,
+    correct_shares,
     reliability,
-    reliability_figure,
 )
-from instructgpt.evaluation.statistics import share_interval
 
 SURE = math.log(0.8 / 0.2)  # a margin that means 80 %
 
@@ -50,16 +50,20 @@ def test_groups():
     assert by_group(pairs, pairs.labelers) == {"ann": (0.5, 0.5, 2), "ben": (1.0, 1.0, 1)}
 
 
-def test_figure_is_drawn_for_few_pairs(tmp_path):
-    figure = reliability_figure(torch.tensor([0.3, -0.2, 9.0]))
-    figure.savefig(tmp_path / "figure.png")
-    assert "n = 3 pairs" in figure.axes[0].get_title()
+def test_calibration_error_is_that_of_torchmetrics():
+    margins = torch.randn(500, generator=torch.Generator().manual_seed(0)) * 3
+    margins[:3] = torch.tensor([0.0, 99.0, -99.0])  # confidences at both ends
+    confidence = margins.abs().sigmoid()
+    for bins in (1, 7, 15):
+        expected = binary_calibration_error(confidence, (margins > 0).int(), n_bins=bins)
+        assert calibration_error(margins, bins) == expected
 
 
-def test_wilson_interval():
-    # by hand, 8 of 10, z 1.96: middle (0.8 + 0.19208) / 1.38416 = 0.71674
-    # spread 1.96 * sqrt(0.016 + 0.009604) / 1.38416 = 0.22658
-    low, high = share_interval(0.8, 10)
-    assert (low, high) == pytest.approx((0.49016, 0.94332), abs=1e-4)
-    assert share_interval(1.0, 5)[0] < 1
-    assert share_interval(1.0, 5)[1] == pytest.approx(1)
+def test_correct_shares_leave_ties_and_padding_out():
+    scores = torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 9.0], [1.0, 2.0, 3.0]])
+    ranking = torch.tensor([[1, 2, 3], [1, 2, 0], [1, 1, 1]])
+    mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
+    # 1 > 2 and 1 > 3 hold, 2 > 3 does not; an equal score is half right; all tied is none
+    torch.testing.assert_close(
+        correct_shares(scores, ranking, mask), torch.tensor([2 / 3, 0.5, 0.0])
+    )

@@ -131,8 +131,9 @@ def test_files_and_functions_are_short(path):
 
 
 def test_init_files_hold_no_code():
+    faces = {PACKAGE / "__init__.py", PACKAGE / "functional" / "__init__.py"}
     for path in FILES:
-        if path.name == "__init__.py":
+        if path.name == "__init__.py" and path not in faces:
             body = ast.parse(path.read_text()).body
             docstring = body[:1] if ast.get_docstring(ast.Module(body, [])) else []
             assert body == docstring, path

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -19,8 +16,9 @@ from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.forward import base_network, run
 from instructgpt.models.load import Network, is_recurrent, load_policy
+from instructgpt.modules.answers import Answers
 from instructgpt.modules.base import Monitor, StageModule
-from instructgpt.modules.finite import Ids, together
+from instructgpt.modules.finite import Ids
 from instructgpt.modules.memory import (
     Need,
     activation_bytes,
@@ -29,10 +27,10 @@ from instructgpt.modules.memory import (
     shape_of,
 )
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.respond import first, predict_rows, respond
-from instructgpt.rewards.base import RewardFunction, check_abstained
+from instructgpt.modules.respond import predict_rows
+from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.sampler import Sampling
-from instructgpt.types import LanguageBatch, Origin, PromptBatch, Sample, UserError
+from instructgpt.types import LanguageBatch, Origin, PromptBatch, UserError
 
 
 class SFTModule(StageModule):
@@ -81,17 +79,8 @@ class SFTModule(StageModule):
         super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
         if dropout is not None and not 0 <= dropout < 1:
             raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
-        if reward is not None and validation_prompts < 1:
-            raise UserError(
-                "model.validation_prompts must be >= 1 for model.reward to select a checkpoint, "
-                f"got {validation_prompts}"
-            )
         self.dropout = dropout
-        self.reward = (
-            [reward] if reward is not None else []
-        )  # a list hides its networks from Lightning
-        self.validation_prompts = validation_prompts
-        self.sampling = sampling
+        self.answers = Answers(reward, validation_prompts, sampling)
         self.monitor = Monitor("val/score", "max") if reward else Monitor("val/loss", "min")
 
     def build(self) -> None:
@@ -101,27 +90,22 @@ class SFTModule(StageModule):
         )
         self.starts_from(policy)
         self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
-        self.val_loss, self.val_accuracy, self.val_score = MeanMetric(), MeanMetric(), MeanMetric()
-        self.val_abstained = MeanMetric()
+        self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
 
     def setup(self, stage: str) -> None:
         """Load the reward function's networks, which a checkpoint is compared with."""
         super().setup(stage)
-        for reward in self.reward if stage != "predict" else ():
-            reward.prepare(self.tokenizer, self.template, self.device)
+        if stage != "predict":
+            self.answers.prepare(self.tokenizer, self.template, self.device)
 
     def all_origins(self) -> dict[str, Origin]:
         """Add those of the reward function."""
-        rewards = [reward.origins() for reward in self.reward]
-        return super().all_origins() | {
-            f"model.reward.{name}": origin for part in rewards for name, origin in part.items()
-        }
+        return super().all_origins() | self.answers.origins()
 
     def get_ready(self) -> None:
         """Prepare the reward function on the device of the run."""
         super().get_ready()
-        for reward in self.reward:
-            reward.prepare(self.tokenizer, self.template, self.device)
+        self.answers.prepare(self.tokenizer, self.template, self.device)
 
     def configure_model(self) -> None:
         """Build, and refuse data that the architecture cannot take."""
@@ -197,9 +181,7 @@ class SFTModule(StageModule):
     def on_validation_epoch_end(self) -> None:
         """Log the means over all targets, and answer some prompts."""
         self._log_means("val")
-        if self.validation_prompts and not self.trainer.sanity_checking:
-            with self.trainer.precision_plugin.val_step_context():
-                self._answer_prompts()
+        self.answers.give(self, self.policy)
 
     def test_step(self, batch: LanguageBatch, batch_idx: int) -> None:
         """Collect loss and token accuracy."""
@@ -219,48 +201,9 @@ class SFTModule(StageModule):
         self.val_loss.reset()
         self.val_accuracy.reset()
 
-    def _answer_prompts(self) -> None:
-        left = -(-self.validation_prompts // self.trainer.world_size)
-        for batch in self.data.prompt_dataloader():
-            batch = self.transfer_batch_to_device(first(batch, left), self.device, 0)
-            left -= len(batch.prompts)
-            samples, real, values = together(self, partial(self._answer, batch))
-            scores = [None if math.isnan(value) else value for value in values.tolist()]
-            if self.reward:
-                given = ~values.isnan()
-                self.val_score.update(values[real & given].to(self.device))
-                self.val_abstained.update((~given[real]).float().to(self.device))
-            for row, (sample, score) in enumerate(zip(samples, scores, strict=True)):
-                if real[row]:
-                    self.samples.append(
-                        {
-                            "step": self.global_step,
-                            "prompt": sample.prompt.text,
-                            "response": sample.response,
-                            "score": score,
-                            "tokens": len(sample.response_tokens),
-                            "finished": sample.finished,
-                        }
-                    )
-            if left <= 0:
-                break
-        if self.reward:
-            check_abstained(float(self.val_abstained.compute()))
-            self.log("val/score", self.val_score.compute(), prog_bar=True)
-            self.log("val/abstained", self.val_abstained.compute())
-            self.val_score.reset()
-            self.val_abstained.reset()
-
-    def _answer(self, batch: PromptBatch) -> tuple[list[Sample], Tensor, Tensor]:
-        """Samples, which of them are real, and their scores, NaN without a reward."""
-        samples, real = respond(self, self.policy, batch, self.sampling, phase=0)
-        for reward in self.reward:
-            return samples, real, reward.score(samples)
-        return samples, real, torch.full((len(samples),), torch.nan)
-
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
         """K responses a prompt."""
-        return predict_rows(self, self.policy, batch, self.sampling)
+        return predict_rows(self, self.policy, batch, self.answers.sampling)
 
     # -- artefact
 

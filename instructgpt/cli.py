@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import rich
@@ -24,6 +25,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Importing a class is what makes its short name known on the command line.
+import instructgpt.algorithms
 import instructgpt.data.comparisons
 import instructgpt.data.demonstrations
 import instructgpt.data.prompts
@@ -32,7 +34,7 @@ import instructgpt.modules.reward
 import instructgpt.modules.sft
 import instructgpt.rewards.learned
 import instructgpt.rewards.mixture
-import instructgpt.rewards.rules  # noqa: F401
+import instructgpt.rewards.rules
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.defaults import default_callbacks
 from instructgpt.callbacks.resume import history
@@ -54,6 +56,9 @@ from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
 from instructgpt.settings import check_callbacks, check_processes, check_syntax, check_trainer
 from instructgpt.types import UserError
+
+for _module in iter_modules(instructgpt.algorithms.__path__):  # a new algorithm is one file
+    import_module(f"instructgpt.algorithms.{_module.name}")
 
 TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # our loaders cut the global batch themselves

@@ -149,19 +149,10 @@ class ScoredRollout(NamedTuple):
     rollout: Rollout
     scores: Tensor  # [N] float32
     logprobs: Tensor  # [N, R] of the sampling policy, by the training forward pass
-    reference_logprobs: Tensor  # [N, R]
-    values: Tensor  # [N, R + 1]; the last is the state after the last column
+    reference_logprobs: Tensor | None  # [N, R]; None: no reference
+    # [N, R + 1], the last is the state after the last column; None: no value model
+    values: Tensor | None
     entropy: Tensor  # [N, R] of the sampling policy
-
-
-class Experience(NamedTuple):
-    """What an update of the policy learns from."""
-
-    rollout: Rollout
-    logprobs: Tensor  # [N, R]
-    values: Tensor  # [N, R]
-    advantages: Tensor  # [N, R]
-    returns: Tensor  # [N, R]
 
 
 class PromptSource(Protocol):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from instructgpt.functional.logprobs import KLEstimator
 from instructgpt.functional.masking import widen
-from instructgpt.types import Experience, ScoredRollout, UserError
+from instructgpt.types import ScoredRollout, UserError
 
 
 def require(holds: bool, name: str, rule: str, value: object) -> None:
@@ -37,10 +37,9 @@ def require(holds: bool, name: str, rule: str, value: object) -> None:
 
 
 class UpdateLoss(NamedTuple):
-    """Sums over the tokens of a micro-batch; to be divided by the count of the whole minibatch."""
+    """Sums over a micro-batch; the loop divides them by the weight of the whole minibatch."""
 
     total: Tensor  # scalar, to call backward on
-    count: Tensor  # type: ignore[assignment]  # scalar int64, real tokens; hides tuple.count
     parts: dict[str, Tensor]  # scalar sums without gradient, by the name they are logged under
 
 
@@ -48,23 +47,37 @@ class UpdateLoss(NamedTuple):
 class RolloutAlgorithm(ABC):
     """Turns scored rollouts into experience, and experience into a loss.
 
+    The loop does everything else: it loads, trains and exports the networks that the algorithm
+    uses, keeps the log-probabilities of the sampling policy, logs ratio and approximate KL, and
+    stops a phase at ``target_kl``.
+
+    Rows of one prompt stand next to each other: ``scores.view(-1, responses_per_prompt)``. A row
+    that the reward function abstained on has an empty response mask and score 0; statistics of a
+    group must leave it out.
+
     Args:
         epochs: Passes over each rollout. The paper: 1.
         missing_eos_score: Score of a response that did not end within the limit, in place of its
             own; null keeps its own. The paper does not say; -1 in its ancestors (arXiv:1909.08593).
-        bootstrap_truncated: A response that did not end keeps its score, and the value of the state
-            after its last token stands for the rest. Needs missing_eos_score null.
         kl_estimator: Estimator of the KL penalty per token: k1 (as in the paper), k2 or k3.
         target_kl: Skip the rest of the updates on a rollout once the approximate KL to the sampling
             policy exceeds this, nats per token; null never does.
     """
 
     uses_value: ClassVar[bool]
-    """Whether a value model is trained beside the policy."""
+    """Whether a value model is trained beside the policy; else none is built."""
+
+    uses_reference: ClassVar[bool]
+    """Whether the log-probabilities of the reference are needed; else none is loaded."""
+
+    experience_type: ClassVar[type]
+    """What :meth:`experience` returns: a NamedTuple, ``rollout`` and tensors with as many rows."""
+
+    whole_groups: ClassVar[bool] = False
+    """Whether the trained rows of a prompt must meet in one micro-batch."""
 
     epochs: int = 1
     missing_eos_score: float | None = -1.0
-    bootstrap_truncated: bool = False
     kl_estimator: KLEstimator = "k1"
     target_kl: float | None = None
 
@@ -73,8 +86,6 @@ class RolloutAlgorithm(ABC):
         require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
         score = self.missing_eos_score
         require(score is None or -inf < score < inf, "missing_eos_score", "finite or null", score)
-        clash = self.bootstrap_truncated and score is not None
-        require(not clash, "missing_eos_score", "null when bootstrap_truncated is true", score)
         kinds = get_args(KLEstimator)
         require(
             self.kl_estimator in kinds,
@@ -88,8 +99,13 @@ class RolloutAlgorithm(ABC):
 
     @property
     def responses_per_prompt(self) -> int:
-        """Responses sampled for each prompt of a rollout."""
+        """Responses sampled for each prompt; an algorithm with groups has a field of that name."""
         return 1
+
+    @property
+    def trained_per_prompt(self) -> int:
+        """How many of them are learned from; :meth:`trained_rows` says which."""
+        return self.responses_per_prompt
 
     def episode_scores(self, scores: Tensor, finished: Tensor) -> Tensor:
         """Apply the rule for responses that did not end; applying it twice changes nothing.
@@ -106,24 +122,60 @@ class RolloutAlgorithm(ABC):
         return torch.where(finished, widen(scores), self.missing_eos_score)
 
     @abstractmethod
-    def experience(self, scored: ScoredRollout, kl_coef: float) -> Experience:
-        """Return what the updates learn from; without gradient.
+    def experience(self, scored: ScoredRollout, kl_coef: float) -> Any:
+        """Return what the updates learn from, an ``experience_type``; without gradient.
 
         Args:
             scored: The rollout of all ranks, since statistics are taken over all its rows. Its
                 scores are those of the reward function: :meth:`episode_scores` is applied here.
+                Values and reference log-probabilities are None where the algorithm uses none.
             kl_coef: Weight of the KL penalty, reward per nat.
         """
 
+    def trained_rows(self, scored: ScoredRollout, kl_coef: float) -> Tensor:
+        """Return which rows of the experience are learned from; all unless overridden.
+
+        Args:
+            scored: The rollout of all ranks.
+            kl_coef: Weight of the KL penalty, reward per nat.
+
+        Returns:
+            Row numbers, ``trained_per_prompt`` of each prompt, in the order of the prompts.
+        """
+        return torch.arange(len(scored.scores), device=scored.scores.device)
+
+    def row_weights(self, batch: Any) -> Tensor:
+        """Return what each row adds to the divisor of its minibatch: its response tokens.
+
+        Gradient and logged parts are divided by the sum over the whole minibatch, whatever the
+        micro-batches and ranks. A loss that adds up means over responses weighs each row 1.
+
+        Args:
+            batch: Rows of the experience.
+
+        Returns:
+            [rows]; a row without response adds nothing, whatever stands there.
+        """
+        lengths: Tensor = batch.rollout.response_mask.sum(1)
+        return lengths
+
     @abstractmethod
-    def loss(self, batch: Experience, new_logprobs: Tensor, new_values: Tensor) -> UpdateLoss:
-        """Return the loss of a micro-batch.
+    def loss(self, batch: Any, new_logprobs: Tensor, new_values: Tensor | None) -> UpdateLoss:
+        """Return the loss of a micro-batch, as sums.
 
         Args:
             batch: Rows of the experience.
             new_logprobs: [N, R] of the policy in training.
-            new_values: [N, R] of the value model in training.
+            new_values: [N, R] of the value model in training; None where there is none.
         """
+
+    def rollout_metrics(self, experience: Any) -> dict[str, Tensor]:
+        """Return further numbers to log of a rollout, scalars by name; none unless overridden.
+
+        Args:
+            experience: Of the whole rollout.
+        """
+        return {}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from instructgpt.modules.finite import of_samples, stop, together
 from instructgpt.modules.phase import Stopwatch, rollout_metrics
 from instructgpt.modules.respond import repeat
 from instructgpt.rewards.base import check_abstained
-from instructgpt.rollout.buffer import RolloutBuffer, join, widen
+from instructgpt.rollout.buffer import RolloutBuffer, join, take, widen
 from instructgpt.rollout.sampler import sample, to_samples
 from instructgpt.rollout.scoring import in_microbatches, response_logprobs
 from instructgpt.types import PromptBatch, Rollout, ScoredRollout
@@ -48,15 +48,18 @@ def collect(module: PPOModule, phase: int) -> tuple[RolloutBuffer, dict[str, flo
     check(module, scored, phase)
     tokens = float(scored.rollout.response_mask.sum())
     scored = without_abstained(scored)
-    experience = module.algorithm.experience(scored, module.kl_coef)
-    episode = module.algorithm.episode_scores(scored.scores, scored.rollout.finished)
-    metrics = {
-        f"ppo/{name}": value
-        for name, value in rollout_metrics(scored, experience, module.kl_coef, episode).items()
-    }
+    algorithm = module.algorithm
+    experience = algorithm.experience(scored, module.kl_coef)
+    episode = algorithm.episode_scores(scored.scores, scored.rollout.finished)
+    numbers = rollout_metrics(scored, module.kl_coef, episode)
+    numbers |= {name: float(x) for name, x in algorithm.rollout_metrics(experience).items()}
+    metrics = {f"ppo/{name}": value for name, value in numbers.items()}
     metrics["throughput/sampled_tokens_per_second"] = tokens / watch.seconds["sample"]
     metrics |= {f"time/{name}": seconds for name, seconds in watch.seconds.items()}
-    return RolloutBuffer(phase, experience), metrics
+    rows = algorithm.trained_rows(scored, module.kl_coef)
+    trained = take(experience, rows)
+    weights = algorithm.row_weights(trained)
+    return RolloutBuffer(phase, trained, scored.logprobs[rows], weights, rows), metrics
 
 
 def draw(module: PPOModule, phase: int, rank: int, world_size: int) -> PromptBatch:
@@ -90,11 +93,12 @@ def respond(module: PPOModule, prompts: PromptBatch, phase: int) -> Rollout:
 def check(module: PPOModule, scored: ScoredRollout, phase: int) -> None:
     """Stop if what the networks say about a rollout is not finite."""
     mask = scored.rollout.response_mask
-    for name, field in {
-        "a log-probability of the policy": scored.logprobs,
-        "a log-probability of the reference": scored.reference_logprobs,
-        "a value": scored.values[:, :-1],
-    }.items():
+    fields = {"a log-probability of the policy": scored.logprobs}
+    if scored.reference_logprobs is not None:
+        fields["a log-probability of the reference"] = scored.reference_logprobs
+    if scored.values is not None:
+        fields["a value"] = scored.values[:, :-1]
+    for name, field in fields.items():
         bad = (mask & ~field.isfinite()).any(1)
         if bool(bad.any()):
             ids = row_ids(module, phase)
@@ -150,9 +154,15 @@ def gather(module: PPOModule, scored: ScoredRollout) -> ScoredRollout:
     )
     widest = torch.as_tensor(module.all_gather(widths)).amax(0).tolist()
     wide = widen(scored, *widest)
-    everyone = [module.all_gather(field) for field in (*wide.rollout, *wide[1:])]
-    parts = [
-        ScoredRollout(Rollout(*(f[rank] for f in everyone[:4])), *(f[rank] for f in everyone[4:]))
-        for rank in range(module.trainer.world_size)
-    ]
+    fields = wide._asdict() | wide.rollout._asdict()
+    everyone: dict[str, Any] = {
+        name: module.all_gather(field)
+        for name, field in fields.items()
+        if name != "rollout" and field is not None
+    }
+    parts = []
+    for rank in range(module.trainer.world_size):
+        mine = {name: field[rank] for name, field in everyone.items()}
+        own = Rollout(*(mine.pop(name) for name in Rollout._fields))
+        parts.append(wide._replace(rollout=own, **mine))
     return join(parts)

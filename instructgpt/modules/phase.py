@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from instructgpt.algorithms.base import UpdateLoss
-from instructgpt.functional.advantages import explained_variance
-from instructgpt.functional.logprobs import kl_estimate
-from instructgpt.functional.masking import masked_mean
-from instructgpt.types import Experience, ScoredRollout
+from instructgpt.functional.logprobs import KLEstimator, kl_estimate
+from instructgpt.functional.masking import masked_mean, zero_padding
+from instructgpt.types import ScoredRollout
 
+KL_ESTIMATORS: tuple[KLEstimator, ...] = ("k1", "k2", "k3")
 AllReduce = Callable[[Tensor], Tensor]
 """Combines a tensor over the ranks; every rank must call it."""
+
+
+PER_TOKEN = ("approx_kl", "ratio")
+"""What the loop measures itself, whatever the algorithm divides its loss by."""
 
 
 class Stopwatch:
@@ -43,47 +47,42 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-def sequence_kl(scored: ScoredRollout, kind: str = "k1") -> Tensor:
+def sequence_kl(
+    logprobs: Tensor, reference: Tensor, mask: Tensor, kind: KLEstimator = "k1"
+) -> Tensor:
     """KL to the reference summed over each response, [N] nats."""
-    mask = scored.rollout.response_mask
-    kl = kl_estimate(
-        scored.logprobs.masked_fill(~mask, 0.0),
-        scored.reference_logprobs.masked_fill(~mask, 0.0),
-        kind,  # type: ignore[arg-type]
-    )
-    return kl.sum(1)
+    return kl_estimate(zero_padding(logprobs, mask), zero_padding(reference, mask), kind).sum(1)
 
 
 def rollout_metrics(
-    scored: ScoredRollout, experience: Experience, kl_coef: float, episode_scores: Tensor
+    scored: ScoredRollout, kl_coef: float, episode_scores: Tensor
 ) -> dict[str, float]:
     """Means over the rollout of all ranks, without the rows that the reward function abstained on.
 
     ``score`` is the reward function's; ``score_episode`` has the missing-EOS rule applied;
     ``score_total`` is that minus the KL penalty; ``kl`` is per response (k1), ``kl_k2`` and
-    ``kl_k3`` the other estimators.
+    ``kl_k3`` the other estimators. Without a reference there is no KL.
     """
     mask = scored.rollout.response_mask
     kept = mask.any(1)
     scores, episode_scores, lengths = scored.scores[kept], episode_scores[kept], mask[kept].sum(1)
-    lengths, kl = lengths.float(), sequence_kl(scored)[kept]
+    lengths = lengths.float()
     means = {
         "score": scores.mean(),
         "score_std": scores.std(correction=0),
         "score_episode": episode_scores.mean(),
-        "score_total": (episode_scores - kl_coef * kl).mean(),
-        "kl": kl.mean(),
-        "kl_k2": sequence_kl(scored, "k2")[kept].mean(),
-        "kl_k3": sequence_kl(scored, "k3")[kept].mean(),
         "entropy": masked_mean(scored.entropy, mask),
         "response_length": lengths.mean(),
         "response_length_max": lengths.max(),
         "eos_rate": scored.rollout.finished[kept].float().mean(),
         "abstained": (~kept).sum(),
-        "value_mean": masked_mean(experience.values, mask),
-        "return_mean": masked_mean(experience.returns, mask),
-        "explained_variance": explained_variance(experience.values, experience.returns, mask),
     }
+    if (reference := scored.reference_logprobs) is not None:
+        kl, k2, k3 = (
+            sequence_kl(scored.logprobs, reference, mask, kind)[kept] for kind in KL_ESTIMATORS
+        )
+        total = (episode_scores - kl_coef * kl).mean()
+        means |= {"kl": kl.mean(), "kl_k2": k2.mean(), "kl_k3": k3.mean(), "score_total": total}
     return {**{name: float(value) for name, value in means.items()}, "kl_coef": kl_coef}
 
 
@@ -102,20 +101,37 @@ class Updates:
         """Seconds since the rollout was complete, in all runs that worked on this phase."""
         return self.seconds + time.perf_counter() - self.started
 
-    def add(self, first: bool, batch: Experience, new_logprobs: Tensor, loss: UpdateLoss) -> None:
+    def add(
+        self,
+        first: bool,
+        logprobs: Tensor,
+        new_logprobs: Tensor,
+        mask: Tensor,
+        loss: UpdateLoss,
+        weight: float,
+    ) -> None:
         """Record a micro-batch.
 
         Args:
             first: whether it is of the first update, where every ratio must be 1.
-            batch: rows of the experience.
-            new_logprobs: [N, R] of the policy in training.
+            logprobs: of the policy that sampled, [N, R].
+            new_logprobs: of the policy in training, [N, R].
+            mask: real response tokens, [N, R].
             loss: of the micro-batch.
+            weight: what it adds to the divisor of the loss.
         """
-        parts = {**loss.parts, "count": loss.count}
+        old, new = (zero_padding(x.detach(), mask) for x in (logprobs, new_logprobs))
+        ratio, tokens = zero_padding((new - old).exp(), mask), mask.sum()
+        parts = {
+            **loss.parts,
+            "count": torch.tensor(weight, device=mask.device),
+            "tokens": tokens,
+            "approx_kl": kl_estimate(old, new, "k3").sum(),  # the old policy sampled: it is first
+            "ratio": ratio.sum(),
+        }
         if first:
-            mask = batch.rollout.response_mask
-            ratio = (new_logprobs.detach() - batch.logprobs).masked_fill(~mask, 0.0).exp()
-            parts |= {"first_ratio": (ratio * mask).sum(), "first_count": loss.count}
+            ratio = (new - old).exp()
+            parts |= {"first_ratio": (ratio * mask).sum(), "first_tokens": tokens}
             self.first_error = torch.maximum(
                 (ratio - 1).abs().max(), self.first_error.to(mask.device)
             )
@@ -133,18 +149,20 @@ class Updates:
         return step
 
     def metrics(self, all_sum: AllReduce, all_max: AllReduce) -> dict[str, float]:
-        """Means over the tokens of all updates and ranks."""
+        """Means over all updates and ranks: of the loss by weight, of ratio and KL by token."""
         sums = over_ranks(self.sums, all_sum)
-        count, first = sums.pop("count", 0.0), sums.pop("first_count", 0.0)
+        count, tokens = sums.pop("count", 0.0), sums.pop("tokens", 0.0)
+        first = sums.pop("first_tokens", 0.0)
         seconds = self.elapsed()
         metrics = {"time/update": seconds}
-        metrics["throughput/trained_tokens_per_second"] = count / seconds
+        metrics["throughput/trained_tokens_per_second"] = tokens / seconds
         if first:
             metrics["ppo/first_ratio"] = sums.pop("first_ratio") / first
             metrics["ppo/first_ratio_error"] = float(all_max(self.first_error))
         for name, value in sums.items():
             prefix = "loss" if name in ("policy", "value") else "ppo"
-            metrics[f"{prefix}/{name}"] = value / max(count, 1.0)
+            divisor = tokens if name in PER_TOKEN else count
+            metrics[f"{prefix}/{name}"] = value / divisor if divisor else 0.0
         return metrics
 
     def state_dict(self, all_sum: AllReduce, all_max: AllReduce) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.phase import Updates, over_ranks, rollout_seconds
 from instructgpt.modules.policy_stage import PolicyStage
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.rollout.buffer import RolloutBuffer
+from instructgpt.rollout.buffer import RolloutBuffer, take
 from instructgpt.rollout.sampler import Sampling
 from instructgpt.rollout.scoring import response_logprobs
 from instructgpt.rollout.updates import UpdateLoader, UpdatePlan, accumulation
@@ -269,29 +269,28 @@ class PPOModule(PolicyStage):
                 phase * plan.updates + update, self.ptx_per_episode * len(window), update == 0
             )
             self.phase_metrics["loss/ptx"] = float(nll)
-        batch = self.buffer.microbatch(rows.to(self.device))
+        batch = take(self.buffer.experience, rows.to(self.device))
         policy = response_logprobs(
             self.policy, batch.rollout, self.sampling.temperature, hidden=self.shared_value
         )
         values = self.values(batch.rollout, policy.hidden)[:, :-1]
         loss = self.algorithm.loss(batch, policy.logprobs, values)
-        self.done.add(update == 0, batch, policy.logprobs, loss)
+        logprobs, mask = self.buffer.logprobs[rows.to(self.device)], batch.rollout.response_mask
+        weight = self.buffer.weight(rows)
+        self.done.add(update == 0, logprobs, policy.logprobs, mask, loss, weight)
         self.guard.see("the loss", loss.total, lambda: self._ids(rows))
         self.log_dict(
             {"score": self.phase_metrics["ppo/score"], "kl": self.phase_metrics["ppo/kl"]},
             prog_bar=True,
             logger=False,
         )
-        tokens = self.buffer.tokens(window)
-        if not tokens:
-            samples = of_samples(self._ids(window))
-            stop(
-                self,
-                [f"the reward function abstained on a whole minibatch{samples}"],
-                self.global_step + 1,
-            )
+        divisor = self.buffer.weight(window)
+        if not divisor:
+            names = of_samples(self._ids(window))
+            finding = f"the reward function abstained on a whole minibatch{names}"
+            stop(self, [finding], self.global_step + 1)
         undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return loss.total * (undo / tokens)
+        return loss.total * (undo / divisor)
 
     def _ids(self, rows: Tensor) -> list[str]:
         """Ids of the prompts of some rows of the rollout."""
@@ -348,7 +347,7 @@ class PPOModule(PolicyStage):
         target = self.algorithm.target_kl
         if target is not None:
             sums = over_ranks(step, self.all_sum)
-            self.stopped = sums["approx_kl"] / max(sums["count"], 1.0) > target
+            self.stopped = sums["approx_kl"] / max(sums["tokens"], 1.0) > target
 
     def _log_phase(self) -> None:
         self.phase_metrics |= self.done.metrics(self.all_sum, self.all_max)
@@ -394,4 +393,5 @@ class PPOModule(PolicyStage):
         if self.ema_decay is not None:
             self.ema.weights = state["ema"]
         if state["buffer"] is not None:
-            self.buffer = RolloutBuffer.from_state_dict(state["buffer"])
+            made = self.algorithm.experience_type
+            self.buffer = RolloutBuffer.from_state_dict(state["buffer"], made)

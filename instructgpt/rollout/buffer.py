@@ -9,51 +9,76 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from instructgpt.types import Experience, Rollout, ScoredRollout
+from instructgpt.types import Rollout, ScoredRollout
 
 
 class RolloutBuffer:
-    """Holds the experience of the current phase until its updates are done."""
+    """Holds what the updates of the current phase learn from until they are done."""
 
-    def __init__(self, phase: int, experience: Experience) -> None:
+    def __init__(
+        self, phase: int, experience: Any, logprobs: Tensor, weights: Tensor, rows: Tensor
+    ) -> None:
         """Keep the experience of a phase.
 
         Args:
             phase: number of the phase.
-            experience: rows of all ranks.
+            experience: of the rows of all ranks that are learned from: a NamedTuple with a
+                ``rollout``, every other field a tensor with a row for each of its rows.
+            logprobs: of the policy that sampled them, [N, R].
+            weights: what each row adds to the divisor of its minibatch, [N]; a row without response
+                adds nothing.
+            rows: places of these rows in the rollout, [N].
         """
         self.phase = phase
         self.experience = experience
-        self.lengths = experience.rollout.response_mask.sum(1).cpu()  # asked for at every step
+        self.logprobs = logprobs
+        self.rows = rows.cpu()
+        answered = experience.rollout.response_mask.any(1)
+        # On the CPU, as it is asked for at every step; in double, so that token counts are exact.
+        self.weights = weights.masked_fill(~answered, 0).double().cpu()
+        assert len(logprobs) == len(self.rows) == len(self.weights) == len(answered)
 
-    def microbatch(self, rows: Tensor) -> Experience:
-        """The experience of some rows."""
-        rollout = Rollout(*(field[rows] for field in self.experience.rollout))
-        return Experience(rollout, *(field[rows] for field in self.experience[1:]))
-
-    def tokens(self, rows: Tensor) -> int:
-        """Response tokens of some rows: what their losses are divided by."""
-        return int(self.lengths[rows].sum())
+    def weight(self, rows: Tensor) -> float:
+        """What the losses of some rows are divided by."""
+        return float(self.weights[rows].sum())
 
     def to(self, device: torch.device) -> RolloutBuffer:
         """The same buffer on a device."""
         rollout = Rollout(*(field.to(device) for field in self.experience.rollout))
-        rest = (field.to(device) for field in self.experience[1:])
-        return RolloutBuffer(self.phase, Experience(rollout, *rest))
+        others = {name: field.to(device) for name, field in _others(self.experience).items()}
+        experience = self.experience._replace(rollout=rollout, **others)
+        logprobs, weights = self.logprobs.to(device), self.weights.to(device)
+        return RolloutBuffer(self.phase, experience, logprobs, weights, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors, so that a checkpoint loads with ``weights_only=True``."""
-        experience = self.experience
-        tensors = {**experience.rollout._asdict(), **experience._asdict()}
-        del tensors["rollout"]
-        return {"phase": self.phase, **{name: t.cpu() for name, t in tensors.items()}}
+        return {
+            "phase": self.phase,
+            "rollout": {name: t.cpu() for name, t in self.experience.rollout._asdict().items()},
+            "experience": {name: t.cpu() for name, t in _others(self.experience).items()},
+            "logprobs": self.logprobs.cpu(),
+            "weights": self.weights,
+            "rows": self.rows,
+        }
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> RolloutBuffer:
-        """The buffer a checkpoint holds."""
-        rollout = Rollout(*(state[name] for name in Rollout._fields))
-        rest = (state[name] for name in Experience._fields[1:])
-        return cls(state["phase"], Experience(rollout, *rest))
+    def from_state_dict(cls, state: dict[str, Any], experience_type: type) -> RolloutBuffer:
+        """The buffer a checkpoint holds, with the experience of an algorithm."""
+        experience = experience_type(rollout=Rollout(**state["rollout"]), **state["experience"])
+        return cls(state["phase"], experience, state["logprobs"], state["weights"], state["rows"])
+
+
+def take(experience: Any, rows: Tensor) -> Any:
+    """Some rows of an experience, or of a scored rollout."""
+    rollout = Rollout(*(field[rows] for field in experience.rollout))
+    others = {name: field[rows] for name, field in _others(experience).items()}
+    return experience._replace(rollout=rollout, **others)
+
+
+def _others(experience: Any) -> dict[str, Tensor]:
+    """The tensors beside the rollout, by name."""
+    fields = experience._asdict().items()
+    return {name: field for name, field in fields if name != "rollout" and field is not None}
 
 
 def widen(scored: ScoredRollout, prompt_length: int, response_length: int) -> ScoredRollout:
@@ -67,15 +92,13 @@ def widen(scored: ScoredRollout, prompt_length: int, response_length: int) -> Sc
         pad(rollout.response_mask, (0, right)),
         rollout.finished,
     )
-    columns = {
-        name: pad(getattr(scored, name), (0, right))
-        for name in ("logprobs", "reference_logprobs", "values", "entropy")
-    }
-    return ScoredRollout(wide, scored.scores, **columns)
+    columns = {name: pad(f, (0, right)) for name, f in _others(scored).items() if name != "scores"}
+    return scored._replace(rollout=wide, **columns)
 
 
 def join(parts: Sequence[ScoredRollout]) -> ScoredRollout:
     """The rows of several ranks, in the order of the ranks."""
     rollout = Rollout(*(torch.cat(f) for f in zip(*(p.rollout for p in parts), strict=True)))
-    rest = (torch.cat(field) for field in zip(*(part[1:] for part in parts), strict=True))
-    return ScoredRollout(rollout, *rest)
+    names = _others(parts[0])
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    return parts[0]._replace(rollout=rollout, **columns)

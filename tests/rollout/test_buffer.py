@@ -2,8 +2,9 @@
 
 import torch
 
-from instructgpt.rollout.buffer import RolloutBuffer, join, widen
-from instructgpt.types import Experience, Rollout, ScoredRollout
+from instructgpt.algorithms.ppo import PPOExperience
+from instructgpt.rollout.buffer import RolloutBuffer, join, take, widen
+from instructgpt.types import Rollout, ScoredRollout
 
 
 def scored(rows, prompt, response, seed):
@@ -44,24 +45,31 @@ def test_joined_ranks_keep_every_real_number():
             assert joined.values[first + row, n] == part.values[row, n]
 
 
-def test_microbatch_and_token_count():
+def buffer_of(s, phase, weights):
+    experience = PPOExperience(s.rollout, s.logprobs, s.values[:, :-1], s.logprobs, s.entropy)
+    return RolloutBuffer(phase, experience, s.logprobs, weights, torch.arange(len(s.scores)))
+
+
+def test_rows_and_their_weight():
     s = scored(5, 3, 4, seed=3)
-    experience = Experience(s.rollout, s.logprobs, s.values[:, :-1], s.logprobs, s.logprobs)
-    buffer = RolloutBuffer(2, experience)
+    s.rollout.response_mask[4] = False  # abstained
+    buffer = buffer_of(s, 2, torch.tensor([1.0, 0.5, 0.25, 1.0, 7.0]))
     rows = torch.tensor([4, 1])
-    assert torch.equal(buffer.microbatch(rows).rollout.tokens, s.rollout.tokens[rows])
-    assert buffer.tokens(rows) == int(s.rollout.response_mask[rows].sum())
+    batch = take(buffer.experience, rows)
+    assert torch.equal(batch.rollout.tokens, s.rollout.tokens[rows])
+    assert torch.equal(batch.returns, s.entropy[rows])
+    assert buffer.weight(rows) == 0.5  # a row without response adds nothing
 
 
 def test_checkpoint_is_plain_tensors(tmp_path):
     s = scored(5, 3, 4, seed=4)
-    buffer = RolloutBuffer(
-        7, Experience(s.rollout, s.logprobs, s.values[:, :-1], s.logprobs, s.entropy)
-    )
+    buffer = buffer_of(s, 7, s.rollout.response_mask.sum(1))
     torch.save(buffer.state_dict(), tmp_path / "state")
     state = torch.load(tmp_path / "state", weights_only=True)
-    back = RolloutBuffer.from_state_dict(state)
+    back = RolloutBuffer.from_state_dict(state, PPOExperience)
     assert back.phase == 7
+    for name in ("logprobs", "weights", "rows"):
+        assert torch.equal(getattr(back, name), getattr(buffer, name))
     for a, b in zip(back.experience.rollout, buffer.experience.rollout, strict=True):
         assert torch.equal(a, b)
     for a, b in zip(back.experience[1:], buffer.experience[1:], strict=True):

@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file
 
+import instructgpt.commands.preload  # noqa: F401  # the children must not import it again
 import instructgpt.models.checkpoint as files
-import instructgpt.pipeline.preload  # noqa: F401  # the children must not import it again
 from instructgpt.__main__ import main as command
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 

@@ -1,4 +1,4 @@
-"""The verbs: a static table, so that ``python -m instructgpt --help`` imports next to nothing."""
+"""The command line: finds the verb, and what runs it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-TRAINER_VERBS = {
-    "fit": "train one stage: pretraining, SFT, reward model or PPO",
-    "validate": "run the validation set once",
-    "test": "run the test loop of a module once",
-    "predict": "write responses (policies) or scores (reward models) as JSONL",
-}
-PLAIN_VERBS = {
-    "pipeline": "run all stages in order: the paper in miniature, or your own",
-    "world": "write the data of the miniature world",
-    "generate": "answer prompts from a file, or interactively, with any policy",
-    "label": "rank sampled responses, by simulated labelers or by people",
-    "evaluate": "compare policies: win rates, ground truth, a report",
-    "export": "write the artefact of a run from one of its checkpoints",
-}
-VERBS = {**TRAINER_VERBS, **PLAIN_VERBS}
+from instructgpt.verbs import VERBS
 
 HELP = """usage: python -m instructgpt VERB [--config FILE ...] [--option VALUE ...]
 
@@ -42,7 +28,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:10}{text}" for verb, text in VERBS.items())))
+        verbs = "\n".join(f"  {name:10}{verb.about}" for name, verb in VERBS.items())
+        print(HELP.format(verbs=verbs))
         return 0
     verb = args[0]
     if verb not in VERBS:
@@ -52,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     from instructgpt.errors import guarded
 
-    return guarded(_run_trainer_verb if verb in TRAINER_VERBS else _run_plain_verb, args)
+    return guarded(_run_trainer_verb if VERBS[verb].trainer else _run_plain_verb, args)
 
 
 def _run_trainer_verb(args: list[str]) -> None:
@@ -62,21 +49,20 @@ def _run_trainer_verb(args: list[str]) -> None:
 
 
 def _run_plain_verb(args: list[str]) -> None:
-    from importlib import import_module
+    verb, *options = args
+    if verb == "pipeline":
+        from instructgpt.commands.pipeline import main as run_pipeline
 
+        run_pipeline(options, entry=f"{__package__}.__main__:main")  # for each of its stages
+        return
     from jsonargparse import auto_cli
 
+    from instructgpt.commands.functions import FUNCTIONS
     from instructgpt.errors import OneLineParser
 
-    verb = args[0]
-    module = import_module(f"instructgpt.commands.{verb}")
-    if hasattr(module, "main"):  # reads its options itself
-        module.main(args[1:])
-        return
-    function = getattr(module, verb)
     auto_cli(
-        function,
-        args=args[1:],
+        FUNCTIONS[verb],
+        args=options,
         as_positional=False,
         prog=f"python -m instructgpt {verb}",
         parser_class=OneLineParser,

@@ -68,3 +68,15 @@ def harmless_messages() -> Iterator[None]:
     finally:
         warnings.formatwarning = show
         logging.setLogRecordFactory(make)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    Examples:
+        >>> duration(3725.4)
+        '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -14,6 +14,7 @@ FLOORS = {
     "types": 0,
     "terminal": 0,
     "seeds": 0,
+    "verbs": 0,
     "functional": 0,
     "algorithms": 1,
     "models": 1,

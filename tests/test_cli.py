@@ -13,11 +13,11 @@ from harness import run_processes
 from lightning.pytorch.callbacks import EarlyStopping
 from toy_stage import ToyData, ToyModule, fit, toy_args
 
-from instructgpt.__main__ import VERBS
 from instructgpt.__main__ import main as run
 from instructgpt.cli import main
 from instructgpt.modules.base import StageModule
 from instructgpt.types import UserError
+from instructgpt.verbs import VERBS
 
 
 def test_help_is_fast_lists_every_verb_and_imports_no_torch():

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from instructgpt.cli import StageCLI, main
+from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.pipeline.spec import read_spec
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +90,7 @@ def test_a_stage_of_the_miniature_runs_by_hand(stage):
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipeline_is_understood(name, tmp_path):
     """All references, configurations and options, down to what fit would be called with."""
-    spec = read_spec(ROOT / "configs" / f"{name}.yaml", tmp_path, None, None)
+    spec = read_spec(ROOT / "configs" / f"{name}.yaml", FUNCTIONS, tmp_path)
     for stage in spec.stages.values():
         verb, *args = spec.arguments(stage)
         if verb == "fit":
@@ -101,7 +102,7 @@ def test_the_pipeline_of_the_ablations_is_understood(tmp_path):
     ablations = module_from_spec(place)
     place.loader.exec_module(ablations)
     (tmp_path / "ablations.yaml").write_text(yaml.safe_dump(ablations.pipeline(), sort_keys=False))
-    spec = read_spec(tmp_path / "ablations.yaml", tmp_path, None, None)
+    spec = read_spec(tmp_path / "ablations.yaml", FUNCTIONS, tmp_path)
     stages = spec.stages
     assert stages["ptx_3"].options["model.ptx_coef"] == 0.3
     assert stages["kl_0"].options["model.kl.kl_coef"] == 0.0

@@ -27,7 +27,7 @@ from instructgpt.callbacks.common import stage_of
 from instructgpt.callbacks.throughput import Throughput
 from instructgpt.modules.clock import time_left
 from instructgpt.modules.phase import phase_note
-from instructgpt.terminal import printable, say
+from instructgpt.terminal import duration, printable, say
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 10.0
@@ -119,7 +119,7 @@ class _Left(TimeRemainingColumn):
         """The time left that was told, else as rich estimates it."""
         if task.fields["left"] is None:
             return super().render(task)
-        return Text(_clock(task.fields["left"]), style="progress.remaining")
+        return Text(duration(task.fields["left"]), style="progress.remaining")
 
 
 class Lines:
@@ -150,7 +150,7 @@ class Lines:
         if left is None and speed and total is not None:
             left = (total - done) / speed
         if left is not None:
-            parts.append(f"{_clock(left)} left")
+            parts.append(f"{duration(left)} left")
         say("  ".join(part for part in [*parts, note] if part))
 
     def hide(self, name: str) -> None:
@@ -166,12 +166,6 @@ def _rate(speed: float | None) -> str:
     if not speed:
         return ""
     return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f}s each"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def display() -> Display:

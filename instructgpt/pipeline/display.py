@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from instructgpt.errors import fall_silent
-from instructgpt.terminal import printable, say
+from instructgpt.terminal import duration, printable, say
 
 LINE_SECONDS = 15.0
 
@@ -72,9 +72,9 @@ class Lines:
             return
         self._last = time.monotonic()
         for stage in status.running:
-            self.say(f"  {stage.name} {clock(stage.seconds)}  {stage.line}")
+            self.say(f"  {stage.name} {duration(stage.seconds)}  {stage.line}")
         if status.left is not None:
-            self.say(f"  {status.fraction:.0%} done, about {clock(status.left)} left")
+            self.say(f"  {status.fraction:.0%} done, about {duration(status.left)} left")
 
     def close(self) -> None:
         """Nothing to leave."""
@@ -108,12 +108,12 @@ class Screen:
 
 def picture(status: Status) -> Group:
     """The bar and the lines, each cut to the width of the terminal."""
-    left = "" if status.left is None else f"  about {clock(status.left)} left"
+    left = "" if status.left is None else f"  about {duration(status.left)} left"
     whole = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=1.0, completed=status.fraction, width=24)
-    whole.add_row(bar, _line(f"{status.fraction:.0%}  {clock(status.seconds)}{left}"))
+    whole.add_row(bar, _line(f"{status.fraction:.0%}  {duration(status.seconds)}{left}"))
     width = max((len(stage.name) for stage in status.running), default=0)
-    rows = [f"{s.name:{width}}  {clock(s.seconds)}  {s.line}" for s in status.running]
+    rows = [f"{s.name:{width}}  {duration(s.seconds)}  {s.line}" for s in status.running]
     return Group(whole, *map(_line, rows))
 
 
@@ -124,15 +124,3 @@ def _line(text: str) -> Text:
 def make_display() -> Display:
     """A screen on a terminal, else lines."""
     return Screen() if sys.stdout.isatty() else Lines()
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    Examples:
-        >>> clock(3725.4)
-        '1:02:05'
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

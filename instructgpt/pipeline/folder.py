@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 from instructgpt.models.checkpoint import damage, newest
 from instructgpt.models.folder import PARTIAL, write_text
 from instructgpt.types import UserError
+from instructgpt.verbs import VERBS
 
 STAGE_FILE, LOCK_FILE = "stage.json", ".lock"
 PEOPLE = ".people"  # shows that people were asked; there before the question is
@@ -120,13 +121,13 @@ def check_ours(folder: Path) -> None:
         )
 
 
-def prepare(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()) -> Start:
+def begin(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()) -> Start:
     """Make a folder ready for a stage and mark it as begun.
 
     Args:
         folder: of the stage.
         fingerprint: of what it will do.
-        verb: only ``fit`` has checkpoints to go on from.
+        verb: of the stage.
         files: of the user that it reads.
 
     Raises:
@@ -142,7 +143,7 @@ def prepare(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()
             record = None
             folder.mkdir()
     elif record[:2] == ("running", fingerprint):
-        resumes = verb == "fit" and damage(newest(folder / "checkpoints")[0]) is None
+        resumes = VERBS[verb].resumes and damage(newest(folder / "checkpoints")[0]) is None
         grows = any(folder.glob(f"*{PARTIAL}"))
         note = "goes on from its checkpoint" if resumes else "begins again"
         note = "goes on behind the rows that are there" if grows else note

@@ -20,11 +20,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from instructgpt.pipeline.program import Program
 from instructgpt.terminal import note
 
-ENTRY = "instructgpt.__main__:main"
 SERVER = "instructgpt.pipeline.server"
-PRELOAD = "instructgpt.pipeline.preload"
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # stages run side by side; results depend on the number of threads
     "TOKENIZERS_PARALLELISM": "false",
@@ -43,10 +42,10 @@ class Child:
     Args:
         arguments: of ``python -m instructgpt``, the verb first.
         log: file that its output is appended to.
-        entry: module and function that is called with the arguments and returns the exit code.
+        program: what is called with the arguments.
     """
 
-    def __init__(self, arguments: list[str], log: Path, entry: str = ENTRY) -> None:
+    def __init__(self, arguments: list[str], log: Path, program: Program) -> None:
         self.log = log
         self.begin = time.monotonic()
         self.signals = 0  # sent so far
@@ -55,8 +54,9 @@ class Child:
             file.write(f"\n$ {command}\n".encode())
             self.offset = file.tell()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([SERVER, PRELOAD] if entry == ENTRY else [SERVER])
-        self.process = context.Process(target=_work, args=(entry, arguments, str(log)))
+        entry, _, preload = program
+        context.set_forkserver_preload([SERVER, preload] if preload else [SERVER])
+        self.process = context.Process(target=_work, args=(entry, preload, arguments, str(log)))
         with _environment():
             self.process.start()
         self.sentinel = self.process.sentinel
@@ -111,18 +111,18 @@ def _environment() -> Iterator[None]:
             del os.environ[name]
 
 
-def _work(entry: str, arguments: list[str], log: str) -> None:
+def _work(entry: str, preload: str, arguments: list[str], log: str) -> None:
     """The life of a child."""
     os.setpgid(0, 0)  # Ctrl-C in the terminal reaches the parent alone, which passes it on
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect(log)
-    if entry == ENTRY and PRELOAD not in sys.modules:
+    if preload and preload not in sys.modules:
         note("nothing was imported ahead, this takes seconds more")
     module, _, function = entry.partition(":")
     try:
-        sys.exit(getattr(import_module(module), function)(_pretend(arguments)))
+        sys.exit(getattr(import_module(module), function)(_pretend(module, arguments)))
     finally:  # what it started and left behind ends with it
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
@@ -152,9 +152,9 @@ def _redirect(log: str) -> None:
         stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)  # type: ignore[union-attr]
 
 
-def _pretend(arguments: Sequence[str]) -> list[str]:
-    """Look like ``python -m instructgpt``: Lightning starts further ranks with this command."""
-    spec = find_spec("instructgpt.__main__")
+def _pretend(module: str, arguments: Sequence[str]) -> list[str]:
+    """Look like ``python -m``: Lightning starts further ranks with this command."""
+    spec = find_spec(module)
     assert spec is not None
     sys.argv = [str(spec.origin), *arguments]
     sys.modules["__main__"].__spec__ = spec

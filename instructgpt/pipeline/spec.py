@@ -6,20 +6,18 @@ import inspect
 import json
 import os
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructgpt.errors import guess
 from instructgpt.pipeline.document import load_yaml, read_document
+from instructgpt.pipeline.program import Functions
 from instructgpt.pipeline.references import RUN_INFO, Names, expand, resolve
 from instructgpt.types import UserError
+from instructgpt.verbs import VERBS
 
 DEFAULT_JOBS = 2
 RUN_FILE = "pipeline.json"
-TRAINER_VERBS = ("fit", "validate", "test", "predict")
-INSIDE = {"generate": "responses.jsonl", "export": "export"}
-"""What --output names in the folder of a stage, where it is not the folder itself."""
 RESERVED = {"config": "is a key of the stage", "output": "is given by the pipeline"}
 
 
@@ -63,7 +61,7 @@ class Spec(NamedTuple):
     def arguments(self, stage: Stage) -> list[str]:
         """The command line of a stage, the verb first."""
         folder = self.folder(stage.name)
-        output = folder / INSIDE.get(stage.verb, "")
+        output = folder / VERBS[stage.verb].writes
         arguments = [stage.verb]
         for config in stage.configs:
             arguments += ["--config", config]
@@ -75,11 +73,18 @@ class Spec(NamedTuple):
         return arguments
 
 
-def read_spec(path: Path, output: Path | None, seed: int | None, jobs: int | None) -> Spec:
+def read_spec(
+    path: Path,
+    functions: Functions,
+    output: Path | None = None,
+    seed: int | None = None,
+    jobs: int | None = None,
+) -> Spec:
     """Read and check a pipeline.
 
     Args:
         path: of the YAML file.
+        functions: of the plain verbs that a stage can run; their parameters are its options.
         output: instead of that in the file.
         seed: instead of that in the file.
         jobs: instead of those in the file.
@@ -95,12 +100,12 @@ def read_spec(path: Path, output: Path | None, seed: int | None, jobs: int | Non
     for name, least in {"seed": 0, "jobs": 1}.items():
         if document[name] < least:
             raise UserError(f"{path}: {name} must be >= {least}, got {document[name]}")
-    stages = _stages(document, path)
+    stages = _stages(document, path, functions)
     folder = Path(os.path.expanduser(document["output"]))
     return Spec(path, folder, document["seed"], document["jobs"], stages, document)
 
 
-def _stages(document: dict[str, Any], path: Path) -> dict[str, Stage]:
+def _stages(document: dict[str, Any], path: Path, functions: Functions) -> dict[str, Stage]:
     """All stages, those of rounds once for each round."""
     trees: dict[str, dict[str, Any]] = document["stages"]
     rounds = document.get("rounds") or {}
@@ -115,7 +120,7 @@ def _stages(document: dict[str, Any], path: Path) -> dict[str, Stage]:
         if folder in stages or (number > 1 and folder in trees):
             raise UserError(f"{path}: stages.{folder}: that is the name of a round of {name}")
         place = f"{path}: stages.{name}"
-        stages[folder] = _stage(folder, trees[name], names, document["seed"], place)
+        stages[folder] = _stage(folder, trees[name], names, document["seed"], functions, place)
         done.setdefault(name, []).append(folder)
     return stages
 
@@ -146,16 +151,19 @@ def _repeated(names: list[str], asked: list[str], path: Path) -> list[str]:
     return group
 
 
-def _stage(name: str, tree: dict[str, Any], names: Names, seed: int, place: str) -> Stage:
-    verbs = import_module("instructgpt.__main__").VERBS  # by name: it is above us
+def _stage(
+    name: str, tree: dict[str, Any], names: Names, seed: int, functions: Functions, place: str
+) -> Stage:
     verb = str(tree.get("verb"))
-    if verb not in verbs or verb == "pipeline":
-        there = [v for v in verbs if v != "pipeline"]
+    there = [name for name, one in VERBS.items() if one.trainer or name in functions]
+    if verb not in there:
         hint = guess(verb, there) or f" (there are {', '.join(there)})"
         raise UserError(f"{place}.verb: unknown verb {verb!r}{hint}")
     options: dict[str, Any] = {}
     inputs: list[str] = []
-    parameters = _parameters(verb)
+    # Those of Lightning's verbs cannot be told without building a parser.
+    function = functions.get(verb)
+    parameters = None if function is None else inspect.signature(function).parameters
     known = None if parameters is None else list(parameters)
     for option, value in tree["options"].items():
         _check_option(option, verb, known, f"{place}.options")
@@ -166,19 +174,10 @@ def _stage(name: str, tree: dict[str, Any], names: Names, seed: int, place: str)
     configs = tree.get("config", [])
     if parameters is not None:
         _check_required(verb, parameters, {*map(_first, options), *_keys(configs)}, place)
-    seed_option = "seed_everything" if verb in TRAINER_VERBS else "seed"
     if known is None or "seed" in known:
-        options = {seed_option: seed, **options}
+        options = {VERBS[verb].seed_option: seed, **options}
     inputs = list(dict.fromkeys(inputs))
     return Stage(name, verb, configs, options, inputs, tree.get("cost"))
-
-
-def _parameters(verb: str) -> Mapping[str, inspect.Parameter] | None:
-    """Those of a plain verb; those of Lightning's cannot be told without building a parser."""
-    if verb in TRAINER_VERBS:
-        return None
-    function = getattr(import_module(f"instructgpt.commands.{verb}"), verb)
-    return inspect.signature(function).parameters
 
 
 def _first(option: str) -> str:
@@ -196,9 +195,9 @@ def _keys(configs: list[str]) -> set[str]:
 def _check_required(
     verb: str, parameters: Mapping[str, inspect.Parameter], given: set[str], place: str
 ) -> None:
-    """Refuse now to run without what the verb needs; ``generate`` would finish with nothing."""
+    """Refuse now to run without what the verb needs; a stage has nobody to ask."""
     required = [name for name, one in parameters.items() if one.default is one.empty]
-    for name in [*required, "prompts"] if verb == "generate" else required:
+    for name in (*required, *VERBS[verb].asks):
         if name not in given:
             raise UserError(f"{place}.options: {verb} needs {name}, got none")
 
@@ -206,7 +205,7 @@ def _check_required(
 def _check_option(option: Any, verb: str, known: list[str] | None, place: str) -> None:
     """Refuse now what the stage would refuse after minutes."""
     name = _first(str(option))
-    if option in RESERVED or (option == "ckpt_path" and verb == "fit"):
+    if option in RESERVED or (option == "ckpt_path" and VERBS[verb].resumes):
         raise UserError(f"{place}: {option} {RESERVED.get(option, RESERVED['output'])}: leave out")
     if not isinstance(option, str) or (known is not None and name not in known):
         raise UserError(f"{place}: unknown option {option!r}{guess(name, known or [])}")

@@ -6,7 +6,8 @@ import time
 from rich.console import Console
 from toy_stage import ToyModule, fit
 
-from instructgpt.callbacks.progress import Bars, Lines, StageProgress, _clock, _rate
+from instructgpt.callbacks.progress import Bars, Lines, StageProgress, _rate
+from instructgpt.terminal import duration
 
 
 def test_lines_come_at_intervals_with_rate_and_time_left(capsys, monkeypatch):
@@ -67,7 +68,7 @@ def test_bars_show_both_tasks():
 
 def test_numbers():
     assert (_rate(None), _rate(2.5), _rate(0.25)) == ("", "2.5/s", "4.0s each")
-    assert _clock(3725) == "1:02:05"
+    assert duration(3725) == "1:02:05"
 
 
 class Recorder:

@@ -17,6 +17,7 @@ from instructgpt.commands.generate import generate
 from instructgpt.commands.label import label
 from instructgpt.commands.pipeline import pipeline
 from instructgpt.commands.world import world
+from instructgpt.verbs import VERBS
 
 WORLD_SIZES = {
     "documents": 8,
@@ -228,9 +229,8 @@ def test_the_same_options_are_seen_the_same(verb, look, known):
 def test_every_option_of_a_verb_is_flipped():
     for verb, flips in FLIPS.items():
         assert set(flips) == set(inspect.signature(verb).parameters), verb.__name__
-    from instructgpt.__main__ import PLAIN_VERBS
-
-    assert {verb.__name__ for verb in (*FLIPS, *ELSEWHERE)} == set(PLAIN_VERBS)
+    plain = {name for name, verb in VERBS.items() if not verb.trainer}
+    assert {verb.__name__ for verb in (*FLIPS, *ELSEWHERE)} == plain
 
 
 def test_a_checkpoint_of_an_adapter_is_refused(capsys):

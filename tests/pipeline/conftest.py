@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from instructgpt.commands.functions import FUNCTIONS
+from instructgpt.pipeline.call import run_pipeline
+from instructgpt.pipeline.program import Program
+
 HERE = str(Path(__file__).parent)
 collect_ignore = ["toy_verbs.py"]
-ENTRY = "toy_verbs:main"
+PROGRAM = Program("toy_verbs:main", FUNCTIONS)
 
 
 class Memory:
@@ -41,12 +45,10 @@ class Toy:
         return path
 
     def run(self, text=None, **options):
-        from instructgpt.pipeline.run import run
-
         if text is not None:
             self.write(f"output: {self.output}\n{text}")
         self.display = Memory()
-        run(str(self.folder / "toy.yaml"), entry=ENTRY, display=self.display, **options)
+        run_pipeline(str(self.folder / "toy.yaml"), PROGRAM, display=self.display, **options)
 
     def diary(self, *kinds):
         """Stage and event in order; forgets them."""

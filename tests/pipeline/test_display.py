@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from instructgpt.callbacks import progress as callbacks
-from instructgpt.pipeline.clock import estimates, time_left
+from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.pipeline.display import Lines, Running, Screen, Status
-from instructgpt.pipeline.progress import Progress
+from instructgpt.pipeline.forecast import Forecast, estimates, seconds_left
 from instructgpt.pipeline.spec import read_spec
 
 STATUS = Status(
@@ -19,14 +19,14 @@ STATUS = Status(
 def test_two_places_for_four_stages():
     """a ends at 1; then b and c until 3; then d: 4, or 5 with one place after another."""
     waiting = {"b": (2.0, ["a"]), "c": (2.0, ["a"]), "d": (1.0, ["b"])}
-    assert time_left({"a": 1.0}, waiting, 2) == 4.0
-    assert time_left({"a": 1.0}, waiting, 1) == 6.0
-    assert time_left({"a": 1.0}, waiting, 9) == 4.0
+    assert seconds_left({"a": 1.0}, waiting, 2) == 4.0
+    assert seconds_left({"a": 1.0}, waiting, 1) == 6.0
+    assert seconds_left({"a": 1.0}, waiting, 9) == 4.0
 
 
 def test_a_stage_that_waits_for_nothing_here_does_not_hang():
-    assert time_left({}, {"b": (2.0, ["c"]), "c": (1.0, ["b"])}, 2) == 0.0
-    assert time_left({}, {}, 2) == 0.0
+    assert seconds_left({}, {"b": (2.0, ["c"]), "c": (1.0, ["b"])}, 2) == 0.0
+    assert seconds_left({}, {}, 2) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_steps_in_the_log_tell_how_long_a_stage_takes(toy):
     So b takes 12 s instead of 10, and c (24 + 0) is scaled by (9 + 12) / 20: 21 s.
     """
     text = "stages: {a: {verb: fit, cost: 10}, b: {verb: fit, cost: 10}, c: {verb: fit, cost: 20,"
-    spec = read_spec(toy.write(text + " options: {x: '{b}'}}}"), None, None, None)
-    progress = Progress(spec, list(spec.stages), {"a": 9.0})
+    spec = read_spec(toy.write(text + " options: {x: '{b}'}}}"), FUNCTIONS)
+    progress = Forecast(spec, list(spec.stages), {"a": 9.0})
     first = progress.status({"b": Told(2.0, "plan", "fit 50/100  9/s")}, ["c"], 11.0)
     assert first.left == pytest.approx((9 - 2) + 20 * 0.9)
     status = progress.status({"b": Told(7.0, "fit 75/100  5/s", "  validation 1/2")}, ["c"], 16.0)
@@ -73,8 +73,8 @@ def test_steps_in_the_log_tell_how_long_a_stage_takes(toy):
 
 def test_a_stage_that_says_how_long_it_takes_is_believed(toy):
     """PPO counts its rollouts: 60 s at 10 s, and 40 s later, without another such line, 20 s."""
-    spec = read_spec(toy.write("stages: {a: {verb: fit}}"), None, None, None)
-    progress, line = Progress(spec, ["a"], {}), "fit 5/10  2.0s each  0:01:00 left  loss 1"
+    spec = read_spec(toy.write("stages: {a: {verb: fit}}"), FUNCTIONS)
+    progress, line = Forecast(spec, ["a"], {}), "fit 5/10  2.0s each  0:01:00 left  loss 1"
     assert progress.status({"a": Told(10.0, line)}, [], 10.0).left == pytest.approx(60)
     log = [line, "  sample 7/60  9.0/s  0:00:06 left"]
     assert progress.status({"a": Told(50.0, *log)}, [], 50.0).left == pytest.approx(20)
@@ -83,8 +83,8 @@ def test_a_stage_that_says_how_long_it_takes_is_believed(toy):
 
 
 def test_nothing_is_promised_before_anything_is_known(toy):
-    spec = read_spec(toy.write("stages: {a: {verb: fit}, b: {verb: fit}}"), None, None, None)
-    status = Progress(spec, ["a", "b"], {}).status({"a": Told(9.0)}, ["b"], 9.0)
+    spec = read_spec(toy.write("stages: {a: {verb: fit}, b: {verb: fit}}"), FUNCTIONS)
+    status = Forecast(spec, ["a", "b"], {}).status({"a": Told(9.0)}, ["b"], 9.0)
     assert (status.fraction, status.left) == (0.0, None)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.pipeline.fingerprint import fingerprints
 from instructgpt.pipeline.spec import read_spec
 from instructgpt.types import UserError
@@ -35,7 +36,7 @@ def files(toy):
 
 
 def hashes(output="out", seed=None):
-    return fingerprints(read_spec(Path("toy.yaml"), Path(output), seed, None))
+    return fingerprints(read_spec(Path("toy.yaml"), FUNCTIONS, Path(output), seed))
 
 
 def changed(before, after):

@@ -10,9 +10,9 @@ from instructgpt.pipeline.folder import (
     PEOPLE,
     Record,
     answers_of,
+    begin,
     is_finished,
     locked,
-    prepare,
     read_record,
     wait_until_free,
     write_record,
@@ -50,7 +50,7 @@ def names(folder):
 )
 def test_how_a_stage_begins(stage, record, verb, resumes, kept):
     write_record(stage, record)
-    start = prepare(stage, "f", verb, record.files)
+    start = begin(stage, "f", verb, record.files)
     assert start.resumes == resumes
     assert names(stage) == (["checkpoints/last.ckpt"] if kept else []) + ["stage.json"]
     assert read_record(stage) == record._replace(state="running", fingerprint="f")
@@ -71,7 +71,7 @@ def test_rows_that_were_growing_are_gone_on_with(stage, record, kept):
     for name in [*grown, "other.txt"]:
         (stage / name).write_text("")
     write_record(stage, record)
-    start = prepare(stage, "f", "generate")
+    start = begin(stage, "f", "generate")
     assert not start.resumes, "there is no checkpoint"
     assert ("goes on behind the rows" in start.note) == kept
     assert names(stage) == [*(grown if kept else []), "stage.json"]
@@ -79,20 +79,20 @@ def test_rows_that_were_growing_are_gone_on_with(stage, record, kept):
 
 
 def test_a_new_folder(tmp_path):
-    assert not prepare(tmp_path / "a/b", "f", "fit").resumes
+    assert not begin(tmp_path / "a/b", "f", "fit").resumes
     assert names(tmp_path) == ["a/b/stage.json"]
 
 
 def test_seconds_of_an_interrupted_fit_count(stage):
     write_record(stage, Record("running", "f", 30.0))
-    assert prepare(stage, "f", "fit").record.seconds == 30.0
+    assert begin(stage, "f", "fit").record.seconds == 30.0
 
 
 def test_half_a_checkpoint_is_not_gone_on_from(stage):
     path = stage / "checkpoints/last.ckpt"
     path.write_bytes(path.read_bytes()[:-10])
     write_record(stage, Record("running", "f"))
-    assert not prepare(stage, "f", "fit").resumes
+    assert not begin(stage, "f", "fit").resumes
 
 
 def test_the_checkpoint_before_a_half_one_is_gone_on_from(stage):
@@ -100,14 +100,14 @@ def test_the_checkpoint_before_a_half_one_is_gone_on_from(stage):
     path.with_name("previous.ckpt").write_bytes(path.read_bytes())
     path.write_bytes(path.read_bytes()[:-10])
     write_record(stage, Record("running", "f"))
-    assert prepare(stage, "f", "fit").resumes
+    assert begin(stage, "f", "fit").resumes
 
 
 def test_what_people_wrote_is_set_aside_when_the_question_changes(stage):
     for number in (1, 2):
         (stage / "comparisons.jsonl").write_text(f"by hand {number}")
         write_record(stage, Record("finished", f"old {number}", people=True))
-        start = prepare(stage, "new", "predict")
+        start = begin(stage, "new", "predict")
         kept = stage.with_name(f"stage.kept_{number}")
         assert (kept / "comparisons.jsonl").read_text() == f"by hand {number}"
         assert str(kept) in start.note
@@ -120,10 +120,10 @@ def test_killed_before_it_could_say_that_people_are_asked_a_stage_is_not_cleared
     (stage / PEOPLE).write_text("")
     (stage / "comparisons.jsonl").write_text("by hand")
     write_record(stage, Record("running", "f"))
-    prepare(stage, "f", "label")
+    begin(stage, "f", "label")
     assert (stage / "comparisons.jsonl").read_text() == "by hand"
     assert read_record(stage).people
-    prepare(stage, "other", "label")
+    begin(stage, "other", "label")
     assert (stage.with_name("stage.kept_1") / "comparisons.jsonl").read_text() == "by hand"
 
 
@@ -131,10 +131,10 @@ def test_rankings_put_where_the_stage_wrote_others_are_set_aside(stage):
     """Such as a copy of what was set aside before, put back into a folder that is not people's."""
     (stage / "comparisons.jsonl").write_text("by simulated labelers")
     write_record(stage, Record("finished", "old", answers=answers_of(stage)))
-    prepare(stage, "new", "label")
+    begin(stage, "new", "label")
     assert names(stage) == ["stage.json"], "what the stage itself has written is cleared"
     (stage / "comparisons.jsonl").write_text("by hand")
-    start = prepare(stage, "newer", "label")
+    start = begin(stage, "newer", "label")
     kept = stage.with_name("stage.kept_1")
     assert (kept / "comparisons.jsonl").read_text() == "by hand"
     assert str(kept) in start.note
@@ -153,7 +153,7 @@ def test_what_people_correct_makes_a_stage_unfinished(stage):
 def test_a_link_to_nowhere_is_refused(tmp_path):
     (tmp_path / "stage").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="must be a folder of the pipeline"):
-        prepare(tmp_path / "stage", "f", "fit")
+        begin(tmp_path / "stage", "f", "fit")
 
 
 def test_a_folder_of_which_only_the_old_one_is_left_comes_back(tmp_path):
@@ -176,14 +176,14 @@ def test_a_folder_of_somebody_else_is_refused_and_untouched(stage, marker):
         (stage / "stage.json").write_text(marker)
     before = names(stage)
     with pytest.raises(UserError, match="must be a folder of the pipeline"):
-        prepare(stage, "f", "fit")
+        begin(stage, "f", "fit")
     assert names(stage) == before
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "stage").write_text("mine")
     with pytest.raises(UserError, match="must be a folder of the pipeline"):
-        prepare(tmp_path / "stage", "f", "fit")
+        begin(tmp_path / "stage", "f", "fit")
 
 
 def test_a_link_in_a_folder_is_removed_and_not_followed(stage, tmp_path):
@@ -191,7 +191,7 @@ def test_a_link_in_a_folder_is_removed_and_not_followed(stage, tmp_path):
     (tmp_path / "mine/rows").write_text("x")
     (stage / "link").symlink_to(tmp_path / "mine")
     write_record(stage, Record("running", "other"))
-    prepare(stage, "f", "fit")
+    begin(stage, "f", "fit")
     assert names(stage) == ["stage.json"]
     assert (tmp_path / "mine/rows").exists()
 
@@ -212,16 +212,16 @@ def test_wherever_clearing_stops_the_rest_is_cleared_later(stage, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(type(stage), "unlink", unlink)
         with pytest.raises(Power):
-            prepare(stage, "f", "fit")
+            begin(stage, "f", "fit")
     assert read_record(stage).state == "stale"
-    assert not prepare(stage, "f", "fit").resumes
+    assert not begin(stage, "f", "fit").resumes
     assert names(stage) == ["stage.json"]
 
 
 def test_where_the_first_marker_was_not_finished_the_folder_is_ours(tmp_path):
     (tmp_path / "stage").mkdir()
     (tmp_path / "stage/.stage.json.12.tmp").write_text("{")
-    prepare(tmp_path / "stage", "f", "fit")
+    begin(tmp_path / "stage", "f", "fit")
     assert read_record(tmp_path / "stage").state == "running"
 
 

@@ -21,8 +21,9 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may ignore them
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 from instructgpt.errors import guarded
-from instructgpt.pipeline.run import run
-sys.exit(guarded(lambda args: run("toy.yaml", entry="toy_verbs:main"), []))
+from instructgpt.pipeline.call import run_pipeline
+from instructgpt.pipeline.program import Program
+sys.exit(guarded(lambda args: run_pipeline("toy.yaml", Program("toy_verbs:main", {})), []))
 """
 CHAIN = """
 jobs: 2

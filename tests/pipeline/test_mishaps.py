@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from instructgpt.pipeline import schedule
+from instructgpt.pipeline import runner
 from instructgpt.types import UserError
 
 PAIR = """
@@ -85,14 +85,14 @@ def test_a_place_that_is_taken_meanwhile_stops_no_other_stage(toy, monkeypatch, 
 def test_a_full_disk_stops_no_other_stage(toy, monkeypatch):
     """What ended cannot be written down: it will run again, and what runs may end."""
     toy.write("{size: 1}", "late.yaml")
-    plain = schedule.write_record
+    plain = runner.write_record
 
     def write_record(folder, record):
         if (folder.name, record.state) == ("a", "finished"):
             raise OSError(errno.ENOSPC, "No space left on device")
         plain(folder, record)
 
-    monkeypatch.setattr(schedule, "write_record", write_record)
+    monkeypatch.setattr(runner, "write_record", write_record)
     with pytest.raises(UserError, match=r"^a: .*No space left on device"):
         toy.run(PAIR)
     assert toy.diary("end") == ["a end", "b end"]

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from instructgpt.pipeline.call import run_pipeline
+from instructgpt.pipeline.program import Program
 from instructgpt.types import UserError, WaitingForLabelsError
 
 DIAMOND = """
@@ -190,12 +192,10 @@ def test_a_bug_of_a_stage_shows_the_end_of_its_log(toy, capsys):
 
 def test_a_stage_that_is_killed_says_so(toy, capsys, monkeypatch):
     toy.write("import os\ndef main(args): os.kill(os.getpid(), 9)", "killed.py")
-    from instructgpt.pipeline.run import run
-
     toy.write(f"output: {toy.output}\nstages: {{a: {{verb: fit}}}}")
     monkeypatch.syspath_prepend(str(toy.folder))
     with pytest.raises(SystemExit):
-        run("toy.yaml", entry="killed:main", display=toy.display)
+        run_pipeline("toy.yaml", Program("killed:main", {}), display=toy.display)
     assert "a ended with signal 9, perhaps for want of memory" in capsys.readouterr().err
 
 

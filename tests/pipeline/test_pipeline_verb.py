@@ -1,13 +1,21 @@
 """The verb on the command line, and a stage as a process of its own."""
 
+from functools import partial
+
 import pytest
 
+from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.commands.pipeline import main
 from instructgpt.errors import guarded
+from instructgpt.pipeline.call import run_pipeline
+from instructgpt.pipeline.program import Program
+from instructgpt.verbs import VERBS
+
+ENTRY = "instructgpt.__main__:main"
 
 
 def error_of(args, capsys):
-    assert guarded(main, args) == 2
+    assert guarded(partial(main, entry=ENTRY), args) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     return lines[0].removeprefix("instructgpt: error: ")
@@ -34,8 +42,13 @@ def test_what_a_user_gets_wrong(toy, capsys, args, message):
     assert error_of(args, capsys).startswith(message)
 
 
+def test_every_verb_but_itself_and_those_of_lightning_has_a_function():
+    plain = {name for name, verb in VERBS.items() if not verb.trainer}
+    assert set(FUNCTIONS) == plain - {"pipeline"}
+
+
 def test_help_names_the_options(capsys):
-    assert guarded(main, ["--help"]) == 0
+    assert guarded(partial(main, entry=ENTRY), ["--help"]) == 0
     text = capsys.readouterr().out
     for option in ("--config", "--output", "--seed", "--only", "--from STAGE", "--jobs"):
         assert option in text
@@ -55,9 +68,7 @@ def test_a_stage_looks_like_a_command(toy, monkeypatch):
     toy.write(text + "os.environ['OMP_NUM_THREADS'], sys.stdin.read(), os.isatty(1))", "looks.py")
     toy.write("stages: {a: {verb: fit}}\noutput: out")
     monkeypatch.syspath_prepend(str(toy.folder))
-    from instructgpt.pipeline.run import run
-
-    run("toy.yaml", entry="looks:main", display=toy.display)
+    run_pipeline("toy.yaml", Program("looks:main", {}), display=toy.display)
     shown = (toy.folder / "out/a.log").read_text().splitlines()[-1]
     args = ["fit", "--output", "out/a", "--seed_everything=0"]
-    assert shown == f"instructgpt.__main__ {args} 1  False"
+    assert shown == f"looks {args} 1  False"

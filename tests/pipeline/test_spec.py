@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.pipeline.document import load_yaml
 from instructgpt.pipeline.spec import read_spec
 from instructgpt.types import UserError
@@ -20,8 +21,7 @@ stages:
 
 
 def spec_of(toy, text, **given):
-    given = {"output": None, "seed": None, "jobs": None, **given}
-    return read_spec(toy.write(text), **given)
+    return read_spec(toy.write(text), FUNCTIONS, **given)
 
 
 def arguments(spec):

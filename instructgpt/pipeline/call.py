@@ -6,37 +6,39 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.errors import guess
-from instructgpt.pipeline.display import Display, clock, make_display
+from instructgpt.pipeline.display import Display, make_display
 from instructgpt.pipeline.fingerprint import check_files, fingerprints
 from instructgpt.pipeline.folder import check_ours, forget, is_finished, locked, read_record
-from instructgpt.pipeline.process import ENTRY
+from instructgpt.pipeline.program import Program
 from instructgpt.pipeline.record import RunRecord
 from instructgpt.pipeline.references import RUN_INFO
-from instructgpt.pipeline.schedule import Schedule
+from instructgpt.pipeline.runner import StageRunner
 from instructgpt.pipeline.spec import Spec, read_spec
+from instructgpt.terminal import duration
 from instructgpt.types import UserError
+from instructgpt.verbs import VERBS
 
 
-def run(
+def run_pipeline(
     config: str,
+    program: Program,
     output: str | None = None,
     seed: int | None = None,
     only: str | None = None,
     first: str | None = None,
     jobs: int | None = None,
-    entry: str = ENTRY,
     display: Display | None = None,
 ) -> None:
     """Run a pipeline.
 
     Args:
         config: the YAML file.
+        program: what runs a stage.
         output: folder to write to, instead of that in the file.
         seed: instead of that in the file.
         only: run these stages alone, separated by commas.
         first: run this stage and all that depends on it anew.
         jobs: stages side by side.
-        entry: what runs a stage.
         display: where to show progress.
     """
     if not Path(config).is_file():
@@ -46,7 +48,9 @@ def run(
             raise UserError(f"--{name} must be >= {least}, got {value}")
     if output is not None and not output.strip():
         raise UserError(f"--output must name a folder, got {output!r}")
-    spec = read_spec(Path(config), None if output is None else Path(output), seed, jobs)
+    spec = read_spec(
+        Path(config), program.functions, None if output is None else Path(output), seed, jobs
+    )
     names = list(spec.stages) if only is None else _named(only, spec, "--only")
     again = [] if first is None else _named(first, spec, "--from")
     for name in again:
@@ -66,7 +70,7 @@ def run(
             forget(spec.folder(name))
         record = RunRecord(spec, hashes, options)
         display = display or make_display()
-        Schedule(spec, hashes, names, done, display, record, entry, again=bool(again)).run()
+        StageRunner(spec, hashes, names, done, display, record, program, again=bool(again)).run()
         _conclude(names, spec, record, display)
 
 
@@ -118,8 +122,8 @@ def _check_places(names: list[str], spec: Spec) -> None:
 def _conclude(names: list[str], spec: Spec, record: RunRecord, display: Display) -> None:
     """Say where everything is."""
     for name in names:
-        report = spec.folder(name) / "report.html"
-        if spec.stages[name].verb == "evaluate" and report.is_file():
-            display.say(f"report: {report}")
+        report = VERBS[spec.stages[name].verb].report
+        if report and (spec.folder(name) / report).is_file():
+            display.say(f"report: {spec.folder(name) / report}")
     stages = f"{len(names)} stage" + "s" * (len(names) != 1)
-    display.say(f"{stages} finished in {clock(record.seconds)}: {spec.output}")
+    display.say(f"{stages} finished in {duration(record.seconds)}: {spec.output}")

@@ -16,14 +16,15 @@ from instructgpt.pipeline.folder import (
     Record,
     answers_of,
     asks_people,
+    begin,
     forget,
-    prepare,
     read_record,
     wait_until_free,
     write_record,
 )
-from instructgpt.pipeline.process import ENTRY, Child
-from instructgpt.pipeline.progress import Progress
+from instructgpt.pipeline.forecast import Forecast
+from instructgpt.pipeline.process import Child
+from instructgpt.pipeline.program import Program
 from instructgpt.pipeline.record import RunRecord
 from instructgpt.pipeline.spec import Spec
 from instructgpt.terminal import say
@@ -45,7 +46,7 @@ class Failure(NamedTuple):
     child: Child
 
 
-class Schedule:
+class StageRunner:
     """One call of the pipeline, which holds the lock of its folder.
 
     Args:
@@ -55,7 +56,7 @@ class Schedule:
         done: stages that need not run.
         display: where to tell.
         record: of what was run.
-        entry: what runs a stage.
+        program: what runs a stage.
         again: the call asked for stages to be run anew.
     """
 
@@ -67,11 +68,11 @@ class Schedule:
         done: set[str],
         display: Display,
         record: RunRecord,
-        entry: str = ENTRY,
+        program: Program,
         again: bool = False,
     ) -> None:
         self.spec, self.hashes, self.display = spec, hashes, display
-        self.record, self.entry = record, entry
+        self.record, self.program = record, program
         self.same = "the same command without --from" if again else "the same command"
         self.done = set(done)
         self.skipped = [name for name in names if name in self.done]
@@ -81,7 +82,7 @@ class Schedule:
         self.signals: list[int] = []
         records = {name: read_record(spec.folder(name)) for name in self.done}
         measured = {name: found.seconds for name, found in records.items() if found}
-        self.progress = Progress(spec, names, measured)
+        self.forecast = Forecast(spec, names, measured)
         self._told, self._shown, self._signalled = False, 0.0, 0.0
 
     def run(self) -> None:
@@ -140,13 +141,13 @@ class Schedule:
         wait_until_free(log)
         for other in self.spec.dependents(name):  # made of what is replaced now
             forget(self.spec.folder(other))
-        start = prepare(folder, self.hashes[name], stage.verb, named_files(stage, contents))
+        start = begin(folder, self.hashes[name], stage.verb, named_files(stage, contents))
         arguments = self.spec.arguments(stage)
         arguments += ["--ckpt_path", "last"] if start.resumes else []
         self.waiting.remove(name)
         self.record.write([*self.running, name])
         self.display.say(f"start     {name}" + (f"  ({start.note})" if start.note else ""))
-        self.running[name] = (Child(arguments, log, self.entry), start.record)
+        self.running[name] = (Child(arguments, log, self.program), start.record)
 
     # -- ending
 
@@ -173,7 +174,7 @@ class Schedule:
         write_record(folder, record)
         if code == 0:
             self.done.add(name)
-            self.progress.measured[name] = record.seconds
+            self.forecast.measured[name] = record.seconds
         self.record.write(self.running)
         if code == 0:
             said = child.lines()[-1:] if people else []  # how many are ranked
@@ -249,7 +250,7 @@ class Schedule:
         if time.monotonic() - self._shown > REDRAW_SECONDS:
             self._shown = time.monotonic()
             children = {name: child for name, (child, _) in self.running.items()}
-            status = self.progress.status(children, self.waiting, self.record.seconds)
+            status = self.forecast.status(children, self.waiting, self.record.seconds)
             self.display.update(status)
 
 

@@ -1,11 +1,12 @@
-"""How far a pipeline is, from what its stages write and from what they took before."""
+"""How far a pipeline is and how long the rest takes, from what stages write and took before."""
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 
-from instructgpt.pipeline.clock import estimates, time_left
 from instructgpt.pipeline.display import Running, Status
 from instructgpt.pipeline.process import Child
 from instructgpt.pipeline.spec import Spec
@@ -15,8 +16,8 @@ LEAST = 0.05
 """A stage that takes longer than expected is taken to need this share more."""
 
 
-class Progress:
-    """Keeps what was measured.
+class Forecast:
+    """Keeps what was measured, and tells from it what is left.
 
     Args:
         spec: the pipeline.
@@ -55,7 +56,7 @@ class Progress:
         if past + rest > 0:  # an estimate that grows takes nothing back
             self._fraction = max(self._fraction, past / (past + rest))
         told = bool(measured) or any(cost is not None for cost in self._costs.values())
-        left = time_left(ends, todo, self.spec.jobs) if told else None
+        left = seconds_left(ends, todo, self.spec.jobs) if told else None
         return Status(self._fraction if told else 0.0, seconds, left, running)
 
     def _steps_left(self, name: str, seconds: float, lines: list[str]) -> float | None:
@@ -77,3 +78,56 @@ class Progress:
         if fraction <= first:
             return None
         return (seconds - since) / (fraction - first) * (1 - fraction)
+
+
+def estimates(costs: Mapping[str, float | None], measured: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of each stage: measured, or its cost on the scale of those that were measured.
+
+    Args:
+        costs: relative seconds of each stage; None: not said, then like most.
+        measured: seconds of those that are done, or of which it can be told.
+
+    Examples:
+        >>> estimates({"a": 2.0, "b": 3.0, "c": None}, {"a": 20.0})
+        {'a': 20.0, 'b': 30.0, 'c': 25.0}
+    """
+    known = {name: cost for name, cost in costs.items() if cost is not None}
+    told = [name for name in measured if name in known]
+    if told:
+        scale = sum(measured[name] for name in told) / sum(known[name] for name in told)
+        typical = median(known.values()) * scale
+    else:
+        scale, typical = 1.0, median([*measured.values(), *known.values()] or [1.0])
+    seconds = {name: typical if cost is None else cost * scale for name, cost in costs.items()}
+    return {**seconds, **measured}
+
+
+def seconds_left(
+    running: Mapping[str, float],
+    waiting: Mapping[str, tuple[float, Sequence[str]]],
+    jobs: int,
+) -> float:
+    """Seconds until all is done, when a stage starts as soon as inputs and a place are there.
+
+    Args:
+        running: seconds that each running stage still needs.
+        waiting: seconds and inputs of each stage that has not started, in order.
+        jobs: stages that run side by side.
+
+    Examples:
+        >>> seconds_left({"a": 1.0}, {"b": (2.0, ["a"]), "c": (2.0, ["a"]), "d": (1.0, ["a"])}, 2)
+        4.0
+    """
+    ends = [(seconds, name) for name, seconds in running.items()]
+    heapq.heapify(ends)
+    todo = dict(waiting)
+    now = 0.0
+    while ends or todo:
+        open_names = {name for _, name in ends} | set(todo)
+        ready = [name for name, (_, needs) in todo.items() if not open_names & set(needs)]
+        for name in ready[: max(0, jobs - len(ends))]:
+            heapq.heappush(ends, (now + todo.pop(name)[0], name))
+        if not ends:  # what is left waits for something that is not run now
+            break
+        now = max(now, heapq.heappop(ends)[0])
+    return now

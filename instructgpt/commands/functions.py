@@ -1,0 +1,12 @@
+"""The functions of the plain verbs, which import what they need when they are called."""
+
+from __future__ import annotations
+
+from instructgpt.commands.evaluate import evaluate
+from instructgpt.commands.export import export
+from instructgpt.commands.generate import generate
+from instructgpt.commands.label import label
+from instructgpt.commands.world import world
+
+FUNCTIONS = {verb.__name__: verb for verb in (world, generate, label, evaluate, export)}
+"""All but ``pipeline``, which reads its options itself and runs these."""

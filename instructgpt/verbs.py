@@ -1,0 +1,49 @@
+"""The verbs: what each is for, and what whoever runs one has to know of it.
+
+Standard library only, so that ``python -m instructgpt --help`` imports next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """A verb; ``trainer`` tells those of Lightning from those that are plain functions.
+
+    ``writes`` is what ``--output`` names in the folder of a run, "" the folder itself. ``asks`` are
+    options without which the verb would talk to a person at the terminal. ``resumes`` is True where
+    ``--ckpt_path last`` goes on with what was interrupted.
+    """
+
+    about: str
+    trainer: bool = False
+    writes: str = ""
+    asks: tuple[str, ...] = ()
+    resumes: bool = False
+    report: str = ""  # file in the folder that a person will want to open
+
+    @property
+    def seed_option(self) -> str:
+        """Where it has a seed, the name of it."""
+        return "seed_everything" if self.trainer else "seed"
+
+
+VERBS = {
+    "fit": Verb(
+        "train one stage: pretraining, SFT, reward model or PPO", trainer=True, resumes=True
+    ),
+    "validate": Verb("run the validation set once", trainer=True),
+    "test": Verb("run the test loop of a module once", trainer=True),
+    "predict": Verb("write responses (policies) or scores (reward models) as JSONL", trainer=True),
+    "pipeline": Verb("run all stages in order: the paper in miniature, or your own"),
+    "world": Verb("write the data of the miniature world"),
+    "generate": Verb(
+        "answer prompts from a file, or interactively, with any policy",
+        writes="responses.jsonl",
+        asks=("prompts",),
+    ),
+    "label": Verb("rank sampled responses, by simulated labelers or by people"),
+    "evaluate": Verb("compare policies: win rates, ground truth, a report", report="report.html"),
+    "export": Verb("write the artefact of a run from one of its checkpoints", writes="export"),
+}

@@ -3,20 +3,23 @@
 An import that fails is told and left to the stages, where it ends in the usual way.
 """
 
+# ruff: noqa: F401  each import is for those who come later
+
 import gc
 import traceback
 
 from instructgpt.terminal import say
 
 try:
-    import attrs  # noqa: F401
-    import transformers.modeling_layers  # noqa: F401
+    import attrs
+    import torch.utils.tensorboard
+    import transformers.modeling_layers
 
     import instructgpt.cli
     import instructgpt.commands.evaluate
     import instructgpt.commands.generate
     import instructgpt.commands.label
-    import instructgpt.commands.world  # noqa: F401
+    import instructgpt.commands.world
 except Exception:
     say("instructgpt: not all could be imported ahead:", error=True)
     traceback.print_exc()

@@ -15,7 +15,7 @@ def answer(text, utility=math.nan, prompt="p", attributes=None, **metadata):
     return Answer(prompt_of(prompt), text, True, attributes or {}, metadata, utility)
 
 
-def table(models, groups=None, categories=None, facts=None):
+def table(models, groups=None, categories=None):
     """``Answers`` from model -> one list of responses (or one response) a question."""
     count = len(next(iter(models.values())))
     questions = [
@@ -24,7 +24,6 @@ def table(models, groups=None, categories=None, facts=None):
             prompt_of(f"p{i}"),
             (categories or ["chat"] * count)[i],
             (groups or ["general"] * count)[i],
-            (facts or [""] * count)[i],
         )
         for i in range(count)
     ]

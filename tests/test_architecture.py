@@ -39,8 +39,6 @@ BESIDE = {
     "callbacks": {"data", "modules"},
     "pipeline": {"errors", "settings"},
     "errors": {"settings"},
-    "modules": {"evaluation"},
-    "evaluation": {"miniature"},
     "commands": {"cli", "miniature"},
     "cli": {"commands"},
     "__main__": {"cli", "commands"},

@@ -53,11 +53,15 @@ def evaluate(
         seed: of the bootstrap and of ratings.
     """
     from instructgpt.evaluation.evaluation import Evaluation  # `--help` should not wait for it
+    from instructgpt.miniature.grading import WORLD
+    from instructgpt.miniature.paper import CONTENTS, add_claims, add_truth
 
-    found = Evaluation(answers, greedy, baseline, labels, seed)
+    found = Evaluation(answers, greedy, baseline, labels, seed, WORLD)
     found.compare(panels, reward_model, judge)
-    found.grade(nlp)
+    add_truth(found, nlp)
     found.test_reward_model(comparisons, folds)
     found.over_optimise(best_of_n, checkpoints, checkpoint_prompts)
     found.look_back(runs)
-    found.write(output, title, claims, run_info)
+    found.close(title)
+    add_claims(found, claims)
+    found.write(output, run_info, CONTENTS)

@@ -56,7 +56,8 @@ def label(
             brief responses, and detailed ones. The ``source`` of a row is the group of its labeler.
     """
     from instructgpt.errors import check_unused
-    from instructgpt.evaluation.answers import grade_row, read_answers
+    from instructgpt.evaluation.answers import read_answers
+    from instructgpt.miniature.grading import grade_row
     from instructgpt.miniature.ranking import distinct_pairs, make_panels, write
 
     if by == "people":

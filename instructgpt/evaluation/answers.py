@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +17,16 @@ from instructgpt.types import Prompt, UserError
 GENERAL = "general"
 """The set of prompts that belong to no other."""
 
-SETS = r"closed|truth|toxic_(none|respectful|rude)|nlp_\w+"
-"""The sets of graded prompts that have a section of their own in the report."""
+
+Grade = Callable[[str, Prompt, list[str], list[bool]], list[Answer]]
+"""Grades responses to a prompt: (file and line, prompt, texts, whether each ended) -> answers."""
+
+
+class Grader(NamedTuple):
+    """What somebody knows of prompts, so that answers to them can be graded."""
+
+    grade: Grade  # by what the row of a prompt says beside its text: ``meta``
+    sets: str  # a regular expression: the sets of prompts that are not general
 
 
 class AnswersRow(NamedTuple):
@@ -75,101 +82,59 @@ def finished_of(where: str, row: Mapping[str, Any], count: int) -> list[bool]:
     return list(finished)
 
 
-def grade_row(row: AnswersRow) -> list[Answer]:
-    """A row's responses with their grades; a row that is not of the world is an error.
-
-    Args:
-        row: with ``meta``.
-    """
-    meta = row.prompt.meta.get("meta")
-    if meta is None:
-        raise UserError(
-            f'{row.where}: "meta" is missing, which the world\'s grader needs, got the keys '
-            f"{shorten(sorted(row.prompt.meta))}"
-        )
-    return grade_all(row.where, row.prompt, meta, row.responses, row.finished)
-
-
-def grade_all(
-    where: str, prompt: Prompt, meta: Any, responses: list[str], finished: list[bool]
-) -> list[Answer]:
-    """Responses to one prompt with their grades.
-
-    Args:
-        where: file and line, for messages.
-        prompt: that is answered.
-        meta: what the grader needs to know about the prompt.
-        responses: texts.
-        finished: whether each ended by itself.
-    """
-    from instructgpt.miniature.world.grader import grade, utility
-
-    known: dict[tuple[str, bool], Answer] = {}
-    for text, ended in zip(responses, finished, strict=True):
-        if (text, ended) in known:
-            continue
-        try:
-            attributes, metadata = grade(meta, text, ended)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-            rule = f"must be what the world has written ({type(error).__name__}: {error})"
-            raise bad(where, "meta", rule, meta) from error
-        value = utility(attributes) if attributes else float("nan")
-        known[text, ended] = Answer(prompt, text, ended, attributes, metadata, value)
-    return [known[key] for key in zip(responses, finished, strict=True)]
-
-
-def ungraded(row: AnswersRow, prompt: Prompt) -> list[Answer]:
-    """A row's responses without grades.
+def answers_of(row: AnswersRow, prompt: Prompt, grader: Grader | None) -> list[Answer]:
+    """A row's responses, without grades where there is no grader.
 
     Args:
         row: of a model.
         prompt: that is answered.
+        grader: knows the prompt.
     """
+    if grader is not None:
+        return grader.grade(row.where, prompt, row.responses, row.finished)
     return [
         Answer(prompt, text, ended, {}, {}, float("nan"))
         for text, ended in zip(row.responses, row.finished, strict=True)
     ]
 
 
-def load_answers(paths: Mapping[str, str], baseline: str) -> Answers:
+def load_answers(paths: Mapping[str, str], baseline: str, grader: Grader | None) -> Answers:
     """The answers of several models to the same prompts.
 
     Args:
         paths: model -> JSONL of ``generate``.
         baseline: the model whose file says what the prompts are; others may have seen them with
             something in front, such as examples.
+        grader: knows all prompts, or none of them.
     """
     files = {model: by_id(path) for model, path in paths.items()}
     asked = files[baseline]
-    graded = is_graded(list(asked.values()))
+    known = knowing(grader, list(asked.values()))
     models: dict[str, list[list[Answer]]] = {}
     for model, rows in files.items():
         check_same(rows, asked, paths[model], paths[baseline])
         models[model] = [
-            grade_all(
-                row.where, first.prompt, first.prompt.meta["meta"], row.responses, row.finished
-            )
-            if graded
-            else ungraded(row, first.prompt)
+            answers_of(row, first.prompt, known)
             for first, row in ((first, rows[name]) for name, first in asked.items())
         ]
-    return Answers([question(name, row) for name, row in asked.items()], models)
+    return Answers([question(name, row, known) for name, row in asked.items()], models)
 
 
-def is_graded(rows: Sequence[AnswersRow]) -> bool:
-    """Whether the world's grader knows the prompts: all of them, or none.
+def knowing(grader: Grader | None, rows: Sequence[AnswersRow]) -> Grader | None:
+    """The grader if it knows the prompts: all of them, or none.
 
     Args:
+        grader: knows prompts with ``meta``.
         rows: of one file.
     """
+    if grader is None:
+        return None
     known = ["meta" in row.prompt.meta for row in rows]
     if any(known) and not all(known):
         first = rows[known.index(not known[0])]
-        rule = '"meta" must be in all rows (prompts of the world) or in none'
+        rule = '"meta" must be in all rows (prompts that can be graded) or in none'
         raise UserError(f"{first.where}: {rule}, got the keys {shorten(sorted(first.prompt.meta))}")
-    return all(known)
+    return grader if all(known) else None
 
 
 def by_id(path: str) -> dict[str, AnswersRow]:
@@ -215,17 +180,15 @@ def check_same(
         raise bad(extra.where, "id", rule, extra.prompt.id)
 
 
-def question(name: str, row: AnswersRow) -> Question:
+def question(name: str, row: AnswersRow, grader: Grader | None) -> Question:
     """What sections need to know about a prompt.
 
     Args:
         name: that tells it from others.
         row: with the prompt.
+        grader: says which sets are not general.
     """
     about = row.prompt.meta
-    meta = about.get("meta")
-    fact = json.dumps(meta.get("fact")) if isinstance(meta, Mapping) else ""
-    category = str(about.get("category") or "all")
-    group = str(about.get("set"))
-    group = group if meta is not None and re.fullmatch(SETS, group) else GENERAL
-    return Question(name, row.prompt, category, group, fact)
+    category, group = str(about.get("category") or "all"), str(about.get("set"))
+    own = grader is not None and re.fullmatch(grader.sets, group)
+    return Question(name, row.prompt, category, group if own else GENERAL)

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from instructgpt.evaluation import judging, report_files, reward_tests
-from instructgpt.evaluation.answers import GENERAL, load_answers
+from instructgpt.evaluation.answers import GENERAL, Grader, load_answers
 from instructgpt.evaluation.history import (
     checkpoint_curve,
     event_curves,
-    prompts_with_meta,
+    prompts_by_text,
     validation_curves,
 )
 from instructgpt.evaluation.judges import Judge
-from instructgpt.evaluation.measures import Answers, ground_truth, win_rates
+from instructgpt.evaluation.measures import Answers, win_rates
+from instructgpt.evaluation.report.layout import Contents
+from instructgpt.evaluation.report.page import PLAIN
 from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import Panel
-from instructgpt.miniature.claims import judge_claims
-from instructgpt.miniature.nlp_tasks import nlp_results
-from instructgpt.miniature.ratings import likert
 from instructgpt.terminal import note
 from instructgpt.types import UserError
 
 Paths = dict[str, str] | None
-Claims = Literal["off", "shown", "judged"]
 
 LABELS = {
     "gpt": "GPT",
@@ -49,16 +47,23 @@ class Evaluation:
         baseline: model that win rates are against.
         labels: names for the report.
         seed: of the bootstrap and of ratings.
+        grader: knows prompts whose answers are to be graded.
     """
 
     def __init__(
-        self, answers: dict[str, str], greedy: Paths, baseline: str, labels: Paths, seed: int
+        self,
+        answers: dict[str, str],
+        greedy: Paths,
+        baseline: str,
+        labels: Paths,
+        seed: int,
+        grader: Grader | None = None,
     ) -> None:
         check_models(answers, greedy, baseline)
-        self.baseline, self.seed = baseline, seed
-        self.answers = {"sampled": load_answers(answers, baseline)}
+        self.baseline, self.seed, self.grader = baseline, seed, grader
+        self.answers = {"sampled": load_answers(answers, baseline, grader)}
         if greedy:
-            self.answers["greedy"] = load_answers(greedy, baseline)
+            self.answers["greedy"] = load_answers(greedy, baseline, grader)
         self.general = {name: found.of(GENERAL) for name, found in self.answers.items()}
         self.graded = judging.is_graded(self.answers["sampled"])
         self.panels: dict[str, Panel] = {}
@@ -101,27 +106,6 @@ class Evaluation:
         if found := {measure: rows for measure, rows in found.items() if rows}:
             self.results.setdefault("differences", {}).update(found)
 
-    def grade(self, nlp: Paths) -> None:
-        """All that needs the world's ground truth.
-
-        Args:
-            nlp: model -> path of answers to public NLP tasks.
-        """
-        if self.graded and "training" in self.panels and self.general["sampled"].questions:
-            self.results["likert"] = {
-                decoding: likert(found, self.panels["training"], decoding, self.seed)
-                for decoding, found in self.general.items()
-            }
-        if self.graded:
-            graded = ground_truth(self.answers["sampled"], self.general, self.seed)
-            self.add_differences(graded.pop("differences", {}))
-            self.results |= graded
-        if nlp:
-            first = self.baseline if self.baseline in nlp else next(iter(nlp))
-            found = nlp_results(nlp_answers(nlp, first), self.seed)
-            self.add_differences(found.pop("differences"))
-            self.results |= found
-
     def test_reward_model(self, comparisons: str | None, folds: Paths) -> None:
         """Agreement of the labelers, and the reward model beside it.
 
@@ -139,7 +123,7 @@ class Evaluation:
                 "same `label`"
             )
         self.results["reward_model"] = reward_tests.check_reward_model(
-            self.scorer, comparisons, self.panels_path, folds or {}, self.seed
+            self.scorer, comparisons, self.panels_path, folds or {}, self.grader, self.seed
         )
 
     def over_optimise(
@@ -157,14 +141,16 @@ class Evaluation:
             if self.scorer is None:
                 raise UserError("--best_of_n needs --reward_model, which chooses the best")
             judge = self.judges.get("panel")
-            rows = reward_tests.best_of_samples(best_of_n, self.scorer, judge, self.seed)
-            found["best_of_n"] = rows
+            found["best_of_n"] = reward_tests.best_of_samples(
+                best_of_n, self.scorer, judge, self.grader, self.seed
+            )
         if checkpoints:
-            if checkpoint_prompts is None:
+            if checkpoint_prompts is None or self.grader is None:
                 raise UserError("--checkpoints needs --checkpoint_prompts")
-            prompts = prompts_with_meta(checkpoint_prompts)
+            prompts = prompts_by_text(checkpoint_prompts)
             found["checkpoints"] = {
-                name: checkpoint_curve(run, prompts, self.seed) for name, run in checkpoints.items()
+                name: checkpoint_curve(run, prompts, self.grader, self.seed)
+                for name, run in checkpoints.items()
             }
         if found:
             self.results["over_optimisation"] = found
@@ -183,22 +169,26 @@ class Evaluation:
         # are for the report alone.
         self.curves = {stage: event_curves(run) | found[stage] for stage, run in runs.items()}
 
-    def write(self, output: str, title: str, claims: Claims, run_info: str | None) -> None:
-        """Judge the claims, write everything, say what came out.
+    def close(self, title: str) -> None:
+        """Add what stands at the end of the report.
+
+        Args:
+            title: of the report.
+        """
+        self.results |= {"title": title, "samples": samples(self.general)}
+
+    def write(self, output: str, run_info: str | None, contents: Contents = PLAIN) -> None:
+        """Write everything, say what came out.
 
         Args:
             output: folder.
-            title: of the report.
-            claims: whether to show and to judge them.
             run_info: path of a JSON file about the run.
+            contents: of the report.
         """
         if self.scorer is not None:
             note(f"reward model '{self.scorer.reward.init_from}': {self.scorer.choice}")
         run = report_files.read_json(run_info) if run_info else {}
-        self.results |= {"title": title, "samples": samples(self.general)}
-        if claims != "off":
-            self.results["claims"] = judge_claims(self.results, claims == "judged")
-        report_files.write_all(self.results, self.curves, run, Path(output))
+        report_files.write_all(self.results, self.curves, run, Path(output), contents)
 
 
 def check_models(answers: dict[str, str], greedy: Paths, baseline: str) -> None:
@@ -213,20 +203,6 @@ def check_models(answers: dict[str, str], greedy: Paths, baseline: str) -> None:
             raise UserError(f"--greedy.{model} must be one of the models of --answers ({names})")
     if greedy and baseline not in greedy:
         raise UserError(f"--greedy must have the baseline {baseline}, got {', '.join(greedy)}")
-
-
-def nlp_answers(paths: dict[str, str], first: str) -> Answers:
-    """Answers to public NLP tasks.
-
-    Args:
-        paths: model -> file.
-        first: the model whose file says what the prompts are.
-    """
-    answers = load_answers(paths, first)
-    every = (one for rows in answers.by_model.values() for row in rows for one in row)
-    if not all("correct" in one.metadata for one in every):
-        raise UserError(f"{paths[first]}: must be answers to nlp.jsonl of the world")
-    return answers
 
 
 def samples(general: dict[str, Answers]) -> list[dict[str, Any]]:

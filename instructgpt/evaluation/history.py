@@ -13,7 +13,7 @@ import numpy as np
 from instructgpt.data.errors import bad
 from instructgpt.data.files import read_file
 from instructgpt.data.formats import parse_prompt
-from instructgpt.evaluation.answers import grade_all
+from instructgpt.evaluation.answers import Grader
 from instructgpt.evaluation.statistics import mean
 from instructgpt.types import Prompt, UserError
 
@@ -44,13 +44,14 @@ Curves = dict[str, list[list[float]]]
 
 
 def checkpoint_curve(
-    run: str, prompts: Mapping[str, tuple[Prompt, Any]], seed: int
+    run: str, prompts: Mapping[str, Prompt], grader: Grader, seed: int
 ) -> list[dict[str, Any]]:
     """KL, score and true utility of each checkpoint that answered the validation prompts.
 
     Args:
         run: folder of a PPO run, whose ``samples.jsonl`` has all validation prompts.
-        prompts: text -> the prompt, and what the world's grader needs.
+        prompts: text -> the prompt.
+        grader: knows them.
         seed: of the bootstrap.
     """
     path = Path(run, "samples.jsonl")
@@ -65,7 +66,7 @@ def checkpoint_curve(
         if known is None:
             rule = "must be one of --checkpoint_prompts"
             raise bad(item.where, "prompt", rule, row["prompt"])
-        answer = grade_all(item.where, *known, [row["response"]], [row["finished"]])[0]
+        answer = grader.grade(item.where, known, [row["response"]], [row["finished"]])[0]
         found = row["kl"], row["score"], answer.utility
         steps.setdefault(row["step"], {})[row["prompt"]] = found
     curve = []
@@ -77,15 +78,10 @@ def checkpoint_curve(
     return curve
 
 
-def prompts_with_meta(path: str) -> dict[str, tuple[Prompt, Any]]:
-    """Text of a prompt -> the prompt and its ``meta``."""
-    found = {}
-    for item in read_file(Path(path)):
-        prompt = parse_prompt(item).row.prompt
-        if "meta" not in prompt.meta:
-            raise UserError(f'{item.where}: "meta" is missing, which the world\'s grader needs')
-        found[prompt.text] = prompt, prompt.meta["meta"]
-    return found
+def prompts_by_text(path: str) -> dict[str, Prompt]:
+    """Text of a prompt -> the prompt."""
+    prompts = [parse_prompt(item).row.prompt for item in read_file(Path(path))]
+    return {prompt.text: prompt for prompt in prompts}
 
 
 def validation_curves(run: str) -> Curves:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.data.opening import check_file, kind_of
+from instructgpt.evaluation.report.layout import Contents
 from instructgpt.models.folder import write_text
 from instructgpt.terminal import say
 from instructgpt.types import UserError
@@ -57,6 +58,7 @@ def write_all(
     curves: dict[str, Any],
     run: dict[str, Any],
     output: Path,
+    contents: Contents,
 ) -> None:
     """Write everything and say what came out.
 
@@ -65,6 +67,7 @@ def write_all(
         curves: learning curves for the report, more than those in the results.
         run: what was run.
         output: folder.
+        contents: of the report.
     """
     from instructgpt.evaluation.report.page import write_report
 
@@ -72,7 +75,7 @@ def write_all(
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     write_text(output / "results.json", text + "\n")
     shown = results | ({"curves": plain(curves)} if curves else {})
-    page = write_report(shown, run, output)
+    page = write_report(shown, run, output, contents)
     write_events(results, output)
     say(summary(results))
     say(f"wrote {page}")

@@ -10,12 +10,11 @@ import numpy as np
 from instructgpt.data.files import read_file
 from instructgpt.data.formats import Row, parse_comparison
 from instructgpt.evaluation.answers import (
+    Grader,
+    answers_of,
     finished_of,
-    grade_all,
-    grade_row,
-    is_graded,
+    knowing,
     read_answers,
-    ungraded,
 )
 from instructgpt.evaluation.best_of_n import best_of_n
 from instructgpt.evaluation.judges import Answer, Judge
@@ -39,7 +38,12 @@ def agreement(path: str) -> dict[str, Any]:
 
 
 def check_reward_model(
-    scorer: Scorer, comparisons: str, panels: str | None, folds: dict[str, str], seed: int
+    scorer: Scorer,
+    comparisons: str,
+    panels: str | None,
+    folds: dict[str, str],
+    grader: Grader | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Accuracy by group of labelers, calibration, ceilings, cross-validation.
 
@@ -48,9 +52,10 @@ def check_reward_model(
         comparisons: rankings; ``source`` is the group of the labeler.
         panels: path of ``panels.json``.
         folds: number of a fold -> its reward model.
+        grader: knows some prompts.
         seed: of the bootstrap.
     """
-    rows = read_rankings(comparisons)
+    rows = read_rankings(comparisons, grader)
     results = reward_model_results(ranked(rows, scorer), TRAINING, seed)
     about = read_json(panels) if panels else {"panels": {}}
     groups = {row.source for row, _ in rows}
@@ -79,22 +84,21 @@ def labelers_of(about: dict[str, Any], number: str, path: str) -> list[str]:
     return [str(name) for name in folds[int(number)]["labelers"]]
 
 
-def read_rankings(path: str) -> list[tuple[Row, list[Answer]]]:
-    """Rankings with their responses, graded where the prompt is of the world."""
+def read_rankings(path: str, grader: Grader | None) -> list[tuple[Row, list[Answer]]]:
+    """Rankings with their responses, graded where the grader knows the prompt."""
     found = []
     graded: dict[tuple[str, tuple[str, ...]], list[Answer]] = {}  # many labelers rank the same
     for item in read_file(Path(path)):
         row: Row = parse_comparison(item).row
         key = row.prompt.text, tuple(row.responses)
         if key not in graded:
-            meta = row.prompt.meta.get("meta")
             # Scored with their end, as the reward model has read comparisons in training.
             answers = [
                 Answer(row.prompt, text, True, {}, {}, float("nan")) for text in row.responses
             ]
-            if meta is not None:
+            if grader is not None and "meta" in row.prompt.meta:
                 ended = finished_of(row.where, row.prompt.meta, len(row.responses))
-                grades = grade_all(row.where, row.prompt, meta, row.responses, ended)
+                grades = grader.grade(row.where, row.prompt, row.responses, ended)
                 utilities = [one.utility for one in grades]
                 answers = [
                     one._replace(utility=value)
@@ -123,7 +127,7 @@ def ranked(rows: list[tuple[Row, list[Answer]]], scorer: Scorer) -> list[Ranked]
 
 
 def best_of_samples(
-    path: str, scorer: Scorer, judge: Judge | None, seed: int
+    path: str, scorer: Scorer, judge: Judge | None, grader: Grader | None, seed: int
 ) -> list[dict[str, Any]]:
     """Best-of-n by the reward model.
 
@@ -131,6 +135,7 @@ def best_of_samples(
         path: answers rows with N responses.
         scorer: the reward model.
         judge: of the win rate over one sample.
+        grader: knows all prompts, or none of them.
         seed: of the bootstrap.
     """
     rows = read_answers(path, least=2)
@@ -141,8 +146,8 @@ def best_of_samples(
                 f'{row.where}: "responses" must be {count} as in {rows[0].where}, '
                 f"got {len(row.responses)}"
             )
-    graded = is_graded(rows)
-    answers = [grade_row(row) if graded else ungraded(row, row.prompt) for row in rows]
+    known = knowing(grader, rows)
+    answers = [answers_of(row, row.prompt, known) for row in rows]
     flat = scorer([answer for one in answers for answer in one])
     scores = np.array(flat).reshape(-1, count).tolist()
-    return best_of_n(answers, scores, judge if graded else None, seed)
+    return best_of_n(answers, scores, None if known is None else judge, seed)

@@ -1,18 +1,12 @@
-"""Figures of the report by name; ``make_figures`` draws those whose numbers are there."""
+"""Figures of the models by name; ``make_figures`` draws those whose numbers are there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from instructgpt.evaluation.report.estimates import SCORE, SHARE, Estimate, Unit, estimate
-from instructgpt.evaluation.report.figures_training import (
-    draw_agreement,
-    draw_curves,
-    draw_over_optimisation,
-    draw_reliability,
-    draw_reward_accuracy,
-)
+from instructgpt.evaluation.report.estimates import SHARE, Estimate, Unit, estimate
+from instructgpt.evaluation.report.layout import Draw
 from instructgpt.evaluation.report.plots import Series, bars, dots, legend, reference_line
 from instructgpt.evaluation.report.reading import (
     Results,
@@ -58,33 +52,7 @@ def draw_win_rates(results: Results) -> Drawn:
         yield f"win_rates_{safe(decoding)}", figure
 
 
-def draw_ratings(results: Results) -> Drawn:
-    """Mean ratings and mean utility, from 1 to 7 (Fig. 5 and 31 of the paper)."""
-    titles = {"likert": "Rating by the labelers", "utility": "True utility"}
-    for part, title in titles.items():
-        found = results.get(part)
-        if not found:
-            continue
-        models = in_order(results, keys_of(found.values()))
-        colours = [looks(all_models(results))[m].colour for m in models]
-        series = [
-            Series(
-                said(decoding),
-                [optional(found[decoding].get(model)) for model in models],
-                colours,
-                open=place > 0,
-            )
-            for place, decoding in enumerate(decodings(results, found))
-        ]
-        figure = new_figure(title, 1.3 + 0.36 * len(models))
-        axes = figure.subplots()
-        dots(axes, [label(results, model) for model in models], series, SCORE)
-        axes.set(xlim=(1, 7), xlabel="mean, 1 = worst, 7 = best; 95 % interval")
-        legend(figure, series, MUTED)
-        yield part, figure
-
-
-def by_key(part: str, title: str, axis: str, unit: Unit, height: float) -> Callable[..., Drawn]:
+def by_key(part: str, title: str, axis: str, unit: Unit, height: float) -> Draw:
     """A drawer of rows of dots: keys down the page, models in colour.
 
     Args:
@@ -110,7 +78,7 @@ def by_key(part: str, title: str, axis: str, unit: Unit, height: float) -> Calla
     return draw
 
 
-def by_model(part: str, title: str, axis: str) -> Callable[..., Drawn]:
+def by_model(part: str, title: str, axis: str) -> Draw:
     """A drawer of bars: keys in groups, models in colour.
 
     Args:
@@ -131,7 +99,7 @@ def by_model(part: str, title: str, axis: str) -> Callable[..., Drawn]:
     return draw
 
 
-def draw_pairs(part: str, title: str, axis: str) -> Callable[..., Drawn]:
+def draw_pairs(part: str, title: str, axis: str) -> Draw:
     """A drawer of bars: models in groups and colours, the keys light and full.
 
     Args:
@@ -196,30 +164,12 @@ def series_by_model(
     ]
 
 
-DRAWERS: tuple[Callable[[Results], Drawn], ...] = (
-    draw_win_rates,
-    draw_ratings,
-    by_key(
-        "use_cases", "Utility by use case", "mean true utility, 1 to 7; 95 % interval", SCORE, 0.4
-    ),
-    by_key("metadata", "Properties of the answers", "% of answers, 95 % interval", SHARE, 0.48),
-    draw_pairs("closed_domain", "Closed-domain tasks", "% of answers"),
-    draw_pairs("truthfulness", "Held-out misconceptions", "% of answers"),
-    by_model("toxicity", "Toxic answers", "% of answers"),
-    by_model("nlp", "Public NLP tasks, few-shot", "% correct"),
-    draw_reliability,
-    draw_reward_accuracy,
-    draw_agreement,
-    draw_over_optimisation,
-    draw_curves,
-)
-
-
-def make_figures(results: Results) -> dict[str, Figure]:
+def make_figures(results: Results, drawers: Sequence[Draw]) -> dict[str, Figure]:
     """Every figure whose numbers are in the results, by name.
 
     Args:
         results: as in results.json.
+        drawers: of the figures.
     """
     with styled():
-        return {name: figure for draw in DRAWERS for name, figure in draw(results)}
+        return {name: figure for draw in drawers for name, figure in draw(results)}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instructgpt.evaluation.report.estimates import SCORE, SHARE, Estimate, estimate, number
+from instructgpt.evaluation.report.layout import Draw
 from instructgpt.evaluation.report.plots import Series, dots, legend, reference_line, whiskers
 from instructgpt.evaluation.report.reading import (
     Results,
@@ -231,3 +232,12 @@ def draw_curves(results: Results) -> Drawn:
             axes.set_axis_off()
         figure.supxlabel("step", fontsize=9, color=MUTED)
         yield f"curves_{safe(stage)}", figure
+
+
+DRAWERS: tuple[Draw, ...] = (
+    draw_reliability,
+    draw_reward_accuracy,
+    draw_agreement,
+    draw_over_optimisation,
+    draw_curves,
+)

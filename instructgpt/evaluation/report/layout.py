@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instructgpt.evaluation.report.estimates import (
     Estimate,
@@ -24,6 +24,9 @@ from instructgpt.evaluation.report.reading import (
     said,
 )
 from instructgpt.evaluation.report.style import looks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BADGES = {  # a sign and words besides the colour
     "holds": ("holds", "✓ holds"),
@@ -65,6 +68,25 @@ class View(NamedTuple):
 
 
 Make = Callable[[View], Section | None]
+Draw = Callable[[Results], "Iterator[tuple[str, Figure]]"]
+"""Draws figures by name; nothing where the results have no numbers for them."""
+
+
+def no_words(results: Results) -> None:
+    """Nothing to say."""
+
+
+def no_verdicts(results: Results, section: str) -> None:
+    """Nothing was judged."""
+
+
+class Contents(NamedTuple):
+    """What a report consists of, in its order."""
+
+    sections: Sequence[Make]
+    drawers: Sequence[Draw]
+    lede: Callable[[Results], Html | None] = no_words  # below the title
+    verdicts: Callable[[Results, str], Html | None] = no_verdicts  # at the top of a section, by id
 
 
 def badge(verdict: str) -> Html:

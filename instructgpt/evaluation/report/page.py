@@ -9,40 +9,45 @@ from typing import Any
 from instructgpt.evaluation.report.css import CSS
 from instructgpt.evaluation.report.drawing import drawn
 from instructgpt.evaluation.report.estimates import estimate, number
-from instructgpt.evaluation.report.figures import make_figures
-from instructgpt.evaluation.report.layout import Section, View, tied
+from instructgpt.evaluation.report.figures import draw_win_rates, make_figures
+from instructgpt.evaluation.report.figures_training import DRAWERS as TRAINING_FIGURES
+from instructgpt.evaluation.report.layout import Contents, Section, View, tied
 from instructgpt.evaluation.report.markup import Html, element
 from instructgpt.evaluation.report.reading import Results, all_models, label
-from instructgpt.evaluation.report.sections import SECTIONS as MODELS
+from instructgpt.evaluation.report.sections import win_rates
 from instructgpt.evaluation.report.sections_run import SECTIONS as RUN
 from instructgpt.evaluation.report.sections_run import duration
 from instructgpt.evaluation.report.sections_training import SECTIONS as TRAINING
-from instructgpt.miniature.claims_section import claims_section, judged_here, summary
 from instructgpt.models.folder import write_bytes
 
 # A page that loads nothing and runs nothing, whatever stands in its texts.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
+PLAIN = Contents((win_rates, *TRAINING, *RUN), (draw_win_rates, *TRAINING_FIGURES))
+"""The report on answers that nobody has graded."""
 
-def write_report(results: Results, run: Mapping[str, Any], folder: Path) -> Path:
+
+def write_report(
+    results: Results, run: Mapping[str, Any], folder: Path, contents: Contents = PLAIN
+) -> Path:
     """Write report.html and figures/*.png; return the path of the page.
 
     Args:
         results: as in results.json; sections exist for what is there.
         run: config, seed, versions, stages, total_seconds and command, as far as known.
         folder: to write into.
+        contents: sections and figures.
     """
-    pictures = drawn(make_figures(results), folder / "figures")
+    pictures = drawn(make_figures(results, contents.drawers), folder / "figures")
     page = folder / "report.html"
-    write_bytes(page, page_of(View(results, run, pictures)).encode())
+    write_bytes(page, page_of(View(results, run, pictures), contents).encode())
     return page
 
 
-def page_of(view: View) -> str:
+def page_of(view: View, contents: Contents) -> str:
     """The whole page."""
     results = view.results
-    made = [make(view) for make in (claims_section, *MODELS, *TRAINING, *RUN)]
-    sections = [section for section in made if section is not None]
+    made = [section for make in contents.sections if (section := make(view)) is not None]
     title = str(results.get("title", "Evaluation"))
     head = element(
         "head",
@@ -54,8 +59,8 @@ def page_of(view: View) -> str:
     )
     body = element(
         "body",
-        element("header", element("h1", title), summary(results), facts(view), contents(sections)),
-        element("main", *(card(results, section) for section in sections)),
+        element("header", element("h1", title), contents.lede(results), facts(view), links(made)),
+        element("main", *(card(one, contents.verdicts(results, one.id)) for one in made)),
         element(
             "footer",
             "Made by instructgpt, after Ouyang et al. 2022, “Training language models to follow "
@@ -88,21 +93,21 @@ def facts(view: View) -> Html:
     return element("dl", *cells, class_="facts")
 
 
-def contents(sections: list[Section]) -> Html:
+def links(sections: list[Section]) -> Html:
     """Links to the sections."""
     items = [element("li", element("a", one.title, href=f"#{one.id}")) for one in sections]
     return element("nav", element("ul", *items), aria_label="Contents")
 
 
-def card(results: Results, section: Section) -> Html:
-    """One section with its title, what it is in the paper, and how to read it."""
+def card(section: Section, verdicts: Html | None) -> Html:
+    """One section with its title, what it is in the paper, how to read it, and verdicts on it."""
     paper = element("p", element("b", "In the paper: "), tied(section.paper), ".", class_="paper")
     return element(
         "section",
         element("h2", section.title),
         paper if section.paper else None,
         element("p", tied(section.reading)),
-        judged_here(results, section.id) if section.id != "claims" else None,
+        verdicts,
         section.body,
         class_="card",
         id=section.id,

@@ -12,6 +12,7 @@ import pytest
 from report_claims import claims
 
 from instructgpt.evaluation.report.page import write_report
+from instructgpt.miniature.paper import CONTENTS
 
 MODELS = ["gpt", "gpt_few_shot", "sft", "ppo", "ppo_ptx"]
 LABELS = dict(zip(MODELS, ["GPT", "GPT few-shot", "SFT", "PPO", "PPO-ptx"], strict=True))
@@ -305,7 +306,7 @@ def run_maker() -> Callable[[], dict[str, Any]]:
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page with everything, written once; do not change it."""
-    return write_report(make_results(), make_run(), tmp_path_factory.mktemp("report"))
+    return write_report(make_results(), make_run(), tmp_path_factory.mktemp("report"), CONTENTS)
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ import sys
 
 import pytest
 
+from instructgpt.evaluation.report import figures as report_figures
 from instructgpt.evaluation.report.drawing import draw, inline
 from instructgpt.evaluation.report.estimates import SHARE, Estimate, estimate, interval, written
-from instructgpt.evaluation.report.figures import make_figures
 from instructgpt.evaluation.report.figures_training import MOST_POINTS, thinned
 from instructgpt.evaluation.report.plots import drawable, whiskers
 from instructgpt.evaluation.report.reading import curve_panels, in_order
 from instructgpt.evaluation.report.style import INK, KNOWN, looks
+from instructgpt.miniature.paper import CONTENTS
 
 FIGURES = [
     *("win_rates_sampled", "win_rates_greedy", "likert", "utility", "use_cases", "metadata"),
@@ -23,6 +24,10 @@ FIGURES = [
     *("over_optimisation_utility", "over_optimisation_score"),
     *("curves_pretrain", "curves_sft", "curves_reward", "curves_ppo"),
 ]
+
+
+def make_figures(results):
+    return report_figures.make_figures(results, CONTENTS.drawers)
 
 
 def test_every_figure_is_made_and_none_stays_open(results):

@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from instructgpt.evaluation.report import page as report_page
 from instructgpt.evaluation.report.layout import tied
-from instructgpt.evaluation.report.page import write_report
 from instructgpt.miniature.claims_section import summary
+from instructgpt.miniature.paper import CONTENTS
 
 VOID = {"meta", "col", "path", "use", "rect"}
 SECTIONS = [
@@ -20,6 +21,10 @@ SECTIONS = [
     "run",
 ]
 HOSTILE = """<script>alert("1")</script>&amp;' "x" $y_{ $ </pre></details> --> <img src=http://x>"""
+
+
+def write_report(results, run, folder):
+    return report_page.write_report(results, run, folder, CONTENTS)
 
 
 class Page(HTMLParser):
@@ -180,7 +185,9 @@ def test_the_interval_of_a_difference_stands_with_its_value(tmp_path, results):
     ],
 )
 def test_a_section_without_numbers_is_absent(part, section, tmp_path, results, monkeypatch):
-    monkeypatch.setattr("instructgpt.evaluation.report.page.make_figures", lambda results: {})
+    monkeypatch.setattr(
+        "instructgpt.evaluation.report.page.make_figures", lambda results, drawers: {}
+    )
     del results[part]
     page = Page(write_report(results, {}, tmp_path).read_text("utf-8"))
     assert page.ids("section") == [name for name in SECTIONS if name != section]

@@ -1,0 +1,85 @@
+"""What the paper in miniature adds to an evaluation: the truth of its world, and the claims."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from instructgpt.evaluation.answers import load_answers
+from instructgpt.evaluation.evaluation import Evaluation
+from instructgpt.evaluation.measures import Answers
+from instructgpt.evaluation.report import sections_run, sections_training
+from instructgpt.evaluation.report.figures import draw_win_rates
+from instructgpt.evaluation.report.figures_training import DRAWERS as TRAINING_FIGURES
+from instructgpt.evaluation.report.layout import Contents
+from instructgpt.evaluation.report.sections import win_rates
+from instructgpt.miniature import claims_section, report_figures, report_sections
+from instructgpt.miniature.claims import judge_claims
+from instructgpt.miniature.grading import WORLD
+from instructgpt.miniature.nlp_tasks import nlp_results
+from instructgpt.miniature.ratings import likert
+from instructgpt.miniature.truth import ground_truth
+from instructgpt.types import UserError
+
+Claims = Literal["off", "shown", "judged"]
+
+CONTENTS = Contents(
+    (
+        claims_section.claims_section,
+        win_rates,
+        *report_sections.SECTIONS,
+        *sections_training.SECTIONS,
+        *sections_run.SECTIONS,
+    ),
+    (draw_win_rates, *report_figures.DRAWERS, *TRAINING_FIGURES),
+    claims_section.summary,
+    claims_section.judged_here,
+)
+"""The report of the miniature."""
+
+
+def add_truth(found: Evaluation, nlp: dict[str, str] | None) -> None:
+    """All that needs the world's ground truth.
+
+    Args:
+        found: so far.
+        nlp: model -> path of answers to public NLP tasks.
+    """
+    if found.graded and "training" in found.panels and found.general["sampled"].questions:
+        found.results["likert"] = {
+            decoding: likert(answers, found.panels["training"], decoding, found.seed)
+            for decoding, answers in found.general.items()
+        }
+    if found.graded:
+        graded = ground_truth(found.answers["sampled"], found.general, found.seed)
+        found.add_differences(graded.pop("differences", {}))
+        found.results |= graded
+    if nlp:
+        first = found.baseline if found.baseline in nlp else next(iter(nlp))
+        tasks = nlp_results(nlp_answers(nlp, first), found.seed)
+        found.add_differences(tasks.pop("differences"))
+        found.results |= tasks
+
+
+def nlp_answers(paths: dict[str, str], first: str) -> Answers:
+    """Answers to public NLP tasks.
+
+    Args:
+        paths: model -> file.
+        first: the model whose file says what the prompts are.
+    """
+    answers = load_answers(paths, first, WORLD)
+    every = (one for rows in answers.by_model.values() for row in rows for one in row)
+    if not all("correct" in one.metadata for one in every):
+        raise UserError(f"{paths[first]}: must be answers to nlp.jsonl of the world")
+    return answers
+
+
+def add_claims(found: Evaluation, claims: Claims) -> None:
+    """The paper's claims beside the results.
+
+    Args:
+        found: everything else.
+        claims: whether to show them, and to say which hold.
+    """
+    if claims != "off":
+        found.results["claims"] = judge_claims(found.results, claims == "judged")

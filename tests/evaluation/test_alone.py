@@ -1,0 +1,50 @@
+"""The evaluation without the paper in miniature."""
+
+import json
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("instructgpt.miniature"):
+            raise ImportError(f"{name} is not for the evaluation")
+
+sys.meta_path.insert(0, Refuse())
+from instructgpt.evaluation.evaluation import Evaluation
+
+found = Evaluation({"mine": "mine.jsonl", "yours": "yours.jsonl"}, None, "yours", None, 0)
+found.compare(None, None, "my_judge:longer")
+found.test_reward_model(None, None)
+found.over_optimise(None, None, None)
+found.look_back(None)
+found.close("Two models")
+found.write("out", None)
+"""
+
+
+def test_plain_answers_are_judged_and_reported_without_the_miniature(tmp_path):
+    for name, texts in {"mine": ["long answer", "b"], "yours": ["a", "c"]}.items():
+        # meta and set as the world writes them: without a grader they say nothing
+        rows = [
+            {"prompt": f"Q{i}", "responses": [text], "meta": {"kind": "x"}, "set": "closed"}
+            for i, text in enumerate(texts)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "my_judge.py").write_text(
+        "def longer(prompt, first, second):\n"
+        "    return 0.5 + (len(first) > len(second)) / 2 - (len(first) < len(second)) / 2\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (row,) = results["win_rates"]
+    assert (row["value"], row["n"]) == (0.75, 2)  # one longer, one as long
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "75.0" in page
+    assert 'id="win_rates"' in page
+    assert 'id="claims"' not in page

@@ -190,9 +190,10 @@ class StageCLI(LightningCLI):
         if note:
             rank_zero_warn(note)
         found = checkpoint["instructgpt"]["class_path"]
-        if found != config.model.class_path:
+        asked = _import(config.model.class_path)  # of which the configuration has the public name
+        if found != f"{asked.__module__}.{asked.__qualname__}":
             raise UserError(
-                f"--ckpt_path {path} must hold a {config.model.class_path.rpartition('.')[2]}, "
+                f"--ckpt_path {path} must hold a {asked.__name__}, "
                 f"got a {found.rpartition('.')[2]}; another stage starts from --model.init_from"
             )
         config.ckpt_path = str(path)

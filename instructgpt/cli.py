@@ -19,7 +19,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -37,6 +37,7 @@ import instructgpt.rewards.mixture
 import instructgpt.rewards.rules
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.defaults import default_callbacks
+from instructgpt.callbacks.lightning_private import OpenCLI, is_restoring
 from instructgpt.callbacks.resume import history
 from instructgpt.callbacks.traces import Traces
 from instructgpt.data.base import StageData
@@ -46,7 +47,6 @@ from instructgpt.errors import (
     check_flags,
     collapse,
     is_ours,
-    is_restoring,
     user_message,
 )
 from instructgpt.models.checkpoint import load_checkpoint, newest
@@ -94,7 +94,7 @@ class StageParser(OneLineParser, LightningArgumentParser):
     """Lightning's parser with one-line errors."""
 
 
-class StageCLI(LightningCLI):
+class StageCLI(OpenCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` for any stage with any data that fits it."""
 
     def __init__(self, args: list[str]) -> None:
@@ -161,17 +161,13 @@ class StageCLI(LightningCLI):
             check_replaceable(Path(config.output, "export"), ARTEFACT_FILE)
         asked = config.clone()
         asked.ckpt_path = None  # to run the file again must not mean to resume
-        self.config_text = self._parser(verb).dump(asked, skip_unset=False)
+        self.config_text = self.verb_parser(verb).dump(asked, skip_unset=False)
         self.run_config = yaml.safe_load(self.config_text)
         config.trainer.default_root_dir = config.output
         _share(config)
 
-    def _parse_ckpt_path(self) -> None:
-        """Check that the checkpoint is of the class asked for, and take nothing else from it.
-
-        Lightning would let hyperparameters in it overrule the configuration, the class included
-        (https://github.com/Lightning-AI/pytorch-lightning/pull/21455).
-        """
+    def read_checkpoint(self) -> None:
+        """Check that the checkpoint is of the class asked for, and take nothing else from it."""
         config = self.config[self.config.subcommand]
         name = config.get("ckpt_path")
         if name is None:
@@ -218,7 +214,9 @@ class StageCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, whose complaints are about its own options."""
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
+            check_processes(trainer.num_devices, isinstance(trainer.accelerator, CPUAccelerator))
+            return trainer
         except UserError:
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
@@ -226,7 +224,7 @@ class StageCLI(LightningCLI):
                 raise
             raise UserError(f"trainer: {collapse(str(error))}") from error
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+    def complete(self, config: dict[str, Any], forced: list[Callback]) -> list[Callback]:
         """Add logger and callbacks."""
         settings = self.config[self.subcommand]
         given = config["callbacks"] or []
@@ -243,8 +241,6 @@ class StageCLI(LightningCLI):
                 purge_step=None if self.checkpoint_step is None else self.checkpoint_step + 1,
             )
         has_checkpoint = any(isinstance(callback, StageCheckpoint) for callback in given)
-        if config["enable_checkpointing"] is False or has_checkpoint:
-            callbacks = []
         config["callbacks"] = given + default_callbacks(
             given,
             seed=settings.seed_everything,
@@ -257,23 +253,21 @@ class StageCLI(LightningCLI):
             export=not debugging if settings.export is None else settings.export,
         )
         check_callbacks(given)
-        trainer = super()._instantiate_trainer(config, callbacks)
-        check_processes(trainer.num_devices, isinstance(trainer.accelerator, CPUAccelerator))
-        return trainer
+        return [] if config["enable_checkpointing"] is False or has_checkpoint else forced
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_verb(self, verb: str) -> None:
         """Run a verb; where the input was wrong, or with fast_dev_run, nothing is left of it."""
-        config = self.config[subcommand]
+        config = self.config[verb]
         if isinstance(self.datamodule, TextDataModule):
             self.datamodule.resumes = bool(config.ckpt_path)
-        self.model.check_data(self.datamodule, predicts=subcommand == "predict")
-        traces = Traces(Path(config.output), "" if subcommand == "fit" else subcommand)
+        self.model.check_data(self.datamodule, predicts=verb == "predict")
+        traces = Traces(Path(config.output), "" if verb == "fit" else verb)
         # Other ranks of this run write nothing that a lock would have to keep them from.
-        alone = subcommand == "fit" and self.trainer.is_global_zero
+        alone = verb == "fit" and self.trainer.is_global_zero
         alone = alone and not config.trainer.fast_dev_run
         try:
             with locked(Path(config.output), "fit") if alone else nullcontext():
-                super()._run_subcommand(subcommand)
+                super().run_verb(verb)
         except InUseError:
             raise  # what is in the folder is another run's
         except Exception as error:
@@ -297,11 +291,10 @@ class StageCLI(LightningCLI):
         if used and not config.ckpt_path and not config.trainer.fast_dev_run:
             rank_zero_info(f"{config.output} holds an earlier run, which this one overwrites")
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand == "predict":
-            kwargs["return_predictions"] = False  # a callback writes them
-        return kwargs
+    def verb_arguments(self, verb: str) -> dict[str, Any]:
+        """Keep predictions out of memory: a callback writes them."""
+        no_predictions = {"return_predictions": False} if verb == "predict" else {}
+        return super().verb_arguments(verb) | no_predictions
 
 
 def _share(config: Namespace) -> None:

@@ -10,12 +10,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from instructgpt.jsonargparse_private import flags
 from instructgpt.terminal import harmless_messages, say
 
 FAILED = 1
@@ -173,27 +174,9 @@ def is_ours(error: BaseException) -> bool:
     return last is not None and last.filename.startswith(os.path.dirname(__file__) + os.sep)
 
 
-def is_restoring(error: BaseException) -> bool:
-    """Whether it came up while a checkpoint was put into a run: what is in it does not fit."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(
-        frame.filename.endswith("checkpoint_connector.py") and "restore" in frame.name
-        for frame in frames
-    )
-
-
 def collapse(text: str) -> str:
     """All of a text in one line."""
     return " ".join(text.split())
-
-
-def flags(parser: Any) -> Iterator[str]:
-    """The long options of a parser and of its verbs."""
-    for action in parser._actions:
-        yield from (name.lstrip("-") for name in action.option_strings if name.startswith("--"))
-        if isinstance(action.choices, dict):
-            for verb in action.choices.values():
-                yield from flags(verb)
 
 
 def one_line(message: str, options: list[str]) -> str:

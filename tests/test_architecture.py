@@ -21,6 +21,7 @@ FLOORS = {
     "rewards": 2,
     "rollout": 2,
     "feedback": 2,
+    "jsonargparse_private": 3,
     "data": 3,
     "modules": 3,
     "callbacks": 3,

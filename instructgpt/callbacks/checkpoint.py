@@ -17,7 +17,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from instructgpt.callbacks.common import is_debugging, stage_of
-from instructgpt.callbacks.position import accumulating, epoch_ends, validation_follows
+from instructgpt.callbacks.lightning_private import (
+    accumulating,
+    epoch_ends,
+    save_best,
+    save_last,
+    validation_follows,
+)
 from instructgpt.models.checkpoint import LAST, PREVIOUS, damage, partial_file, save_checkpoint
 from instructgpt.types import UserError
 
@@ -183,7 +189,7 @@ class StageCheckpoint(ModelCheckpoint):
         ):
             return
         if self.save_top_k:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            save_best(self, trainer)
         if accumulating(trainer):
             return
         self._due = True
@@ -222,5 +228,5 @@ class StageCheckpoint(ModelCheckpoint):
         self._stop_listening()
 
     def _save_last(self, trainer: Trainer) -> None:
-        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        save_last(self, trainer)
         self._saved_step, self._due = trainer.global_step, False

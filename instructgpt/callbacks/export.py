@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.checkpoint import StageCheckpoint
@@ -134,6 +133,6 @@ def load_best(trainer: Trainer, pl_module: LightningModule) -> int:
     checkpoint = load_checkpoint(Path(path))
     step = int(checkpoint["global_step"])
     if step != trainer.global_step:
-        call._call_lightning_module_hook(trainer, "on_load_checkpoint", checkpoint)
+        pl_module.on_load_checkpoint(checkpoint)
         trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
     return step

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from instructgpt.callbacks.position import restart, settle
+from instructgpt.callbacks.lightning_private import restart, settle
 from instructgpt.seeds import mix
 from instructgpt.types import UserError
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from instructgpt.callbacks.common import json_lines
 from instructgpt.models.digest import weights_digest
 from instructgpt.models.folder import PARTIAL, write_text
+from instructgpt.models.transformers_private import config_facts
 from instructgpt.terminal import say
 from instructgpt.types import UserError
 
@@ -141,9 +142,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
 
 def network_hash(network: nn.Module) -> str:
     """Name a network by its weights and configurations, wherever they lie."""
-    configs = [m.config.to_dict() for m in network.modules() if isinstance(m, PreTrainedModel)]
-    for known in configs:
-        known.pop("_name_or_path", None)
+    configs = [config_facts(m.config) for m in network.modules() if isinstance(m, PreTrainedModel)]
     return weights_digest(network, *(repr(sorted(known.items())) for known in configs))
 
 

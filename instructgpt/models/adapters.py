@@ -15,8 +15,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from instructgpt.models.forward import base_network, without_adapters
+from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel
+from instructgpt.models.peft_private import without_adapters
 from instructgpt.models.source import explained
 from instructgpt.types import UserError
 

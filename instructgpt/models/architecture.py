@@ -7,12 +7,13 @@ import difflib
 import warnings
 from typing import Any
 
-from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING as CONFIG_MAPPING
 
 from instructgpt.models.source import explained
 from instructgpt.models.support import check_language_model
 from instructgpt.models.tokenizer import eos_id, id_count, pad_id
+from instructgpt.models.transformers_private import keeps_states
 from instructgpt.types import UserError
 
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -50,10 +51,10 @@ def is_recurrent(config: PreTrainedConfig) -> bool:
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and not set(kinds) <= ATTENTION_LAYERS:
         return True
-    if type(config) not in AutoModel._model_mapping:
+    if type(config) not in MODEL_MAPPING:
         return False
-    kind: Any = AutoModel._model_mapping[type(config)]
-    return bool(kind._is_stateful)
+    kind: Any = MODEL_MAPPING[type(config)]
+    return keeps_states(kind)
 
 
 def set_dropout(config: PreTrainedConfig, probability: float) -> None:

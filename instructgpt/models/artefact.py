@@ -38,6 +38,7 @@ from instructgpt.models.tokenizer import (
     pad_id,
     tokenizer_fingerprint,
 )
+from instructgpt.models.transformers_private import attention_name
 from instructgpt.types import RunFailedError, UserError
 
 FORMAT = 1
@@ -190,7 +191,7 @@ def save_policy(
         network.save_pretrained(place)
         network.generation_config = kept
         own = {"stage": stage, "parent": parent, "config": config, "metrics": metrics}
-        own |= {"adapter": adapter, "attention": network.config._attn_implementation}
+        own |= {"adapter": adapter, "attention": attention_name(network.config)}
         _finish(folder, tokenizer, template, own)
 
 
@@ -240,7 +241,7 @@ def save_scalar(
         own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config}
         # Exactly 0 is what the offset is as long as nobody measured it.
         own |= {"metrics": metrics, "adapter": adapter, "head": head_at}
-        own["attention"] = trunk.config._attn_implementation
+        own["attention"] = attention_name(trunk.config)
         own["offset"] = model.offset.item() or None
         _finish(folder, tokenizer, template, own)
 

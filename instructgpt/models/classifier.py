@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoModelForSequenceClassification,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -25,9 +25,9 @@ def sequence_classifier(trunk: PreTrainedModel, head: nn.Module) -> PreTrainedMo
         trunk: Transformer without a head.
         head: Linear [d] -> [1].
     """
-    if type(trunk.config) not in AutoModelForSequenceClassification._model_mapping:
+    if type(trunk.config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return None
-    kind: Any = AutoModelForSequenceClassification._model_mapping[type(trunk.config)]
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(trunk.config)]
     config = copy.deepcopy(trunk.config)
     config.num_labels = 1
     with torch.device("meta"):

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import (
     Cache,
@@ -21,6 +20,8 @@ from transformers import (
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from instructgpt.models.architecture import is_recurrent
+from instructgpt.models.peft_private import is_switched_off, without_adapters
+from instructgpt.models.transformers_private import attention_name
 from instructgpt.types import UserError
 
 KNOWN_IDS = "known_ids"
@@ -152,7 +153,7 @@ def prepare(
         positions = positions + virtual
         mask = nn.functional.pad(mask, (virtual, 0), value=True)
         allowed = None if allowed is None else nn.functional.pad(allowed, (virtual, 0), value=True)
-    if allowed is not None and network.config._attn_implementation == "eager":
+    if allowed is not None and attention_name(network.config) == "eager":
         lowest = torch.finfo(network.dtype).min
         allowed = torch.zeros_like(allowed, dtype=network.dtype).masked_fill(~allowed, lowest)
     inputs: dict[str, Any] = {
@@ -175,26 +176,6 @@ def base_network(model: nn.Module) -> PreTrainedModel:
 
 
 @contextmanager
-def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Switch adapters off; unlike peft's own switch, leave ``requires_grad`` as it is."""
-    if not isinstance(model, PeftModel):
-        yield
-        return
-    switches: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
-    before = [layer._disable_adapters for layer in switches]
-    prefix_before = model._adapters_disabled
-    for layer in switches:
-        layer._disable_adapters = True
-    model._adapters_disabled = True
-    try:
-        yield
-    finally:
-        for layer, state in zip(switches, before, strict=True):
-            layer._disable_adapters = state
-        model._adapters_disabled = prefix_before
-
-
-@contextmanager
 def exact_tables(module: nn.Module) -> Iterator[None]:
     """Keep the float32 buffers that no checkpoint holds, such as rotary frequencies, in float32.
 
@@ -204,16 +185,12 @@ def exact_tables(module: nn.Module) -> Iterator[None]:
     tables = [
         (owner, name, buffer)
         for owner in module.modules()
-        for name, buffer in owner._buffers.items()
-        if name in owner._non_persistent_buffers_set
-        and buffer is not None
-        and buffer.dtype == torch.float32
+        for name, buffer in owner.named_buffers(recurse=False)
+        if buffer.dtype == torch.float32 and name not in owner.state_dict()
     ]
     yield
     for owner, name, buffer in tables:
-        converted = owner._buffers[name]
-        assert converted is not None
-        owner._buffers[name] = buffer.to(converted.device)
+        setattr(owner, name, buffer.to(owner.get_buffer(name).device))
 
 
 def can_drop_rows(cache: Cache) -> bool:
@@ -228,7 +205,7 @@ def can_drop_rows(cache: Cache) -> bool:
 
 def virtual_tokens(model: nn.Module) -> int:
     """Return how many positions of the context a prefix takes; 0 without one or while off."""
-    if not isinstance(model, PeftModel) or model._adapters_disabled:
+    if not isinstance(model, PeftModel) or is_switched_off(model):
         return 0
     config = model.active_peft_config
     return int(config.num_virtual_tokens) if config.is_prompt_learning else 0
@@ -266,10 +243,8 @@ def _same_document(config: PreTrainedConfig, documents: Tensor, mask: Tensor) ->
         )
     if config.model_type in {"bloom", "openai-gpt"} or getattr(config, "alibi", False):
         raise UserError(f"packing: must be off for '{config.model_type}', which takes no such mask")
-    if config._attn_implementation not in {"sdpa", "eager"}:
-        raise UserError(
-            f"packing: needs attention sdpa or eager, got {config._attn_implementation}"
-        )
+    if attention_name(config) not in {"sdpa", "eager"}:
+        raise UserError(f"packing: needs attention sdpa or eager, got {attention_name(config)}")
     text = config.get_text_config()
     spans = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
     window = min(filter(None, spans), default=length)

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel, TaskType
 from safetensors.torch import load_file
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
@@ -253,7 +254,7 @@ def _stored_head(
             stored.load_state_dict(weights)
         check_finite(f"init_from: '{source}'", stored)
         return trunk, stored
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(f"init_from: '{source}' holds no reward head")
     model = _from_pretrained(AutoModelForSequenceClassification, folder, source, config, network)
     head: Any = getattr(model, "score", None)

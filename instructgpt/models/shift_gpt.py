@@ -23,7 +23,6 @@ from transformers import (
     DynamicCache,
     GenerationMixin,
     PreTrainedConfig,
-    PreTrainedModel,
     initialization,
 )
 from transformers.masking_utils import create_causal_mask
@@ -34,6 +33,8 @@ from transformers.modeling_layers import (
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
+
+from instructgpt.models.transformers_private import OpenPreTrainedModel, attention_name
 
 VALUE_TO_OUTPUT = 0.7
 """Scale of the output projection, which starts as the transpose of the value projection."""
@@ -119,7 +120,7 @@ class ShiftAttention(nn.Module):
             key, kept = cache.update(key, kept, self.layer_idx)
             value = kept[..., : self.head_dim]
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            attention_name(self.config), eager_attention_forward
         )
         mixed, _ = attend(
             self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling
@@ -187,21 +188,17 @@ class ShiftBlock(GradientCheckpointingLayer):
         return output
 
 
-class ShiftGPTPreTrainedModel(PreTrainedModel):
+class ShiftGPTPreTrainedModel(OpenPreTrainedModel):
     """What all ShiftGPTs share: how they start."""
 
     config: ShiftGPTConfig
     config_class = ShiftGPTConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["ShiftBlock"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     takes_prefix = False  # learned keys and values, but no inputs, could stand in front
-    _supports_sdpa = True
-    _supports_attention_backend = True
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
+    def start(self, module: nn.Module) -> None:
         """Start a module; attention, which comes after its layers, starts as "match and copy"."""
         width = self.config.hidden_size
         if isinstance(module, nn.Linear):
@@ -297,7 +294,7 @@ class ShiftGPTModel(ShiftGPTPreTrainedModel):
 class ShiftGPTForCausalLM(ShiftGPTPreTrainedModel, GenerationMixin):
     """The language model."""
 
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    tied_weights = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: ShiftGPTConfig) -> None:
         super().__init__(config)

@@ -6,12 +6,13 @@ import warnings
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import is_flash_attn_2_available
 
 from instructgpt.models.source import explained
+from instructgpt.models.transformers_private import has_attention
 from instructgpt.types import UserError
 
 ENCODERS = {*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
@@ -49,7 +50,7 @@ def check_language_model(place: str, name: str) -> None:
         reason = "is an encoder with a decoder"
     elif name in ENCODERS:
         reason = "is an encoder, which sees what comes after a token"
-    elif reason is None and kind not in AutoModelForCausalLM._model_mapping:
+    elif reason is None and kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
         reason = "is no causal language model"
     if reason is not None:
         raise UserError(
@@ -68,22 +69,17 @@ def attention_of(config: PreTrainedConfig, asked: str | None, remembered: str | 
     Returns:
         A name for transformers; None for code that comes with a model, which chooses for itself.
     """
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return asked or remembered
-    kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
-    there = {
-        "eager": True,
-        "sdpa": kind._supports_sdpa,
-        "flash_attention_2": kind._supports_flash_attn,
-        "flex_attention": kind._supports_flex_attn,
-    }
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     wanted = asked or remembered or "sdpa"
-    missing = "" if there.get(wanted) else f"{config.model_type} has no {wanted} attention"
+    missing = f"{config.model_type} has no {wanted} attention"
+    missing = "" if has_attention(kind, wanted) else missing
     if not missing and asked is None and not _runs_here(wanted):
         missing = f"attention {wanted}, which the model was trained with, is not on this machine"
     if not missing:
         return wanted
-    instead = "sdpa" if wanted != "sdpa" and there["sdpa"] else "eager"
+    instead = "sdpa" if wanted != "sdpa" and has_attention(kind, "sdpa") else "eager"
     warnings.warn(f"{missing}: {instead} is used", stacklevel=2)
     return instead
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -29,7 +29,7 @@ from instructgpt.modules.clock import RolloutClock
 from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
 from instructgpt.modules.memory import Need, memory_lines
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
-from instructgpt.modules.trained import add_frozen, drop_frozen
+from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
 from instructgpt.types import Origin, Progress, UserError
 
 LOSS_SCALE = 1024.0
@@ -188,14 +188,14 @@ class StageModule(LightningModule, ABC):
             self.build()
             self._built = True
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+    def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move and convert, but leave computed tables as they are.
 
         ``--trainer.precision bf16-true`` would round rotary frequencies, which no checkpoint holds:
         the exported network would not be the trained one.
         """
         with exact_tables(self):
-            return super()._apply(fn, recurse)
+            return super().to(*args, **kwargs)
 
     def check_context(self, network: nn.Module) -> None:
         """Refuse rows that are longer than the context of a network, without its prefix."""
@@ -289,7 +289,7 @@ class StageModule(LightningModule, ABC):
         if self.init_from is not None:
             drop_frozen(self, checkpoint)
         known = checkpoint.setdefault("instructgpt", {})
-        if self._trainer is not None:
+        if has_trainer(self):
             check_weights(self)
             known.update(origins=as_plain(self.all_origins()), batching=self.batching())
         known.update(
@@ -299,7 +299,7 @@ class StageModule(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with tokens that mean something else, or with other weights or rows."""
-        if self._trainer is None:  # loaded by hand, without data
+        if not has_trainer(self):  # loaded by hand, without data
             return
         check_finite("ckpt_path", checkpoint["state_dict"])
         if self.init_from is not None:

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from instructgpt.models.forward import base_network
+from instructgpt.models.transformers_private import attention_name
 
 MIB = 2**20
 COMPOSED_GELU = {"gelu_new", "gelu_fast", "quick_gelu"}
@@ -63,7 +64,7 @@ def shape_of(model: nn.Module) -> Shape:
         width_kept=(6 if fused_norm else 8) + 2 * dropout,
         # in, activation, gate and product; or in and out; or the steps of a composed GELU
         inner_kept=4 if gated else 5 if kind in COMPOSED_GELU else 2,
-        eager=config._attn_implementation == "eager",
+        eager=attention_name(config) == "eager",
         recomputed=any(getattr(m, "gradient_checkpointing", False) for m in network.modules()),
     )
 

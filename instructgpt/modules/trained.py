@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 
@@ -27,6 +28,18 @@ def add_frozen(module: nn.Module, checkpoint: dict[str, Any]) -> None:
     """
     for name, weight in _frozen(module).items():
         checkpoint["state_dict"].setdefault(name, weight)
+
+
+def has_trainer(module: LightningModule) -> bool:
+    """Whether a module is in a run, and not loaded by hand.
+
+    Args:
+        module: any.
+    """
+    try:
+        return module.trainer is not None
+    except RuntimeError:  # what Lightning says there is none with
+        return False
 
 
 def _frozen(module: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,44 @@
+"""All that we take from the inside of peft (0.21), each with the reason why.
+
+``tests/test_private_members.py`` says what breaks when an upgrade removes one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Switch adapters off.
+
+    Peft's own switch would freeze them, and on the way back unfreeze those that were frozen.
+
+    Args:
+        model: With an adapter or without.
+    """
+    if not isinstance(model, PeftModel):
+        yield
+        return
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    before = [layer._disable_adapters for layer in layers]
+    prefix_before = model._adapters_disabled
+    for layer in layers:
+        layer._disable_adapters = True
+    model._adapters_disabled = True
+    try:
+        yield
+    finally:
+        for layer, state in zip(layers, before, strict=True):
+            layer._disable_adapters = state
+        model._adapters_disabled = prefix_before
+
+
+def is_switched_off(model: PeftModel) -> bool:
+    """Tell whether a model runs without its adapters; the status peft has counts all layers."""
+    return bool(model._adapters_disabled)

@@ -1,0 +1,82 @@
+"""All that we take from the inside of transformers (5.23), each with the reason why.
+
+``tests/test_private_members.py`` says what breaks when an upgrade removes one of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def attention_name(config: PreTrainedConfig) -> str:
+    """Return the implementation of attention that a model uses; public is only how to choose it.
+
+    Args:
+        config: Of a model that is built.
+    """
+    name: str = config._attn_implementation
+    return name
+
+
+def has_attention(kind: type[PreTrainedModel], name: str) -> bool:
+    """Tell whether an architecture has an implementation of attention, before it is built.
+
+    Transformers would refuse a missing one, some only when they run.
+
+    Args:
+        kind: Of the model.
+        name: Of the implementation, as for transformers.
+    """
+    has = {
+        "eager": True,
+        "sdpa": kind._supports_sdpa,
+        "flash_attention_2": kind._supports_flash_attn,
+        "flex_attention": kind._supports_flex_attn,
+    }
+    return bool(has.get(name))
+
+
+def keeps_states(kind: type[PreTrainedModel]) -> bool:
+    """Tell whether the cache holds states of a recurrence: no config says so for all of them.
+
+    Args:
+        kind: Of the model.
+    """
+    return bool(kind._is_stateful)
+
+
+def config_facts(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return a configuration without the place it was loaded from, which ``to_dict`` keeps.
+
+    Args:
+        config: Of a model.
+    """
+    return {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
+
+
+class OpenPreTrainedModel(PreTrainedModel):
+    """What transformers asks of an architecture by private names."""
+
+    _supports_sdpa = True
+    _supports_attention_backend = True  # any that is registered
+    tied_weights: ClassVar[dict[str, str]] = {}
+    """Names of weights that are another one, and of that one."""
+
+    @property
+    def _tied_weights_keys(self) -> dict[str, str]:  # type: ignore[override]
+        return self.tied_weights
+
+    def _init_weights(self, module: nn.Module) -> None:
+        self.start(module)
+
+    @abstractmethod
+    def start(self, module: nn.Module) -> None:
+        """Give a module that is in no checkpoint its first weights.
+
+        Args:
+            module: One of the model's, after its own parts.
+        """

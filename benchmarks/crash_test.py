@@ -50,7 +50,7 @@ SHORT = "--checkpoint.every_n_steps=2 --trainer.enable_progress_bar=false"
 ADAPTER = "--config configs/overlays/lora.yaml"
 PPO = (
     "--config configs/ppo.yaml --trainer.max_epochs=4 --trainer.check_val_every_n_epoch=2 "
-    "--model.rollout_batch_size=16 --model.minibatch_size=8"
+    "--model.batches.rollout_batch_size=16 --model.batches.minibatch_size=8"
 )
 CASES = {
     "sft": "--config configs/sft.yaml --trainer.max_epochs=2 --data.batch_size=16",
@@ -65,7 +65,7 @@ CASES = {
     "ppo_steps": f"{PPO} --trainer.max_steps=7 --model.algorithm.epochs=2",
     "ppo_lora": f"{PPO} {ADAPTER}",
     "ppo_ptx": PPO.replace("ppo.yaml", "ppo_ptx.yaml")
-    + " --trainer.accumulate_grad_batches=2 --model.ptx_per_episode=1",
+    + " --trainer.accumulate_grad_batches=2 --model.pretraining.ptx_per_episode=1",
 }
 STARTS = {
     "pretrain": "--config configs/pretrain.yaml --trainer.max_steps=20",

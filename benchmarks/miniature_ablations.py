@@ -35,10 +35,12 @@ def pipeline() -> dict[str, Any]:
     ppo["config"] = str(base.parent / ppo["config"])
     mix = {"data.pretraining": "{world}/text.jsonl", "data.pretraining_block_size": 32}
     variants = {
-        f"ptx_{i}": {"model.ptx_coef": v} for i, v in enumerate(PTX_COEFS) if v != USUAL["ptx"]
+        f"ptx_{i}": {"model.pretraining.ptx_coef": v}
+        for i, v in enumerate(PTX_COEFS)
+        if v != USUAL["ptx"]
     }
     variants = {
-        name: one | mix | {"model.ptx_per_episode": 1} for name, one in variants.items()
+        name: one | mix | {"model.pretraining.ptx_per_episode": 1} for name, one in variants.items()
     } | {f"kl_{i}": {"model.kl.kl_coef": v} for i, v in enumerate(KL_COEFS) if v != USUAL["kl"]}
     stages: dict[str, Any] = {"evaluate": None}
     for name, options in variants.items():

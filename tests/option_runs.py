@@ -35,11 +35,13 @@ from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
 from instructgpt.modules.base import StageModule
+from instructgpt.modules.networks import Value
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.updates import Batches
 from instructgpt.types import UserError
 
 GPT2 = {
@@ -206,7 +208,7 @@ def defaults(data: type, inputs: Inputs) -> dict[str, dict[str, Any]]:
     else:
         algorithm = Make(PPO, {"missing_eos_score": None})
         model |= {"reward": Make(CountReward, {"text": "e"}), "algorithm": algorithm}
-        model |= {"rollout_batch_size": 4, "minibatch_size": 2, "value_lr": 0.01}
+        model |= {"batches": Batches(4, 2), "value": Value(lr=0.01)}
     if data is TextDataModule:
         rows |= {"block_size": 16, "max_prompt_tokens": 4, "max_response_tokens": 4}
     return {"model": model, "data": rows, "trainer": {}}

@@ -6,18 +6,19 @@ from lightning.pytorch import Callback
 from instructgpt.algorithms.kl import FixedKL
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.updates import Batches
 
 
 def make(source, reward=None, **options):
     defaults = {
         "reward": reward or CountReward(text="e"),
         "optimizer": sgd,
-        "value_lr": 0.1,
+        "value": Value(lr=0.1),
         "schedule": Constant(),
-        "rollout_batch_size": 8,
-        "minibatch_size": 4,
+        "batches": Batches(8, 4),
         "algorithm": PPO(missing_eos_score=None),
         "kl": FixedKL(0.05),
     }

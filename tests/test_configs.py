@@ -104,7 +104,7 @@ def test_the_pipeline_of_the_ablations_is_understood(tmp_path):
     (tmp_path / "ablations.yaml").write_text(yaml.safe_dump(ablations.pipeline(), sort_keys=False))
     spec = read_spec(tmp_path / "ablations.yaml", FUNCTIONS, tmp_path)
     stages = spec.stages
-    assert stages["ptx_3"].options["model.ptx_coef"] == 0.3
+    assert stages["ptx_3"].options["model.pretraining.ptx_coef"] == 0.3
     assert stages["kl_0"].options["model.kl.kl_coef"] == 0.0
     assert "evaluate" not in stages
     assert parse(*spec.arguments(stages["kl_0"])[1:]).trainer.max_epochs == 65
@@ -153,23 +153,23 @@ PAPER_VALUES = {
     "reward": {"optimizer.init_args.lr": 9e-6},
     "ppo": {
         "optimizer.init_args.lr": 3.74e-6,
-        "value_lr": 9e-6,
+        "value.lr": 9e-6,
         "kl.init_args.kl_coef": 0.02,
         "algorithm.init_args.clip_range": 0.2,
         "algorithm.init_args.gamma": 1.0,
         "algorithm.init_args.epochs": 1,
         "schedule.init_args.warmup": 10,
         "schedule.init_args.start": 0.1,
-        "rollout_batch_size": 512,
-        "minibatch_size": 64,
+        "batches.rollout_batch_size": 512,
+        "batches.minibatch_size": 64,
         "ema_decay": 0.992,
-        "ptx_coef": 0.0,
+        "pretraining.ptx_coef": 0.0,
         "sampling.temperature": 1.0,
     },
     "ppo_ptx": {
         "optimizer.init_args.lr": 1.18e-5,
-        "ptx_coef": 27.8,
-        "ptx_per_episode": 8,
+        "pretraining.ptx_coef": 27.8,
+        "pretraining.ptx_per_episode": 8,
         "kl.init_args.kl_coef": 0.02,
         "ema_decay": 0.992,
     },

@@ -24,15 +24,17 @@ from instructgpt.data.text import TextDataModule
 from instructgpt.models.adapters import LoRA, Prefix
 from instructgpt.models.load import Network
 from instructgpt.models.tokenizer import BPE
+from instructgpt.modules.networks import Value
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.mixture import MixtureReward
 from instructgpt.rewards.rules import CallableReward, CountReward, LengthReward
 from instructgpt.rollout.sampler import Sampling
-from instructgpt.types import UserError
+from instructgpt.rollout.updates import Batches
 
 
 class Place(NamedTuple):
@@ -76,6 +78,7 @@ class Flip:
 COUNT = Make(CountReward, {"text": "e"})
 LEARNED = Make(LearnedReward, {"init_from": reward()})
 SCRATCH = {"init_from": None, "architecture": GPT2, "tokenizer": tokenizer()}
+MIXED = {"pretraining": Pretraining(1.0)}
 MIX = {"pretraining": rows("text"), "pretraining_block_size": 16}
 BLOCK = {"tokenizer": None, "bpe": Make(BPE, {"vocab_size": 280})}
 
@@ -129,19 +132,13 @@ TABLE: dict[type, dict[str, Flip]] = {
         "network": Flip(Network(dtype="bfloat16")),
         "adapter": Flip(LoRA(rank=2)),
         "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
-        "value_lr": Flip(0.02),
-        "value_weight_decay": Flip(0.5),
         "schedule": Flip(Constant()),
         "algorithm": Flip(PPO(missing_eos_score=-9.0)),
         "kl": Flip(FixedKL(2.0)),
-        "rollout_batch_size": Flip(8),
-        "minibatch_size": Flip(4),
-        "microbatch_size": Flip(1, see="plan"),
+        "batches": Flip(Batches(8, 4)),
         "sampling": Flip(Sampling(temperature=0.7)),
-        "value": Flip("shared"),
-        "value_init_from": Flip(sft("_other")),
-        "ptx_coef": Flip(1.0, data=MIX),
-        "ptx_per_episode": Flip(2, own={"ptx_coef": 1.0}, data=MIX),
+        "value": Flip(Value("shared")),
+        "pretraining": Flip(Pretraining(1.0, 1), data=MIX),
         "ema_decay": Flip(0.1, see="export"),
         "seed": Flip(1),
     },
@@ -161,8 +158,8 @@ TABLE: dict[type, dict[str, Flip]] = {
     | {
         "validation_batch_size": Flip(2, see="metrics"),
         "responses": Flip(2, see="predictions"),
-        "pretraining": Flip(rows("text_other"), own=MIX, model={"ptx_coef": 1.0}),
-        "pretraining_block_size": Flip(8, own=MIX, model={"ptx_coef": 1.0}),
+        "pretraining": Flip(rows("text_other"), own=MIX, model=MIXED),
+        "pretraining_block_size": Flip(8, own=MIX, model=MIXED),
     },
     TextDataModule: data_flips("text")
     | {
@@ -211,6 +208,21 @@ TABLE: dict[type, dict[str, Flip]] = {
         "top_p": Flip(0.3),
         "top_k": Flip(2),
         "batch_size": Flip(1, see="work"),
+    },
+    Batches: {
+        "rollout_batch_size": Flip(8),
+        "minibatch_size": Flip(4),
+        "microbatch_size": Flip(1, see="plan"),
+    },
+    Value: {
+        "kind": Flip("shared"),
+        "init_from": Flip(sft("_other")),
+        "lr": Flip(0.02),
+        "weight_decay": Flip(0.5),
+    },
+    Pretraining: {
+        "ptx_coef": Flip(1.0, data=MIX),
+        "ptx_per_episode": Flip(2, own={"ptx_coef": 1.0}, data=MIX),
     },
     LoRA: {
         "rank": Flip(2),
@@ -267,6 +279,9 @@ HOSTS = {
     Constant: Host(DemonstrationDataModule, "schedule"),
     Network: Host(DemonstrationDataModule, "network"),
     Sampling: Host(PromptDataModule, "sampling"),
+    Batches: Host(PromptDataModule, "batches", {"rollout_batch_size": 4, "minibatch_size": 2}),
+    Value: Host(PromptDataModule, "value", {"lr": 0.01}),
+    Pretraining: Host(PromptDataModule, "pretraining"),
     LoRA: Host(DemonstrationDataModule, "adapter"),
     Prefix: Host(DemonstrationDataModule, "adapter"),
     LearnedReward: Host(PromptDataModule, "reward", {"init_from": reward()}),
@@ -388,8 +403,7 @@ def test_the_same_settings_are_seen_the_same(data, inputs):
 def test_what_another_option_switches_off_is_said(inputs, tmp_path):
     settings = defaults(PromptDataModule, inputs)
     settings["data"] |= placed(MIX, inputs)
-    with pytest.warns(UserWarning, match=r"data.pretraining is not used: model.ptx_coef is 0"):
-        run(PromptDataModule, settings, None, tmp_path)
-    settings["model"] |= {"value": "shared", "value_init_from": inputs.path("sft")}
-    with pytest.raises(UserError, match=r"model.value_init_from must be null with value shared"):
+    with pytest.warns(
+        UserWarning, match=r"data.pretraining is not used: model.pretraining.ptx_coef is 0"
+    ):
         run(PromptDataModule, settings, None, tmp_path)

@@ -67,7 +67,7 @@ def draw(module: PPOModule, phase: int, rank: int, world_size: int) -> PromptBat
     responses = module.algorithm.responses_per_prompt
     # To overfit is to see the same prompts again.
     drawn = 0 if module.trainer.overfit_batches else phase  # type: ignore[attr-defined]
-    count = module.rollout_batch_size // responses
+    count = module.batches.rollout_batch_size // responses
     return repeat(module.data.rollout_prompts(drawn, count, rank, world_size), responses)
 
 

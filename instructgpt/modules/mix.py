@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from instructgpt.algorithms.base import require
 from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.forward import run
 from instructgpt.types import LanguageBatch
 
 if TYPE_CHECKING:
     from instructgpt.modules.ppo import PPOModule
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The pretraining term of eq. 2.
+
+    Args:
+        ptx_coef: γ of eq. 2, weight of the pretraining loss; 0 is plain PPO (paper, PPO-ptx: 27.8).
+        ptx_per_episode: pretraining sequences per episode (paper: 8), from ``--data.pretraining``.
+    """
+
+    ptx_coef: float = 0.0
+    ptx_per_episode: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        require(0 <= self.ptx_coef < inf, "model.pretraining.ptx_coef", ">= 0", self.ptx_coef)
+        rows = self.ptx_per_episode
+        require(rows >= 1, "model.pretraining.ptx_per_episode", ">= 1", rows)
 
 
 class PretrainingMix:
@@ -45,7 +67,7 @@ class PretrainingMix:
         for part in torch.arange(len(batch.tokens)).split(module.plan_of_updates.microbatch_size):
             loss = self.loss(LanguageBatch(*(field[part] for field in batch)))
             # DDP averages over ranks what it reduces, and this is reduced with PPO's gradient.
-            scale = module.ptx_coef * trainer.world_size / tokens
+            scale = module.pretraining.ptx_coef * trainer.world_size / tokens
             trainer.strategy.backward(loss * scale, None)
             total += loss.detach()
         module.guard.see("the pretraining loss", total, lambda: module.data.pretraining_ids(*share))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from instructgpt.algorithms.base import require
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.digest import weights_digest
@@ -19,6 +23,32 @@ from instructgpt.types import Origin, UserError
 
 CHANCE = ("dropout", "pdrop", "layerdrop", "jitter")
 """Parts of the names under which networks keep probabilities, or widths of noise in training."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """The value model of an algorithm that uses one, and how it is trained.
+
+    Args:
+        kind: a separate model, or a head that shares the policy's trunk.
+        init_from: folder the separate model starts from; the learned reward model by default
+            (paper).
+        lr: learning rate (paper: 9e-6).
+        weight_decay: weight decay.
+    """
+
+    kind: Literal["separate", "shared"] = "separate"
+    init_from: str | None = None
+    lr: float = 9e-6
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        require(0 <= self.lr < inf, "model.value.lr", ">= 0", self.lr)
+        require(0 <= self.weight_decay < inf, "model.value.weight_decay", ">= 0", self.weight_decay)
+        needless = self.kind == "shared" and self.init_from is not None
+        rule = "null with value.kind shared"
+        require(not needless, "model.value.init_from", rule, self.init_from)
 
 
 class Frozen:
@@ -97,7 +127,7 @@ def build_value(
     if artefact is not None and artefact.tokenizer_hash != tokenizer_fingerprint(tokenizer):
         if value_init_from is not None:
             raise UserError(
-                "model.value_init_from must have the tokenizer of model.init_from, "
+                "model.value.init_from must have the tokenizer of model.init_from, "
                 f"got {value_init_from} with another one"
             )
         warnings.warn(

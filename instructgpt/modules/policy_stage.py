@@ -24,8 +24,9 @@ from instructgpt.modules.base import StageModule
 from instructgpt.modules.ema import WeightAverage
 from instructgpt.modules.finite import together
 from instructgpt.modules.memory import Need
-from instructgpt.modules.networks import Frozen, build_policy, build_value
+from instructgpt.modules.networks import Frozen, Value, build_policy, build_value
 from instructgpt.modules.ppo_memory import frozen_bytes, phase_needs
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.respond import predict_rows, roll_out
 from instructgpt.rewards.base import check_abstained
 from instructgpt.rollout.sampler import Sampling, to_samples
@@ -53,9 +54,9 @@ class PolicyStage(StageModule):
     sampling: Sampling
     shared_value: bool
     val_metrics: nn.ModuleDict
-    value_init_from: str | None
     ema_decay: float | None
-    ptx_coef: float
+    value: Value
+    pretraining: Pretraining
     plan_of_updates: UpdatePlan
 
     def build(self) -> None:
@@ -74,8 +75,8 @@ class PolicyStage(StageModule):
                 origin = Origin(str(kept), weights_digest(self.value_head))
                 self.origins["model.value"] = origin
         else:
-            self.value_model, self.origins["model.value_init_from"] = build_value(
-                self.value_init_from,
+            self.value_model, self.origins["model.value.init_from"] = build_value(
+                self.value.init_from,
                 self.init_from,
                 self.frozen.reward,
                 self.network,
@@ -123,7 +124,7 @@ class PolicyStage(StageModule):
 
     def keeps_gradients(self) -> bool:
         """Those of the pretraining term, too."""
-        return super().keeps_gradients() or bool(self.ptx_coef)
+        return super().keeps_gradients() or bool(self.pretraining.ptx_coef)
 
     # -- what the networks say
 
@@ -264,7 +265,7 @@ class PolicyStage(StageModule):
                 path / "value",
                 stage="value",
                 template=self.template,
-                parent=self.value_init_from or self.init_from,
+                parent=self.value.init_from or self.init_from,
                 config=config,
                 metrics={},
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -18,16 +18,16 @@ from instructgpt.models.adapters import Adapter
 from instructgpt.models.load import Network
 from instructgpt.modules.collect import collect, row_ids
 from instructgpt.modules.finite import of_samples, stop
-from instructgpt.modules.mix import PretrainingMix
-from instructgpt.modules.networks import Frozen
+from instructgpt.modules.networks import Frozen, Value
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.phase import Updates, over_ranks, rollout_seconds
 from instructgpt.modules.policy_stage import PolicyStage
+from instructgpt.modules.pretraining import Pretraining, PretrainingMix
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer, take
 from instructgpt.rollout.sampler import Sampling
 from instructgpt.rollout.scoring import response_logprobs
-from instructgpt.rollout.updates import UpdateLoader, UpdatePlan, accumulation
+from instructgpt.rollout.updates import Batches, UpdateLoader, UpdatePlan, accumulation
 from instructgpt.types import UserError
 
 
@@ -48,22 +48,14 @@ class PPOModule(PolicyStage):
         optimizer: makes the optimizer of policy and value; ``--model.optimizer.lr`` is the policy's
             rate. The paper searched 2.55e-6 to 2.55e-5 and does not print its choice; plain PPO
             diverged above 8.05e-6.
-        value_lr: learning rate of the value model (paper: 9e-6).
-        value_weight_decay: weight decay of the value model.
         schedule: of both learning rates, counted in rollout phases (paper: constant after 10 phases
             of warmup from a tenth).
         algorithm: turns rollouts into a loss.
         kl: weight of the KL penalty from phase to phase (paper: fixed at 0.02).
-        rollout_batch_size: episodes of a phase, over all processes (paper: 512).
-        minibatch_size: episodes of an optimizer step, over all processes (paper: 64).
-        microbatch_size: episodes of one forward pass on a process; null derives it from
-            ``--trainer.accumulate_grad_batches``, a number sets that flag.
+        batches: episodes of a phase, of an optimizer step, of a forward pass.
         sampling: how responses are drawn; the same temperature divides the logits in the update.
-        value: a separate value model, or a head that shares the policy's trunk.
-        value_init_from: folder the separate value model starts from; the learned reward model by
-            default (paper).
-        ptx_coef: γ of eq. 2, weight of the pretraining loss; 0 is plain PPO (paper, PPO-ptx: 27.8).
-        ptx_per_episode: pretraining sequences per episode (paper: 8), from ``--data.pretraining``.
+        value: the value model and how it is trained.
+        pretraining: the pretraining term of eq. 2, which makes it PPO-ptx.
         ema_decay: average of the policy's weights, updated once a phase and exported beside it
             (paper: 0.992); null keeps none.
         seed: of sampling and of the order of updates.
@@ -77,46 +69,25 @@ class PPOModule(PolicyStage):
         network: Network = Network(),
         adapter: Adapter | None = None,
         optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=3.74e-6),
-        value_lr: float = 9e-6,
-        value_weight_decay: float = 0.0,
         schedule: Schedule = Constant(warmup=10),
         algorithm: RolloutAlgorithm = PPO(),
         kl: KLController = FixedKL(),
-        rollout_batch_size: int = 512,
-        minibatch_size: int = 64,
-        microbatch_size: int | None = None,
+        batches: Batches = Batches(),
         sampling: Sampling = Sampling(),
-        value: Literal["separate", "shared"] = "separate",
-        value_init_from: str | None = None,
-        ptx_coef: float = 0.0,
-        ptx_per_episode: int = 8,
+        value: Value = Value(),
+        pretraining: Pretraining = Pretraining(),
         ema_decay: float | None = 0.992,
         seed: int = 0,
     ) -> None:
         super().__init__(init_from, None, tokenizer, network, adapter, optimizer, schedule)
-        positive = {
-            "rollout_batch_size": rollout_batch_size,
-            "minibatch_size": minibatch_size,
-            "microbatch_size": 1 if microbatch_size is None else microbatch_size,
-            "ptx_per_episode": ptx_per_episode,
-        }
-        for name, number in positive.items():
-            require(number >= 1, f"model.{name}", ">= 1", number)
-        require(ptx_coef >= 0, "model.ptx_coef", ">= 0", ptx_coef)
-        require(value_lr >= 0, "model.value_lr", ">= 0", value_lr)
         decays = ema_decay is None or 0 <= ema_decay < 1
         require(decays, "model.ema_decay", "in [0, 1)", ema_decay)
         require(not sampling.greedy, "model.sampling.temperature", "> 0 to learn from", 0)
-        needless = value == "shared" and value_init_from is not None
-        require(not needless, "model.value_init_from", "null with value shared", value_init_from)
-        self.value_lr, self.value_weight_decay = value_lr, value_weight_decay
         self.algorithm, self.kl = algorithm, kl
-        self.rollout_batch_size, self.minibatch_size = rollout_batch_size, minibatch_size
-        self.microbatch_size = microbatch_size
+        self.batches, self.value, self.pretraining = batches, value, pretraining
         self.sampling = sampling
-        self.shared_value = value == "shared"
-        self.value_init_from, self.ema_decay = value_init_from, ema_decay
-        self.ptx_coef, self.ptx_per_episode = ptx_coef, ptx_per_episode
+        self.shared_value = value.kind == "shared"
+        self.ema_decay = ema_decay
         self.seed = seed
         self.frozen = Frozen(None, reward)
         self.mix = PretrainingMix(self)
@@ -141,15 +112,17 @@ class PPOModule(PolicyStage):
         for line in self.frozen.reward.warnings():
             rank_zero_warn(line)
         if stage == "fit":
-            if self.ptx_coef and self.data.pretraining is None:
+            if self.pretraining.ptx_coef and self.data.pretraining is None:
                 raise UserError(
-                    "data.pretraining must be given when model.ptx_coef is "
-                    f"{self.ptx_coef}, got null"
+                    "data.pretraining must be given when model.pretraining.ptx_coef is "
+                    f"{self.pretraining.ptx_coef}, got null"
                 )
-            if not self.ptx_coef and self.data.pretraining is not None:
-                rank_zero_warn("data.pretraining is not used: model.ptx_coef is 0")
+            if not self.pretraining.ptx_coef and self.data.pretraining is not None:
+                rank_zero_warn("data.pretraining is not used: model.pretraining.ptx_coef is 0")
             self.plan_of_updates = self._plan_updates()
-            self.kl.update(self.kl.initial, 0.0, self.rollout_batch_size)  # refuses a short horizon
+            self.kl.update(
+                self.kl.initial, 0.0, self.batches.rollout_batch_size
+            )  # refuses a short horizon
             if self.sampling.top_p < 1 or self.sampling.top_k:
                 rank_zero_warn(
                     "model.sampling.top_p and top_k cut the distribution that responses come from, "
@@ -158,16 +131,16 @@ class PPOModule(PolicyStage):
 
     def _plan_updates(self) -> UpdatePlan:
         trainer = self.trainer
-        if self.microbatch_size is not None:
+        if self.batches.microbatch_size is not None:
             trainer.accumulate_grad_batches = accumulation(
-                self.minibatch_size,
-                self.microbatch_size,
+                self.batches.minibatch_size,
+                self.batches.microbatch_size,
                 trainer.world_size,
                 trainer.accumulate_grad_batches,
             )
         return UpdatePlan(
-            self.rollout_batch_size,
-            self.minibatch_size,
+            self.batches.rollout_batch_size,
+            self.batches.minibatch_size,
             self.algorithm.epochs,
             trainer.accumulate_grad_batches,
             trainer.world_size,
@@ -183,8 +156,8 @@ class PPOModule(PolicyStage):
             {
                 "params": [p for p in value.parameters() if p.requires_grad],
                 "name": "value",
-                "lr": self.value_lr,
-                "weight_decay": self.value_weight_decay,
+                "lr": self.value.lr,
+                "weight_decay": self.value.weight_decay,
             },
         ]
 
@@ -211,14 +184,22 @@ class PPOModule(PolicyStage):
         plan, data = self.plan_of_updates, self.data
         steps = self.planned_steps()
         phases = "until the time is up" if steps is None else f"{-(-steps // self.updates):,}"
-        most = self.rollout_batch_size * data.max_response_tokens
-        ptx = f"{self.ptx_per_episode * self.minibatch_size:,} pretraining rows x {self.ptx_coef}"
+        most = self.batches.rollout_batch_size * data.max_response_tokens
+        mix = self.pretraining
+        rows = mix.ptx_per_episode * self.batches.minibatch_size
+        ptx = f"{rows:,} pretraining rows x {mix.ptx_coef}"
         lines = [
             ("rollout phases", phases),
-            ("a phase", f"{self.rollout_batch_size:,} episodes, at most {most:,} sampled tokens"),
-            ("minibatches", f"{self.updates:,} a phase, {self.minibatch_size:,} episodes each"),
+            (
+                "a phase",
+                f"{self.batches.rollout_batch_size:,} episodes, at most {most:,} sampled tokens",
+            ),
+            (
+                "minibatches",
+                f"{self.updates:,} a phase, {self.batches.minibatch_size:,} episodes each",
+            ),
             ("micro-batches", f"{plan.microbatch_size:,} episodes, {plan.accumulate} a step"),
-            ("pretraining mix", f"{ptx} a step" if self.ptx_coef else "none"),
+            ("pretraining mix", f"{ptx} a step" if self.pretraining.ptx_coef else "none"),
             ("optimizer steps", f"{steps:,}" if steps is not None else "until the time is up"),
         ]
         return lines + self.memory_lines()
@@ -246,12 +227,14 @@ class PPOModule(PolicyStage):
         if self.buffer is not None and self.buffer.phase == phase:
             return
         if self.last_kl is not None:
-            self.kl_coef = self.kl.update(self.kl_coef, self.last_kl, self.rollout_batch_size)
+            self.kl_coef = self.kl.update(
+                self.kl_coef, self.last_kl, self.batches.rollout_batch_size
+            )
         with self.rollout_clock.running():
             self.buffer, self.phase_metrics = collect(self, phase)
         self.last_kl = self.phase_metrics["ppo/kl"]
         if abstained := int(self.phase_metrics["ppo/abstained"]):
-            count = f"{abstained:,} of {self.rollout_batch_size:,} responses"
+            count = f"{abstained:,} of {self.batches.rollout_batch_size:,} responses"
             rank_zero_warn(f"the reward function abstained on {count}, which train nothing")
         self.stopped, self.phase_open, self.done = False, True, Updates()
 
@@ -264,9 +247,11 @@ class PPOModule(PolicyStage):
         phase, plan = self.buffer.phase, self.plan_of_updates
         window = plan.window(phase, batch_idx, int(self.trainer.num_training_batches))
         update, first_of_update = divmod(batch_idx, plan.accumulate)
-        if self.ptx_coef and first_of_update == 0:
+        if self.pretraining.ptx_coef and first_of_update == 0:
             nll = self.mix.backward(
-                phase * plan.updates + update, self.ptx_per_episode * len(window), update == 0
+                phase * plan.updates + update,
+                self.pretraining.ptx_per_episode * len(window),
+                update == 0,
             )
             self.phase_metrics["loss/ptx"] = float(nll)
         batch = take(self.buffer.experience, rows.to(self.device))
@@ -354,7 +339,7 @@ class PPOModule(PolicyStage):
         metrics = self.phase_metrics
         metrics["ppo/stopped"] = float(self.stopped)
         seconds = sum(value for name, value in metrics.items() if name.startswith("time/"))
-        tokens = metrics["ppo/response_length"] * self.rollout_batch_size
+        tokens = metrics["ppo/response_length"] * self.batches.rollout_batch_size
         metrics["throughput/tokens_per_second"] = tokens / seconds
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.global_step + 1)

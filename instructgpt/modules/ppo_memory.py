@@ -51,7 +51,7 @@ def phase_needs(module: PolicyStage) -> list[Need]:
         # The log-softmax, its gradient, and that of the logits.
         Need("update", "logits", logit_bytes(shape, rows * response, 3)),
     ]
-    if module.ptx_coef:
+    if module.pretraining.ptx_coef:
         block = data.pretraining_block_size
         kept = activation_bytes(shape, rows * block, block, size)
         needs.append(Need("pretraining", "activations", kept))

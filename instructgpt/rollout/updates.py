@@ -8,8 +8,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from instructgpt.algorithms.base import require
 from instructgpt.seeds import permutation
 from instructgpt.types import UserError
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How many episodes meet: in a rollout phase, an optimizer step, a forward pass.
+
+    Args:
+        rollout_batch_size: episodes of a phase, over all processes (paper: 512).
+        minibatch_size: episodes of an optimizer step, over all processes (paper: 64).
+        microbatch_size: episodes of one forward pass on a process; null derives it from
+            ``--trainer.accumulate_grad_batches``, a number sets that flag.
+    """
+
+    rollout_batch_size: int = 512
+    minibatch_size: int = 64
+    microbatch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes without a meaning."""
+        for name, size in vars(self).items():
+            require(size is None or size >= 1, f"model.batches.{name}", ">= 1", size)
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,7 @@ def accumulation(minibatch_size: int, microbatch_size: int, world_size: int, ask
     steps, rest = divmod(minibatch_size, world_size * microbatch_size)
     if rest:
         raise UserError(
-            f"model.minibatch_size must be a multiple of {world_size} process(es) x "
+            f"model.batches.minibatch_size must be a multiple of {world_size} process(es) x "
             f"microbatch_size {microbatch_size} (null derives that one), got {minibatch_size}"
         )
     if asked not in (1, steps):

@@ -63,13 +63,13 @@ def test_a_policy(artefacts, tmp_path, capsys, verb, value):
     fit = ["fit", "--model=PPOModule", "--data=PromptDataModule", f"--data.train={prompts}"]
     fit += ["--model.reward=CountReward", "--model.reward.text=a", "--data.validation=null", *small]
     fit += [f"--output={tmp_path / 'run'}", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
-    fit += ["--model.rollout_batch_size=2", "--model.minibatch_size=2"]
+    fit += ["--model.batches.rollout_batch_size=2", "--model.batches.minibatch_size=2"]
     args = {
         "fit": [*fit, f"--model.init_from={source}"],
         "value": [
             *fit,
             f"--model.init_from={artefacts / 'policy'}",
-            f"--model.value_init_from={source}",
+            f"--model.value.init_from={source}",
         ],
         "generate": ["generate", f"--model={source}", f"--prompts={prompts}", "--device=cpu"],
     }[verb]

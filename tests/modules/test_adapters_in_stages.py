@@ -9,15 +9,17 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.models.adapters import LoRA, Prefix
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.updates import Batches
 
 ADAPTERS = [LoRA(rank=2), Prefix(tokens=3)]
 COMMON = {"optimizer": sgd, "schedule": Constant()}
-SMALL = {"rollout_batch_size": 8, "minibatch_size": 4, "algorithm": PPO(missing_eos_score=None)}
+SMALL = {"batches": Batches(8, 4), "algorithm": PPO(missing_eos_score=None)}
 
 
 def base_of(module):
@@ -72,7 +74,7 @@ def test_ppo_starts_at_ratio_one_and_exports(
         init_from=policy_artefact,
         reward=LearnedReward(reward_artefact),
         adapter=adapter,
-        value=value,
+        value=Value(value),
         **COMMON,
         **SMALL,
     )
@@ -85,7 +87,10 @@ def test_ppo_starts_at_ratio_one_and_exports(
     load_policy(str(tmp_path / "export"), None, Network(), None)
     if value == "shared":
         again = PPOModule(
-            init_from=str(tmp_path / "export"), reward=CountReward(text="e"), value=value, **SMALL
+            init_from=str(tmp_path / "export"),
+            reward=CountReward(text="e"),
+            value=Value(value),
+            **SMALL,
         )
         fit(again, prompt_data(), max_steps=1, limit_train_batches=1)
         kept = load_file(tmp_path / "export" / "value_head.safetensors")

@@ -141,7 +141,7 @@ def test_a_reward_model_that_lost_its_head(error_of, reward_artefact, tmp_path):
     tensors = load_file(broken / "model.safetensors")
     del tensors["score.weight"]
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    line = error_of("ppo", [GOOD["ppo"]] * 4, f"--model.value_init_from={broken}")
+    line = error_of("ppo", [GOOD["ppo"]] * 4, f"--model.value.init_from={broken}")
     assert "no reward head" in line
     assert str(broken) in line
 
@@ -149,13 +149,19 @@ def test_a_reward_model_that_lost_its_head(error_of, reward_artefact, tmp_path):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--model.rollout_batch_size=8", "--model.minibatch_size=5"], "must divide rollout"),
-        (["--model.ptx_coef=-1"], "model.ptx_coef must be >= 0, got -1"),
+        (
+            ["--model.batches.rollout_batch_size=8", "--model.batches.minibatch_size=5"],
+            "must divide rollout",
+        ),
+        (["--model.pretraining.ptx_coef=-1"], "model.pretraining.ptx_coef must be >= 0, got -1"),
         (["--model.kl.kl_coef=-0.5"], "kl_coef must be >= 0, got -0.5"),
         (["--model.algorithm.clip_range=-1"], "clip_range must be > 0, got -1"),
         (["--model.algorithm=PPOO"], "unknown class PPOO"),
         (["--model.clip=0.2"], "unknown option --model.clip"),
-        (["--model.ptx_coef=1", "--model.rollout_batch_size=4"], "data.pretraining must be given"),
+        (
+            ["--model.pretraining.ptx_coef=1", "--model.batches.rollout_batch_size=4"],
+            "data.pretraining must be given",
+        ),
     ],
 )
 def test_wrong_settings(error_of, options, expected):

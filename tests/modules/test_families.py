@@ -6,6 +6,7 @@ from small_ppo import Watch, make
 
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.modules.networks import Value
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
@@ -56,7 +57,7 @@ def test_all_stages(
     reward.export(tmp_path / "rm", {}, {})
     learned = LearnedReward(str(tmp_path / "rm"))
     for value in ("separate", "shared"):
-        watch, module = Watch(), make(policy, reward=learned, value=value)
+        watch, module = Watch(), make(policy, reward=learned, value=Value(value))
         fit(module, prompt_data(), max_epochs=2, callbacks=[watch])
         for phase in watch.phases:
             assert phase["ppo/first_ratio_error"] < 1e-5

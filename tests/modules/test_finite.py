@@ -14,6 +14,7 @@ from small_ppo import make as make_ppo
 from instructgpt.__main__ import main
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.types import RunFailedError
@@ -37,7 +38,7 @@ def arguments(stage, files, policy, reward):
     common += ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
     if stage == "ppo":
         own += [f"--model.reward.init_from={reward}", "--model.schedule=Constant"]
-        own += ["--model.rollout_batch_size=8", "--model.minibatch_size=4"]
+        own += ["--model.batches.rollout_batch_size=8", "--model.batches.minibatch_size=4"]
     else:
         own += ["--data.batch_size=4"]
     return ["fit", *own, *common]
@@ -221,7 +222,7 @@ def test_values_of_a_rollout(fit, prompt_data, policy_artefact):
 
 
 def test_pretraining_text_is_named(fit, prompt_data, policy_artefact, files):
-    module = make_ppo(policy_artefact, ptx_coef=1.0, ptx_per_episode=1)
+    module = make_ppo(policy_artefact, pretraining=Pretraining(1.0, 1))
     loss = module.mix.loss
     module.mix.loss = lambda batch: loss(batch) * torch.nan
     data = prompt_data(pretraining=files["text"], pretraining_block_size=16)

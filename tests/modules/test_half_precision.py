@@ -17,6 +17,7 @@ from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.mixture import MixtureReward
 from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.updates import Batches
 from instructgpt.seeds import uniforms
 
 
@@ -42,8 +43,7 @@ def test_ppo_validates_with_any_reward(
         reward=reward,
         optimizer=sgd,
         schedule=Constant(),
-        rollout_batch_size=8,
-        minibatch_size=4,
+        batches=Batches(8, 4),
         algorithm=PPO(missing_eos_score=None),
     )
     trainer = fit(module, prompt_data(), max_epochs=1, limit_val_batches=1.0, precision=precision)

@@ -11,9 +11,12 @@ from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.modules.networks import Value
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
 from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.updates import Batches
 from instructgpt.types import UserError
 
 
@@ -22,7 +25,9 @@ from instructgpt.types import UserError
 def test_first_ratio_is_one(fit, prompt_data, policy_artefact, temperature, value):
     """With a temperature, dropout in the model's configuration, and padding of all lengths."""
     watch = Watch()
-    module = make(policy_artefact, sampling=Sampling(temperature=temperature), value=value)
+    module = make(
+        policy_artefact, sampling=Sampling(temperature=temperature), value=Value(value, lr=0.1)
+    )
     fit(module, prompt_data(), max_epochs=2, callbacks=[watch])
     for phase in watch.phases:
         assert phase["ppo/first_ratio"] == pytest.approx(1, abs=1e-6)
@@ -60,7 +65,7 @@ def test_the_update_divides_by_the_temperature(fit, prompt_data, policy_artefact
     [
         ({}, {"max_epochs": 3}, 6),  # 3 phases x 8 / 4
         ({"algorithm": PPO(epochs=2)}, {"max_epochs": 2}, 8),  # x 2 passes
-        ({"minibatch_size": 8, "microbatch_size": 2}, {"max_epochs": 2}, 2),
+        ({"batches": Batches(8, 8, 2)}, {"max_epochs": 2}, 2),
         ({}, {"max_epochs": 2, "accumulate_grad_batches": 2}, 4),
         ({}, {"max_steps": 3}, 3),
         ({}, {"fast_dev_run": True}, 1),
@@ -85,10 +90,8 @@ def test_training_does_not_depend_on_the_microbatch(
         module = make(
             policy_artefact,
             LearnedReward(reward_artefact),
-            minibatch_size=8,
-            microbatch_size=size,
-            ptx_coef=0.5,
-            ptx_per_episode=1,
+            batches=Batches(8, 8, size),
+            pretraining=Pretraining(0.5, 1),
         )
         trainer = fit(module, prompt_data(**data), max_epochs=2)
         assert trainer.accumulate_grad_batches == 8 // size
@@ -98,7 +101,7 @@ def test_training_does_not_depend_on_the_microbatch(
 
 def test_one_step_is_the_gradient_of_the_token_mean(fit, prompt_data, policy_artefact):
     """Oracle: policy and value loss of the whole minibatch, divided by its response tokens."""
-    module = make(policy_artefact, minibatch_size=8, ema_decay=None)
+    module = make(policy_artefact, batches=Batches(8, 8), ema_decay=None)
     fit(module, prompt_data(), max_steps=1)
     experience = module.buffer.experience
     rollout = experience.rollout
@@ -127,7 +130,7 @@ def test_ptx_gradient_is_ppo_plus_gamma_times_pretraining(fit, prompt_data, poli
     changes, norms = {}, {}
     for gamma in (0.0, 3.0):
         watch = Watch()
-        module = make(policy_artefact, minibatch_size=8, ptx_coef=gamma, ptx_per_episode=2)
+        module = make(policy_artefact, batches=Batches(8, 8), pretraining=Pretraining(gamma, 2))
         fit(module, prompt_data(**data), max_epochs=1, callbacks=[watch])
         pairs = zip(module.policy.parameters(), start.parameters(), strict=True)
         changes[gamma] = [(a - b).detach() for a, b in pairs]
@@ -148,7 +151,7 @@ def test_ptx_gradient_is_ppo_plus_gamma_times_pretraining(fit, prompt_data, poli
 
 
 def test_parameter_groups_have_their_own_rates(fit, prompt_data, policy_artefact):
-    module = make(policy_artefact, value_lr=0.0)
+    module = make(policy_artefact, value=Value(lr=0.0))
     start = load_scalar(policy_artefact, None, Network(), None, head="new")
     fit(module, prompt_data(), max_epochs=1)
     names = [group["name"] for group in module.optimizers().param_groups]
@@ -220,9 +223,8 @@ def test_learns_to_say_a_token_while_kl_stays_bounded(fit, prompt_data, peaked_a
         CountReward(text="o", maximum=4),
         adapter=adapter,
         optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2 if adapter else 3e-3),
-        value_lr=1e-2,
-        rollout_batch_size=32,
-        minibatch_size=16,
+        value=Value(lr=1e-2),
+        batches=Batches(32, 16),
         algorithm=PPO(epochs=2, missing_eos_score=None),
         kl=FixedKL(0.1),
     )
@@ -251,8 +253,6 @@ def test_validation_reports_both_ways_of_answering(fit, prompt_data, policy_arte
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ptx_coef": -1.0}, "model.ptx_coef must be >= 0, got -1.0"),
-        ({"rollout_batch_size": 0}, "model.rollout_batch_size must be >= 1, got 0"),
         ({"ema_decay": 1.0}, r"model.ema_decay must be in \[0, 1\), got 1.0"),
         ({"sampling": Sampling(temperature=0)}, "temperature must be > 0 to learn from"),
     ],
@@ -263,16 +263,39 @@ def test_values_without_meaning_are_refused(policy_artefact, options, message):
 
 
 @pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (Pretraining, {"ptx_coef": -1.0}, "model.pretraining.ptx_coef must be >= 0, got -1.0"),
+        (Pretraining, {"ptx_per_episode": 0}, "ptx_per_episode must be >= 1, got 0"),
+        (Batches, {"rollout_batch_size": 0}, "model.batches.rollout_batch_size must be >= 1"),
+        (Value, {"lr": -1.0}, "model.value.lr must be >= 0, got -1.0"),
+        (Value, {"kind": "shared", "init_from": "x"}, "init_from must be null with value.kind"),
+    ],
+)
+def test_groups_of_options_refuse_values_without_meaning(kind, options, message):
+    with pytest.raises(UserError, match=message):
+        kind(**options)
+
+
+@pytest.mark.parametrize(
     ("options", "trainer_options", "message"),
     [
-        ({"minibatch_size": 5}, {}, r"minibatch_size must divide rollout_batch_size \(8\), got 5"),
-        ({"microbatch_size": 3}, {}, r"microbatch_size 3 \(null derives that one\), got 4"),
         (
-            {"microbatch_size": 2},
+            {"batches": Batches(8, 5)},
+            {},
+            r"minibatch_size must divide rollout_batch_size \(8\), got 5",
+        ),
+        ({"batches": Batches(8, 4, 3)}, {}, r"microbatch_size 3 \(null derives that one\), got 4"),
+        (
+            {"batches": Batches(8, 4, 2)},
             {"accumulate_grad_batches": 4},
             "must be 2 or left out unless microbatch_size is null, got 4",
         ),
-        ({"ptx_coef": 1.0}, {}, "data.pretraining must be given when model.ptx_coef is 1.0"),
+        (
+            {"pretraining": Pretraining(1.0)},
+            {},
+            "data.pretraining must be given when model.pretraining.ptx_coef is 1.0",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(

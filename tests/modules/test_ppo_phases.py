@@ -14,6 +14,7 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.models.load import Network, load_policy
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
 
 
@@ -28,8 +29,7 @@ def test_resumes_exactly_in_the_middle_of_a_phase(
             optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
             algorithm=PPO(epochs=2),
             kl=AdaptiveKL(0.1, target=0.01, horizon=50),
-            ptx_coef=0.3,
-            ptx_per_episode=1,
+            pretraining=Pretraining(0.3, 1),
             ema_decay=0.9,
         )
 

@@ -7,11 +7,14 @@ from harness import run_processes
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.updates import Batches
 
 
 def assert_ranks_agree(train, **options):
@@ -71,8 +74,7 @@ def test_validation_of_one_prompt_on_two_ranks(fit, prompt_data, policy_artefact
             init_from=policy_artefact,
             reward=CountReward(text="e"),
             optimizer=sgd,
-            rollout_batch_size=4,
-            minibatch_size=4,
+            batches=Batches(4, 4),
         )
         data = prompt_data(validation=str(tmp_path / "one.jsonl"))
         return result(module, fit(module, data, max_epochs=1, **on(processes)))
@@ -90,14 +92,11 @@ def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, valu
             init_from=policy_artefact,
             reward=LearnedReward(reward_artefact),
             optimizer=sgd,
-            value_lr=0.1,
             schedule=Constant(),
-            rollout_batch_size=8,
-            minibatch_size=4,
+            batches=Batches(8, 4),
             algorithm=PPO(epochs=2, target_kl=10.0),
-            ptx_coef=0.5,
-            ptx_per_episode=1,
-            value=value,
+            pretraining=Pretraining(0.5, 1),
+            value=Value(value, lr=0.1),
         )
         data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
         trainer = fit(

@@ -61,7 +61,7 @@ def ppo(place, *more, epochs=1):
         [
             "fit",
             *("--model=PPOModule", f"--model.init_from={place}/sft", f"--model.reward={reward}"),
-            *("--model.rollout_batch_size=4", "--model.minibatch_size=2"),
+            *("--model.batches.rollout_batch_size=4", "--model.batches.minibatch_size=2"),
             *("--data=PromptDataModule", f"--data.train={place}/prompts.jsonl"),
             *("--data.max_prompt_tokens=24", "--data.max_response_tokens=6"),
             "--data.validation=null",
@@ -120,7 +120,7 @@ def test_ppo_names_every_network_that_is_another(ppo_place, ppo_run):
     found = refusal(lambda: ppo(ppo_place, "--ckpt_path=last", epochs=2))
     start, value, reward = found.split("; ")
     assert start.startswith(f"model.init_from {ppo_place}/sft holds other weights (")
-    assert value.startswith(f"model.value_init_from {ppo_place}/reward holds other weights (")
+    assert value.startswith(f"model.value.init_from {ppo_place}/reward holds other weights (")
     assert reward.startswith(f"model.reward.init_from {ppo_place}/reward holds other weights (")
     first, second = re.findall(r"\((\w+)", reward)
     assert reward.endswith(f" than the run's ({second}, from {ppo_run}/reward)")
@@ -142,12 +142,12 @@ def test_rewards_in_a_mixture_are_known_by_their_weights(place):
     count = {"class_path": "CountReward", "init_args": {"text": "e"}}
     options = {"rewards": [count, learned], "weights": [1, 1]}
     mixture = json.dumps({"class_path": "MixtureReward", "init_args": options})
-    ppo(place, f"--model.reward={mixture}", f"--model.value_init_from={place}/sft")
+    ppo(place, f"--model.reward={mixture}", f"--model.value.init_from={place}/sft")
     nudge(place / "reward")
     again = (
         "--ckpt_path=last",
         f"--model.reward={mixture}",
-        f"--model.value_init_from={place}/sft",
+        f"--model.value.init_from={place}/sft",
     )
     found = refusal(lambda: ppo(place, *again))
     assert found.startswith(f"model.reward.rewards.1.init_from {place}/reward holds other")
@@ -225,7 +225,7 @@ def test_everything_may_move_and_the_run_goes_on_exactly(ppo_place, ppo_run, tmp
 
 def test_ppo_obeys_new_coefficients(ppo_place, caplog):
     before = last(ppo_place)["state_dict"]
-    asked = ("--model.value_lr=0", "--model.kl.kl_coef=0.5", "--model.algorithm.clip_range=0.3")
+    asked = ("--model.value.lr=0", "--model.kl.kl_coef=0.5", "--model.algorithm.clip_range=0.3")
     cli = ppo(ppo_place, *asked, "--ckpt_path=last", epochs=2)
     assert cli.model.phase_metrics["ppo/kl_coef"] == 0.5
     after = last(ppo_place)["state_dict"]
@@ -233,14 +233,14 @@ def test_ppo_obeys_new_coefficients(ppo_place, caplog):
         moved = not torch.equal(before[name], after[name])
         assert not (moved and name.startswith("value_model")), name
     assert any(not torch.equal(before[n], after[n]) for n in before if n.startswith("policy"))
-    for line in ("model.value_lr 9e-06 → 0.0", "model.kl.kl_coef 0.02 → 0.5"):
+    for line in ("model.value.lr 9e-06 → 0.0", "model.kl.kl_coef 0.02 → 0.5"):
         assert f"resume: {line}" in caplog.text
 
 
 CHANGED = {
-    "model.rollout_batch_size": "8 (was 4)",
-    "model.minibatch_size": "4 (was 2)",
-    "model.value": "shared (was separate)",
+    "model.batches.rollout_batch_size": "8 (was 4)",
+    "model.batches.minibatch_size": "4 (was 2)",
+    "model.value.kind": "shared (was separate)",
     "model.adapter": "LoRA (was null)",
     "model.kl": "AdaptiveKL (was FixedKL)",
     "model.ema_decay": "null (was 0.992)",
@@ -263,4 +263,4 @@ def test_what_a_rollout_depends_on_is_refused(ppo_run):
 def test_micro_batches_of_a_step_are_compared(ppo_run):
     rule = r"trainer.accumulate_grad_batches must stay 1, got 2"
     with pytest.raises(UserError, match=rule):
-        ppo(ppo_run, "--model.microbatch_size=1", "--ckpt_path=last")
+        ppo(ppo_run, "--model.batches.microbatch_size=1", "--ckpt_path=last")

@@ -11,6 +11,7 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.modules.collect import without_abstained
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.base import RewardFunction
+from instructgpt.rollout.updates import Batches
 from instructgpt.types import Rollout, RunFailedError, ScoredRollout, UserError
 
 
@@ -124,7 +125,7 @@ def test_a_failure_on_one_rank_ends_all(fit, prompt_data, policy_artefact):
 
 def test_a_minibatch_without_a_score(fit, prompt_data, policy_artefact):
     """Half of the rollout has scores, but none of the rows of one update."""
-    module = make(policy_artefact, Some(""), rollout_batch_size=8, minibatch_size=4)
+    module = make(policy_artefact, Some(""), batches=Batches(8, 4))
 
     class Unlucky(RewardFunction):
         def evaluate(self, samples):

@@ -20,7 +20,7 @@ def arguments(stage, files, policy, reward, output, *more):
             "prompts",
             [
                 f"--model.reward={scorer}",
-                *("--model.rollout_batch_size=4", "--model.minibatch_size=2"),
+                *("--model.batches.rollout_batch_size=4", "--model.batches.minibatch_size=2"),
                 "--model.algorithm.epochs=2",
             ],
         ),

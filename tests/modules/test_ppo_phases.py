@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from descent import sgd, weights
+from instructgpt.modules.pretraining import Pretraining
 from lightning.pytorch import Callback
 from small_ppo import StopAt, Watch, make
 
@@ -14,7 +15,6 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.models.load import Network, load_policy
-from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
 
 

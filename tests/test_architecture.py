@@ -1,8 +1,9 @@
 """The floors of the house: imports go down, files and functions stay short."""
 
 import ast
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +46,12 @@ BESIDE = {
     "__main__": {"cli", "commands"},
 }
 TORCH_ONLY = {"types", "seeds", "functional", "algorithms"}
+# Circles that are still to be opened.
+LEFT = {
+    "instructgpt.modules.collect": "instructgpt.modules.ppo",
+    "instructgpt.modules.mix": "instructgpt.modules.ppo",
+    "instructgpt.modules.ppo_memory": "instructgpt.modules.policy_stage",
+}
 MAX_LINES, MAX_FUNCTION = 400, 60
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -62,27 +69,49 @@ def package_of(module: str) -> str:
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Every module a file imports, also inside functions, but not for type checkers only."""
+    """Every name a file imports: inside functions, for type checkers only, and by a string too.
+
+    A string that begins with the name of the package is a module or a class of it, whatever is done
+    with it: imported, started as a process, or looked up. A string that goes on with something
+    computed may name all that begin like it, and ends in a dot here.
+    """
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue  # a docstring
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports are absolute"
             yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant):
+            text = str(node.value)
+            yield from [text] if re.fullmatch(r"instructgpt(\.\w+)+", text) else []
+        elif isinstance(node, ast.JoinedStr):
+            first = node.values[0]
+            text = str(first.value) if isinstance(first, ast.Constant) else ""
+            match = re.match(r"(instructgpt\.(\w+\.)*)\w*$", text)
+            yield from [match[1]] if match else imports(node)
         else:
             yield from imports(node)
+
+
+def modules_of(imported: str, known: Iterable[str]) -> set[str]:
+    """The known modules that an imported name may stand for: a class stands for its module."""
+    if imported.endswith("."):
+        return {name for name in known if name.startswith(imported)}
+    parts = imported.split(".")
+    begins = [imported] + [".".join(parts[:count]) for count in range(len(parts) - 1, 1, -1)]
+    return set([name for name in begins if name in known][:1])
 
 
 @cache
 def graph() -> dict[str, set[str]]:
     """Modules of the package and the modules of the package they import."""
-    names = {module_name(path) for path in FILES}
+    found = {module_name(path): imports(ast.parse(path.read_text())) for path in FILES}
     return {
-        module_name(path): {n for n in imports(ast.parse(path.read_text())) if n in names}
-        for path in FILES
+        module: {other for name in names for other in modules_of(name, found)} - {module}
+        for module, names in found.items()
     }
 
 
@@ -112,9 +141,9 @@ def test_lightning_stays_on_the_upper_floors(path):
 
 
 def test_there_are_no_cycles():
-    waiting = graph()
+    waiting = {name: needs - {LEFT.get(name)} for name, needs in graph().items()}
     while waiting:
-        free = [name for name, needs in waiting.items() if not needs & set(waiting) - {name}]
+        free = [name for name, needs in waiting.items() if not needs & set(waiting)]
         assert free, f"cycle among {sorted(waiting)}"
         for name in free:
             del waiting[name]
@@ -153,8 +182,30 @@ def test_nothing_is_unpickled_unsafely():
         ("import a.b", ["a.b"]),
         ("from a import b", ["a", "a.b"]),
         ("def f():\n    from a import b", ["a", "a.b"]),
-        ("if TYPE_CHECKING:\n    import a", []),
+        ("if TYPE_CHECKING:\n    import a", ["a"]),
+        ("f('instructgpt.models.load')", ["instructgpt.models.load"]),
+        ("A = {'x': ('instructgpt.models.load.Network', 1)}", ["instructgpt.models.load.Network"]),
+        ("f(f'instructgpt.models.{name}')", ["instructgpt.models."]),
+        ("f(f'instructgpt.models.{name}.py', x)", ["instructgpt.models."]),
+        ("f(f'{verb} of instructgpt.models')", []),
+        ("f('see instructgpt.models for more')", []),
+        ("'instructgpt.models'", []),
     ],
 )
 def test_the_reader_of_imports(source, found):
     assert list(imports(ast.parse(source))) == found
+
+
+@pytest.mark.parametrize(
+    ("imported", "found"),
+    [
+        ("a.b.c", {"a.b.c"}),
+        ("a.b.c.Class", {"a.b.c"}),
+        ("a.b.", {"a.b.c", "a.b.d"}),
+        ("a", {"a"}),
+        ("a.json", set()),
+        ("other.b", set()),
+    ],
+)
+def test_what_an_imported_name_stands_for(imported, found):
+    assert modules_of(imported, ["a", "a.b", "a.b.c", "a.b.d"]) == found

@@ -25,41 +25,33 @@ ROOT = HERE.parent
 PTX_COEFS = (0.0, 0.03, 0.1, 0.3, 1.0)
 KL_COEFS = (0.0, 0.05, 0.15, 0.5)
 USUAL = {"ptx": 0.0, "kl": 0.15}  # what the stage `ppo` has
-ANSWERS = {"max_response_tokens": 24, "batch_size": 512}
 
 
 def pipeline() -> dict[str, Any]:
     """A run of PPO for each value, its answers, and one evaluation of them all."""
     base = ROOT / "configs" / "miniature.yaml"
-    ppo = yaml.safe_load(base.read_text())["stages"]["ppo"]
-    ppo["config"] = str(base.parent / ppo["config"])
-    mix = {"data.pretraining": "{world}/text.jsonl", "data.pretraining_block_size": 32}
+    mix = yaml.safe_load(base.read_text())["matrix"]["algorithm"]["ppo_ptx"]["options"]
     variants = {
-        f"ptx_{i}": {"model.pretraining.ptx_coef": v}
+        f"ptx_{i}": mix | {"model.pretraining.ptx_coef": v}
         for i, v in enumerate(PTX_COEFS)
         if v != USUAL["ptx"]
-    }
-    variants = {
-        name: one | mix | {"model.pretraining.ptx_per_episode": 1} for name, one in variants.items()
     } | {f"kl_{i}": {"model.kl.kl_coef": v} for i, v in enumerate(KL_COEFS) if v != USUAL["kl"]}
-    stages: dict[str, Any] = {"evaluate": None}
-    for name, options in variants.items():
-        model = {"model": f"{{{name}}}/export", **ANSWERS}
-        nlp = model | {"prompts": "{world}/nlp.jsonl", "greedy": True, "max_response_tokens": 4}
-        general = model | {"prompts": "{world}/evaluation.jsonl"}
-        stages[name] = ppo | {"options": ppo["options"] | options}
-        stages[f"{name}_sampled"] = {"verb": "generate", "options": general}
-        stages[f"{name}_nlp"] = {"verb": "generate", "options": nlp}
-    models = ["gpt", "sft", "ppo", *variants]
+    algorithms = {name: {"label": name, "options": one} for name, one in variants.items()}
     evaluate = {
         "title": "Coefficients of the pretraining loss and of the KL penalty",
         "baseline": "sft",
         "panels": "{label}/panels.json",
-        "answers": {name: f"{{{name}_sampled}}/responses.jsonl" for name in models},
-        "nlp": {name: f"{{{name}_nlp}}/responses.jsonl" for name in models},
+        "answers": {"<policy>": "{<policy>_sampled}/responses.jsonl"},
+        "nlp": {"<nlp>": "{<nlp>_nlp}/responses.jsonl"},
     }
-    stages["evaluate_ablations"] = {"verb": "evaluate", "options": evaluate}
-    return {"extends": str(base), "stages": stages}
+    return {
+        "extends": str(base),
+        "matrix": {"algorithm": algorithms},
+        "stages": {
+            "evaluate": None,
+            "evaluate_ablations": {"verb": "evaluate", "options": evaluate},
+        },
+    }
 
 
 def point(folder: Path, results: dict[str, Any], name: str) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from instructgpt.errors import collapse, guess
+from instructgpt.pipeline.matrix import CARRIED, check_name, overlaid
 from instructgpt.settings import check_aliases
 from instructgpt.types import UserError
 
-KEYS = ("extends", "output", "seed", "jobs", "stages", "rounds")
+KEYS = ("extends", "output", "seed", "jobs", "matrix", "stages")
 STAGE_KEYS = ("verb", "config", "options", "cost")
-ROUND_KEYS = ("count", "stages")
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,20 +115,16 @@ def _checked(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: {name} must be {kind.__name__}, got {tree[name]!r}")
     if "output" in tree and not tree["output"].strip():
         raise UserError(f"{path}: output must name a folder, got {tree['output']!r}")
-    if tree.get("rounds") is not None:
-        _check_rounds(tree["rounds"], f"{path}: rounds")
+    tree["matrix"] = _checked_matrix(tree.get("matrix"), path)
     stages = tree.setdefault("stages", {})
     if not isinstance(stages, dict):
         raise UserError(f"{path}: stages must be a mapping of names, got {stages!r}")
     for name, stage in stages.items():
-        fine = isinstance(name, str) and re.fullmatch(r"[A-Za-z][\w-]*", name)
-        if not fine or name == "pipeline":
-            raise UserError(
-                f"{path}: stages: a name must be letters, digits, _ and -, and not pipeline, "
-                f"got {name!r}"
-            )
+        check_name(name, f"{path}: stages")
         if stage is not None:
-            stages[name] = _checked_stage(stage, path, f"{path}: stages.{name}")
+            place = f"{path}: stages.{name}"
+            _mapping(stage, STAGE_KEYS, f"{place}:")
+            stages[name] = _checked_stage(stage, path, place)
     return tree
 
 
@@ -141,27 +137,56 @@ def _mapping(value: Any, keys: tuple[str, ...], place: str) -> None:
             raise UserError(f"{place} unknown key {key!r}{hint}")
 
 
-def _check_rounds(rounds: Any, place: str) -> None:
-    _mapping(rounds, ROUND_KEYS, f"{place}:")
-    count, stages = rounds.get("count", 1), rounds.get("stages", [])
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise UserError(f"{place}.count must be an integer >= 1, got {count!r}")
-    if not isinstance(stages, list) or not all(isinstance(name, str) for name in stages):
-        raise UserError(f"{place}.stages must be a list of names, got {stages!r}")
+def _checked_matrix(matrix: Any, path: Path) -> dict[str, Any]:
+    """Axes with their values; None in place of one that is removed."""
+    place = f"{path}: matrix"
+    if not isinstance(matrix, dict | None):
+        raise UserError(f"{place} must be a mapping of axes, got {matrix!r}")
+    axes: dict[str, Any] = {}
+    for name, values in (matrix or {}).items():
+        check_name(name, place)
+        axes[name] = None if values is None else _checked_axis(values, path, f"{place}.{name}")
+    return axes
+
+
+def _checked_axis(values: Any, path: Path, place: str) -> dict[str, Any]:
+    """Values with what they carry; a list is short for values that carry nothing."""
+    if not isinstance(values, list | dict):
+        raise UserError(f"{place} must be a list or a mapping of values, got {values!r}")
+    axis: dict[str, Any] = {}
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise UserError(f"{place}: a value must be text, got {value!r}")
+        if str(value) in axis:
+            raise UserError(f"{place}: {value} is given twice")
+        carried = values[value] if isinstance(values, dict) else {}
+        if carried is not None:
+            _check_carried(carried, f"{place}.{value}")
+            carried = _checked_stage(carried, path, f"{place}.{value}")
+        axis[str(value)] = carried
+    return axis
+
+
+def _check_carried(carried: Any, place: str) -> None:
+    """What a stage has, and texts of any name, but none that looks like what a stage has."""
+    if not isinstance(carried, dict):
+        raise UserError(
+            f"{place} must be a mapping with {', '.join(CARRIED)} or texts, got {carried!r}"
+        )
+    for key, text in carried.items():
+        hint = guess(str(key), list(CARRIED))
+        if key not in CARRIED and (hint or not isinstance(text, str | int | float)):
+            raise UserError(f"{place}: unknown key {key!r}{hint or '; a text must be in quotes'}")
 
 
 def _checked_stage(stage: Any, path: Path, place: str) -> dict[str, Any]:
-    """A stage with the paths of its config files."""
-    _mapping(stage, STAGE_KEYS, f"{place}:")
+    """A stage, or what a value of an axis carries, with the paths of its config files."""
     stage = dict(stage)
     if "config" in stage:
         names = stage["config"] if isinstance(stage["config"], list) else [stage["config"]]
         if not all(isinstance(name, str) for name in names):
             raise UserError(f"{place}.config must be a file or a list of files, got {names!r}")
         stage["config"] = [str(path.parent / name) for name in names]
-        for name in stage["config"]:
-            if not Path(name).is_file():
-                raise UserError(f"{place}.config must be an existing file, got {name}")
     options = stage.setdefault("options", {})
     if options is None:
         stage["options"] = {}
@@ -174,29 +199,41 @@ def _checked_stage(stage: Any, path: Path, place: str) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], own: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What is said in a file goes before what it extends, stage by stage and option by option."""
-    merged = {**base, **{k: v for k, v in own.items() if k not in ("extends", "stages", "rounds")}}
-    if "rounds" in own:
-        rounds = own["rounds"]
-        merged["rounds"] = None if rounds is None else {**(base.get("rounds") or {}), **rounds}
-    stages = dict(base.get("stages", {}))
-    for name, stage in own["stages"].items():
-        old = stages.get(name, {})
-        if stage is None and name not in stages:
-            raise UserError(
-                f"{path}: stages.{name}: has nothing to remove in what the file extends"
-            )
-        if stage is not None:
-            options = {**old.get("options", {}), **stage["options"]}
-            stages[name] = {**old, **stage, "options": options}
-    order = _order(list(base.get("stages", {})), list(own["stages"]))
-    removed = {name for name, stage in own["stages"].items() if stage is None}
-    merged["stages"] = {name: stages[name] for name in order if name not in removed}
+    """What is said in a file goes before what it extends, entry by entry and option by option."""
+    merged = {**base, **{k: v for k, v in own.items() if k != "extends"}}
+    for key, depth in {"matrix": 2, "stages": 1}.items():
+        merged[key] = _merge_entries(base.get(key, {}), own[key], f"{path}: {key}", depth)
     return merged
 
 
+def _merge_entries(
+    base: dict[str, Any], own: dict[str, Any], place: str, depth: int
+) -> dict[str, Any]:
+    """Entries of two mappings; null removes one.
+
+    Args:
+        base: of what the file extends.
+        own: of the file.
+        place: for messages.
+        depth: 1 for stages and values, 2 for axes, whose values are merged one by one.
+    """
+    entries = dict(base)
+    for name, entry in own.items():
+        if entry is None and name not in base:
+            raise UserError(f"{place}.{name}: has nothing to remove in what the file extends")
+        if entry is not None and depth > 1:
+            entries[name] = _merge_entries(base.get(name, {}), entry, f"{place}.{name}", depth - 1)
+        elif entry is not None:
+            entries[name] = overlaid(base.get(name, {}), entry)
+    return {
+        name: entries[name]
+        for name in _order(list(base), list(own))
+        if own.get(name, 0) is not None
+    }
+
+
 def _order(base: list[str], own: list[str]) -> list[str]:
-    """A new stage comes before the one that follows it in its own file.
+    """A new name comes before the one that follows it in its own file.
 
     Examples:
         >>> _order(["a", "b", "report"], ["more", "report", "last"])

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from instructgpt.errors import guess
 from instructgpt.pipeline.document import load_yaml, read_document
+from instructgpt.pipeline.matrix import expand_matrix
 from instructgpt.pipeline.program import Functions
-from instructgpt.pipeline.references import RUN_INFO, Names, expand, resolve
+from instructgpt.pipeline.references import RUN_INFO, Names, expand, named_stages
 from instructgpt.types import UserError
 from instructgpt.verbs import VERBS
 
@@ -106,49 +107,14 @@ def read_spec(
 
 
 def _stages(document: dict[str, Any], path: Path, functions: Functions) -> dict[str, Stage]:
-    """All stages, those of rounds once for each round."""
-    trees: dict[str, dict[str, Any]] = document["stages"]
-    rounds = document.get("rounds") or {}
-    repeated = _repeated(list(trees), rounds.get("stages", []), path)
-    if rounds and not repeated:
-        raise UserError(f"{path}: rounds.stages must name the stages to repeat, got none")
+    """All stages in order."""
+    trees = expand_matrix(document, path)
     stages: dict[str, Stage] = {}
-    done: dict[str, list[str]] = {}
-    for number, name in _order(list(trees), repeated, rounds.get("count", 1)):
-        names = Names(list(trees), done, repeated, number)
-        folder = f"{name}_{number}" if number > 1 else name
-        if folder in stages or (number > 1 and folder in trees):
-            raise UserError(f"{path}: stages.{folder}: that is the name of a round of {name}")
+    for name, tree in trees.items():
+        names = Names(list(trees), list(stages))
         place = f"{path}: stages.{name}"
-        stages[folder] = _stage(folder, trees[name], names, document["seed"], functions, place)
-        done.setdefault(name, []).append(folder)
+        stages[name] = _stage(name, tree, names, document["seed"], functions, place)
     return stages
-
-
-def _order(names: list[str], repeated: list[str], count: int) -> list[tuple[int, str]]:
-    """Stages with the number of their round, 0 for those outside."""
-    if not repeated:
-        return [(0, name) for name in names]
-    first = names.index(repeated[0])
-    group = [(number, name) for number in range(1, count + 1) for name in repeated]
-    before, after = names[:first], names[first + len(repeated) :]
-    return [*((0, name) for name in before), *group, *((0, name) for name in after)]
-
-
-def _repeated(names: list[str], asked: list[str], path: Path) -> list[str]:
-    """The stages of a round in order, which must stand together."""
-    for name in asked:
-        if name not in names:
-            raise UserError(f"{path}: rounds.stages: unknown stage {name!r}{guess(name, names)}")
-    group = [name for name in names if name in asked]
-    if group:
-        first = names.index(group[0])
-        between = [n for n in names[first : names.index(group[-1])] if n not in group]
-        if between:
-            raise UserError(
-                f"{path}: rounds.stages must follow each other, got {between[0]} between them"
-            )
-    return group
 
 
 def _stage(
@@ -169,9 +135,12 @@ def _stage(
         _check_option(option, verb, known, f"{place}.options")
         if value is None and known is not None:  # as text it would be the word "null"
             continue
-        options[option], found = resolve(value, names, f"{place}.options.{option}")
-        inputs += found
+        options[option] = value
+        inputs += named_stages(value, names, f"{place}.options.{option}")
     configs = tree.get("config", [])
+    for config in configs:
+        if not Path(config).is_file():
+            raise UserError(f"{place}.config must be an existing file, got {config}")
     if parameters is not None:
         _check_required(verb, parameters, {*map(_first, options), *_keys(configs)}, place)
     if known is None or "seed" in known:

@@ -144,15 +144,28 @@ stages:
     assert toy.began() == ["e"], "nothing was marked to run anew"
 
 
-def test_rounds_run_one_after_the_other(toy):
-    toy.run("""
+MATRIX = """
+jobs: 1
+matrix:
+  algorithm: {ppo: {options: {steps: 2}}, rloo: {}}
 stages:
   sft: {verb: fit}
-  sample: {verb: predict, options: {model: "{ppo.previous:sft}"}}
-  ppo: {verb: fit, options: {rows: ["{sample.all}"]}}
-rounds: {count: 2, stages: [sample, ppo]}
-""")
-    assert toy.began() == ["sft", "sample", "ppo", "sample_2", "ppo_2"]
+  <algorithm>: {verb: fit, options: {init: "{sft}"}}
+  <algorithm>_said: {verb: predict, options: {model: "{<algorithm>}"}}
+  report: {verb: fit, options: {said: ["{ppo_said}", "{rloo_said}"]}}
+"""
+
+
+def test_a_change_of_one_value_runs_its_stages_alone(toy):
+    toy.run(MATRIX)
+    assert toy.began() == ["sft", "ppo", "rloo", "ppo_said", "rloo_said", "report"]
+    toy.run(MATRIX.replace("rloo: {}", "rloo: {options: {steps: 3}}"))
+    assert toy.began() == ["rloo", "rloo_said", "report"]
+    more = MATRIX.replace("rloo: {}", "rloo: {options: {steps: 3}}, dpo: {}")
+    toy.run(more)
+    assert toy.began() == ["dpo", "dpo_said"], "what is there stays as it is"
+    toy.run(more, first="ppo")
+    assert toy.began() == ["ppo", "ppo_said", "report"]
 
 
 # -- what ends badly

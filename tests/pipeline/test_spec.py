@@ -1,4 +1,4 @@
-"""What a YAML of stages means: order, names, options, rounds, extension."""
+"""What a YAML of stages means: order, names, options, extension."""
 
 # ruff: noqa: E501  one case a line reads best
 
@@ -68,48 +68,6 @@ def test_the_file_that_says_what_ran_is_no_input(toy):
 def test_doubled_braces_and_other_braces_are_text(toy):
     text = """stages: {a: {verb: fit, options: {x: "{{a}}", y: '{"k": 1}', z: "{ a }"}}}"""
     assert arguments(spec_of(toy, text))["a"][-3:] == ["--x={a}", '--y={"k": 1}', "--z={ a }"]
-
-
-ROUNDS = """
-stages:
-  sft: {verb: fit}
-  sample: {verb: predict, options: {model: "{ppo.previous:sft}/export"}}
-  reward: {verb: fit, options: {init: "{sft}", data: ["own.jsonl", "{sample.all}/rows.jsonl"]}}
-  ppo: {verb: fit, options: {init: "{sft}/export", reward: "{reward}/export"}}
-  evaluate: {verb: fit, options: {answers: {first: "{ppo_1}", all: ["{ppo.all}"], last: "{ppo}"}}}
-rounds: {count: 3, stages: [sample, reward, ppo]}
-"""
-
-
-def test_rounds_take_the_newest_policy_and_all_labels_so_far(toy):
-    spec = spec_of(toy, ROUNDS.replace('first: "{ppo_1}", ', 'second: "{ppo_2}", '))
-    assert list(spec.stages) == [
-        *("sft", "sample", "reward", "ppo", "sample_2", "reward_2", "ppo_2"),
-        *("sample_3", "reward_3", "ppo_3", "evaluate"),
-    ]
-    options = {name: stage.options for name, stage in spec.stages.items()}
-    assert options["sample"]["model"] == "{sft}/export"
-    assert options["sample_2"]["model"] == "{ppo}/export"
-    assert options["sample_3"]["model"] == "{ppo_2}/export"
-    rows = [f"{{{name}}}/rows.jsonl" for name in ("sample", "sample_2", "sample_3")]
-    assert options["reward"]["data"] == ["own.jsonl", rows[0]]
-    assert options["reward_3"]["data"] == ["own.jsonl", *rows]
-    assert spec.stages["reward_3"].inputs == ["sft", "sample", "sample_2", "sample_3"]
-    assert options["ppo_2"] == {
-        "seed_everything": 0,
-        "init": "{sft}/export",
-        "reward": "{reward_2}/export",
-    }
-    answers = {"second": "{ppo_2}", "all": ["{ppo}", "{ppo_2}", "{ppo_3}"], "last": "{ppo_3}"}
-    assert options["evaluate"]["answers"] == answers
-
-
-def test_without_rounds_the_first_one_remains(toy):
-    text = ROUNDS.replace('first: "{ppo_1}", ', "").replace("rounds:", "rounds: null\nx:")
-    text = text[: text.index("x:")]
-    spec = spec_of(toy, text)
-    assert list(spec.stages) == ["sft", "sample", "reward", "ppo", "evaluate"]
-    assert spec.stages["sample"].options["model"] == "{sft}/export"
 
 
 def test_extension_merges_stages_and_options(toy):
@@ -214,8 +172,7 @@ ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
         ("stages: {a: {verb: generate, options: {model: x}}}", "toy.yaml: stages.a.options: generate needs prompts, got none"),
         ("stages: {a: {verb: generate, options: {model: x, prompts: null}}}", "toy.yaml: stages.a.options: generate needs prompts, got none"),
         ("stages: {a: {verb: evaluate}}", "toy.yaml: stages.a.options: evaluate needs answers, got none"),
-        ("stages: {a: {verb: fit}}\nrounds: {count: 2}", "toy.yaml: rounds.stages must name the stages to repeat, got none"),
-        ("- a", "toy.yaml: must be a mapping with extends, output, seed, jobs, stages, rounds, got ['a']"),
+        ("- a", "toy.yaml: must be a mapping with extends, output, seed, jobs, matrix, stages, got ['a']"),
         ("seed: 1", "toy.yaml: stages must name at least one stage, got none"),
         ("seed: x\nstages: {a: {verb: fit}}", "toy.yaml: seed must be int, got 'x'"),
         ("seed: -1\nstages: {a: {verb: fit}}", "toy.yaml: seed must be >= 0, got -1"),
@@ -239,21 +196,15 @@ ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
         (ONE % '"{c}"', "toy.yaml: stages.b.options.x: {c} is no stage (there are a, b); braces are written {{ and }}"),
         (ONE % '"{b}/x"', "toy.yaml: stages.b.options.x: {b} must be a stage above this one"),
         (ONE % "{a}", 'toy.yaml: stages.b.options.x: {a} must be in quotes, "{a}"'),
-        (ONE % '"{a.all}"', "toy.yaml: stages.b.options.x: {a.all} must be an entry of a list"),
-        (ONE % '"{a.last}"', "toy.yaml: stages.b.options.x: {a.last} must be {a}, {a.previous:FIRST} or {a.all}"),
+        (ONE % '"{a.last}"', "toy.yaml: stages.b.options.x: {a must be closed by }, got '{a.last}'"),
         (ONE % '"{a/export"', "toy.yaml: stages.b.options.x: {a must be closed by }, got '{a/export'"),
-        (ONE % '["{c.all}"]', "toy.yaml: stages.b.options.x: {c} is no stage"),
+        (ONE % '["{c}/x"]', "toy.yaml: stages.b.options.x: {c} is no stage"),
+        ("stages: {a: {verb: fit}}\nrounds: {count: 2}", "toy.yaml: unknown key 'rounds' (there are extends, "),
         ("stages: {a: {verb: fit, options: {x: '{b}'}}, b: {verb: fit}}", "toy.yaml: stages.a.options.x: {b} must be a stage above"),
         ("extends: no.yaml", "toy.yaml: extends must be an existing file, got "),
         ("extends: toy.yaml", "toy.yaml: extends must not lead in a circle, got "),
         ("extends: 3", "toy.yaml: extends must name a file, got 3"),
         ("stages: {a: null}", "toy.yaml: stages.a: "),
-        ("stages: {a: {verb: fit}}\nrounds: {count: 0}", "toy.yaml: rounds.count must be an integer >= 1, got 0"),
-        ("stages: {a: {verb: fit}}\nrounds: {stages: [b]}", "toy.yaml: rounds.stages: unknown stage 'b'"),
-        ("stages: {a: {verb: fit}, b: {verb: fit}, c: {verb: fit}}\nrounds: {stages: [a, c]}", "toy.yaml: rounds.stages must follow each other, got b between them"),
-        ("stages: {a: {verb: fit}, a_2: {verb: fit}}\nrounds: {count: 2, stages: [a]}", "toy.yaml: stages.a_2: that is the name of a round of a"),
-        ("stages: {a: {verb: fit, options: {x: '{b}'}}, b: {verb: fit}}\nrounds: {count: 2, stages: [a, b]}", "toy.yaml: stages.a.options.x: {b} must be a stage above"),
-        ("stages: {a: {verb: fit}, b: {verb: fit, options: {x: '{a.previous:a}'}}}\nrounds: {count: 2, stages: [a]}", "toy.yaml: stages.b.options.x: {a.previous:a} must stand in"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_ends_in_one_line(toy, text, message):

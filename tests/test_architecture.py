@@ -49,7 +49,7 @@ TORCH_ONLY = {"types", "seeds", "functional", "algorithms"}
 # Circles that are still to be opened.
 LEFT = {
     "instructgpt.modules.collect": "instructgpt.modules.ppo",
-    "instructgpt.modules.mix": "instructgpt.modules.ppo",
+    "instructgpt.modules.pretraining": "instructgpt.modules.ppo",
     "instructgpt.modules.ppo_memory": "instructgpt.modules.policy_stage",
 }
 MAX_LINES, MAX_FUNCTION = 400, 60

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pytest
-from instructgpt.modules.pretraining import Pretraining
 from option_runs import DATA, GPT2, Inputs, Make, defaults, observe, offered, run
 
 import instructgpt.cli  # noqa: F401  # loads every class
@@ -28,6 +27,7 @@ from instructgpt.models.tokenizer import BPE
 from instructgpt.modules.networks import Value
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward

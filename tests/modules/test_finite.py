@@ -7,7 +7,6 @@ import pytest
 import torch
 from descent import sgd
 from harness import run_processes
-from instructgpt.modules.pretraining import Pretraining
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from small_ppo import make as make_ppo
@@ -15,6 +14,7 @@ from small_ppo import make as make_ppo
 from instructgpt.__main__ import main
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.types import RunFailedError

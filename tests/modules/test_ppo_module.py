@@ -3,7 +3,6 @@
 import pytest
 import torch
 from descent import weights
-from instructgpt.modules.pretraining import Pretraining
 from small_ppo import Watch, make
 
 from instructgpt.algorithms.kl import FixedKL
@@ -13,6 +12,7 @@ from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.modules.networks import Value
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
 from instructgpt.rollout.sampler import Sampling

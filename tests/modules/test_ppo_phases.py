@@ -6,7 +6,6 @@ import time
 import pytest
 import torch
 from descent import sgd, weights
-from instructgpt.modules.pretraining import Pretraining
 from lightning.pytorch import Callback
 from small_ppo import StopAt, Watch, make
 
@@ -15,6 +14,7 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.models.load import Network, load_policy
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from descent import sgd, weights
 from harness import run_processes
-from instructgpt.modules.pretraining import Pretraining
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward

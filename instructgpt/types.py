@@ -155,21 +155,6 @@ class ScoredRollout(NamedTuple):
     entropy: Tensor  # [N, R] of the sampling policy
 
 
-class PromptSource(Protocol):
-    """What a rollout phase needs from a data module."""
-
-    def rollout_prompts(self, phase: int, count: int, rank: int, world_size: int) -> PromptBatch:
-        """This rank's share of the prompts of a phase, a function of (seed, phase) alone."""
-
-    def pretraining_rows(
-        self, update: int, count: int, rank: int, world_size: int
-    ) -> LanguageBatch:
-        """This rank's share of the rows of an update, a function of (seed, update) alone."""
-
-    def pretraining_ids(self, update: int, count: int, rank: int, world_size: int) -> list[str]:
-        """Names of these rows."""
-
-
 class CollectsRollouts(Protocol):
     """A module that trains on its own rollouts and so brings its own train loader."""
 

@@ -119,6 +119,17 @@ def test_every_package_has_a_floor():
     assert {package_of(name) for name in graph()} - {""} <= set(FLOORS)
 
 
+def test_what_is_imported_is_there():
+    """The type checker is silent about modules that are missing: it is about those of others."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names]
+                for name in names if isinstance(node, ast.Import) else [node.module or ""]:
+                    there = name.split(".")[0] != "instructgpt" or name in graph()
+                    assert there, f"{path}:{node.lineno}: there is no {name}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_go_down(path):
     own = package_of(module_name(path))

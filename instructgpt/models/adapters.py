@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +15,6 @@ from transformers.pytorch_utils import Conv1D
 
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel
-from instructgpt.models.peft_private import without_adapters
 from instructgpt.models.source import explained
 from instructgpt.types import UserError
 
@@ -128,18 +125,6 @@ def attach(model: Model, adapter: Adapter) -> Model:
         model.trunk = _wrapped(model.trunk, adapter, TaskType.FEATURE_EXTRACTION)
         return model
     return _wrapped(model, adapter, TaskType.CAUSAL_LM)  # type: ignore[return-value]
-
-
-def has_adapter(model: nn.Module) -> bool:
-    """Tell whether a model, or the trunk of a ScalarModel, has an adapter."""
-    return isinstance(model.trunk if isinstance(model, ScalarModel) else model, PeftModel)
-
-
-@contextmanager
-def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Run a model without its adapter for a while; heads stay."""
-    with without_adapters(model.trunk if isinstance(model, ScalarModel) else model):
-        yield
 
 
 def merged(model: Model) -> Model:

@@ -45,16 +45,13 @@ FORMAT = 1
 
 
 class Artefact(NamedTuple):
-    """What a folder says about itself, beside its weights."""
+    """What a folder says about itself, beside its weights: as much of it as a stage reads."""
 
     path: str
     stage: str  # sft, reward, ppo, value
     template: str  # by name, or the pattern itself
     template_hash: str
     tokenizer_hash: str
-    eos_token_id: int
-    pad_token_id: int
-    stop_token_ids: list[int]
     head: (
         str | None
     )  # "score": among the weights; or a file with it; None: a policy, which says no scores
@@ -66,7 +63,6 @@ class Artefact(NamedTuple):
         str | None
     )  # "lora": folded into the weights, also in ``adapter``; "prefix": on ``base``
     attention: str | None  # implementation it was trained with
-    versions: dict[str, Any]
     config: dict[str, Any]
     metrics: dict[str, Any]
 
@@ -293,7 +289,6 @@ def _finish(
         "tokenizer_hash": tokenizer_fingerprint(tokenizer),
         "eos_token_id": eos_id(tokenizer),
         "pad_token_id": pad_id(tokenizer),
-        "stop_token_ids": template.stop_ids(tokenizer),
         "rendering": rendering(tokenizer, template),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
     }

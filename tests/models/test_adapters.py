@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from peft import PeftModel
 
-from instructgpt.models.adapters import LoRA, Prefix, adapters_off, attach, has_adapter, merged
+from instructgpt.models.adapters import LoRA, Prefix, attach, merged
 from instructgpt.models.forward import base_network, run
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.models.peft_private import without_adapters
 from instructgpt.types import UserError
 
 TOKENS = torch.tensor([[2, 3, 4, 5, 6], [7, 8, 9, 10, 11]])
@@ -44,7 +46,7 @@ def trained(model):
 @pytest.mark.parametrize("adapter", [LoRA(rank=2), Prefix(tokens=3)])
 def test_only_the_adapter_learns(policy, adapter):
     model = attach(policy, adapter)
-    assert has_adapter(model)
+    assert isinstance(model, PeftModel)
     assert trained(model)
     assert all("lora" in name or "prompt_encoder" in name for name in trained(model))
     disturb(model)
@@ -59,7 +61,7 @@ def test_head_always_learns(scalar, adapter):
     scalar.offset.requires_grad_(True)
     model = attach(scalar, adapter)
     assert model is scalar
-    assert has_adapter(model)
+    assert isinstance(model.trunk, PeftModel)
     others = {n for n in trained(model) if "lora" not in n and "prompt_encoder" not in n}
     assert others == {"head.weight", "offset"}
     disturb(model)
@@ -88,7 +90,7 @@ def test_adapters_off(policy, scalar, adapter):
     model, scored = disturb(attach(policy, adapter)), disturb(attach(scalar, adapter))
     assert (logits(model) - expected).abs().max() > 1e-2
     before = trained(model)
-    with adapters_off(model), adapters_off(scored):
+    with without_adapters(model), without_adapters(scored.trunk):
         torch.testing.assert_close(logits(model), expected)
         torch.testing.assert_close(scored.score(TOKENS, MASK), scores)
         assert trained(model) == before
@@ -99,7 +101,7 @@ def test_adapters_off(policy, scalar, adapter):
 def test_adapters_come_on_again_after_an_error(policy):
     model = disturb(attach(policy, LoRA(rank=2)))
     expected = logits(model)
-    with pytest.raises(RuntimeError, match="stop"), adapters_off(model):
+    with pytest.raises(RuntimeError, match="stop"), without_adapters(model):
         raise RuntimeError("stop")
     torch.testing.assert_close(logits(model), expected)
 
@@ -108,10 +110,10 @@ def test_merging_changes_no_logits_and_not_the_model(policy):
     model = disturb(attach(policy, LoRA(rank=2, alpha=4)))
     expected = logits(model)
     whole = merged(model)
-    assert not has_adapter(whole)
+    assert not isinstance(whole, PeftModel)
     torch.testing.assert_close(logits(whole), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(logits(model), expected)
-    assert has_adapter(model)
+    assert isinstance(model, PeftModel)
     tied = whole.config.tie_word_embeddings
     same = whole.get_input_embeddings().weight is whole.get_output_embeddings().weight
     assert same is tied
@@ -120,7 +122,7 @@ def test_merging_changes_no_logits_and_not_the_model(policy):
 def test_merging_a_scalar(scalar):
     model = disturb(attach(scalar, LoRA(rank=2)))
     whole = merged(model)
-    assert not has_adapter(whole)
+    assert not isinstance(whole.trunk, PeftModel)
     torch.testing.assert_close(
         whole.score(TOKENS, MASK), model.score(TOKENS, MASK), rtol=0, atol=1e-4
     )

@@ -16,10 +16,11 @@ from transformers import (
     GenerationConfig,
 )
 
-from instructgpt.models.adapters import LoRA, Prefix, adapters_off, attach, has_adapter
+from instructgpt.models.adapters import LoRA, Prefix, attach
 from instructgpt.models.artefact import check_artefact, read_artefact, save_policy, save_scalar
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.models.peft_private import without_adapters
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 from instructgpt.types import UserError
@@ -133,13 +134,13 @@ def test_facts(policy_folder, tiny_tokenizer):
     assert (artefact.stage, artefact.template) == ("sft", "instruction")
     assert artefact.tokenizer_hash == tokenizer_fingerprint(tiny_tokenizer)
     assert artefact.template_hash == get_template("instruction").fingerprint(tiny_tokenizer)
-    assert (artefact.eos_token_id, artefact.pad_token_id) == (0, 1)
-    assert artefact.stop_token_ids == [0]
     assert (artefact.head, artefact.offset, artefact.adapter) == (None, None, None)
     assert artefact.parent == "runs/pretrain/export"
     assert artefact.config == OWN["config"]
     assert artefact.metrics == {"val/loss": 2.5, "val/never": None}
-    assert set(artefact.versions) >= {"torch", "transformers", "peft"}
+    facts = json.loads((policy_folder / "instructgpt.json").read_text())  # more for people
+    assert (facts["eos_token_id"], facts["pad_token_id"]) == (0, 1)
+    assert set(facts["versions"]) >= {"torch", "transformers", "peft"}
     check_artefact(artefact, load_tokenizer(str(policy_folder)), get_template("instruction"))
 
 
@@ -152,7 +153,7 @@ def test_generation_stops_where_responses_end(make_architecture, tiny_tokenizer,
     own = OWN | {"template": get_template("chat")}
     save_policy(model, tokenizer, tmp_path / "a", stage="sft", **own)
     settings = GenerationConfig.from_pretrained(tmp_path / "a")
-    assert settings.eos_token_id == read_artefact(tmp_path / "a").stop_token_ids == [0, 290]
+    assert settings.eos_token_id == [0, 290]
     assert settings.pad_token_id == 1
     assert model.generation_config.to_dict() == before
     assert load_tokenizer(str(tmp_path / "a")).chat_template == tokenizer.chat_template
@@ -253,7 +254,7 @@ def test_lora_policy(tiny_architecture, tiny_tokenizer, tmp_path):
     )  # the model in training is as it was
     assert read_artefact(path).adapter == "lora"
     loaded = load_policy(str(path), None, Network(), tiny_tokenizer).eval()
-    assert not has_adapter(loaded)
+    assert not isinstance(loaded, PeftModel)
     theirs = AutoModelForCausalLM.from_pretrained(path).eval()
     torch.testing.assert_close(logits(loaded, tokens), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(theirs(tokens).logits, expected, rtol=0, atol=1e-4)
@@ -277,7 +278,7 @@ def test_prefix_policy(tiny_architecture, tiny_tokenizer, tmp_path):
         n for n, p in model.named_parameters() if p.requires_grad
     }
     torch.testing.assert_close(logits(loaded.eval(), tokens), expected)
-    with adapters_off(loaded):
+    with without_adapters(loaded):
         torch.testing.assert_close(logits(loaded, tokens), without)
     # peft reads it too, and nobody takes its base for a repository of the hub
     assert PeftConfig.from_pretrained(path).base_model_name_or_path == "./base"
@@ -286,9 +287,9 @@ def test_prefix_policy(tiny_architecture, tiny_tokenizer, tmp_path):
     torch.testing.assert_close(logits(theirs, tokens), expected, rtol=0, atol=1e-4)
     # the policy's prefix stays on when a reward model is made of it
     scalar = load_scalar(str(path), None, Network(), tiny_tokenizer, head="new").eval()
-    assert has_adapter(scalar)
+    assert isinstance(scalar.trunk, PeftModel)
     score = scalar.score(tokens, torch.ones_like(tokens).bool())
-    with adapters_off(scalar):
+    with without_adapters(scalar.trunk):
         assert not torch.allclose(score, scalar.score(tokens, torch.ones_like(tokens).bool()))
 
 
@@ -337,7 +338,7 @@ def test_folders_that_are_no_artefacts(tmp_path):
         (lambda facts: [], "key 'format' must be 1, got 'list'"),
         (lambda facts: facts | {"format": 9}, "key 'format' must be 1, got 9"),
         (lambda facts: facts | {"offset": "x"}, "key 'offset' must be float or NoneType or int"),
-        (lambda facts: facts | {"stop_token_ids": 3}, "key 'stop_token_ids' must be list, got 3"),
+        (lambda facts: facts | {"config": 3}, "key 'config' must be dict, got 3"),
         (lambda facts: {k: v for k, v in facts.items() if k != "stage"}, "key 'stage' must be str"),
     ],
 )

@@ -252,8 +252,8 @@ def test_same_results_same_bytes(full, tmp_path, make_results, make_run):
     assert other.read_bytes() == full.read_bytes()
     ours = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     theirs = {path.name: path.read_bytes() for path in (full.parent / "figures").iterdir()}
+    assert ours
     assert ours == theirs
-    assert len(ours) == 21
     assert all(png.startswith(b"\x89PNG") for png in ours.values())
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in the tab
     from instructgpt.data.comparisons import ComparisonDataModule as ComparisonDataModule
     from instructgpt.data.demonstrations import DemonstrationDataModule as DemonstrationDataModule
     from instructgpt.data.prompts import PromptDataModule as PromptDataModule
+    from instructgpt.data.row_format import RowFormat as RowFormat
     from instructgpt.data.text import TextDataModule as TextDataModule
     from instructgpt.models.adapters import Adapter as Adapter
     from instructgpt.models.adapters import LoRA as LoRA
@@ -62,6 +63,7 @@ _NAMES = {
     "data.comparisons": "ComparisonDataModule",
     "data.demonstrations": "DemonstrationDataModule",
     "data.prompts": "PromptDataModule",
+    "data.row_format": "RowFormat",
     "data.text": "TextDataModule",
     "models.adapters": "Adapter LoRA Prefix",
     "models.load": "Network",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from instructgpt.verbs import VERBS
 
@@ -39,7 +41,18 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     from instructgpt.errors import guarded
 
+    find_own_modules()
     return guarded(_run_trainer_verb if VERBS[verb].trainer else _run_plain_verb, args)
+
+
+def find_own_modules() -> None:
+    """Let class paths and ``module:function`` name files of the current directory.
+
+    ``python -m`` does so too. It comes behind all that is installed, and replaces nothing of it.
+    """
+    with suppress(FileNotFoundError):  # the directory is gone
+        if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
+            sys.path.append(os.getcwd())
 
 
 def _run_trainer_verb(args: list[str]) -> None:

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -203,8 +204,11 @@ def one_line(message: str, options: list[str]) -> str:
         return ", ".join(f"--{argument}.{r}" if argument else f"--{r}" for r in required) + (
             " is required" if len(required) == 1 else " are required"
         )
+    given = class_paths(message)
     if "is abstract" in message:
-        return CLASS_RULE.format(argument)
+        return unfinished(argument, given[-1]) if given else CLASS_RULE.format(argument)
+    if (found := re.search(r"not correspond to a subclass of (\w+)", message)) and given:
+        return f"--{argument} must be a {found[1]}, got {given[-1]}"
     expected = re.findall(r"Expected (?:a )?<class '(\w+)'>", message)
     plain = [name for name in dict.fromkeys(expected) if name in PLAIN_TYPES]
     literals = re.findall(r"Expected (?:a )?typing\.Literal\[(.*?)\](?:\.|\s|$)", message)
@@ -216,7 +220,42 @@ def one_line(message: str, options: list[str]) -> str:
         return f"--{argument}: unknown class {found[1]}" + guess(found[1], classes, argument)
     if found := re.search(r"Parser key \"([^\"]+)\": (File does not exist.*)", message):
         return f"--{found[1]}: {found[2]}"
-    return collapse(message)[:400]
+    problems = (unimportable(argument, path) for path in given)
+    return next((problem for problem in problems if problem), collapse(message)[:400])
+
+
+def class_paths(message: str) -> list[str]:
+    """The class paths that a user wrote, on the command line or in a file."""
+    found = re.findall(r"(?:val=|'class_path': )'([A-Za-z_][\w.]*\.[A-Za-z_]\w*)'", message)
+    return [path for path in found if not path.startswith("instructgpt.")]
+
+
+def unimportable(argument: str, path: str) -> str:
+    """Why a class path cannot be imported; "" where it can."""
+    from instructgpt.types import failed
+
+    module, _, name = path.rpartition(".")
+    try:
+        getattr(import_module(module), name)
+    except AttributeError as error:
+        return f"--{argument}: cannot import {path}: {error}"
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            place = "the module must be installed, or in the current directory or PYTHONPATH"
+            return f"--{argument}: cannot import {path}: {error} ({place})"
+        return str(failed(f"--{argument}: import of {path} failed", error))
+    except Exception as error:  # the user's code
+        return str(failed(f"--{argument}: import of {path} failed", error))
+    return ""
+
+
+def unfinished(argument: str, path: str) -> str:
+    """Complain of a user's class that lacks methods, or else of how it is written."""
+    module, _, name = path.rpartition(".")
+    lacking = getattr(getattr(import_module(module), name), "__abstractmethods__", ())
+    if not lacking:
+        return CLASS_RULE.format(argument)
+    return f"--{argument}: {path} must define {', '.join(sorted(lacking))}"
 
 
 def _place(message: str) -> tuple[str, str]:

@@ -29,6 +29,7 @@ from instructgpt.data.base import StageData
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.prompts import PromptDataModule
+from instructgpt.data.row_format import RowFormat
 from instructgpt.data.text import TextDataModule
 from instructgpt.models.artefact import read_artefact, save_policy, save_scalar
 from instructgpt.models.load import Network, load_policy, load_scalar
@@ -54,6 +55,13 @@ GPT2 = {
 }
 WORDS = ["say", "hello", "to", "the", "world", "and", "one", "two", "three", "four", "five"]
 TIMES = ("time/", "throughput/")
+
+
+class Louder(RowFormat):
+    """Rows whose texts end with a mark."""
+
+    def convert(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {key: f"{value}!" if isinstance(value, str) else value for key, value in row.items()}
 
 
 class Make(NamedTuple):

@@ -106,6 +106,40 @@ def test_verbs_and_classes(capsys, args, message):
     assert error_of(args, capsys).startswith(message)
 
 
+MINE = """
+from instructgpt import RowFormat
+class Unfinished(RowFormat):
+    pass
+class Another:
+    pass
+"""
+
+
+@pytest.mark.parametrize("written", ["flag", "file"])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere_at_all.Mine", "--data.format: cannot import nowhere_at_all.Mine: No module named 'nowhere_at_all' (the module must be installed, or in the current directory or PYTHONPATH)"),
+        ("face_mine.Other", "--data.format: cannot import face_mine.Other: module 'face_mine' has no attribute 'Other'"),
+        ("face_broken.Mine", "import of face_broken.Mine failed: ZeroDivisionError: division by zero (at "),
+        ("face_needs.Mine", "--data.format: import of face_needs.Mine failed: ModuleNotFoundError: No module named 'nothing_of_that_name' (at "),
+        ("face_mine.Another", "--data.format must be a RowFormat, got face_mine.Another"),
+        ("face_mine.Unfinished", "--data.format: face_mine.Unfinished must define convert"),
+    ],
+)  # fmt: skip
+def test_a_class_path_that_does_not_fit(
+    written, path, message, tmp_path_factory, monkeypatch, capsys
+):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "face_mine.py").write_text(MINE)
+    (folder / "face_broken.py").write_text("1 / 0\n")
+    (folder / "face_needs.py").write_text("import nothing_of_that_name\n")
+    monkeypatch.syspath_prepend(folder)
+    (folder / "own.yaml").write_text(f"data: {{init_args: {{format: {{class_path: {path}}}}}}}\n")
+    options = [f"--data.format={path}"] if written == "flag" else [f"--config={folder}/own.yaml"]
+    assert message in error_of([*SFT, *options], capsys)
+
+
 DATA = "data: {class_path: TextDataModule, init_args: {train: x}}\n"
 
 

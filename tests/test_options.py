@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pytest
-from option_runs import DATA, GPT2, Inputs, Make, defaults, observe, offered, run
+from option_runs import DATA, GPT2, Inputs, Louder, Make, defaults, observe, offered, run
 
 import instructgpt.cli  # noqa: F401  # loads every class
 from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
@@ -88,6 +88,7 @@ def data_flips(kind: str) -> dict[str, Flip]:
     return {
         "train": Flip(rows(f"{kind}_other")),
         "validation": Flip(0.6),
+        "format": Flip(Make(Louder, {})),
         "tokenizer": Flip(tokenizer("_other"), see="refused"),
         "template": Flip("hh", model={"init_from": folder("bare")}),
         "batch_size": Flip(2),

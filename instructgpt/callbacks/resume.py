@@ -50,6 +50,7 @@ CONTENT = (
     "data.pretraining",
     "data.tokenizer",
     "data.template",
+    "data.format*",
     "data.on_error",
 )
 OBEYED = (

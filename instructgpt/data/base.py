@@ -17,6 +17,7 @@ from instructgpt.data.files import Item
 from instructgpt.data.formats import Parsed, Row
 from instructgpt.data.loader import StatefulLoader
 from instructgpt.data.order import Group, hold_out, one_pass
+from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import AnyRow, PromptRow
 from instructgpt.data.sources import Names, OnError, load, weighted
 from instructgpt.data.summary import Summary, show
@@ -40,6 +41,7 @@ class StageData(LightningDataModule, ABC):
     Args:
         train: file, folder, data set name, list of them, or dictionary of weights.
         validation: fraction to split off, or files, or None.
+        format: makes rows of public formats of those of ``train`` and ``validation``.
         tokenizer: folder or hub id.
         template: name, or None for that of the artefact, else the tokenizer's, else plain.
         batch_size: rows per process and step.
@@ -59,6 +61,7 @@ class StageData(LightningDataModule, ABC):
         self,
         train: Names,
         validation: float | list[str] | str | None,
+        format: RowFormat | None,
         tokenizer: str | None,
         template: str | None,
         batch_size: int,
@@ -71,7 +74,7 @@ class StageData(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         # primitives only, so that checkpoints load with weights_only
-        self.save_hyperparameters(logger=False, ignore=["bpe"])
+        self.save_hyperparameters(logger=False, ignore=["bpe", "format"])
         limits = {
             "batch_size": batch_size,
             "max_prompt_tokens": max_prompt_tokens,
@@ -86,7 +89,7 @@ class StageData(LightningDataModule, ABC):
             rule = "must be a fraction between 0 and 1, files, or null for none"
             raise UserError(f"--data.validation {rule}, got {validation}")
         weighted(train, "--data.train")
-        self.train_names, self.validation = train, validation
+        self.train_names, self.validation, self.format = train, validation, format
         self.tokenizer_name, self.template_name = tokenizer, template
         self.batch_size = batch_size
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
@@ -202,6 +205,8 @@ class StageData(LightningDataModule, ABC):
         names files, else for all rows of ``train``.
         """
         names, parse = self.validation, self.parser(predict)
+        if self.format is not None:
+            parse = partial(self.format.parse, parse)
         files = [names] if isinstance(names, str) else names
         held = []
         if isinstance(files, list):

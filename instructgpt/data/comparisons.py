@@ -11,6 +11,7 @@ from instructgpt.data.base import StageData
 from instructgpt.data.collate import collate_comparisons, collate_language
 from instructgpt.data.files import Item
 from instructgpt.data.formats import Parsed, parse_comparison, parse_demonstration, parse_to_score
+from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import ComparisonRow, LanguageRow
 from instructgpt.data.sources import Names, OnError, load
 from instructgpt.data.summary import Summary
@@ -33,6 +34,8 @@ class ComparisonDataModule(StageData):
             size is drawn in an epoch.
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; or file(s); or null.
+        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
+            class path of a RowFormat of your own; default: the format is recognised.
         tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
             the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
@@ -65,6 +68,7 @@ class ComparisonDataModule(StageData):
         self,
         train: Names,
         validation: float | list[str] | str | None = 0.05,
+        format: RowFormat | None = None,
         tokenizer: str | None = None,
         template: str | None = None,
         batch_size: int = 64,
@@ -80,6 +84,7 @@ class ComparisonDataModule(StageData):
         super().__init__(
             train,
             validation,
+            format,
             tokenizer,
             template,
             batch_size,

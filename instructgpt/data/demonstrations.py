@@ -11,6 +11,7 @@ from instructgpt.data.blocks import check_block_size, load_blocks
 from instructgpt.data.collate import collate_language
 from instructgpt.data.formats import parse_demonstration
 from instructgpt.data.packing import pack
+from instructgpt.data.row_format import RowFormat
 from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import pad_id
@@ -33,6 +34,8 @@ class DemonstrationDataModule(StageData):
             size is drawn in an epoch.
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; or file(s); or null.
+        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
+            class path of a RowFormat of your own; default: the format is recognised.
         tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
             the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
@@ -64,6 +67,7 @@ class DemonstrationDataModule(StageData):
         self,
         train: Names,
         validation: float | list[str] | str | None = 0.05,
+        format: RowFormat | None = None,
         tokenizer: str | None = None,
         template: str | None = None,
         batch_size: int = 32,
@@ -81,6 +85,7 @@ class DemonstrationDataModule(StageData):
         super().__init__(
             train,
             validation,
+            format,
             tokenizer,
             template,
             batch_size,

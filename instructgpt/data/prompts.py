@@ -11,6 +11,7 @@ from instructgpt.data.collate import collate_language
 from instructgpt.data.digest import rows_digest
 from instructgpt.data.formats import parse_prompt
 from instructgpt.data.order import Group, chunk, stream
+from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import LanguageRow
 from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
@@ -33,6 +34,8 @@ class PromptDataModule(StageData):
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; or file(s); or null. ``predict`` responds to the rows of
             the file(s), else to all of ``train``.
+        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
+            class path of a RowFormat of your own; default: the format is recognised.
         tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
             the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
@@ -59,6 +62,7 @@ class PromptDataModule(StageData):
         self,
         train: Names,
         validation: float | list[str] | str | None = 0.05,
+        format: RowFormat | None = None,
         tokenizer: str | None = None,
         template: str | None = None,
         validation_batch_size: int = 16,
@@ -75,6 +79,7 @@ class PromptDataModule(StageData):
         super().__init__(
             train,
             validation,
+            format,
             tokenizer,
             template,
             validation_batch_size,

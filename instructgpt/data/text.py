@@ -23,6 +23,7 @@ from instructgpt.data.blocks import (
 )
 from instructgpt.data.collate import collate_language
 from instructgpt.data.formats import Document, parse_text
+from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import PromptRow
 from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
@@ -45,6 +46,8 @@ class TextDataModule(StageData):
             size is drawn in an epoch.
         validation: fraction of the text to hold out, by a hash of documents (of sections, where
             documents are long); or file(s); or null.
+        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
+            class path of a RowFormat of your own; default: the format is recognised.
         tokenizer: follows --model.init_from or --model.tokenizer; leave it out.
         template: of the policy that is trained; default: that of the artefact the tokenizer comes
             from, else the tokenizer's chat template, else plain. Text is never put into it.
@@ -69,6 +72,7 @@ class TextDataModule(StageData):
         self,
         train: Names,
         validation: float | list[str] | str | None = 0.05,
+        format: RowFormat | None = None,
         tokenizer: str | None = None,
         template: str | None = None,
         batch_size: int = 8,
@@ -83,6 +87,7 @@ class TextDataModule(StageData):
         super().__init__(
             train,
             validation,
+            format,
             tokenizer,
             template,
             batch_size,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import Any
 
@@ -67,10 +66,8 @@ def make_judges(
 
 
 def import_function(name: str) -> Any:
-    """The function that ``module:function`` names; modules beside the caller are found too."""
+    """The function that ``module:function`` names."""
     module, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

@@ -8,13 +8,13 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from instructgpt.pipeline.display import Lines, Running, Screen, Status
 from rich.console import Console
 
 import instructgpt
 from instructgpt.__main__ import main
 from instructgpt.callbacks import progress
 from instructgpt.errors import guarded
-from instructgpt.pipeline.display import Lines, Running, Screen, Status
 from instructgpt.terminal import printable, say
 from instructgpt.types import UserError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.errors import guess
-from instructgpt.pipeline.display import Display, make_display
+from instructgpt.pipeline.board import Board, make_board
 from instructgpt.pipeline.fingerprint import check_files, fingerprints
 from instructgpt.pipeline.folder import check_ours, forget, is_finished, locked, read_record
 from instructgpt.pipeline.program import Program
@@ -27,7 +27,7 @@ def run_pipeline(
     only: str | None = None,
     first: str | None = None,
     jobs: int | None = None,
-    display: Display | None = None,
+    board: Board | None = None,
 ) -> None:
     """Run a pipeline.
 
@@ -39,7 +39,7 @@ def run_pipeline(
         only: run these stages alone, separated by commas.
         first: run this stage and all that depends on it anew.
         jobs: stages side by side.
-        display: where to show progress.
+        board: where to show progress.
     """
     if not Path(config).is_file():
         raise UserError(f"--config must be an existing file, got {config} (in {Path.cwd()})")
@@ -69,9 +69,9 @@ def run_pipeline(
         for name in again:
             forget(spec.folder(name))
         record = RunRecord(spec, hashes, options)
-        display = display or make_display()
-        StageRunner(spec, hashes, names, done, display, record, program, again=bool(again)).run()
-        _conclude(names, spec, record, display)
+        board = board or make_board()
+        StageRunner(spec, hashes, names, done, board, record, program, again=bool(again)).run()
+        _conclude(names, spec, record, board)
 
 
 def _named(text: str, spec: Spec, option: str) -> list[str]:
@@ -119,11 +119,11 @@ def _check_places(names: list[str], spec: Spec) -> None:
             raise UserError(f"{file} must be a file, got a folder: move it away")
 
 
-def _conclude(names: list[str], spec: Spec, record: RunRecord, display: Display) -> None:
+def _conclude(names: list[str], spec: Spec, record: RunRecord, board: Board) -> None:
     """Say where everything is."""
     for name in names:
         report = VERBS[spec.stages[name].verb].report
         if report and (spec.folder(name) / report).is_file():
-            display.say(f"report: {spec.folder(name) / report}")
+            board.say(f"report: {spec.folder(name) / report}")
     stages = f"{len(names)} stage" + "s" * (len(names) != 1)
-    display.say(f"{stages} finished in {duration(record.seconds)}: {spec.output}")
+    board.say(f"{stages} finished in {duration(record.seconds)}: {spec.output}")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from instructgpt.pipeline.display import Running, Status
+from instructgpt.pipeline.board import Running, Status
 from instructgpt.pipeline.process import Child
 from instructgpt.pipeline.spec import Spec
 

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 from instructgpt.errors import WAITING, WRONG_INPUT, collapse
-from instructgpt.pipeline.display import Display
+from instructgpt.pipeline.board import Board
 from instructgpt.pipeline.fingerprint import Contents, fingerprint, named_files
 from instructgpt.pipeline.folder import (
     Record,
@@ -54,7 +54,7 @@ class StageRunner:
         hashes: fingerprint of each stage.
         names: the stages to run unless they are done.
         done: stages that need not run.
-        display: where to tell.
+        board: where to tell.
         record: of what was run.
         program: what runs a stage.
         again: the call asked for stages to be run anew.
@@ -66,12 +66,12 @@ class StageRunner:
         hashes: dict[str, str],
         names: list[str],
         done: set[str],
-        display: Display,
+        board: Board,
         record: RunRecord,
         program: Program,
         again: bool = False,
     ) -> None:
-        self.spec, self.hashes, self.display = spec, hashes, display
+        self.spec, self.hashes, self.board = spec, hashes, board
         self.record, self.program = record, program
         self.same = "the same command without --from" if again else "the same command"
         self.done = set(done)
@@ -94,7 +94,7 @@ class StageRunner:
             SystemExit: a stage failed, or the pipeline was interrupted.
         """
         if self.skipped:
-            self.display.say(f"finished earlier: {', '.join(self.skipped)}")
+            self.board.say(f"finished earlier: {', '.join(self.skipped)}")
         try:
             with self._listening():
                 while self._start_ready() or self.running:
@@ -104,7 +104,7 @@ class StageRunner:
             for child, _ in self.running.values():
                 child.send(signal.SIGKILL)
                 child.close()
-            self.display.close()
+            self.board.close()
             with self._careful("pipeline.json"):
                 self.record.write(self.running, final=True)
         self._report()
@@ -146,7 +146,7 @@ class StageRunner:
         arguments += ["--ckpt_path", "last"] if start.resumes else []
         self.waiting.remove(name)
         self.record.write([*self.running, name])
-        self.display.say(f"start     {name}" + (f"  ({start.note})" if start.note else ""))
+        self.board.say(f"start     {name}" + (f"  ({start.note})" if start.note else ""))
         self.running[name] = (Child(arguments, log, self.program), start.record)
 
     # -- ending
@@ -178,22 +178,22 @@ class StageRunner:
         self.record.write(self.running)
         if code == 0:
             said = child.lines()[-1:] if people else []  # how many are ranked
-            self.display.say("  ".join([f"finished  {name}", f"{record.seconds:.1f} s", *said]))
+            self.board.say("  ".join([f"finished  {name}", f"{record.seconds:.1f} s", *said]))
         elif self.signals:
-            self.display.say(f"stopped   {name}")
+            self.board.say(f"stopped   {name}")
         else:
             self.problems.append(Failure(name, code, child))
             others = ", ".join(self.running)
             rest = f"; {others} may end, nothing new starts" if others else ""
             verb = "waits" if code == WAITING else "failed"
-            self.display.say(f"{verb:9} {name}{rest}")
+            self.board.say(f"{verb:9} {name}{rest}")
 
     def _report(self) -> None:
         """End as the first stage that did not end well asks for."""
         for problem in self.problems[0 if self.signals else 1 :]:
             say(_explain(problem), error=True)
         if self.signals:
-            self.display.say(f"stopped; {self.same} goes on from here")
+            self.board.say(f"stopped; {self.same} goes on from here")
             raise SystemExit(128 + self.signals[0])
         if not self.problems:
             return
@@ -238,7 +238,7 @@ class StageRunner:
                 child.signals = asked
                 child.send(self.signals[0] if asked == 1 else signal.SIGKILL)
         if asked and not self._told:
-            self.display.say(
+            self.board.say(
                 "stopping: fit saves its state, other stages will begin again; "
                 "once more stops at once"
             )
@@ -251,7 +251,7 @@ class StageRunner:
             self._shown = time.monotonic()
             children = {name: child for name, (child, _) in self.running.items()}
             status = self.forecast.status(children, self.waiting, self.record.seconds)
-            self.display.update(status)
+            self.board.update(status)
 
 
 def _explain(failure: Failure | UserError) -> str:

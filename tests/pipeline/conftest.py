@@ -15,7 +15,7 @@ PROGRAM = Program("toy_verbs:main", FUNCTIONS)
 
 
 class Memory:
-    """A display that keeps what it is told."""
+    """A board that keeps what it is told."""
 
     def __init__(self):
         self.lines, self.statuses = [], []
@@ -36,7 +36,7 @@ class Toy:
     def __init__(self, folder):
         self.folder = folder
         self.output = folder / "out"
-        self.display = Memory()
+        self.board = Memory()
 
     def write(self, text, name="toy.yaml"):
         path = self.folder / name
@@ -47,8 +47,8 @@ class Toy:
     def run(self, text=None, **options):
         if text is not None:
             self.write(f"output: {self.output}\n{text}")
-        self.display = Memory()
-        run_pipeline(str(self.folder / "toy.yaml"), PROGRAM, display=self.display, **options)
+        self.board = Memory()
+        run_pipeline(str(self.folder / "toy.yaml"), PROGRAM, board=self.board, **options)
 
     def diary(self, *kinds):
         """Stage and event in order; forgets them."""

@@ -20,7 +20,7 @@ stages:
 
 def when_finished(toy, monkeypatch, name, act):
     """Do something as soon as a stage has ended, while others still run."""
-    memory = type(toy.display)
+    memory = type(toy.board)
     plain = memory.say
 
     def say(self, line):

@@ -27,11 +27,11 @@ def test_everything_runs_once_in_order(toy):
     assert diary[:2] == ["world begin", "world end"]
     assert diary[-2:] == ["report begin", "report end"]
     assert set(toy.results()) == set(ALL)
-    assert toy.display.lines[0] == "start     world"
-    assert toy.display.lines[-1].startswith("4 stages finished in 0:00:0")
+    assert toy.board.lines[0] == "start     world"
+    assert toy.board.lines[-1].startswith("4 stages finished in 0:00:0")
     toy.run()
     assert toy.diary() == []
-    assert toy.display.lines[0] == "finished earlier: world, left, right, report"
+    assert toy.board.lines[0] == "finished earlier: world, left, right, report"
 
 
 def test_two_places_run_side_by_side_and_one_does_not(toy):
@@ -57,7 +57,7 @@ def test_a_change_runs_itself_and_what_follows_from_it(toy, old, new, again):
     toy.run(DIAMOND.replace(old, new))
     changed = toy.results()
     assert sorted(toy.began()) == sorted(again)
-    assert f"start     {again[0]}  (what it needs has changed: begins again)" in toy.display.lines
+    assert f"start     {again[0]}  (what it needs has changed: begins again)" in toy.board.lines
     other = toy.folder / "fresh"
     toy.run(output=str(other))
     toy.output = other
@@ -190,7 +190,7 @@ def test_wrong_input_of_a_stage_ends_in_its_own_line(toy):
         failing(toy, '{say: "instructgpt: error: lr must be > 0, got -1", code: 2}')
     assert str(error.value) == f"a: lr must be > 0, got -1 (log: {toy.output}/a.log)"
     assert toy.diary("end") == ["b end"], "what runs may end, nothing new starts"
-    assert "failed    a; b may end, nothing new starts" in toy.display.lines
+    assert "failed    a; b may end, nothing new starts" in toy.board.lines
 
 
 def test_a_bug_of_a_stage_shows_the_end_of_its_log(toy, capsys):
@@ -208,7 +208,7 @@ def test_a_stage_that_is_killed_says_so(toy, capsys, monkeypatch):
     toy.write(f"output: {toy.output}\nstages: {{a: {{verb: fit}}}}")
     monkeypatch.syspath_prepend(str(toy.folder))
     with pytest.raises(SystemExit):
-        run_pipeline("toy.yaml", Program("killed:main", {}), display=toy.display)
+        run_pipeline("toy.yaml", Program("killed:main", {}), board=toy.board)
     assert "a ended with signal 9, perhaps for want of memory" in capsys.readouterr().err
 
 
@@ -219,7 +219,7 @@ def test_a_stage_that_failed_goes_on_where_it_was(toy):
     (toy.output / "a.repaired").touch()
     toy.run()
     assert toy.diary() == ["a begin", "a resume", "a end"]
-    assert toy.display.lines[0] == "start     a  (goes on from its checkpoint)"
+    assert toy.board.lines[0] == "start     a  (goes on from its checkpoint)"
 
 
 def test_people_are_waited_for_and_what_they_wrote_is_kept(toy):
@@ -328,7 +328,7 @@ def test_a_config_file_that_changes_meanwhile_stops_the_stage(toy, monkeypatch):
 def toy_display_that(toy, monkeypatch):
     """Changes the file as soon as the first stage has ended; the stages that ended so far."""
     ended = []
-    memory = type(toy.display)
+    memory = type(toy.board)
     plain = memory.say
 
     def say(self, line):

@@ -68,7 +68,7 @@ def test_a_stage_looks_like_a_command(toy, monkeypatch):
     toy.write(text + "os.environ['OMP_NUM_THREADS'], sys.stdin.read(), os.isatty(1))", "looks.py")
     toy.write("stages: {a: {verb: fit}}\noutput: out")
     monkeypatch.syspath_prepend(str(toy.folder))
-    run_pipeline("toy.yaml", Program("looks:main", {}), display=toy.display)
+    run_pipeline("toy.yaml", Program("looks:main", {}), board=toy.board)
     shown = (toy.folder / "out/a.log").read_text().splitlines()[-1]
     args = ["fit", "--output", "out/a", "--seed_everything=0"]
     assert shown == f"looks {args} 1  False"

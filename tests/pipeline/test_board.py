@@ -7,7 +7,7 @@ from rich.console import Console
 
 from instructgpt.callbacks import progress as callbacks
 from instructgpt.commands.functions import FUNCTIONS
-from instructgpt.pipeline.display import Lines, Running, Screen, Status
+from instructgpt.pipeline.board import LiveBoard, PlainBoard, Running, Status
 from instructgpt.pipeline.forecast import Forecast, estimates, seconds_left
 from instructgpt.pipeline.spec import read_spec
 
@@ -92,7 +92,7 @@ def test_nothing_is_promised_before_anything_is_known(toy):
 def test_a_screen_shows_any_text_as_it_is_and_keeps_to_its_width(width):
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=width, color_system=None)
-    screen = Screen(console)
+    screen = LiveBoard(console)
     screen.say("start [bold]a[/bold] [/x]")
     screen.update(STATUS)
     screen.close()
@@ -109,8 +109,8 @@ def test_a_screen_shows_any_text_as_it_is_and_keeps_to_its_width(width):
 
 def test_lines_come_now_and_then(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("instructgpt.pipeline.display.time.monotonic", lambda: now[0])
-    lines = Lines(seconds=15.0)
+    monkeypatch.setattr("instructgpt.pipeline.board.time.monotonic", lambda: now[0])
+    lines = PlainBoard(seconds=15.0)
     for now[0] in (1.0, 14.9, 15.0, 16.0, 29.9, 30.0):
         lines.update(STATUS._replace(running=[Running("a", now[0], "fit [/x]")]))
     shown = capsys.readouterr().out.splitlines()

@@ -35,7 +35,7 @@ class Status(NamedTuple):
     running: list[Running]
 
 
-class Display(Protocol):
+class Board(Protocol):
     """Where it is shown."""
 
     def say(self, text: str) -> None:
@@ -48,7 +48,7 @@ class Display(Protocol):
         """Everything is over."""
 
 
-class Lines:
+class PlainBoard:
     """Plain lines, for files and pipes.
 
     Args:
@@ -80,7 +80,7 @@ class Lines:
         """Nothing to leave."""
 
 
-class Screen:
+class LiveBoard:
     """A bar for the whole and a line for each running stage, below the lines that stay.
 
     Args:
@@ -121,6 +121,6 @@ def _line(text: str) -> Text:
     return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
-def make_display() -> Display:
+def make_board() -> Board:
     """A screen on a terminal, else lines."""
-    return Screen() if sys.stdout.isatty() else Lines()
+    return LiveBoard() if sys.stdout.isatty() else PlainBoard()

@@ -10,15 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from instructgpt.types import UserError
-
-MOST_VALUES = 100_000
-"""A configuration has hundreds of values; more come from aliases that repeat each other."""
-
-MOST_LEVELS = 200
-"""Of brackets in brackets; a configuration has a dozen."""
+from instructgpt.yaml_files import check_aliases, check_depth, load_yaml
 
 UNPLANNED = {
     "GradientAccumulationScheduler": "--trainer.accumulate_grad_batches",
@@ -95,53 +88,6 @@ def check_processes(count: int, on_cpu: bool) -> None:
         raise UserError(f"--trainer.devices must be at most {most} on this machine, got {count}")
 
 
-def check_aliases(text: str, place: str) -> None:
-    """Refuse YAML whose aliases repeat each other until nothing can hold it.
-
-    Args:
-        text: of a file or an option; what does not parse is left to others.
-        place: for the message.
-    """
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        count = _values(root, {}) if root is not None else 0
-    except RecursionError as error:
-        raise UserError(f"{place}: must not be nested as deeply as it is") from error
-    except yaml.YAMLError:
-        return
-    if count > MOST_VALUES:
-        what = f"repeat each other to {count:.3g} values" if count < math.inf else "form a circle"
-        raise UserError(f"{place}: aliases must not {what}")
-
-
-def _values(node: yaml.Node, known: dict[int, float]) -> float:
-    """Values under a node, each alias counted as often as it is used; infinite in a circle."""
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = math.inf  # as long as it is being counted
-    children: list[yaml.Node] = []
-    if isinstance(node, yaml.SequenceNode):
-        children = node.value
-    elif isinstance(node, yaml.MappingNode):
-        children = [part for pair in node.value for part in pair]
-    known[id(node)] = 1 + sum(_values(child, known) for child in children)
-    return known[id(node)]
-
-
-def check_depth(text: str, place: str) -> None:
-    """Refuse brackets in brackets in brackets, which parsers in C do not survive.
-
-    Args:
-        text: of a file or an option.
-        place: for the message.
-    """
-    depth = 0
-    for bracket in re.findall(r"[\[\]{}]", text):
-        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
-        if depth > MOST_LEVELS:
-            raise UserError(f"{place}: brackets must not be more than {MOST_LEVELS} levels deep")
-
-
 def check_options(args: Sequence[str]) -> None:
     """Refuse what no parser can hold, in options and in the configurations that they name."""
     for flag, following in pairwise([*args, ""]):
@@ -178,11 +124,4 @@ def check_syntax(args: Sequence[str]) -> None:
         name, _, inline = flag.partition("=")
         path = Path(inline or value)
         if name in ("-c", "--config") and path.is_file():
-            try:
-                yaml.safe_load(path.read_text(encoding="utf-8"))
-            except yaml.MarkedYAMLError as error:
-                mark = error.problem_mark
-                place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-                raise UserError(f"{place}: {error.problem}") from error
-            except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
-                raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+            load_yaml(path)

@@ -23,6 +23,7 @@ FLOORS = {
     "rollout": 2,
     "feedback": 2,
     "jsonargparse_private": 3,
+    "yaml_files": 3,
     "data": 3,
     "modules": 3,
     "callbacks": 3,

@@ -156,6 +156,7 @@ DATA = "data: {class_path: TextDataModule, init_args: {train: x}}\n"
         ("model: {class_path: SFTModule}\ntrainer: {max_epoch: 1}", "unknown option --trainer.max_epoch; did you mean trainer.max_epochs?"),
         ("model: {class_path: SFTModule}\noutptu: x", "unknown option --outptu; did you mean output?"),
         ("model: {class_path: SFTModule]", "c.yaml:2:30: expected ',' or '}', but got ']'"),
+        ("model: {class_path: SFTModule}\nmodel: {class_path: RewardModule}", "c.yaml:3:1: model is given twice"),
         ("model: \x00", "c.yaml: "),
     ],
 )  # fmt: skip

@@ -12,8 +12,9 @@ from toy_stage import ToyModule, toy_args
 from instructgpt.__main__ import main
 from instructgpt.errors import user_message
 from instructgpt.functional.logprobs import kl_estimate
-from instructgpt.settings import check_aliases, check_options
+from instructgpt.settings import check_options
 from instructgpt.types import UserError
+from instructgpt.yaml_files import check_aliases
 
 CALLBACK = "--trainer.callbacks"
 ONE = torch.ones(1)

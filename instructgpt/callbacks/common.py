@@ -1,4 +1,4 @@
-"""What callbacks share: the stage, files, ranks."""
+"""What callbacks share: the stage, files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 
 from instructgpt.models.artefact import finite
@@ -27,17 +26,3 @@ def is_debugging(trainer: Trainer) -> bool:
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:
     """Rows as JSONL text; what is not finite becomes null."""
     return "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def gather(rows: list[Any], world_size: int) -> list[list[Any]]:
-    """The lists of all ranks, by rank, on the first rank; empty lists elsewhere.
-
-    Args:
-        rows: of this rank.
-        world_size: number of processes; every one must call this.
-    """
-    if world_size == 1:
-        return [rows]
-    everything: list[Any] | None = [None] * world_size if dist.get_rank() == 0 else None
-    dist.gather_object(rows, everything)
-    return everything if everything is not None else [[] for _ in range(world_size)]

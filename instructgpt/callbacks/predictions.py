@@ -9,9 +9,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from instructgpt.callbacks.common import gather, stage_of
+from instructgpt.callbacks.common import stage_of
 from instructgpt.callbacks.unfinished import UnfinishedRows, network_hash, rows_hash
 from instructgpt.data.loader import StatefulLoader
+from instructgpt.modules.ranks import everyones
 from instructgpt.types import UserError
 
 HARDWARE_OPTIONS = ("batch_size", "validation_batch_size", "num_workers")
@@ -84,7 +85,7 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the rows of all ranks: each has its share of every batch."""
-        shares = gather(outputs or [], trainer.world_size)
+        shares = everyones(outputs or [])
         if self._file is not None:
             self._file.add([row for share in shares for row in share])
 

@@ -12,8 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from instructgpt.callbacks.common import gather, is_debugging, json_lines, stage_of
+from instructgpt.callbacks.common import is_debugging, json_lines, stage_of
 from instructgpt.models.folder import write_bytes
+from instructgpt.modules.ranks import everyones
 
 SHOWN_ROWS = 16  # of each kind
 SHOWN_CHARACTERS = 2000
@@ -46,7 +47,7 @@ class SampleWriter(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the samples of all ranks."""
         stage = stage_of(pl_module)
-        rows = [row for rank in gather(stage.samples, trainer.world_size) for row in rank]
+        rows = [row for rank in everyones(stage.samples) for row in rank]
         stage.samples = []
         fitting = trainer.state.fn == TrainerFn.FITTING
         self.written += len(rows) if fitting else 0

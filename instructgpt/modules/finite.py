@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from instructgpt.models.finite import first_not_finite
+from instructgpt.modules.ranks import everyones
 from instructgpt.types import RunFailedError, UserError
 
 T = TypeVar("T")
@@ -134,15 +134,6 @@ def at(module: Any, finding: str, step: int) -> str:
         line += ": stopped, nothing is exported"
         line += f"; the state before is in {kept}" if kept.is_file() else ""
     return line
-
-
-def everyones(mine: T) -> list[T]:
-    """What each rank says, by rank; every rank must call this."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [mine]
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, mine)
-    return gathered
 
 
 def together(module: Any, run: Callable[[], T]) -> T:

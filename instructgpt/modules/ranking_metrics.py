@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from instructgpt.functional.losses import decided_pairs
@@ -18,6 +18,7 @@ from instructgpt.functional.ranking import (
     calibration_error,
     reliability,
 )
+from instructgpt.modules.ranks import everyones
 from instructgpt.terminal import printable
 from instructgpt.types import ComparisonBatch
 
@@ -74,10 +75,7 @@ def pairs_of(batch: ComparisonBatch, scores: Tensor) -> Pairs:
 
 def gather_pairs(parts: list[Pairs]) -> Pairs:
     """The pairs of all batches and ranks."""
-    if distributed.is_available() and distributed.is_initialized():
-        gathered: list[list[Pairs]] = [[]] * distributed.get_world_size()
-        distributed.all_gather_object(gathered, parts)
-        parts = [pairs for rank in gathered for pairs in rank]
+    parts = [pairs for rank in everyones(parts) for pairs in rank]
     empty = [torch.empty(0)]
     return Pairs(
         torch.cat(empty + [part.margins for part in parts]),

@@ -2,75 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from instructgpt.errors import collapse, guess
+from instructgpt.errors import guess
 from instructgpt.pipeline.matrix import CARRIED, check_name, overlaid
-from instructgpt.settings import check_aliases
 from instructgpt.types import UserError
+from instructgpt.yaml_files import load_yaml
 
 KEYS = ("extends", "output", "seed", "jobs", "matrix", "stages")
 STAGE_KEYS = ("verb", "config", "options", "cost")
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, and reads 1e-3 as a number, as the other verbs do."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Look at the keys as written: merging adds those of others to them."""
-        node: Any = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key.value, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be text (quote what is in braces)", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value} is given twice", key.start_mark
-                )
-            if key.value != "<<":
-                seen.add(key.value)
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def load_yaml(path: Path) -> Any:
-    """The content of a YAML file.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        UserError: it is not there, or does not parse; with line and column.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        check_aliases(text, str(path))
-        tree = yaml.load(text, Loader=_Loader)
-        json.dumps(tree, default=str)  # no anchor in itself, no date as a key
-        return tree
-    except UserError:
-        raise
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise UserError(f"{place}: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: {collapse(str(error))}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.data.files import is_known
-from instructgpt.pipeline.document import load_yaml
 from instructgpt.pipeline.folder import LOCK_FILE, Record
 from instructgpt.pipeline.references import RUN_INFO
 from instructgpt.pipeline.spec import Spec, Stage
 from instructgpt.types import UserError
+from instructgpt.yaml_files import load_yaml
 
 PATH_LIMIT = 1024  # characters; longer text is no path
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructgpt.errors import guess
-from instructgpt.pipeline.document import load_yaml, read_document
+from instructgpt.pipeline.document import read_document
 from instructgpt.pipeline.matrix import expand_matrix
 from instructgpt.pipeline.program import Functions
 from instructgpt.pipeline.references import RUN_INFO, Names, expand, named_stages
 from instructgpt.types import UserError
 from instructgpt.verbs import VERBS
+from instructgpt.yaml_files import load_yaml
 
 DEFAULT_JOBS = 2
 RUN_FILE = "pipeline.json"

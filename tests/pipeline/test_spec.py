@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from instructgpt.commands.functions import FUNCTIONS
-from instructgpt.pipeline.document import load_yaml
 from instructgpt.pipeline.spec import read_spec
 from instructgpt.types import UserError
+from instructgpt.yaml_files import load_yaml
 
 CHAIN = """
 seed: 7

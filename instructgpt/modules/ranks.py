@@ -1,0 +1,18 @@
+"""What the processes of a run tell each other, beside tensors."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def everyones(mine: T) -> list[T]:
+    """What each rank says, by rank; every rank must call this."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [mine]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, mine)
+    return gathered

@@ -30,6 +30,7 @@ import instructgpt.data.comparisons
 import instructgpt.data.demonstrations
 import instructgpt.data.prompts
 import instructgpt.modules.ppo
+import instructgpt.modules.preference
 import instructgpt.modules.reward
 import instructgpt.modules.sft
 import instructgpt.rewards.learned

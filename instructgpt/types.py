@@ -87,13 +87,14 @@ class LanguageBatch(NamedTuple):
 
 
 class ComparisonBatch(NamedTuple):
-    """K ranked responses a prompt, K varying.
+    """K ranked responses a prompt, K varying; one that was judged alone ranks 1 (good) or 2 (bad).
 
     Row ``rows[b, k]`` of ``tokens`` is prompt b with response k.
     """
 
     tokens: Tensor  # [S, T] int64, right-padded: prompt, response, EOS
     mask: Tensor  # [S, T] bool
+    response_mask: Tensor  # [S, T] bool: tokens of the response, EOS included
     rows: Tensor  # [B, K] int64, 0 where not ranked
     ranking: Tensor  # [B, K] int64: 1 = best, equal = tie, 0 where not ranked
     ranking_mask: Tensor  # [B, K] bool
@@ -101,6 +102,7 @@ class ComparisonBatch(NamedTuple):
     labelers: list[str]  # "" where unknown
     sources: list[str]  # the data set a row came from
     ids: list[str]
+    numbers: list[int]  # of the prompts' rows, among those of their split
 
 
 class PromptBatch(NamedTuple):

@@ -320,9 +320,9 @@ class StageData(LightningDataModule, ABC):
         """All rows."""
         return self.val_dataloader()
 
-    def prompt_dataloader(self) -> Any:
-        """Prompts of the validation rows."""
-        return self.evaluation_loader(self.prompt_rows, self.prompt_collate)
+    def prompt_dataloader(self, count: int | None = None) -> Any:
+        """Prompts of the validation rows, or of the first so many, whatever the processes."""
+        return self.evaluation_loader(self.prompt_rows[:count], self.prompt_collate)
 
     def prompt_collate(self, rows: list[PromptRow]) -> Any:
         """Make a batch of prompts."""

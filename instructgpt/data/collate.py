@@ -50,7 +50,7 @@ def collate_comparisons(rows: list[ComparisonRow], pad_id: int) -> ComparisonBat
     tokens, mask = pad([sequence for row in rows for sequence in row.sequences], pad_id)
     shape = len(rows), max(len(row.sequences) for row in rows)
     places, ranking, lengths = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
-    ranking_mask = torch.zeros(shape, dtype=torch.bool)
+    ranking_mask, response_mask = torch.zeros(shape, dtype=torch.bool), torch.zeros_like(mask)
     first = 0
     for i, row in enumerate(rows):
         count = len(row.sequences)
@@ -59,10 +59,15 @@ def collate_comparisons(rows: list[ComparisonRow], pad_id: int) -> ComparisonBat
             ranking[i, :count] = torch.tensor(row.ranking)
             lengths[i, :count] = torch.tensor(row.response_lengths)
             ranking_mask[i, :count] = True
+            for k, (sequence, response) in enumerate(
+                zip(row.sequences, row.response_lengths, strict=True), first
+            ):
+                response_mask[k, len(sequence) - response : len(sequence)] = True
         first += count
     return ComparisonBatch(
         tokens,
         mask,
+        response_mask,
         places,
         ranking,
         ranking_mask,
@@ -70,6 +75,7 @@ def collate_comparisons(rows: list[ComparisonRow], pad_id: int) -> ComparisonBat
         [row.labeler for row in rows],
         [row.source for row in rows],
         [row.id for row in rows],
+        [row.number for row in rows],
     )
 
 

@@ -1,4 +1,4 @@
-"""Comparisons: what the reward model learns from."""
+"""Comparisons: what reward models and policies learn people's preferences from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 from instructgpt.data.base import StageData
 from instructgpt.data.collate import collate_comparisons, collate_language
 from instructgpt.data.files import Item
-from instructgpt.data.formats import Parsed, parse_comparison, parse_demonstration, parse_to_score
+from instructgpt.data.formats import (
+    Parsed,
+    parse_candidates,
+    parse_comparison,
+    parse_demonstration,
+    parse_to_score,
+)
 from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import ComparisonRow, LanguageRow
 from instructgpt.data.sources import Names, OnError, load
@@ -25,8 +31,9 @@ class ComparisonDataModule(StageData):
     Rows: ``{"prompt": str, "responses": [str], "ranking": [int]}`` with 1 = best and equal = tie;
     ``ratings`` (higher = better) will do instead of ``ranking``; also HH transcripts and
     ``chosen``/``rejected`` of TRL, UltraFeedback or ShareGPT, as texts or chat turns, a tie where
-    their scores are equal. Responses with the same text tie at their mean rank. As .jsonl, .json,
-    .csv, .tsv (.gz) or .parquet.
+    their scores are equal. Responses with the same text tie at their mean rank. A response judged
+    alone, as in KTO (``prompt``, ``completion``, ``label``), is read for algorithms that learn from
+    such rows. As .jsonl, .json, .csv, .tsv (.gz) or .parquet.
 
     Args:
         train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
@@ -49,8 +56,8 @@ class ComparisonDataModule(StageData):
             them, and warns where they are many.
         on_error: what a bad row does: stop the run, or be skipped and counted.
         drop_long_prompts: leave out rows with too long prompts instead of cutting.
-        demonstrations: files, folders or data sets of demonstrations; after training the reward is
-            shifted so that they score 0 on average (paper, section 3.5).
+        demonstrations: files, folders or data sets of demonstrations; after training a reward model
+            is shifted so that they score 0 on average (paper, section 3.5).
         pairwise: train on every decided pair as a row of its own, shuffled. An ablation: it
             overfits (paper, section 3.5).
         num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
@@ -61,8 +68,11 @@ class ComparisonDataModule(StageData):
     parse = staticmethod(parse_comparison)
 
     def parser(self, predict: bool) -> Callable[[Item], Parsed]:
-        """Rows to be scored need no ranking."""
-        return parse_to_score if predict else parse_comparison
+        """Rows to be scored need no ranking; some algorithms learn from responses judged alone."""
+        if predict:
+            return parse_to_score
+        module = self.trainer.lightning_module if self.trainer else None
+        return parse_candidates if getattr(module, "reads_unpaired", False) else parse_comparison
 
     def __init__(
         self,
@@ -112,27 +122,27 @@ class ComparisonDataModule(StageData):
         for rows, weight in sets:
             encoded = [row for one in rows if (row := encoder.comparison(one)) is not None]
             kept += encoded
-            decided = [row for row in encoded if pairs(row)]
+            decided = [row for row in encoded if decides(row)]
             if (len(encoded) - len(decided)) * max(1, weight) >= self.step_rows:
                 # An optimizer step could hold nothing else, and have nothing to learn from.
                 left = len(encoded) - len(decided)
                 summary.note(f"left out of training: {left:,} rows, all tied")
                 encoded = decided
             if self.pairwise:
-                encoded = [pair for row in encoded for pair in pairs(row)]
+                encoded = [pair for row in encoded for pair in pairs(row) or alone(row)]
             self.add_set(encoded, weight, "train", summary)
-        if kept and not any(map(pairs, kept)):
+        if kept and not any(map(decides, kept)):
             raise UserError(
                 "--data.train must hold a row whose ranking is not all tied, "
                 f"got {len(kept):,} tied rows"
             )
         encoded = [row for one in held if (row := encoder.comparison(one)) is not None]
-        if encoded and not predict and not any(map(pairs, encoded)):
+        if encoded and not predict and not any(map(decides, encoded)):
             raise UserError(
                 "--data.validation must hold a row whose ranking is not all tied, which "
                 f"val/accuracy is measured on, got {len(encoded):,} tied rows"
             )
-        self.validation_rows = encoded
+        self.train_rows, self.validation_rows = numbered(self.train_rows), numbered(encoded)
         self.prompt_rows = self.prompts_of(held)
         _describe(kept + encoded, summary)
         if self.demonstrations and not predict:
@@ -166,6 +176,21 @@ class ComparisonDataModule(StageData):
         return self.evaluation_loader(self.demonstration_rows, collate)
 
 
+def numbered(rows: list[ComparisonRow]) -> list[ComparisonRow]:
+    """The rows of a split, each with its place among them."""
+    return [row._replace(number=number) for number, row in enumerate(rows)]
+
+
+def alone(row: ComparisonRow) -> list[ComparisonRow]:
+    """The row, if its one response was judged alone."""
+    return [row] if len(row.ranking) == 1 else []
+
+
+def decides(row: ComparisonRow) -> bool:
+    """Whether a row says that a response is better than another, or good or bad."""
+    return bool(pairs(row) or alone(row))
+
+
 def pairs(row: ComparisonRow) -> list[ComparisonRow]:
     """Every decided pair of a row as a row of its own."""
     count = len(row.ranking)
@@ -185,8 +210,10 @@ def _describe(rows: list[ComparisonRow], summary: Summary) -> None:
     sizes = Counter(len(row.ranking) for row in rows)
     decided = sum(len(pairs(row)) for row in rows)
     ties = sum(k * (k - 1) // 2 * count for k, count in sizes.items()) - decided
-    undecided = sum(len(set(row.ranking)) == 1 for row in rows)
+    undecided = sum(not decides(row) for row in rows)
     shown = ", ".join(f"K={k} {count:,}" for k, count in sorted(sizes.items()))
     summary.note(f"rankings: {shown}; {decided:,} decided pairs, {ties:,} ties")
+    if judged := [row.ranking[0] for row in rows if alone(row)]:
+        summary.note(f"judged alone: {judged.count(1):,} good, {judged.count(2):,} bad")
     if undecided:
         summary.note(f"warning: {undecided:,} rows are all tied and train nothing")

@@ -33,8 +33,9 @@ RENDERED = (
 )
 """Marks of templates; a prompt with one has been put into a template already."""
 
-Wanted = Literal["prompt", "demonstration", "comparison", "responses"]
-"""What a row is read for; ``responses`` are a comparison that needs no ranking."""
+Wanted = Literal["prompt", "demonstration", "comparison", "candidates", "responses"]
+"""What a row is read for; ``candidates`` are a comparison or one response that was judged alone,
+``responses`` are a comparison that needs no ranking."""
 
 REPEATED = "whose responses repeat the prompt: it is there once"
 SPOKEN = 'warning: with a response that speaks as "Human:" or "Assistant:", taken as it is'
@@ -99,6 +100,8 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
     if any(mark in f"\n\n{said}" for said in responses for mark in (HUMAN, ASSISTANT)):
         columns.notes.append(SPOKEN)
     desired = _is_desired(columns) if len(responses) == 1 else True
+    if wanted == "candidates" and len(responses) == 1:
+        ranking = [1 if desired else 2]
     name = _name(columns, tail, asked)
     judged: tuple[str, ...] = (*JUDGING, *ANSWERS) if len(responses) == 1 else JUDGING
     judged = () if tail == "responses" else judged  # their ranking says it all
@@ -129,8 +132,10 @@ def _check_wanted(columns: Columns, wanted: Wanted, tail: str) -> None:
         key = columns.first(*TURNS)
         more = f', for "{key}" does not end with a turn of the assistant' if key else ""
         raise missing(columns.where, columns.row, "response", more)
-    if wanted in ("comparison", "responses") and tail not in ("responses", "chosen"):
+    if wanted in ("comparison", "candidates", "responses") and tail not in ("responses", "chosen"):
         if tail and (label := columns.first(*LABELS)):
+            if wanted == "candidates":
+                return
             rule = "judges one response alone, as in KTO; comparisons have several a prompt"
             raise bad(columns.where, label, rule, columns.row[label])
         raise missing(columns.where, columns.row, "responses")

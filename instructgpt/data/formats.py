@@ -92,6 +92,11 @@ def parse_comparison(item: Item) -> Parsed:
     return _parse(item, "comparison")
 
 
+def parse_candidates(item: Item) -> Parsed:
+    """Check a comparison, or ``{"prompt": str, "completion": str, "label": bool}`` as in KTO."""
+    return _parse(item, "candidates")
+
+
 def parse_to_score(item: Item) -> Parsed:
     """Check a comparison whose ranking may be missing: a reward model is going to score it."""
     return _parse(item, "responses")
@@ -108,7 +113,8 @@ def _parse(item: Item, wanted: Wanted) -> Parsed:
         responses, ranking = [responses[ranking.index(min(ranking))]], []
     asked = [found.text, *(turn["content"] for turn in found.turns)]
     meta = columns.finish(found.format, asked, found.responses, found.judged)
-    told = Told(columns.uses, columns.notes, "" if found.desired else UNDESIRED)
+    kept = found.desired or wanted == "candidates"
+    told = Told(columns.uses, columns.notes, "" if kept else UNDESIRED)
     row = _row(item, columns.row, found, meta)
     return Parsed(row._replace(responses=responses, ranking=ranking, told=told), found.format)
 

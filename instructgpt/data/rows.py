@@ -39,6 +39,7 @@ class ComparisonRow(NamedTuple):
     source: str
     id: str
     ranked: bool = True
+    number: int = 0  # among the rows of its split
 
     def blank(self) -> ComparisonRow:
         """A row that ranks nothing."""

@@ -94,10 +94,71 @@ def kwise_loss(
             divide_by = mask.sum(-1) * (mask.sum(-1) - 1) // 2
         case _:
             raise ValueError(f"divisor must be decided or all, got {divisor!r}")
-    scores = widen(scores)
-    margins = zero_padding(scores.unsqueeze(-1) - scores.unsqueeze(-2), pairs)
-    losses = zero_padding(-logsigmoid(margins), pairs).sum((-2, -1))
+    losses = zero_padding(-logsigmoid(pair_margins(scores, pairs)), pairs).sum((-2, -1))
     return (losses / divide_by.clamp_min(1)).sum(), (decided > 0).sum()
+
+
+def pair_margins(scores: Tensor, pairs: Tensor) -> Tensor:
+    """Score of the better minus score of the worse response of each decided pair, else 0.
+
+    Args:
+        scores: [B, K].
+        pairs: [B, K, K] bool, as :func:`decided_pairs` returns them.
+
+    Examples:
+        >>> pairs = decided_pairs(torch.tensor([[1, 2]]), torch.tensor([[True, True]]))
+        >>> pair_margins(torch.tensor([[3.0, 1.0]]), pairs)
+        tensor([[[0., 2.],
+                 [0., 0.]]])
+    """
+    scores = widen(scores)
+    return zero_padding(scores.unsqueeze(-1) - scores.unsqueeze(-2), pairs)
+
+
+def mean_over_pairs(losses: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the decided pairs of each prompt: a prompt is one element, whatever its K.
+
+    Args:
+        losses: [B, K, K] of each pair.
+        pairs: [B, K, K] bool, as :func:`decided_pairs` returns them.
+
+    Returns:
+        Sum over prompts, and number of prompts with a decided pair, both scalar.
+
+    Examples:
+        >>> pairs = torch.tensor([[[False, True], [False, False]]])
+        >>> mean_over_pairs(torch.full((1, 2, 2), 3.0), pairs)
+        (tensor(3.), tensor(1))
+    """
+    decided = pairs.sum((-2, -1))
+    sums = zero_padding(losses, pairs).sum((-2, -1))
+    return (sums / decided.clamp_min(1)).sum(), (decided > 0).sum()
+
+
+def plackett_luce_loss(scores: Tensor, ranking: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of a whole ranking (Plackett-Luce; arXiv:2305.18290, appendix A.3).
+
+    Each response is drawn, in proportion to exp(score), from itself and those ranked below it. Of
+    responses that tie, none is drawn from a set with the other: a tie says nothing.
+
+    Args:
+        scores: [B, K].
+        ranking: [B, K] int64, 1 = best, equal = tie.
+        mask: [B, K] bool, responses that exist.
+
+    Returns:
+        Sum over prompts, and number of prompts with a decided pair, both scalar.
+
+    Examples:
+        >>> scores, mask = torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool)
+        >>> plackett_luce_loss(scores, torch.tensor([[1, 2, 3]]), mask)  # ln 3 + ln 2
+        (tensor(1.7918), tensor(1))
+    """
+    pairs = decided_pairs(ranking, mask)
+    scores = zero_padding(scores, mask)
+    below = scores.unsqueeze(-2).masked_fill(~pairs, -torch.inf)
+    drawn_from = torch.cat([scores.unsqueeze(-1), below], -1).logsumexp(-1)
+    return (drawn_from - scores).sum(), pairs.any((-2, -1)).sum()
 
 
 def policy_loss(

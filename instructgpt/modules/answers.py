@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +14,11 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.models.template import Template
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import together
-from instructgpt.modules.respond import first, respond
+from instructgpt.modules.means import Means, Parts
+from instructgpt.modules.respond import roll_out
 from instructgpt.rewards.base import RewardFunction, check_abstained
-from instructgpt.rollout.sampler import Sampling
-from instructgpt.types import Origin, PromptBatch, Sample, UserError
+from instructgpt.rollout.sampler import Sampling, to_samples
+from instructgpt.types import Origin, PromptBatch, Rollout, Sample, UserError
 
 
 class Answers:
@@ -49,56 +52,85 @@ class Answers:
         origins = self.reward.origins() if self.reward is not None else {}
         return {f"model.reward.{name}": origin for name, origin in origins.items()}
 
-    def give(self, stage: StageModule, policy: nn.Module) -> None:
-        """Answer the prompts, show the answers, and log their mean score.
+    def give(
+        self,
+        stage: StageModule,
+        policy: nn.Module,
+        sequence_kl: Callable[[Rollout], Tensor] | None = None,
+    ) -> None:
+        """Answer the prompts, show the answers, and log their mean score and KL.
 
         Args:
             stage: whose validation it is; it shows and logs.
             policy: of the stage.
+            sequence_kl: of each answer to a reference, if there is one.
         """
         if not self.prompts or stage.trainer.sanity_checking:
             return
+        answer, means = partial(self._answer, stage, policy, sequence_kl), Means()
         with stage.trainer.precision_plugin.val_step_context():
-            sums = self._answer_all(stage, policy)
-        total, given, count = stage.all_sum(sums).tolist()
-        if self.reward is not None and count:
-            abstained = (count - given) / count
-            check_abstained(abstained)
-            stage.log("val/score", total / given, prog_bar=True)
-            stage.log("val/abstained", abstained)
-
-    def _answer_all(self, stage: StageModule, policy: nn.Module) -> Tensor:
-        """Sum of the scores of this rank's answers, number of scores, number of answers."""
-        sums = torch.zeros(3, device=stage.device)
-        left = -(-self.prompts // stage.trainer.world_size)
-        for batch in stage.data.prompt_dataloader():
-            batch = stage.transfer_batch_to_device(first(batch, left), stage.device, 0)
-            left -= len(batch.prompts)
-            samples, real, values = together(stage, partial(self._answer, stage, policy, batch))
-            given = real & ~values.isnan()
-            sums += torch.stack([values[given].sum(), given.sum(), real.sum()]).to(sums.device)
-            scores = [None if math.isnan(value) else value for value in values.tolist()]
-            for row, (sample, score) in enumerate(zip(samples, scores, strict=True)):
-                if real[row]:
-                    stage.samples.append(
-                        {
-                            "step": stage.global_step,
-                            "prompt": sample.prompt.text,
-                            "response": sample.response,
-                            "score": score,
-                            "tokens": len(sample.response_tokens),
-                            "finished": sample.finished,
-                        }
-                    )
-            if left <= 0:
-                break
-        return sums
+            for batch in stage.data.prompt_dataloader(self.prompts):
+                batch = stage.transfer_batch_to_device(batch, stage.device, 0)
+                answers = together(stage, partial(answer, batch))
+                means.add(answers.sums(stage.device))
+                stage.samples += answers.rows(stage.global_step)
+        found = means.take(stage.all_sum)
+        if self.reward is None:
+            found = {name: value for name, value in found.items() if name == "kl"}
+        check_abstained(found.get("abstained", 0.0))
+        for name, value in found.items():
+            stage.log(f"val/{name}", value, prog_bar=name == "score")
 
     def _answer(
-        self, stage: StageModule, policy: nn.Module, batch: PromptBatch
-    ) -> tuple[list[Sample], Tensor, Tensor]:
-        """Samples, which of them are real, and their scores, NaN without a reward."""
-        samples, real = respond(stage, policy, batch, self.sampling, phase=0)
-        if self.reward is None:
-            return samples, real, torch.full((len(samples),), torch.nan)
-        return samples, real, self.reward.score(samples)
+        self,
+        stage: StageModule,
+        policy: nn.Module,
+        sequence_kl: Callable[[Rollout], Tensor] | None,
+        batch: PromptBatch,
+    ) -> Answered:
+        rollout = roll_out(stage, policy, batch, self.sampling, phase=0)
+        samples = to_samples(rollout, batch.prompts, stage.tokenizer, stage.template)
+        nothing = torch.full((len(samples),), torch.nan)
+        return Answered(
+            samples,
+            (batch.sample_ids >= 0).cpu(),
+            nothing if self.reward is None else self.reward.score(samples),
+            nothing if sequence_kl is None else sequence_kl(rollout).float().cpu(),
+        )
+
+
+class Answered(NamedTuple):
+    """Answers to a batch of prompts."""
+
+    samples: list[Sample]
+    real: Tensor  # [N] bool; the others fill up the batch
+    scores: Tensor  # [N], NaN without a reward or where it abstained
+    kl: Tensor  # [N] to the reference, NaN without one
+
+    def sums(self, device: torch.device) -> Parts:
+        """Of all real answers: scores, which of them have none, and KL."""
+        given, known = self.real & ~self.scores.isnan(), self.real & ~self.kl.isnan()
+        parts = {
+            "score": (self.scores[given].sum(), given.sum()),
+            "abstained": ((self.real & ~given).sum(), self.real.sum()),
+            "kl": (self.kl[known].sum(), known.sum()),
+        }
+        return {name: (a.to(device), b.to(device)) for name, (a, b) in parts.items()}
+
+    def rows(self, step: int) -> list[dict[str, Any]]:
+        """What is shown of the real answers."""
+        rows = []
+        for sample, real, score, kl in zip(
+            self.samples, self.real.tolist(), self.scores.tolist(), self.kl.tolist(), strict=True
+        ):
+            if real:
+                row = {
+                    "step": step,
+                    "prompt": sample.prompt.text,
+                    "response": sample.response,
+                    "score": None if math.isnan(score) else score,
+                    "tokens": len(sample.response_tokens),
+                    "finished": sample.finished,
+                }
+                rows.append(row if math.isnan(kl) else row | {"kl": kl})
+        return rows

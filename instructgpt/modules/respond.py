@@ -16,13 +16,6 @@ VALIDATION = mix(*b"validation")
 """Seed of sampling outside training: a validation prompt meets the same noise every time."""
 
 
-def first(batch: PromptBatch, count: int) -> PromptBatch:
-    """At most ``count`` rows of a batch."""
-    return PromptBatch(
-        batch.tokens[:count], batch.mask[:count], batch.sample_ids[:count], batch.prompts[:count]
-    )
-
-
 def repeat(batch: PromptBatch, responses: int) -> PromptBatch:
     """Every row ``responses`` times in a row, each with its own sampling noise."""
     if responses == 1:

@@ -22,13 +22,11 @@ from instructgpt.models.artefact import read_artefact, save_scalar
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.lengths import in_order, length_groups, padded_tokens
 from instructgpt.modules.memory import Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.types import ComparisonBatch, RunFailedError, UserError
-
-LENGTH_GROUPS = 4
-"""Forward passes of a batch: more save padding, fewer save calls."""
 
 
 class RewardModule(StageModule):
@@ -214,27 +212,14 @@ class RewardModule(StageModule):
 def scores_by_length(model: ScalarModel, tokens: Tensor, mask: Tensor) -> Tensor:
     """Scores of right-padded rows, [S]; rows of like length share a forward pass.
 
-    The longest of all responses to all prompts of a batch would make most of it padding.
-
     Args:
         model: what scores.
         tokens: [S, T].
         mask: [S, T] bool.
     """
     lengths = mask.sum(1)
-    order = lengths.argsort(stable=True)
-    parts = []
-    for group in order.tensor_split(min(LENGTH_GROUPS, len(order))):
+    groups, parts = length_groups(lengths), []
+    for group in groups:
         width = max(1, int(lengths[group].amax()))
         parts.append(model.score(tokens[group, :width], mask[group, :width]))
-    return torch.cat(parts)[order.argsort()]
-
-
-def padded_tokens(lengths: list[int]) -> int:
-    """Tokens that ``scores_by_length`` computes for rows of these lengths.
-
-    >>> padded_tokens([3, 1, 1, 2, 9])  # 1 1 | 2 | 3 | 9
-    16
-    """
-    groups = torch.tensor(sorted(lengths)).tensor_split(min(LENGTH_GROUPS, len(lengths)))
-    return sum(int(group[-1]) * len(group) for group in groups)
+    return in_order(parts, groups)

@@ -8,6 +8,7 @@ from small_ppo import make
 
 from instructgpt.callbacks.plan import PlanPrinter
 from instructgpt.models.load import Network, load_policy
+from instructgpt.modules.lengths import padded_tokens
 from instructgpt.modules.memory import (
     Held,
     Need,
@@ -19,7 +20,7 @@ from instructgpt.modules.memory import (
     peak_bytes,
     shape_of,
 )
-from instructgpt.modules.reward import RewardModule, padded_tokens
+from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 

@@ -1,0 +1,98 @@
+"""Log-probabilities of the reference, computed once and kept for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from instructgpt.models.folder import write_bytes
+from instructgpt.modules.candidates import response_mask
+from instructgpt.types import ComparisonBatch
+
+
+class Kept(NamedTuple):
+    """Log-probabilities of all response tokens of a split, one row behind the other."""
+
+    values: Tensor  # [tokens] float32
+    starts: list[int]  # of the rows, and the end of the last
+
+    @classmethod
+    def empty(cls, rows: Sequence[Any]) -> Kept:
+        """Room for those of some rows of the data."""
+        starts = [0, *accumulate(sum(row.response_lengths) for row in rows)]
+        return cls(torch.zeros(starts[-1]), starts)
+
+    def places(self, batch: ComparisonBatch) -> Iterator[slice]:
+        """Where those of each prompt of a batch are; nowhere for one that fills up a batch."""
+        for number, length in zip(
+            batch.numbers, batch.response_lengths.sum(1).tolist(), strict=True
+        ):
+            yield slice(self.starts[number], self.starts[number] + length)
+
+    def put(self, batch: ComparisonBatch, logprobs: Tensor) -> None:
+        """Keep those of a batch, [S, R]."""
+        found = logprobs[response_mask(batch)].cpu()
+        places = list(self.places(batch))
+        sizes = [place.stop - place.start for place in places]
+        for place, values in zip(places, found.split(sizes), strict=True):
+            self.values[place] = values
+
+    def of(self, batch: ComparisonBatch) -> Tensor:
+        """Those of a batch, [S, R], where the batch is."""
+        found = torch.cat([self.values[place] for place in self.places(batch)])
+        mask = response_mask(batch)
+        return (
+            found.new_zeros(mask.shape).to(mask.device).masked_scatter(mask, found.to(mask.device))
+        )
+
+
+def kept_path(facts: Mapping[str, Any]) -> Path:
+    """Where log-probabilities are kept that depend on these facts and on nothing else."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, "instructgpt", "reference_logprobs", f"{digest}.safetensors")
+
+
+def read_kept(path: Path, splits: Mapping[str, Kept]) -> bool:
+    """Fill the splits from a file; False where there is none that fits.
+
+    Args:
+        path: of the file.
+        splits: by name.
+    """
+    if not path.is_file():
+        return False
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        rank_zero_warn(f"cannot read the reference log-probabilities in {path} ({error})")
+        return False
+    sizes = {name: kept.values.shape for name, kept in splits.items()}
+    if {name: values.shape for name, values in found.items()} != sizes:
+        rank_zero_warn(f"the reference log-probabilities in {path} are of other rows")
+        return False
+    for name, kept in splits.items():
+        kept.values.copy_(found[name])
+    return True
+
+
+def write_kept(path: Path, splits: Mapping[str, Kept]) -> None:
+    """Keep the splits for the next run; a cache that cannot be written is no reason to stop."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, save({name: kept.values for name, kept in splits.items()}))
+    except OSError as error:
+        rank_zero_warn(f"the reference log-probabilities are not kept for other runs: {error}")
+    else:
+        rank_zero_info(f"reference log-probabilities: kept in {path}")

@@ -1,0 +1,340 @@
+"""Learning a policy from ranked responses, without sampling: DPO and its family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from instructgpt.algorithms.dpo import DPO
+from instructgpt.algorithms.preference import Candidates, PreferenceAlgorithm, ResponseLogprobs
+from instructgpt.algorithms.schedule import Constant, Schedule
+from instructgpt.models.adapters import Adapter, attach
+from instructgpt.models.artefact import save_policy
+from instructgpt.models.load import Network, load_policy
+from instructgpt.modules.answers import Answers
+from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.candidates import (
+    accuracy_and_margin,
+    candidate_logprobs,
+    candidates,
+    chosen_and_rejected,
+    response_mask,
+)
+from instructgpt.modules.finite import Ids, everyones
+from instructgpt.modules.kept import Kept, kept_path, read_kept, write_kept
+from instructgpt.modules.means import Means
+from instructgpt.modules.memory import Need, held
+from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.preference_memory import update_needs
+from instructgpt.modules.ranking_metrics import RankingMetrics
+from instructgpt.modules.reference import Reference
+from instructgpt.modules.respond import predict_rows
+from instructgpt.rewards.base import RewardFunction
+from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.scoring import response_logprobs
+from instructgpt.types import (
+    ComparisonBatch,
+    Origin,
+    PromptBatch,
+    Rollout,
+    RunFailedError,
+    UserError,
+)
+
+
+class PreferenceModule(StageModule):
+    """A policy learned from rankings of K >= 2 responses a prompt, with ties: DPO and its family.
+
+    The algorithm scores a response by the log-probabilities of its tokens under the policy and
+    under the reference, which is the policy that training starts from. Logged are, as in TRL,
+    ``rewards/chosen`` and ``rewards/rejected`` (mean scores of the winners and of the losers of
+    decided pairs; of good and bad rows), ``logprobs/chosen`` and ``logprobs/rejected`` (TRL's
+    ``logps``), ``accuracy`` (``rewards/accuracies``) and ``margin`` (``rewards/margins``); in
+    validation also those of the reward model (per K, labeler and set, calibration), and ``kl``, the
+    KL to the reference of sampled answers.
+
+    Args:
+        init_from: folder of the supervised policy (``runs/…/export``), of a Hugging Face model, or
+            a hub id; also the reference.
+        tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
+        network: number format, attention kernel, gradient checkpointing.
+        adapter: train a LoRA or Prefix adapter instead of all weights; the reference is the policy
+            without it, which needs no second copy.
+        optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (DPO's
+            authors: 1e-6, RMSprop).
+        schedule: of the learning rate (DPO's authors: constant after 150 steps of warmup).
+        algorithm: scores and loss of ranked responses.
+        dropout: residual dropout of the policy, none by default as in DPO's authors' code; null
+            keeps what the model's configuration says.
+        precompute: compute the log-probabilities of the reference once, before the first step, and
+            keep them in the user's cache folder, where a later run on the same rows and reference
+            finds them; the reference is then not in memory, and ``kl`` is logged only where it is
+            the policy without its adapter.
+        reward: scores sampled answers to validation prompts; then the checkpoint with the best
+            score is kept, else the one with the lowest validation loss.
+        validation_prompts: validation prompts to answer at each validation, for people to read, for
+            ``kl`` and for ``reward`` to score; 0 switches it off.
+        sampling: how answers are drawn.
+    """
+
+    stage = "preference"
+    batch_type = ComparisonBatch
+    predict_type = PromptBatch
+    data_module = "ComparisonDataModule"
+    predict_data = "PromptDataModule"
+
+    init_from: str
+
+    def __init__(
+        self,
+        init_from: str,
+        tokenizer: str | None = None,
+        network: Network = Network(),
+        adapter: Adapter | None = None,
+        optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=1e-6),
+        schedule: Schedule = Constant(warmup=150),
+        algorithm: PreferenceAlgorithm = DPO(),
+        dropout: float | None = 0.0,
+        precompute: bool = False,
+        reward: RewardFunction | None = None,
+        validation_prompts: int = 16,
+        sampling: Sampling = Sampling(),
+    ) -> None:
+        super().__init__(init_from, None, tokenizer, network, adapter, optimizer, schedule)
+        if dropout is not None and not 0 <= dropout < 1:
+            raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
+        if precompute and not algorithm.uses_reference:
+            name = type(algorithm).__name__
+            raise UserError(f"model.precompute must be false: {name} uses no reference, got true")
+        self.algorithm = algorithm
+        self.dropout = dropout
+        self.precompute = precompute
+        self.answers = Answers(reward, validation_prompts, sampling)
+        self.monitor = Monitor("val/score", "max") if reward else Monitor("val/loss", "min")
+        self.reference = Reference()
+        self.kept: dict[str, Kept] = {}  # of the reference, by split
+        self.ranking = RankingMetrics()
+        self.train_means, self.val_means = Means(), Means()
+
+    @property
+    def reads_unpaired(self) -> bool:
+        """Whether rows with one response, judged good or bad, can be learned from."""
+        return self.algorithm.reads_unpaired
+
+    def check_data(self, data: Any, predicts: bool) -> None:
+        """Refuse also what only a reward model uses."""
+        super().check_data(data, predicts)
+        if not predicts and data.demonstrations is not None:
+            raise UserError(
+                "--data.demonstrations is for the offset of a reward model: leave it out, got "
+                f"{data.demonstrations}"
+            )
+
+    def build(self) -> None:
+        """Load the policy."""
+        policy = load_policy(self.init_from, None, self.network, self.tokenizer, self.dropout)
+        self.starts_from(policy)
+        self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
+
+    def setup(self, stage: str) -> None:
+        """Load the reward function's networks, which a checkpoint is compared with."""
+        super().setup(stage)
+        if stage != "predict":
+            self.answers.prepare(self.tokenizer, self.template, self.device)
+
+    def configure_model(self) -> None:
+        """Build, and refuse rows that are longer than the context."""
+        super().configure_model()
+        self.check_context(self.policy)
+
+    def all_origins(self) -> dict[str, Origin]:
+        """Add those of the reward function."""
+        return super().all_origins() | self.answers.origins()
+
+    def trained_networks(self) -> Sequence[nn.Module]:
+        """The policy."""
+        return [self.policy]
+
+    def frozen_bytes(self) -> dict[str, int]:
+        """The copy of the reference, and what was kept of it."""
+        copy, kept = self.reference.copy, self.kept.values()
+        sizes = {
+            "reference": 0 if copy is None else held(copy).weights,
+            "reference log-probabilities": sum(one.values.nbytes for one in kept),
+        }
+        return {name: size for name, size in sizes.items() if size}
+
+    def memory_needs(self) -> list[Need]:
+        """An update on the largest batch of the first epoch, as it is padded."""
+        rows, loader = self.data.train_rows, self.data.train_dataloader()
+        batches = [[rows[number] for number in batch] for batch in loader.batches(0)]
+        return update_needs(self.policy, batches, self.trainer.precision)
+
+    # -- the reference
+
+    def get_ready(self) -> None:
+        """Have the reference, or what was kept of it, where the policy is."""
+        super().get_ready()
+        self.answers.prepare(self.tokenizer, self.template, self.device)
+        self.kept = {}
+        if not self.algorithm.uses_reference:
+            return
+        fits = self.trainer.state.fn == TrainerFn.FITTING
+        if self.precompute and fits and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._keep_reference()
+        else:
+            self._load_reference()
+
+    def _load_reference(self) -> None:
+        if self.adapter is None:
+            like = next(self.policy.parameters())
+            self.reference.load(self.init_from, self.network, self.tokenizer, like)
+
+    def _keep_reference(self) -> None:
+        """Find the log-probabilities of all rows, or compute and keep them."""
+        data, path = self.data, kept_path(self._reference_facts())
+        rows = {"train": data.train_rows, "validation": data.validation_rows}
+        kept = {name: Kept.empty(own) for name, own in rows.items()}
+        if all(everyones(read_kept(path, kept))):
+            rank_zero_info(f"reference log-probabilities: found in {path}")
+        else:
+            self._load_reference()
+            for name, own in rows.items():
+                self._compute_kept(name, own, kept[name])
+            self.guard.check(self)
+            if self.trainer.is_global_zero:
+                write_kept(path, kept)
+        self.reference.copy = None
+        self.kept = kept
+
+    def _compute_kept(self, name: str, rows: Sequence[Any], kept: Kept) -> None:
+        """Each rank does a share of a split."""
+        kept.values.zero_()
+        loader = self.data.evaluation_loader(rows, self.data.collate)
+        with self.trainer.precision_plugin.val_step_context():
+            for done, batch in enumerate(loader, 1):
+                batch = self.transfer_batch_to_device(batch, self.device, 0)
+                logprobs = self.reference.logprobs(self.policy, batch)
+                ids: Ids = partial(list, batch.ids)
+                self.guard.see("a log-probability of the reference", logprobs.sum(), ids)
+                kept.put(batch, logprobs)
+                self.progress(f"reference of {name} rows", done, len(loader))
+        kept.values.copy_(self.all_sum(kept.values.to(self.device)))
+
+    def _reference_facts(self) -> dict[str, Any]:
+        """All that the log-probabilities of the reference depend on."""
+        data = self.data
+        return {
+            "format": 1,
+            "rows": {name: origin.digest for name, origin in data.origins.items()},
+            "reference": self.origins["model.init_from"].digest,
+            "limits": [data.max_prompt_tokens, data.max_response_tokens],
+            "numerics": [
+                *(self.network.dtype, self.network.attention, str(self.trainer.precision)),
+                self.device.type,
+            ],
+            **self.text_format(),
+        }
+
+    def reference_logprobs(self, batch: ComparisonBatch, split: str) -> Tensor | None:
+        """Of the tokens of the responses, [S, R]; None where the algorithm uses none."""
+        if not self.algorithm.uses_reference:
+            return None
+        if self.kept:
+            return self.kept[split].of(batch)
+        return self.reference.logprobs(self.policy, batch)
+
+    # -- training
+
+    def candidates(self, batch: ComparisonBatch, split: str) -> Candidates:
+        """Scores of every prompt's responses, with what the loss sees beside them."""
+        reference = self.reference_logprobs(batch, split)  # first: it leaves nothing in memory
+        logprobs = candidate_logprobs(self.policy, batch)
+        responses = ResponseLogprobs(logprobs, reference, response_mask(batch))
+        return candidates(batch, responses, self.algorithm.scores(responses))
+
+    def training_step(self, batch: ComparisonBatch, batch_idx: int) -> Tensor:
+        """The loss of the algorithm on all K responses of each prompt, each computed once."""
+        found = self.candidates(batch, "train")
+        total, count, parts = self.algorithm.loss(found)
+        self.train_means.add(accuracy_and_margin(found) | chosen_and_rejected(found))
+        return self.summed_loss(total, count, lambda: batch.ids, **parts)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log also what is no mean over the elements of the loss."""
+        super().on_before_optimizer_step(optimizer)
+        means = self.train_means.take(self.all_sum)
+        self.log_dict({f"train/{name}": value for name, value in means.items()})
+
+    # -- evaluation
+
+    def validation_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
+        """Collect the loss, the decided pairs, scores and log-probabilities."""
+        found = self.candidates(batch, "validation")
+        total, count, parts = self.algorithm.loss(found)
+        self.guard.see("the validation loss", total, lambda: batch.ids)
+        losses = {name: (value, count) for name, value in {"loss": total, **parts}.items()}
+        self.val_means.add(losses | chosen_and_rejected(found))
+        self.ranking.update(batch, found.scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means and what the rankings say, and answer some prompts."""
+        self._log_means("val")
+        has_reference = self.algorithm.uses_reference and not (self.kept and not self.adapter)
+        self.answers.give(self, self.policy, self.sequence_kl if has_reference else None)
+
+    def test_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
+        """Collect the same."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means and what the rankings say."""
+        self._log_means("test")
+
+    def _log_means(self, prefix: str) -> None:
+        self.guard.check(self)
+        for name, value in self.val_means.take(self.all_sum).items():
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "loss")
+        self.ranking.log(self, prefix)
+
+    @torch.no_grad()
+    def sequence_kl(self, rollout: Rollout) -> Tensor:
+        """Log of policy over reference of each sampled response, [N]."""
+        temperature = self.answers.sampling.temperature or 1.0
+        policy = response_logprobs(self.policy, rollout, temperature).logprobs
+        if self.reference.copy is None:
+            other = response_logprobs(self.policy, rollout, temperature, adapter=False)
+        else:
+            other = response_logprobs(self.reference.copy, rollout, temperature)
+        kl = (policy - other.logprobs).masked_fill(~rollout.response_mask, 0.0).sum(1)
+        if not bool(kl.isfinite().all()):
+            raise RunFailedError("the KL to the reference of a sampled answer is not finite")
+        return kl
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """K responses a prompt."""
+        return predict_rows(self, self.policy, batch, self.answers.sampling)
+
+    # -- artefact
+
+    def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write the policy."""
+        save_policy(
+            self.policy,
+            self.tokenizer,
+            path,
+            stage=self.stage,
+            template=self.template,
+            parent=self.init_from,
+            config=config,
+            metrics=metrics,
+        )

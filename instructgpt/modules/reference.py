@@ -1,0 +1,56 @@
+"""The policy that training starts from, which it is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instructgpt.models.forward import exact_tables
+from instructgpt.models.load import Network, load_policy
+from instructgpt.modules.candidates import candidate_logprobs
+from instructgpt.modules.networks import frozen
+from instructgpt.types import ComparisonBatch
+
+
+class Reference:
+    """A frozen copy of a policy, or the policy with its adapter off; Lightning does not see it.
+
+    It is in no checkpoint, optimizer or wrapper; it comes back from its artefact.
+    """
+
+    def __init__(self) -> None:
+        """Hold no copy: the policy with its adapter off."""
+        self.copy: nn.Module | None = None
+
+    def load(self, init_from: str, network: Network, tokenizer: Any, like: nn.Parameter) -> None:
+        """Load a copy, unless it is there.
+
+        Args:
+            init_from: what the policy starts from.
+            network: number format and kernels.
+            tokenizer: of the policy.
+            like: a weight of the policy. In another format than its, their difference would not
+                start at 0.
+        """
+        if self.copy is None:
+            self.copy = frozen(load_policy(init_from, None, network, tokenizer))
+        with exact_tables(self.copy):
+            self.copy.to(like.device, like.dtype)
+
+    @torch.no_grad()
+    def logprobs(self, policy: nn.Module, batch: ComparisonBatch) -> Tensor:
+        """Log-probabilities of the tokens of the responses, [S, R].
+
+        Args:
+            policy: in training; asked without its adapter and its dropout where there is no copy.
+            batch: prompts with responses.
+        """
+        if self.copy is not None:
+            return candidate_logprobs(self.copy, batch)
+        was = policy.training
+        try:
+            return candidate_logprobs(policy.eval(), batch, adapter=False)
+        finally:
+            policy.train(was)

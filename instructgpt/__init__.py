@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in the tab
     from instructgpt.algorithms.kl import AdaptiveKL as AdaptiveKL
     from instructgpt.algorithms.kl import FixedKL as FixedKL
     from instructgpt.algorithms.kl import KLController as KLController
+    from instructgpt.algorithms.preference import Candidates as Candidates
+    from instructgpt.algorithms.preference import PreferenceAlgorithm as PreferenceAlgorithm
+    from instructgpt.algorithms.preference import ResponseLogprobs as ResponseLogprobs
     from instructgpt.algorithms.schedule import Constant as Constant
     from instructgpt.algorithms.schedule import Cosine as Cosine
     from instructgpt.algorithms.schedule import Schedule as Schedule
@@ -38,6 +41,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in the tab
     from instructgpt.models.tokenizer import BPE as BPE
     from instructgpt.modules.optimizer import PaperAdam as PaperAdam
     from instructgpt.modules.ppo import PPOModule as PPOModule
+    from instructgpt.modules.preference import PreferenceModule as PreferenceModule
     from instructgpt.modules.reward import RewardModule as RewardModule
     from instructgpt.modules.sft import SFTModule as SFTModule
     from instructgpt.rewards.base import RewardFunction as RewardFunction
@@ -56,6 +60,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in the tab
 _NAMES = {
     "algorithms.base": "RankingAlgorithm RolloutAlgorithm UpdateLoss",
     "algorithms.kl": "AdaptiveKL FixedKL KLController",
+    "algorithms.preference": "Candidates PreferenceAlgorithm ResponseLogprobs",
     "algorithms.schedule": "Constant Cosine Schedule",
     "callbacks.checkpoint": "StageCheckpoint",
     "callbacks.export": "ExportArtefact",
@@ -70,6 +75,7 @@ _NAMES = {
     "models.tokenizer": "BPE",
     "modules.optimizer": "PaperAdam",
     "modules.ppo": "PPOModule",
+    "modules.preference": "PreferenceModule",
     "modules.reward": "RewardModule",
     "modules.sft": "SFTModule",
     "rewards.base": "RewardFunction",

@@ -24,6 +24,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from safetensors.torch import load_file
 
 from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.seed import StepSeed
 from instructgpt.data.base import StageData
 from instructgpt.data.comparisons import ComparisonDataModule
@@ -39,6 +40,7 @@ from instructgpt.modules.base import StageModule
 from instructgpt.modules.networks import Value
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.preference import PreferenceModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.rules import CountReward
@@ -189,6 +191,7 @@ MODULES = {
 DATA = {
     SFTModule: DemonstrationDataModule,
     RewardModule: ComparisonDataModule,
+    PreferenceModule: ComparisonDataModule,
     PPOModule: PromptDataModule,
 }
 FILES = {
@@ -199,9 +202,9 @@ FILES = {
 }
 
 
-def defaults(data: type, inputs: Inputs) -> dict[str, dict[str, Any]]:
-    """Settings of the smallest run that trains on some data."""
-    module = MODULES[data]
+def defaults(data: type, inputs: Inputs, module: Any = None) -> dict[str, Any]:
+    """Settings of the smallest run that trains on some data, with a stage that is not its first."""
+    module = module or MODULES[data]
     model: dict[str, Any] = {
         "init_from": inputs.path("sft"),
         "optimizer": Make(PaperAdam, {"lr": 0.01}),
@@ -213,13 +216,16 @@ def defaults(data: type, inputs: Inputs) -> dict[str, dict[str, Any]]:
         rows["batch_size"] = 4
     elif module is RewardModule:
         rows["batch_size"] = 4
+    elif module is PreferenceModule:
+        model |= {"validation_prompts": 2, "schedule": Cosine()}
+        rows["batch_size"] = 4
     else:
         algorithm = Make(PPO, {"missing_eos_score": None})
         model |= {"reward": Make(CountReward, {"text": "e"}), "algorithm": algorithm}
         model |= {"batches": Batches(4, 2), "value": Value(lr=0.01)}
     if data is TextDataModule:
         rows |= {"block_size": 16, "max_prompt_tokens": 4, "max_response_tokens": 4}
-    return {"model": model, "data": rows, "trainer": {}}
+    return {"model": model, "data": rows, "trainer": {}, "module": module}
 
 
 class Watch(Callback):
@@ -253,7 +259,7 @@ def timeless(metrics: Any) -> dict[str, float]:
     return {n: float(v) for n, v in metrics.items() if not n.startswith(TIMES)}
 
 
-def observe(data: type, settings: dict[str, dict[str, Any]], see: str | None) -> dict[str, Any]:
+def observe(data: type, settings: dict[str, Any], see: str | None) -> dict[str, Any]:
     """Run, and return what can be seen of it; a refusal is seen as its message."""
     folder = Path(tempfile.mkdtemp())
     work: Counter[str] = Counter()
@@ -268,6 +274,7 @@ def observe(data: type, settings: dict[str, dict[str, Any]], see: str | None) ->
 
     try:
         with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
             patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
             warnings.simplefilter("ignore")
             return {**run(data, settings, see, folder), "work": work}
@@ -285,7 +292,7 @@ def run(data: type, settings: Any, see: str | None, folder: Path) -> dict[str, A
     rows = {name: built(value) for name, value in settings["data"].items()}
     if "tokenizer" not in rows:
         rows["tokenizer"] = model.get("tokenizer") or model.get("init_from")
-    module, rows_module = MODULES[data](**model), data(**rows)
+    module, rows_module = settings["module"](**model), data(**rows)
     watch = Watch()
     trainer = Trainer(
         **{
@@ -299,7 +306,7 @@ def run(data: type, settings: Any, see: str | None, folder: Path) -> dict[str, A
             "limit_val_batches": int(see in ("validation", "export")),
             "default_root_dir": folder,
             "inference_mode": False,
-            "max_epochs": 2 if MODULES[data] is PPOModule else 1,
+            "max_epochs": 2 if settings["module"] is PPOModule else 1,
             "callbacks": [StepSeed(0), watch, *map(built, settings.get("callbacks", []))],
             **settings["trainer"],
         }

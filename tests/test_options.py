@@ -12,6 +12,7 @@ import pytest
 from option_runs import DATA, GPT2, Inputs, Louder, Make, defaults, observe, offered, run
 
 import instructgpt.cli  # noqa: F401  # loads every class
+from instructgpt.algorithms.dpo import DPO
 from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.ppo import PPO
@@ -27,6 +28,7 @@ from instructgpt.models.tokenizer import BPE
 from instructgpt.modules.networks import Value
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.preference import PreferenceModule
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
@@ -126,6 +128,20 @@ TABLE: dict[type, dict[str, Flip]] = {
         "algorithm": Flip(KWise("all")),
         "dropout": Flip(0.5),
     },
+    PreferenceModule: {
+        "init_from": Flip(sft("_other")),
+        "tokenizer": Flip(tokenizer("_other"), see="refused"),
+        "network": Flip(Network(dtype="bfloat16")),
+        "adapter": Flip(LoRA(rank=2)),
+        "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
+        "schedule": Flip(Constant()),
+        "algorithm": Flip(DPO(beta=1.0)),
+        "dropout": Flip(0.5),
+        "precompute": Flip(True, see="plan"),
+        "reward": Flip(COUNT, see="metrics"),
+        "validation_prompts": Flip(1, see="samples"),
+        "sampling": Flip(Sampling(temperature=0.0), see="samples"),
+    },
     PPOModule: {
         "init_from": Flip(sft("_other")),
         "reward": Flip(Make(CountReward, {"text": "a"})),
@@ -198,6 +214,7 @@ TABLE: dict[type, dict[str, Flip]] = {
     },
     Cosine: {"floor": Flip(0.9), "warmup": Flip(2)},
     Constant: {"warmup": Flip(2), "start": Flip(0.5, own={"warmup": 2})},
+    DPO: {"beta": Flip(1.0), "model": Flip("ranking"), "label_smoothing": Flip(0.3)},
     Network: {
         "dtype": Flip("bfloat16"),
         "attention": Flip("eager", see="work"),
@@ -269,11 +286,13 @@ class Host:
     argument: str
     own: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    module: type | None = None  # else the first that trains on the data
 
 
 HOSTS = {
     PPO: Host(PromptDataModule, "algorithm", {"missing_eos_score": None}),
     KWise: Host(ComparisonDataModule, "algorithm"),
+    DPO: Host(ComparisonDataModule, "algorithm", module=PreferenceModule),
     FixedKL: Host(PromptDataModule, "kl"),
     AdaptiveKL: Host(PromptDataModule, "kl"),
     Cosine: Host(DemonstrationDataModule, "schedule"),
@@ -344,7 +363,8 @@ def settings_of(cls, flip, name, flipped, inputs):
     """All settings of the run with an option, or without it."""
     host = HOSTS.get(cls)
     data = host.data if host else cls if cls in set(DATA.values()) | {TextDataModule} else DATA[cls]
-    settings = defaults(data, inputs)
+    module = host.module if host else cls if cls in DATA else None
+    settings = defaults(data, inputs, module)
     own = {**(host.own if host else {}), **flip.own, **({name: flip.value} if flipped else {})}
     settings["model"] |= (host.model if host else {}) | flip.model
     settings["data"] |= flip.data
@@ -395,9 +415,13 @@ def test_an_option_has_an_effect(cls, name, inputs, seen):
     assert without[flip.see] != having[flip.see], json.dumps(having, default=str)[:2000]
 
 
-@pytest.mark.parametrize("data", [*DATA.values(), TextDataModule], ids=lambda d: d.__name__)
-def test_the_same_settings_are_seen_the_same(data, inputs):
-    settings = defaults(data, inputs)
+@pytest.mark.parametrize(
+    ("module", "data"),
+    [*DATA.items(), (SFTModule, TextDataModule)],
+    ids=lambda c: c.__name__,
+)
+def test_the_same_settings_are_seen_the_same(module, data, inputs):
+    settings = defaults(data, inputs, module)
     assert observe(data, settings, "export") == observe(data, settings, "export")
 
 

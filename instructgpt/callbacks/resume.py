@@ -32,6 +32,7 @@ FREE = (
     "trainer.limit_predict_batches",
     "model.sampling.batch_size",
     "model.batches.microbatch_size",
+    "model.precompute",
     "model.reward*.microbatch_size",
     "*.gradient_checkpointing",
     "*.trust_remote_code",
@@ -79,17 +80,7 @@ OBEYED = (
     "model.kl.kl_coef",
     "model.kl.target",
     "model.kl.horizon",
-    "model.algorithm.missing_eos_score",
-    "model.algorithm.bootstrap_truncated",
-    "model.algorithm.kl_estimator",
-    "model.algorithm.target_kl",
-    "model.algorithm.clip_range",
-    "model.algorithm.value_clip_range",
-    "model.algorithm.gamma",
-    "model.algorithm.lam",
-    "model.algorithm.value_coef",
-    "model.algorithm.whiten_*",
-    "model.algorithm.divisor",
+    "model.algorithm.*",
     "model.pretraining.ptx_coef",
     "model.dropout",
     "model.adapter.dropout",
@@ -99,6 +90,8 @@ OBEYED = (
     "data.demonstrations",
     "data.batch_size",  # of all processes together it is compared when their number is known
 )
+COUNTED = ("model.algorithm.epochs", "model.algorithm.responses_per_prompt")
+"""What the place in a run is counted in, among the options that may otherwise change."""
 WHOLE = ("model.architecture", "data.train", "trainer.callbacks")
 """Dictionaries that are one value, not a group of options."""
 SHOWN = 60
@@ -178,6 +171,8 @@ def compare(theirs: dict[str, Any], ours: dict[str, Any], path: str) -> list[Cha
 def _may_change(change: Change) -> bool:
     if _matches(change.key, CONTENT):  # but a fraction to hold out is no name
         return not any(isinstance(value, float) for value in (change.was, change.now))
+    if _matches(change.key, COUNTED):
+        return False
     return _matches(change.key, FREE) or _matches(change.key, OBEYED)
 
 

@@ -14,7 +14,7 @@ from instructgpt.models.heads import ScalarModel
 from instructgpt.types import Progress, Rollout
 
 
-class ResponseLogprobs(NamedTuple):
+class RolloutLogprobs(NamedTuple):
     """Of the tokens of a response, under a policy."""
 
     logprobs: Tensor  # [N, R]
@@ -29,7 +29,7 @@ def response_logprobs(
     adapter: bool = True,
     hidden: bool = False,
     with_entropy: bool = False,
-) -> ResponseLogprobs:
+) -> RolloutLogprobs:
     """Log-probabilities of the response tokens, of ``logits / temperature``.
 
     Args:
@@ -49,7 +49,7 @@ def response_logprobs(
     if temperature != 1:
         logits = logits / temperature
     spread = entropy(logits.detach()) if with_entropy else None
-    return ResponseLogprobs(token_logprobs(logits, rollout.responses), spread, output.hidden)
+    return RolloutLogprobs(token_logprobs(logits, rollout.responses), spread, output.hidden)
 
 
 def response_values(value: ScalarModel, rollout: Rollout) -> Tensor:

@@ -28,9 +28,10 @@ def loaded_after(code: str) -> set[str]:
 
 def of_algorithms() -> dict[str, type]:
     """Concrete algorithms that the package ships, by name."""
-    from instructgpt.algorithms import base
+    from instructgpt.algorithms import base, preference
 
-    bases = [value for name, value in vars(base).items() if name.endswith("Algorithm")]
+    contracts = {**vars(base), **vars(preference)}
+    bases = [value for name, value in contracts.items() if name.endswith("Algorithm")]
     found = {}
     for file in (PACKAGE / "algorithms").glob("*.py"):
         for name, value in vars(import_module(f"instructgpt.algorithms.{file.stem}")).items():
@@ -87,7 +88,7 @@ def test_a_public_class_is_of_the_module_that_the_table_names():
 
 def test_every_shipped_algorithm_is_found_without_a_line_here():
     algorithms = of_algorithms()
-    assert {"PPO", "KWise"} <= set(algorithms)
+    assert {"PPO", "KWise", "DPO"} <= set(algorithms)
     for name, value in algorithms.items():
         assert getattr(instructgpt, name) is value
         assert name in instructgpt.__all__

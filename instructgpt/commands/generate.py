@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for
     from instructgpt.data.formats import Row
     from instructgpt.data.rows import PromptRow
     from instructgpt.models.template import Template
+    from instructgpt.rollout.answer import Wish
     from instructgpt.rollout.sampler import Sampling
 
 
@@ -68,10 +69,11 @@ def generate(
     """
     from instructgpt.data.questions import read
     from instructgpt.models.load import Network
+    from instructgpt.rollout.answer import Wish
 
     check_positive(responses, max_response_tokens, batch_size)
     sampling = sampling_of(greedy, temperature, top_p, top_k, batch_size)
-    wish = Wish(responses, max_response_tokens or 0, stop, sampling, seed)
+    wish = Wish(responses, max_response_tokens or 0, sampling, seed, stop)
     check_paths(model, prompts, output)
     given, about = read(prompts) if prompts is not None else ([], [])
     policy = load(model, template, Network(dtype, trust_remote_code=trust_remote_code), device)
@@ -79,21 +81,6 @@ def generate(
         converse(policy, wish)
     else:
         answer_file(policy, given, about, wish, output)
-
-
-class Wish(NamedTuple):
-    """What is asked for."""
-
-    responses: int  # to each prompt
-    max_response_tokens: int  # 0: what there is room for
-    stop: str  # text that ends a response
-    sampling: Sampling
-    seed: int
-
-    @property
-    def prompts_a_batch(self) -> int:
-        """Prompts that are answered together."""
-        return max(1, self.sampling.batch_size // self.responses)
 
 
 def check_positive(responses: int, max_response_tokens: int | None, batch_size: int) -> None:
@@ -144,7 +131,7 @@ def answer_file(
     from instructgpt.callbacks.common import json_lines
     from instructgpt.callbacks.unfinished import UnfinishedRows
 
-    wish, rows = policy.prepare(given, wish)
+    wish, rows = policy.encode(given, wish)
     file = UnfinishedRows(Path(output), facts_of(policy, rows, wish)) if output else None
     done = file.open(wish.prompts_a_batch) if file else 0
     for line in (*about, policy.choice):  # now it is sure to answer
@@ -184,13 +171,14 @@ class Policy(NamedTuple):
     context: int | None  # tokens of prompt and response together
     choice: str  # of the template, in a line
 
-    def prepare(self, given: list[Row], wish: Wish) -> tuple[Wish, list[PromptRow]]:
+    def encode(self, given: list[Row], wish: Wish) -> tuple[Wish, list[PromptRow]]:
         """What is asked for with the limit that there is room for, and the prompts as tokens."""
-        from instructgpt.data.questions import encode, response_limit
+        from instructgpt.data import questions
 
         _, tokenizer, template, context, _ = self
-        limit = response_limit(given, tokenizer, template, context, wish.max_response_tokens)
-        rows = encode(given, tokenizer, template, context, limit)
+        asked = wish.max_response_tokens
+        limit = questions.response_limit(given, tokenizer, template, context, asked)
+        rows = questions.encode(given, tokenizer, template, context, limit)
         return wish._replace(max_response_tokens=limit), rows
 
 
@@ -225,46 +213,17 @@ def load(source: str, template: str, network: Any, device: str) -> Policy:
 
 
 def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[list[dict[str, Any]]]:
-    """Batches of one row a prompt: id, prompt, its optional keys, responses, finished."""
+    """Batches of rows, as ``answer_rows`` makes them."""
     from instructgpt.data.collate import collate_prompts
     from instructgpt.models.tokenizer import pad_id
-    from instructgpt.rollout.sampler import sample, to_samples
+    from instructgpt.rollout.answer import answer_rows
 
     network, tokenizer, template, *_ = policy
-    responses, limit, stop, sampling, seed = wish
     device = next(network.parameters()).device
     for start in range(0, len(rows), wish.prompts_a_batch):
-        chosen = rows[start : start + wish.prompts_a_batch]
-        repeated = [
-            row._replace(sample_id=row.sample_id * responses + k)
-            for row in chosen
-            for k in range(responses)
-        ]
-        batch = collate_prompts(repeated, pad_id(tokenizer))
+        batch = collate_prompts(rows[start : start + wish.prompts_a_batch], pad_id(tokenizer))
         batch = batch._replace(tokens=batch.tokens.to(device), mask=batch.mask.to(device))
-        stops = template.stop_ids(tokenizer)
-        rollout = sample(network, batch, limit, stops, sampling, seed)
-        samples = to_samples(rollout, batch.prompts, tokenizer, template)
-        answered = []
-        for i, row in enumerate(chosen):
-            group = samples[i * responses : (i + 1) * responses]
-            ends = [cut(s.response, s.finished, stop) for s in group]
-            said = [response for response, _ in ends]
-            ended = [finished for _, finished in ends]
-            own = {"responses": said, "finished": ended}
-            answered.append(row.prompt.meta | row.prompt.row | own)
-        yield answered
-
-
-def cut(response: str, finished: bool, stop: str) -> tuple[str, bool]:
-    """A response up to a stop text, and whether it is finished.
-
-    >>> cut("Yes. Q: And", False, " Q:")
-    ('Yes.', True)
-    """
-    if not stop or stop not in response:
-        return response, finished
-    return response.partition(stop)[0], True
+        yield answer_rows(network, batch, wish, tokenizer, template)
 
 
 def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any]:
@@ -308,7 +267,7 @@ def converse(policy: Policy, wish: Wish) -> None:
         prompt = Prompt(text, [{"role": "user", "content": text}], "", {})
         given = Row(f"line {number + 1}", prompt, [], [], "", "", "")
         try:
-            room, rows = policy.prepare([given], wish)
+            room, rows = policy.encode([given], wish)
             rows = [row._replace(sample_id=number) for row in rows]
             for batch in answer(policy, rows, room):
                 say("\n---\n".join(batch[0]["responses"]))

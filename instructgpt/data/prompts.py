@@ -52,7 +52,7 @@ class PromptDataModule(StageData):
         pretraining: text files, folders or data sets for the pretraining term of PPO-ptx (eq. 2).
         pretraining_block_size: tokens of a row of pretraining text.
         num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split and of the order; follows --seed_everything.
+        seed: of the split, of the order, and of sampling in ``predict``; follows --seed_everything.
     """
 
     batch_type = PromptBatch

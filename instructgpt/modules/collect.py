@@ -9,8 +9,8 @@ from torch import Tensor
 
 from instructgpt.modules.finite import of_samples, stop, together
 from instructgpt.modules.phase import Stopwatch, rollout_metrics
-from instructgpt.modules.respond import repeat
 from instructgpt.rewards.base import check_abstained
+from instructgpt.rollout.answer import repeat
 from instructgpt.rollout.buffer import RolloutBuffer, join, take, widen
 from instructgpt.rollout.sampler import sample, to_samples
 from instructgpt.rollout.scoring import in_microbatches, response_logprobs

@@ -16,6 +16,7 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
+from instructgpt.rollout import answer
 from instructgpt.terminal import printable
 
 
@@ -50,6 +51,31 @@ def test_the_last_line_says_where_the_rows_are(policy, prompts, tmp_path, capsys
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote 3 rows to {tmp_path / 'out.jsonl'}"
 
 
+@pytest.mark.parametrize("module", ["SFTModule", "PPOModule"])
+def test_predict_writes_the_same_rows_for_the_same_seed(policy, tmp_path, module):
+    """In batches of other sizes."""
+    path = tmp_path / "prompts.jsonl"
+    texts = ["cat", "the dog says", "woof", "the cat says meow", "dog"]
+    rows = [{"prompt": text, "tag": i} for i, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = [f"--model={module}", f"--model.init_from={policy}", "--model.sampling.batch_size=4"]
+    if module == "PPOModule":
+        options += ["--model.reward=CountReward", "--model.reward.text=e"]
+    data = ["--data=PromptDataModule", f"--data.train={path}", "--data.validation=null"]
+    data += ["--data.validation_batch_size=2", "--data.responses=3"]
+    data += ["--data.max_prompt_tokens=50", "--data.max_response_tokens=5"]
+    written = []
+    for seed in (3, 4):
+        out = tmp_path / f"predicted_{seed}"
+        given = [f"--output={out}", f"--seed_everything={seed}"]
+        assert run(["predict", *options, *data, *given]) == 0
+        written.append([json.loads(line) for line in (out / "predictions.jsonl").open()])
+    made = answers(policy, str(path), tmp_path, "--responses=3", "--seed=3", "--batch_size=9")
+    assert made == written[0]
+    assert made != written[1]
+    assert len({text for row in made for text in row["responses"]}) > 5
+
+
 def test_a_row_a_prompt_in_order(policy, prompts, tmp_path):
     rows = answers(policy, prompts, tmp_path, "--responses=3")
     assert [row["prompt"] for row in rows] == ["cat", "the dog says", "woof"]
@@ -78,7 +104,7 @@ def test_a_stop_text_ends_responses(policy, prompts, tmp_path):
 def test_a_stop_text_is_taken_as_it_is(policy, prompts, tmp_path, monkeypatch, text):
     """YAML, in which options are written, would read a comment or nothing."""
     seen = []
-    monkeypatch.setattr(generate, "cut", lambda *given: seen.append(given[2]) or given[:2])
+    monkeypatch.setattr(answer, "cut", lambda *given: seen.append(given[2]) or given[:2])
     answers(policy, prompts, tmp_path, "--stop", text)
     assert set(seen) == {text}
 

@@ -1,8 +1,9 @@
 """``matrix``: what differs by a name alone is written once, with the name in angle brackets.
 
 An axis has values, and a value may carry options, config files, a cost, and texts of its own. A key
-with ``<axis>`` in it, of a stage, of an option or of another axis, stands once for each value;
-``<axis>`` is then the name of the value there, and ``<axis.text>`` a text that it carries.
+with ``<axis>`` in it, of a stage, of an option or of another axis, stands once for each value, and
+so does such an entry of a list; ``<axis>`` is then the name of the value there, and
+``<axis.text>`` a text that it carries.
 """
 
 from __future__ import annotations
@@ -87,17 +88,26 @@ class _Matrix:
         self.axes = axes
         self.used: set[str] = set()
 
-    def bindings(self, key: Any, bound: dict[str, str], place: str) -> Iterator[dict[str, str]]:
-        """What ``bound`` becomes for each entry that a key stands for, the first axis slowest."""
-        found = _PLACE.finditer(key) if isinstance(key, str) else iter(())
-        axis = next((match[1] for match in found if match[1] not in bound), None)
+    def bindings(
+        self, key: Any, bound: dict[str, str], place: str, text: bool = False
+    ) -> Iterator[dict[str, str]]:
+        """What ``bound`` becomes for each entry that a key stands for, the first axis slowest.
+
+        Args:
+            key: or an entry of a list.
+            bound: value of each axis.
+            place: for messages.
+            text: what is no axis is text.
+        """
+        found = _PLACE.findall(key) if isinstance(key, str) else []
+        axis = next((a for a, _ in found if a not in bound and (a in self.axes or not text)), None)
         if axis is None:
             yield bound
             return
         self._check_axis(axis, place)
         self.used.add(axis)
         for value in self.axes[axis]:
-            yield from self.bindings(key, {**bound, axis: value}, place)
+            yield from self.bindings(key, {**bound, axis: value}, place, text)
 
     def entries(
         self, tree: dict[Any, Any], bound: dict[str, str], place: str, final: bool = True
@@ -121,20 +131,37 @@ class _Matrix:
             place: file, stage and option, for messages.
             final: refuse axes that are not bound, which otherwise may be bound later.
         """
+        if isinstance(tree, dict | list) and not final:
+            return self._partly(tree, bound, place)
         if isinstance(tree, dict):
-            return self.entries(tree, bound, place, final)
+            return self.entries(tree, bound, place)
         if isinstance(tree, list):
-            return [self.fill(item, bound, place, final) for item in tree]
+            return [
+                self.fill(item, more, place)
+                for item in tree
+                for more in self.bindings(item, bound, place, text=True)
+            ]
         if isinstance(tree, str):
             return _PLACE.sub(lambda match: self._one(match, bound, place, final), tree)
         return tree
+
+    def _partly(
+        self, tree: dict[Any, Any] | list[Any], bound: dict[str, str], place: str
+    ) -> dict[Any, Any] | list[Any]:
+        """What a value carries: axes that are not bound stay for the stages it goes to."""
+        if isinstance(tree, list):
+            return [self.fill(item, bound, place, False) for item in tree]
+        return {
+            self.fill(key, bound, place, False): self.fill(value, bound, place, False)
+            for key, value in tree.items()
+        }
 
     def _one(self, match: re.Match[str], bound: dict[str, str], place: str, final: bool) -> str:
         axis, text = match[1], match[2]
         if axis not in bound:
             before = match.string[: match.start()]
             if final and axis in self.axes:
-                raise UserError(f"{place}: {match[0]} must have <{axis}> in the key above it")
+                raise UserError(f"{place}: {match[0]} must have <{axis}> in the key before it")
             if final and before.rfind("{") > before.rfind("}"):
                 self._check_axis(axis, place)
             return match[0]

@@ -32,6 +32,7 @@ stages:
       labels: {<model>: <model.label>}
       folds.<fold>: "{fold_<fold>}"
       runs: {<algorithm>_<way>: "{<algorithm>_<way>}"}
+      title: [<algorithm>, own, "<model>: <model.label>", <eos>]
 """
 
 
@@ -63,6 +64,7 @@ stages:
       folds.0: "{fold_0}"
       folds.1: "{fold_1}"
       runs: {ppo_sampled: "{ppo_sampled}", ppo_greedy: "{ppo_greedy}", rloo_sampled: "{rloo_sampled}", rloo_greedy: "{rloo_greedy}"}
+      title: [ppo, rloo, own, "base: GPT", "ppo: PPO", "rloo: RLOO, 2402.14740", <eos>]
 """
     short, written = spec_of(toy, TEXT), spec_of(toy, long)
     assert list(short.stages.items()) == list(written.stages.items())
@@ -101,6 +103,21 @@ stages:
     labels = spec.stages["report"].options["labels"]
     assert labels == {"base": "GPT", "ppo": "PPO", "rloo": "RLOO, 2402.14740", "dpo": "DPO"}
     assert set(spec.stages["report"].inputs) >= {"dpo_sampled", "fold_2"}
+
+
+def test_what_a_value_carries_may_name_the_axes_of_the_stages_it_goes_to(toy):
+    text = """
+matrix:
+  fold: [0, 1]
+  size: {big: {options: {train: ["{data_<fold>}", <size>], map: {<fold>: x}}}}
+stages:
+  data_<fold>: {verb: predict}
+  <size>_<fold>: {verb: fit}
+"""
+    stages = spec_of(toy, text).stages
+    assert stages["big_1"].options["train"] == ["{data_1}", "big"]
+    assert stages["big_1"].options["map"] == {"1": "x"}
+    assert stages["big_1"].inputs == ["data_1"]
 
 
 def test_a_new_axis_comes_before_the_one_that_names_it(toy):
@@ -148,7 +165,7 @@ STAGES = "stages: {a: {verb: fit}, <x>_s: {verb: fit, options: {o: %s}}}"
         ("matrix: {x: 1}\nstages: {<x>: {verb: fit}}", "matrix.x must be a list or a mapping of values, got 1"),
         ("matrix: [x]\nstages: {<x>: {verb: fit}}", "matrix must be a mapping of axes, got ['x']"),
         ("matrix: {x/y: [p]}\nstages: {<x>: {verb: fit}}", "matrix: a name must be letters"),
-        ("matrix: {x: [p], y: [q]}\n" + STAGES % "<y>", "stages.p_s.options.o: <y> must have <y> in the key above it"),
+        ("matrix: {x: [p], y: [q]}\n" + STAGES % "<y>", "stages.p_s.options.o: <y> must have <y> in the key before it"),
         ("matrix: {x: [p]}\n" + STAGES % "'{<y>}/z'", "stages.p_s.options.o: <y> is no axis above (there are x)"),
         ("matrix: {x: [p]}\n" + STAGES % "'{<x>_t}'", "stages.p_s.options.o: {p_t} is no stage"),
         ("matrix: {x: [p]}\n" + STAGES % "<x.label>", "stages.p_s.options.o: <x.label>: p of x has no text label"),

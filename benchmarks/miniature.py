@@ -24,6 +24,9 @@ from typing import Any
 
 import psutil
 
+from instructgpt.evaluation.records import to_json
+from instructgpt.evaluation.results import read_results
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 
@@ -70,24 +73,21 @@ def run(config: str, seed: int, folder: Path) -> tuple[float, int]:
 
 def findings(folder: Path) -> dict[str, Any]:
     """What a run found: its claims, and the numbers behind them."""
-    results = json.loads((folder / "evaluate" / "results.json").read_text())
-    kept = (
-        "utility",
-        "metadata",
-        "agreement",
-        "closed_domain",
-        "truthfulness",
-        "toxicity",
-        "nlp",
-        "reward_model",
-    )
-    wins = [row for row in results["win_rates"] if row["judge"] != "reward_model"]
-    return {
-        "claims": results["claims"],
-        "win_rates": wins,
-        "over_optimisation": results["over_optimisation"],
-        **{name: results[name] for name in kept},
+    results = read_results(folder / "evaluate" / "results.json")
+    found = {
+        "claims": results.claims,
+        "win_rates": [row for row in results.win_rates if row.judge != "reward_model"],
+        "over_optimisation": results.over_optimisation,
+        "utility": results.utility,
+        "metadata": results.metadata,
+        "agreement": results.agreement,
+        "closed_domain": results.closed_domain,
+        "truthfulness": results.truthfulness,
+        "toxicity": results.toxicity,
+        "nlp": results.nlp,
+        "reward_model": results.reward_model,
     }
+    return to_json(found)
 
 
 def table(runs: dict[str, Any]) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from instructgpt.evaluation.records import to_json
+from instructgpt.evaluation.results import Results, read_results
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PTX_COEFS = (0.0, 0.03, 0.1, 0.3, 1.0)
@@ -54,13 +57,13 @@ def pipeline() -> dict[str, Any]:
     }
 
 
-def point(folder: Path, results: dict[str, Any], name: str) -> dict[str, Any]:
+def point(folder: Path, results: Results, name: str) -> dict[str, Any]:
     """What one run came to."""
-    wins = [row for row in results["win_rates"] if row["judge"] == "panel"]
+    wins = [row for row in results.over_baseline if (row.judge, row.model) == ("panel", name)]
     found = {
-        "nlp": results["nlp"][name]["mean"],
-        "utility": results["utility"]["sampled"][name],
-        "win_rate": next((r for r in wins if (r["model"], r["against"]) == (name, "sft")), None),
+        "nlp": to_json(results.nlp[name]["mean"]),
+        "utility": to_json(results.utility["sampled"][name]),
+        "win_rate": to_json(wins[0]) if wins else None,
     }
     if (folder / name / "metrics.json").is_file():
         final = json.loads((folder / name / "metrics.json").read_text())["validations"][-1]
@@ -108,7 +111,7 @@ def main() -> None:
     command = [sys.executable, "-m", "instructgpt", "pipeline", "--config", str(config)]
     command += ["--seed", str(options.seed), "--output", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True)
-    results = json.loads((folder / "evaluate_ablations" / "results.json").read_text())
+    results = read_results(folder / "evaluate_ablations" / "results.json")
     found = {}
     for title, kind, values in (
         ("ptx_coef (gamma), Fig. 33", "ptx", PTX_COEFS),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from instructgpt.miniature.roles import Claims, Roles
 
 
 def evaluate(
     answers: dict[str, str],
-    baseline: str = "sft",
+    baseline: str | None = None,
     output: str = "runs/evaluation",
     title: str = "Evaluation",
     labels: dict[str, str] | None = None,
@@ -22,7 +22,8 @@ def evaluate(
     checkpoints: dict[str, str] | None = None,
     checkpoint_prompts: str | None = None,
     runs: dict[str, str] | None = None,
-    claims: Literal["off", "shown", "judged"] = "off",
+    claims: Claims = "off",
+    roles: Roles = Roles(),
     run_info: str | None = None,
     seed: int = 0,
 ) -> None:
@@ -32,36 +33,35 @@ def evaluate(
 
     Args:
         answers: model -> JSONL of ``generate`` at temperature 1; in the order of the report.
-        baseline: the model that win rates are against.
+        baseline: the model that win rates are against; default: the first of ``answers``.
         output: folder to write: also figures, and TensorBoard files.
         title: of the report.
         labels: model -> its name in the report.
         greedy: model -> answers to the same prompts by ``generate --greedy``.
         nlp: model -> greedy answers to public NLP tasks (``nlp.jsonl`` of ``world``).
-        judge: ``module:function`` of (prompt, first, second) that returns how probable it is, from
-            0 to 1, that the first is better; both orders are asked.
+        judge: ``module:function`` of (prompt, first, second): probability that the first is better.
         panels: ``panels.json`` of ``label``: its labelers judge.
         reward_model: folder of a reward model: it judges.
         comparisons: ``validation.jsonl`` of ``label``, to test the reward model on.
         folds: number of a fold of ``label`` -> reward model trained on its comparisons.
         best_of_n: N responses of the baseline a prompt; win rates need one more than n.
-        checkpoints: model -> folder of its PPO run, whose validations become a curve.
+        checkpoints: model -> folder of its run, whose validations become a curve.
         checkpoint_prompts: the validation prompts of these runs.
         runs: stage -> folder of its run, for learning curves.
         claims: put the paper's claims beside the results, and judge them or not.
+        roles: which model has which role in the claims.
         run_info: JSON about the run for the report, such as ``pipeline.json``.
         seed: of the bootstrap and of ratings.
     """
     from instructgpt.evaluation.evaluation import Evaluation  # `--help` should not wait for it
-    from instructgpt.miniature.grading import WORLD
-    from instructgpt.miniature.paper import CONTENTS, add_claims, add_truth
+    from instructgpt.miniature import grading, paper
 
-    found = Evaluation(answers, greedy, baseline, labels, seed, WORLD)
+    roles.check(answers, claims)
+    found = Evaluation(answers, greedy, baseline, labels, seed, grading.WORLD)
     found.compare(panels, reward_model, judge)
-    add_truth(found, nlp)
+    paper.add_truth(found, nlp, roles)
     found.test_reward_model(comparisons, folds)
     found.over_optimise(best_of_n, checkpoints, checkpoint_prompts)
     found.look_back(runs)
-    found.close(title)
-    add_claims(found, claims)
-    found.write(output, run_info, CONTENTS)
+    paper.add_claims(found, claims, roles)
+    found.write(output, title, run_info, paper.CONTENTS)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import comb, log
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from instructgpt.evaluation.judges import Answer, Judge
+from instructgpt.evaluation.results import BestOf
 from instructgpt.evaluation.statistics import Array, mean
 from instructgpt.evaluation.win_rates import compare
 
@@ -72,7 +72,7 @@ def best_of_n(
     scores: Sequence[Sequence[float]],
     judge: Judge | None,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[BestOf]:
     """Score, true utility and win rate over one more sample, for each n.
 
     Args:
@@ -88,13 +88,13 @@ def best_of_n(
     rows = []
     for n in sizes(count):
         kept = [expected_of_best(one, one, n) for one in scores]
-        row: dict[str, Any] = {"n": n, "kl": kl_of_best(n), "score": mean(kept, seed)._asdict()}
+        row = BestOf(n, kl_of_best(n), mean(kept, seed))
         if graded:
             best = [expected_of_best(*one, n) for one in zip(scores, true, strict=True)]
-            row["utility"] = mean(best, seed)._asdict()
+            row = row._replace(utility=mean(best, seed))
         if wins and n < count:
             won = [expected_win(*one, n) for one in zip(scores, wins, strict=True)]
-            row["win_rate"] = mean(won, seed)._asdict()
+            row = row._replace(win_rate=mean(won, seed))
         rows.append(row)
     return rows
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from instructgpt.evaluation import judging, report_files, reward_tests
 from instructgpt.evaluation.answers import GENERAL, Grader, load_answers
+from instructgpt.evaluation.files import read_json
 from instructgpt.evaluation.history import (
     checkpoint_curve,
     event_curves,
@@ -18,6 +18,13 @@ from instructgpt.evaluation.judges import Judge
 from instructgpt.evaluation.measures import Answers, win_rates
 from instructgpt.evaluation.report.layout import Contents
 from instructgpt.evaluation.report.page import PLAIN
+from instructgpt.evaluation.results import (
+    Curves,
+    OverOptimisation,
+    Results,
+    ShownAnswer,
+    ShownPrompt,
+)
 from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import Panel
 from instructgpt.terminal import note
@@ -25,15 +32,6 @@ from instructgpt.types import UserError
 
 Paths = dict[str, str] | None
 
-LABELS = {
-    "gpt": "GPT",
-    "gpt_few_shot": "GPT few-shot",
-    "sft": "SFT",
-    "ppo": "PPO",
-    "ppo_ptx": "PPO-ptx",
-    "gpt_big": "GPT big",
-    "gpt_big_few_shot": "GPT big few-shot",
-}
 SHOWN = 20
 """Prompts whose answers are shown side by side."""
 
@@ -44,7 +42,7 @@ class Evaluation:
     Args:
         answers: model -> path of its answers.
         greedy: the same, decoded greedily.
-        baseline: model that win rates are against.
+        baseline: model that win rates are against; default: the first.
         labels: names for the report.
         seed: of the bootstrap and of ratings.
         grader: knows prompts whose answers are to be graded.
@@ -54,11 +52,12 @@ class Evaluation:
         self,
         answers: dict[str, str],
         greedy: Paths,
-        baseline: str,
+        baseline: str | None,
         labels: Paths,
         seed: int,
         grader: Grader | None = None,
     ) -> None:
+        baseline = baseline or next(iter(answers), "")
         check_models(answers, greedy, baseline)
         self.baseline, self.seed, self.grader = baseline, seed, grader
         self.answers = {"sampled": load_answers(answers, baseline, grader)}
@@ -70,15 +69,16 @@ class Evaluation:
         self.panels_path: str | None = None
         self.scorer: Scorer | None = None
         self.judges: dict[str, Judge] = {}
-        self.curves: dict[str, Any] = {}
-        self.results: dict[str, Any] = {
-            "title": "Evaluation",
-            "seed": seed,
-            "models": list(answers),
-            "labels": {one: (labels or {}).get(one) or LABELS.get(one, one) for one in answers},
-            "baseline": baseline,
-            "decodings": list(self.answers),
-        }
+        self.curves: dict[str, Curves] = {}
+        self.results = Results(
+            title="Evaluation",
+            seed=seed,
+            models=list(answers),
+            labels={one: (labels or {}).get(one, one) for one in answers},
+            baseline=baseline,
+            decodings=list(self.answers),
+            judges={},
+        )
 
     def compare(self, panels: str | None, reward_model: str | None, judge: str | None) -> None:
         """Win rates by everyone who judges.
@@ -92,19 +92,15 @@ class Evaluation:
         self.scorer = Scorer(reward_model) if reward_model else None
         seen = self.panels if self.graded else {}
         self.judges = judging.make_judges(seen, self.scorer, judge, self.graded)
-        self.results["judges"] = {name: one.description for name, one in self.judges.items()}
+        self.results.judges = {name: one.description for name, one in self.judges.items()}
         found = [
             win_rates(answers, self.judges, self.baseline, decoding, self.seed)
             for decoding, answers in self.general.items()
             if answers.questions
         ]
-        self.results["win_rates"] = [row for one in found for row in one.rows]
-        self.add_differences({"win_rate": [row for one in found for row in one.differences]})
-
-    def add_differences(self, found: dict[str, Any]) -> None:
-        """Paired differences between models, by measure; none where there are no two models."""
-        if found := {measure: rows for measure, rows in found.items() if rows}:
-            self.results.setdefault("differences", {}).update(found)
+        self.results.win_rates = [row for one in found for row in one.rows]
+        between = [row for one in found for row in one.differences]
+        self.results.add_differences("win_rate", between)
 
     def test_reward_model(self, comparisons: str | None, folds: Paths) -> None:
         """Agreement of the labelers, and the reward model beside it.
@@ -114,7 +110,7 @@ class Evaluation:
             folds: number of a fold -> its reward model.
         """
         if self.panels_path is not None:
-            self.results["agreement"] = reward_tests.agreement(self.panels_path)
+            self.results.agreement = reward_tests.agreement(self.panels_path)
         if comparisons is None and not folds:
             return
         if self.scorer is None or comparisons is None or (folds and self.panels_path is None):
@@ -122,38 +118,38 @@ class Evaluation:
                 "--comparisons needs --reward_model, and --folds needs both and --panels of the "
                 "same `label`"
             )
-        self.results["reward_model"] = reward_tests.check_reward_model(
+        self.results.reward_model = reward_tests.check_reward_model(
             self.scorer, comparisons, self.panels_path, folds or {}, self.grader, self.seed
         )
 
     def over_optimise(
         self, best_of_n: str | None, checkpoints: Paths, checkpoint_prompts: str | None
     ) -> None:
-        """Score and true utility against KL, for best-of-n and for checkpoints of PPO.
+        """Score and true utility against KL, for best-of-n and for checkpoints of runs.
 
         Args:
             best_of_n: path of N responses a prompt.
-            checkpoints: model -> folder of its PPO run.
+            checkpoints: model -> folder of the run that trained it.
             checkpoint_prompts: path of the prompts that these validated on.
         """
-        found: dict[str, Any] = {}
+        found = OverOptimisation()
         if best_of_n is not None:
             if self.scorer is None:
                 raise UserError("--best_of_n needs --reward_model, which chooses the best")
             judge = self.judges.get("panel")
-            found["best_of_n"] = reward_tests.best_of_samples(
+            found.best_of_n = reward_tests.best_of_samples(
                 best_of_n, self.scorer, judge, self.grader, self.seed
             )
         if checkpoints:
-            if checkpoint_prompts is None or self.grader is None:
+            if checkpoint_prompts is None:
                 raise UserError("--checkpoints needs --checkpoint_prompts")
             prompts = prompts_by_text(checkpoint_prompts)
-            found["checkpoints"] = {
-                name: checkpoint_curve(run, prompts, self.grader, self.seed)
+            found.checkpoints = {
+                name: checkpoint_curve(run, prompts, self.grader, self.scorer, self.seed)
                 for name, run in checkpoints.items()
             }
-        if found:
-            self.results["over_optimisation"] = found
+        if found.best_of_n or found.checkpoints:
+            self.results.over_optimisation = found
 
     def look_back(self, runs: Paths) -> None:
         """Learning curves.
@@ -164,30 +160,26 @@ class Evaluation:
         if not runs:
             return
         found = {stage: validation_curves(run) for stage, run in runs.items()}
-        self.results["curves"] = found
+        self.results.curves = found
         # What a killed run has left in its TensorBoard files is not always the same, so these
         # are for the report alone.
         self.curves = {stage: event_curves(run) | found[stage] for stage, run in runs.items()}
 
-    def close(self, title: str) -> None:
-        """Add what stands at the end of the report.
-
-        Args:
-            title: of the report.
-        """
-        self.results |= {"title": title, "samples": samples(self.general)}
-
-    def write(self, output: str, run_info: str | None, contents: Contents = PLAIN) -> None:
+    def write(
+        self, output: str, title: str, run_info: str | None, contents: Contents = PLAIN
+    ) -> None:
         """Write everything, say what came out.
 
         Args:
             output: folder.
+            title: of the report.
             run_info: path of a JSON file about the run.
             contents: of the report.
         """
+        self.results.title, self.results.samples = title, samples(self.general)
         if self.scorer is not None:
             note(f"reward model '{self.scorer.reward.init_from}': {self.scorer.choice}")
-        run = report_files.read_json(run_info) if run_info else {}
+        run = read_json(run_info) if run_info else {}
         report_files.write_all(self.results, self.curves, run, Path(output), contents)
 
 
@@ -205,7 +197,7 @@ def check_models(answers: dict[str, str], greedy: Paths, baseline: str) -> None:
         raise UserError(f"--greedy must have the baseline {baseline}, got {', '.join(greedy)}")
 
 
-def samples(general: dict[str, Answers]) -> list[dict[str, Any]]:
+def samples(general: dict[str, Answers]) -> list[ShownPrompt]:
     """Some prompts with everyone's answers, spread over the use cases.
 
     Args:
@@ -216,23 +208,21 @@ def samples(general: dict[str, Answers]) -> list[dict[str, Any]]:
     each = max(1, SHOWN // max(1, len(categories)))
     chosen = []
     for name in categories:
-        chosen += [i for i, one in enumerate(questions) if one.category == name][:each]
-    rows = []
-    for i in chosen[:SHOWN]:
-        one = questions[i]
-        row = {"id": one.id, "prompt": one.prompt.text, "category": one.category}
-        rows.append(row | {"answers": side_by_side(one.id, general)})
-    return rows
+        chosen += [one for one in questions if one.category == name][:each]
+    return [
+        ShownPrompt(one.id, one.prompt.text, one.category, side_by_side(one.id, general))
+        for one in chosen[:SHOWN]
+    ]
 
 
-def side_by_side(identity: str, general: dict[str, Answers]) -> dict[str, dict[str, Any]]:
+def side_by_side(identity: str, general: dict[str, Answers]) -> dict[str, dict[str, ShownAnswer]]:
     """Every model's first answer to one prompt, by decoding."""
-    shown: dict[str, dict[str, Any]] = {}
+    shown: dict[str, dict[str, ShownAnswer]] = {}
     for decoding, found in general.items():
         places = [i for i, question in enumerate(found.questions) if question.id == identity]
         for i in places:
             for model, responses in found.by_model.items():
                 answer = responses[i][0]
                 utility = None if math.isnan(answer.utility) else answer.utility
-                shown.setdefault(model, {})[decoding] = {"text": answer.text, "utility": utility}
+                shown.setdefault(model, {})[decoding] = ShownAnswer(answer.text, utility)
     return shown

@@ -6,14 +6,16 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from instructgpt.data.errors import bad
 from instructgpt.data.files import read_file
 from instructgpt.data.formats import parse_prompt
-from instructgpt.evaluation.answers import Grader
+from instructgpt.evaluation.answers import AnswersRow, Grader, answers_of
+from instructgpt.evaluation.results import Checkpoint, Curve, Curves
+from instructgpt.evaluation.scoring import Scorer
 from instructgpt.evaluation.statistics import mean
 from instructgpt.types import Prompt, UserError
 
@@ -40,42 +42,79 @@ SHOWN = (
 )
 """Metrics of the stages that have a curve in the report."""
 
-Curves = dict[str, list[list[float]]]
+
+class Measured(NamedTuple):
+    """A validation prompt's answer by a checkpoint; NaN is what is not known."""
+
+    kl: float
+    score: float
+    utility: float
 
 
 def checkpoint_curve(
-    run: str, prompts: Mapping[str, Prompt], grader: Grader, seed: int
-) -> list[dict[str, Any]]:
+    run: str,
+    prompts: Mapping[str, Prompt],
+    grader: Grader | None,
+    scorer: Scorer | None,
+    seed: int,
+) -> list[Checkpoint]:
     """KL, score and true utility of each checkpoint that answered the validation prompts.
 
+    A run whose samples have no KL has that of its validations (``val/kl``), if it logs one; where
+    they have no score, the reward model of the evaluation gives it.
+
     Args:
-        run: folder of a PPO run, whose ``samples.jsonl`` has all validation prompts.
+        run: folder of a run, whose ``samples.jsonl`` has all validation prompts.
         prompts: text -> the prompt.
-        grader: knows them.
+        grader: knows the prompts.
+        scorer: a reward model.
         seed: of the bootstrap.
     """
-    path = Path(run, "samples.jsonl")
-    steps: dict[int, dict[str, tuple[float, float, float]]] = {}
-    for item in read_file(path):
+    steps: dict[int, dict[str, Measured]] = {}
+    for item in read_file(Path(run, "samples.jsonl")):
         row = item.value
         if isinstance(row, UserError):
             raise row
-        if not isinstance(row, dict) or row.get("kind") != "sampled" or row.get("kl") is None:
-            continue
-        known = prompts.get(row["prompt"])
-        if known is None:
-            rule = "must be one of --checkpoint_prompts"
-            raise bad(item.where, "prompt", rule, row["prompt"])
-        answer = grader.grade(item.where, known, [row["response"]], [row["finished"]])[0]
-        found = row["kl"], row["score"], answer.utility
-        steps.setdefault(row["step"], {})[row["prompt"]] = found
+        if isinstance(row, dict) and row.get("kind", "sampled") == "sampled":
+            found = measured(item.where, row, prompts, grader, scorer)
+            steps.setdefault(row["step"], {})[row["prompt"]] = found
+    logged = {row["step"]: row.get("val/kl") for row in validations(run)}
     curve = []
     for step, rows in sorted(steps.items()):
-        kl, score, utility = np.array(list(rows.values())).T
-        point: dict[str, Any] = {"step": step, "kl": float(kl.mean())}
-        parts = {"score": score, "utility": utility}
-        curve.append(point | {name: mean(part, seed)._asdict() for name, part in parts.items()})
+        kl, score, utility = np.array(list(rows.values()), dtype=np.float64).T
+        far = float(kl.mean()) if not np.isnan(kl).any() else logged.get(step)
+        known = (None if np.isnan(part).any() else mean(part, seed) for part in (score, utility))
+        curve.append(Checkpoint(step, math.nan if far is None else far, *known))
     return curve
+
+
+def measured(
+    where: str,
+    row: Mapping[str, Any],
+    prompts: Mapping[str, Prompt],
+    grader: Grader | None,
+    scorer: Scorer | None,
+) -> Measured:
+    """What is known of one answer.
+
+    Args:
+        where: file and line.
+        row: of ``samples.jsonl``.
+        prompts: text -> the prompt.
+        grader: knows the prompts.
+        scorer: a reward model, for answers without a score.
+    """
+    prompt = prompts.get(row["prompt"])
+    if prompt is None:
+        raise bad(where, "prompt", "must be one of --checkpoint_prompts", row["prompt"])
+    asked = AnswersRow(where, prompt, [row["response"]], [row["finished"]])
+    (answer,) = answers_of(asked, prompt, grader)
+    kl, score = row.get("kl"), row.get("score")
+    if score is None and scorer is not None:
+        (score,) = scorer([answer])
+    return Measured(
+        math.nan if kl is None else kl, math.nan if score is None else score, answer.utility
+    )
 
 
 def prompts_by_text(path: str) -> dict[str, Prompt]:
@@ -84,22 +123,27 @@ def prompts_by_text(path: str) -> dict[str, Prompt]:
     return {prompt.text: prompt for prompt in prompts}
 
 
-def validation_curves(run: str) -> Curves:
-    """Metrics of the validations of a run, which it remembers whatever interrupts it."""
+def validations(run: str) -> list[dict[str, Any]]:
+    """The metrics of each validation of a run, which it remembers whatever interrupts it."""
     path = Path(run, "metrics.json")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["validations"]
-        points = [(name, [row["step"], row[name]]) for row in rows for name in row]
+        return [{"step": row["step"], **row} for row in rows]
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such file (--runs must name folders of finished runs)"
+            f"{path}: no such file (--runs and --checkpoints must name folders of finished runs)"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: must be the metrics.json that `fit` writes") from None
+
+
+def validation_curves(run: str) -> Curves:
+    """Metrics of the validations of a run as curves."""
     curves: Curves = {}
-    for name, point in points:
-        if name in SHOWN and name.startswith("val/") and point[1] is not None:
-            curves.setdefault(name, []).append(point)
+    for row in validations(run):
+        for name, value in row.items():
+            if name in SHOWN and name.startswith("val/") and value is not None:
+                curves.setdefault(name, []).append((row["step"], value))
     return {name: thin(curve) for name, curve in curves.items()}
 
 
@@ -113,22 +157,22 @@ def event_curves(run: str) -> Curves:
         events.Reload()
         for name in events.Tags()["scalars"]:
             if name in SHOWN:
-                points = [[event.step, event.value] for event in events.Scalars(name)]
+                points = [(event.step, event.value) for event in events.Scalars(name)]
                 curves[name] = curves.get(name, []) + points
     return {name: thin(latest(curve)) for name, curve in curves.items()}
 
 
-def latest(curve: list[list[float]]) -> list[list[float]]:
+def latest(curve: Curve) -> Curve:
     """Points in order of steps; of several at one step, which a resumed run leaves, the last.
 
-    >>> latest([[1, 0.5], [2, 0.4], [1, 0.3]])
-    [[1, 0.3], [2, 0.4]]
+    >>> latest([(1, 0.5), (2, 0.4), (1, 0.3)])
+    [(1, 0.3), (2, 0.4)]
     """
     points = {step: value for step, value in curve if math.isfinite(value)}
-    return [[step, points[step]] for step in sorted(points)]
+    return [(step, points[step]) for step in sorted(points)]
 
 
-def thin(curve: list[list[float]]) -> list[list[float]]:
+def thin(curve: Curve) -> Curve:
     """At most ``POINTS`` points, evenly chosen, the first and the last among them."""
     if len(curve) <= POINTS:
         return curve

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from instructgpt.evaluation.files import read_json
 from instructgpt.evaluation.judges import CallableJudge, Judge, PanelJudge, ScoreJudge
 from instructgpt.evaluation.measures import Answers
-from instructgpt.evaluation.report_files import read_json
 from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import Panel, panel_from_json
 from instructgpt.types import UserError

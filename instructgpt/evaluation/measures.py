@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from instructgpt.evaluation.judges import Answer, Judge
+from instructgpt.evaluation.results import Difference, Table, WinRate
 from instructgpt.evaluation.statistics import (
     Array,
     Estimate,
@@ -90,7 +91,7 @@ def estimates(found: Values, seed: int, share: bool = True) -> dict[str, Estimat
     return result
 
 
-def differences(found: Values, seed: int) -> list[dict[str, Any]]:
+def differences(found: Values, seed: int) -> list[Difference]:
     """Later minus earlier model, for every two, paired by question.
 
     Args:
@@ -102,16 +103,15 @@ def differences(found: Values, seed: int) -> list[dict[str, Any]]:
         difference = found[later] - found[earlier]
         difference = difference[~np.isnan(difference)]
         if len(difference):
-            estimate = mean(difference, seed)
-            rows.append({"model": later, "against": earlier} | estimate._asdict())
+            rows.append(Difference(later, earlier, *mean(difference, seed)[:4]))
     return rows
 
 
 class WinRates(NamedTuple):
     """Rows of win rates, and differences between win rates over the baseline."""
 
-    rows: list[dict[str, Any]]
-    differences: list[dict[str, Any]]
+    rows: list[WinRate]
+    differences: list[Difference]
 
 
 def win_rates(
@@ -131,15 +131,14 @@ def win_rates(
     pairs += [(later, earlier) for earlier, later in combinations(others, 2)]
     rows, between = [], []
     for name, judge in judges.items():
-        about = {"judge": name, "decoding": decoding}
         wins: Values = {}
         for model, against in pairs:
             both = answers.by_model[model], answers.by_model[against]
             found = compare_models(judge, *both, seed)
             if against == baseline:
                 wins[model] = found.wins
-            rows.append({"model": model, "against": against} | about | found.rate._asdict())
-        between += [row | about for row in differences(wins, seed)]
+            rows.append(WinRate(model, against, name, decoding, *found.rate))
+        between += [row._replace(judge=name, decoding=decoding) for row in differences(wins, seed)]
     return WinRates(rows, between)
 
 
@@ -148,18 +147,18 @@ def metadata(name: str) -> Callable[[Answer], bool | None]:
     return lambda answer: answer.metadata.get(name)
 
 
-def by_model(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Any]]:
-    """Turn measure -> model -> estimate into model -> measure -> plain estimate."""
-    turned: dict[str, dict[str, Any]] = {}
-    for measure, models in found.items():
-        for model, estimate in models.items():
-            turned.setdefault(model, {})[measure] = estimate._asdict()
-    return turned
+def turned(found: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    """Outer -> inner -> estimate as inner -> outer -> estimate, such as model -> measure."""
+    result: Table = {}
+    for outer, estimates_of in found.items():
+        for inner, estimate in estimates_of.items():
+            result.setdefault(inner, {})[outer] = estimate
+    return result
 
 
 def times(
     found: Values, factor: float, seed: int, clusters: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Difference]:
     """One model minus so many times the other, for every ordered two, paired by question.
 
     Args:
@@ -174,6 +173,6 @@ def times(
         gain = np.nan_to_num(found[model]) - factor * np.nan_to_num(found[against])
         names = clusters or [str(i) for i in range(len(gain))]
         part = ratio_draws(*by_cluster(gain, names), seed)
-        one = Estimate(float(part.value), *interval(part.resampled), len(set(names)))
-        rows.append({"model": model, "against": against} | one._asdict())
+        limits = interval(part.resampled)
+        rows.append(Difference(model, against, float(part.value), *limits, len(set(names))))
     return rows

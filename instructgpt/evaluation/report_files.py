@@ -6,14 +6,22 @@ import json
 import math
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from instructgpt.data.opening import check_file, kind_of
+from instructgpt.evaluation.records import from_json, to_json
 from instructgpt.evaluation.report.layout import Contents
+from instructgpt.evaluation.results import (
+    Curves,
+    OverOptimisation,
+    Results,
+    RewardModel,
+    Verdict,
+)
+from instructgpt.evaluation.statistics import Estimate
 from instructgpt.models.folder import write_text
 from instructgpt.terminal import say
-from instructgpt.types import UserError
 
 DIGITS = 6
 """Significant digits of a number in results.json; fewer than what differs between machines."""
@@ -21,21 +29,6 @@ DIGITS = 6
 
 EVENTS = ".evaluate"
 """How the name of our TensorBoard file ends."""
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """An object in a JSON file."""
-    if kind_of(path):  # what is not there is told below
-        check_file(path)
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: must be JSON, got: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object, got {str(value)[:60]}")
-    return value
 
 
 def plain(value: Any) -> Any:
@@ -54,8 +47,8 @@ def plain(value: Any) -> Any:
 
 
 def write_all(
-    results: dict[str, Any],
-    curves: dict[str, Any],
+    results: Results,
+    curves: dict[str, Curves],
     run: dict[str, Any],
     output: Path,
     contents: Contents,
@@ -71,17 +64,18 @@ def write_all(
     """
     from instructgpt.evaluation.report.page import write_report
 
-    results = plain(results)
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(output / "results.json", text + "\n")
-    shown = results | ({"curves": plain(curves)} if curves else {})
-    page = write_report(shown, run, output, contents)
-    write_events(results, output)
-    say(summary(results))
+    data = plain(to_json(results))
+    path = output / "results.json"
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    written = from_json(Results, data, str(path))  # all else says what this file says
+    shown = from_json(dict[str, Curves], plain(to_json(curves)), "curves")
+    page = write_report(replace(written, curves=shown or written.curves), run, output, contents)
+    write_events(written, output)
+    say(summary(written))
     say(f"wrote {page}")
 
 
-def write_events(results: dict[str, Any], output: Path) -> None:
+def write_events(results: Results, output: Path) -> None:
     """Write scalars and figures as a TensorBoard file, instead of that of an earlier call.
 
     Its name tells it from the files of training, which may lie in the same folder.
@@ -105,75 +99,78 @@ def write_events(results: dict[str, Any], output: Path) -> None:
             writer.file_writer.add_summary(Summary(value=[value]), 0)
 
 
-def scalars(results: dict[str, Any]) -> dict[str, float]:
+def scalars(results: Results) -> dict[str, float]:
     """The main numbers by name."""
-    found = {}
-    for row in results["win_rates"]:
-        name = f"win_rate/{row['judge']}/{row['decoding']}/{row['model']}_over_{row['against']}"
-        found[name] = row["value"]
-    for part in ("metadata", "use_cases", "closed_domain", "truthfulness", "toxicity", "nlp"):
-        for model, measures in results.get(part, {}).items():
-            found |= {f"{part}/{key}/{model}": one["value"] for key, one in measures.items()}
-    for part in ("likert", "utility"):
-        for decoding, models in results.get(part, {}).items():
-            found |= {f"{part}/{decoding}/{m}": one["value"] for m, one in models.items()}
-    for group, one in results.get("agreement", {}).items():
-        found[f"agreement/{group}"] = one["value"]
-    for key, one in results.get("alignment_tax", {}).items():
-        found[f"alignment_tax/{key}"] = one["value"]
-    found |= of_reward_model(results.get("reward_model", {}))
-    return {name: value for name, value in found.items() if value is not None}
+    found = {
+        f"win_rate/{row.judge}/{row.decoding}/{row.model}_over_{row.against}": row.value
+        for row in results.win_rates
+    }
+    for part, table in results.tables.items():
+        for model, measures in table.items():
+            found |= {f"{part}/{key}/{model}": one.value for key, one in measures.items()}
+    for part, table in results.ratings.items():
+        for decoding, models in table.items():
+            found |= {f"{part}/{decoding}/{model}": one.value for model, one in models.items()}
+    found |= {f"agreement/{group}": one.value for group, one in results.agreement.items()}
+    if results.alignment_tax is not None:
+        found["alignment_tax/recovered"] = results.alignment_tax.recovered.value
+    if results.reward_model is not None:
+        found |= of_reward_model(results.reward_model)
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
-def of_reward_model(results: dict[str, Any]) -> dict[str, float]:
+def of_reward_model(found: RewardModel) -> dict[str, float]:
     """The main numbers of the reward model by name."""
-    found = {}
-    for part in ("accuracy", "longer_wins"):
-        for group, one in results.get(part, {}).items():
-            found[f"reward_model/{part}/{group}"] = one["value"]
-    for group, value in results.get("ceiling", {}).items():
-        found[f"reward_model/ceiling/{group}"] = value
-    for key, one in results.get("cross_validation", {}).items():
-        if key != "folds":
-            found[f"reward_model/cross_validation/{key}"] = one["value"]
-    if "ground_truth_accuracy" in results:
-        found["reward_model/ground_truth_accuracy"] = results["ground_truth_accuracy"]["value"]
-    if "calibration_error" in results:
-        found["reward_model/calibration_error"] = results["calibration_error"]
-    return found
+    numbers = {f"accuracy/{group}": one.value for group, one in found.accuracy.items()}
+    numbers |= {f"longer_wins/{group}": one.value for group, one in found.longer_wins.items()}
+    numbers |= {f"ceiling/{group}": value for group, value in found.ceiling.items()}
+    if (crossed := found.cross_validation) is not None:
+        numbers["cross_validation/in_group"] = crossed.in_group.value
+        numbers["cross_validation/held_out"] = crossed.held_out.value
+        numbers["cross_validation/difference"] = crossed.difference.value
+    if found.ground_truth_accuracy is not None:
+        numbers["ground_truth_accuracy"] = found.ground_truth_accuracy.value
+    numbers["calibration_error"] = found.calibration_error
+    return {f"reward_model/{name}": value for name, value in numbers.items()}
 
 
-def points(results: dict[str, Any]) -> Iterator[tuple[str, float, int]]:
+def points(results: Results) -> Iterator[tuple[str, float, int]]:
     """Name, value and step of over-optimisation; n is the step of best-of-n."""
-    found = results.get("over_optimisation", {})
-    rows = [("best_of_n", row["n"], row) for row in found.get("best_of_n", [])]
-    for model, curve in found.get("checkpoints", {}).items():
-        rows += [(model, row["step"], row) for row in curve]
-    for name, step, row in rows:
-        for key in ("kl", "score", "utility", "win_rate"):
-            one = row.get(key)
-            value = one["value"] if isinstance(one, dict) else one
-            if value is not None:
-                yield f"over_optimisation/{name}/{key}", value, step
+    found = results.over_optimisation or OverOptimisation()
+    for row in found.best_of_n:
+        yield from _points("best_of_n", row.n, row.kl, row.score, row.utility, row.win_rate)
+    for model, curve in found.checkpoints.items():
+        for one in curve:
+            yield from _points(model, one.step, one.kl, one.score, one.utility, None)
 
 
-def summary(results: dict[str, Any]) -> str:
+def _points(
+    name: str, step: int, kl: float, *estimates: Estimate | None
+) -> Iterator[tuple[str, float, int]]:
+    measured = zip(("score", "utility", "win_rate"), estimates, strict=True)
+    values = {"kl": kl} | {key: one.value for key, one in measured if one is not None}
+    for key, value in values.items():
+        if not math.isnan(value):
+            yield f"over_optimisation/{name}/{key}", value, step
+
+
+def summary(results: Results) -> str:
     """Win rates over the baseline, and how many claims hold, as text."""
-    base, labels = results["baseline"], results["labels"]
-    judge = next(iter(results["judges"]))
-    lines = [f"preferred to {labels[base]} by {results['judges'][judge]}:"]
-    for row in results["win_rates"]:
-        if row["against"] == base and row["judge"] == judge:
-            span = f"[{row['low']:.3f}, {row['high']:.3f}]"
-            name = f"{labels[row['model']]} ({row['decoding']})"
-            lines.append(f"  {name:28} {row['value']:.3f} {span}  n = {row['n']}")
-    if claims := results.get("claims"):
-        verdicts = [claim["verdict"] for claim in claims]
+    base, labels = results.baseline, results.labels
+    judge = next(iter(results.judges))
+    lines = [f"preferred to {labels[base]} by {results.judges[judge]}:"]
+    for row in results.over_baseline:
+        if row.judge == judge:
+            span = f"[{row.low:.3f}, {row.high:.3f}]"
+            name = f"{labels[row.model]} ({row.decoding})"
+            lines.append(f"  {name:28} {row.value:.3f} {span}  n = {row.n}")
+    if claims := results.claims:
+        verdicts = [claim.verdict for claim in claims]
         counts = ", ".join(
             f"{verdicts.count(verdict)} {verdict}"
-            for verdict in ("holds", "does not hold", "not judged")
+            for verdict in get_args(Verdict)
             if verdict in verdicts
         )
-        own = sum(claim["own"] for claim in claims)
+        own = sum(claim.own for claim in claims)
         lines.append(f"{len(claims)} claims ({len(claims) - own} of them the paper's): {counts}")
     return "\n".join(lines)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from instructgpt.evaluation.results import Bin, CrossValidation, Fold, RewardModel
 from instructgpt.evaluation.statistics import Array, Estimate, interval, ratio, ratio_draws
 from instructgpt.functional.ranking import bin_of, calibration_error
 
@@ -104,7 +107,7 @@ def ground_truth_accuracy(rows: Sequence[Ranked], seed: int) -> Estimate | None:
     return accuracy(true, seed)
 
 
-def reward_model_results(rows: Sequence[Ranked], training: str, seed: int) -> dict[str, Any]:
+def reward_model_results(rows: Sequence[Ranked], training: str, seed: int) -> RewardModel:
     """Accuracy by group of labelers, and calibration on the training group.
 
     Args:
@@ -112,30 +115,31 @@ def reward_model_results(rows: Sequence[Ranked], training: str, seed: int) -> di
         training: name of the group whose taste it has learned.
         seed: of the bootstrap.
     """
-    groups = list(dict.fromkeys(row.group for row in rows))
-    result: dict[str, Any] = {"accuracy": {}, "longer_wins": {}}
-    for group in groups:
-        own = [row for row in rows if row.group == group]
-        result["accuracy"][group] = accuracy(own, seed)._asdict()
-        longer = share(own, lambda found: found.longer, seed)
-        result["longer_wins"][group] = longer._asdict()
-    truth = ground_truth_accuracy(rows, seed)
-    if truth is not None:
-        result["ground_truth_accuracy"] = truth._asdict()
-    chosen = training if training in groups else groups[0]
-    return result | calibration([row for row in rows if row.group == chosen], seed)
+    groups = {row.group: of_group(rows, row.group) for row in rows}
+    chosen = groups[training] if training in groups else next(iter(groups.values()))
+    found = [margins(row) for row in chosen]
+    pairs = torch.from_numpy(np.concatenate(found)).float()
+    owners = np.repeat([row.prompt for row in chosen], [len(one) for one in found])
+    return RewardModel(
+        accuracy={group: accuracy(own, seed) for group, own in groups.items()},
+        longer_wins={
+            group: share(own, lambda found: found.longer, seed) for group, own in groups.items()
+        },
+        ground_truth_accuracy=ground_truth_accuracy(rows, seed),
+        calibration_error=float(calibration_error(pairs)),
+        calibration_prompts=len(np.unique(owners)),
+        reliability=reliability(pairs, owners, seed),
+    )
 
 
-def calibration(rows: Sequence[Ranked], seed: int) -> dict[str, Any]:
-    """Expected calibration error, and accuracy by confidence; prompts are resampled as wholes.
+def reliability(pairs: Tensor, owners: NDArray[np.str_], seed: int) -> list[Bin]:
+    """Accuracy by confidence; prompts are resampled as wholes.
 
     Args:
-        rows: rankings.
+        pairs: margins of decided pairs.
+        owners: prompt of each.
         seed: of the bootstrap.
     """
-    found = [margins(row) for row in rows]
-    pairs = torch.from_numpy(np.concatenate(found)).float()
-    owners = np.repeat([row.prompt for row in rows], [len(one) for one in found])
     confidence, place = pairs.abs().sigmoid().numpy(), bin_of(pairs).numpy()
     right = np.where(pairs.numpy() > 0, 1.0, np.where(pairs.numpy() == 0, 0.5, 0.0))
     bins = []
@@ -143,19 +147,14 @@ def calibration(rows: Sequence[Ranked], seed: int) -> dict[str, Any]:
         inside = place == index
         _, units = np.unique(owners[inside], return_inverse=True)
         one = ratio(np.bincount(units, weights=right[inside]), np.bincount(units), seed)
-        row = {"confidence": float(confidence[inside].mean()), "accuracy": one.value}
-        row |= {"low": one.low, "high": one.high}
-        bins.append(row | {"pairs": one.n, "prompts": int(units.max()) + 1})
-    return {
-        "calibration_error": float(calibration_error(pairs)),
-        "calibration_prompts": len(np.unique(owners)),
-        "reliability": bins,
-    }
+        about = float(confidence[inside].mean()), one.value, one.low, one.high
+        bins.append(Bin(*about, pairs=one.n, prompts=int(units.max()) + 1))
+    return bins
 
 
 def cross_validation(
     folds: Sequence[tuple[Sequence[Ranked], Collection[str]]], seed: int
-) -> dict[str, Any]:
+) -> CrossValidation:
     """Accuracy on labelers whom a reward model has learned from, and on those left out.
 
     A ranking that several folds score counts once, with the mean of what they say. The difference
@@ -166,31 +165,27 @@ def cross_validation(
             model, and the names of those it was not trained on.
         seed: of the bootstrap.
     """
-    parts: list[dict[str, list[int]]] = []
-    for rows, left_out in folds:
-        out = [i for i, row in enumerate(rows) if row.labeler in left_out]
-        inside = [i for i, row in enumerate(rows) if row.labeler not in left_out]
-        parts.append({"in_group": inside, "held_out": out})
+    learned, left = (
+        [[i for i, row in enumerate(rows) if (row.labeler in out) == away] for rows, out in folds]
+        for away in (False, True)
+    )
     prompts = list(dict.fromkeys(row.prompt for rows, _ in folds for row in rows))
-    result: dict[str, Any] = {}
-    resampled = {}
-    for name in ("in_group", "held_out"):
-        times = Counter(i for part in parts for i in part[name])
+    sides = []
+    for parts in (learned, left):
+        times = Counter(i for part in parts for i in part)
         pooled = [
             (rows[i], 1 / times[i])
             for (rows, _), part in zip(folds, parts, strict=True)
-            for i in part[name]
+            for i in part
         ]
         chosen, weights = [row for row, _ in pooled], [weight for _, weight in pooled]
-        found = sums(chosen, lambda one: one.right, prompts, weights)
-        result[name] = ratio(*found, seed)._asdict()
-        resampled[name] = ratio_draws(*found, seed)
-    inner, outer = resampled["in_group"], resampled["held_out"]
+        sides.append(sums(chosen, lambda one: one.right, prompts, weights))
+    inner, outer = (ratio_draws(*side, seed) for side in sides)
     limits = interval(outer.resampled - inner.resampled)
+    inside, outside = (ratio(*side, seed) for side in sides)
     difference = Estimate(float(outer.value - inner.value), *limits, len(prompts))
-    result["difference"] = difference._asdict()
-    result["folds"] = [
-        {name: accuracy([rows[i] for i in part[name]], seed)._asdict() for name in part}
-        for (rows, _), part in zip(folds, parts, strict=True)
+    scored = [
+        Fold(*(accuracy([rows[i] for i in part], seed) for part in both))
+        for (rows, _), *both in zip(folds, learned, left, strict=True)
     ]
-    return result
+    return CrossValidation(inside, outside, difference, scored)

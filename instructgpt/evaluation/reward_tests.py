@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from instructgpt.evaluation.answers import (
     read_answers,
 )
 from instructgpt.evaluation.best_of_n import best_of_n
+from instructgpt.evaluation.files import read_json
 from instructgpt.evaluation.judges import Answer, Judge
-from instructgpt.evaluation.report_files import read_json
+from instructgpt.evaluation.records import from_json
+from instructgpt.evaluation.results import Agreement, BestOf, RewardModel
 from instructgpt.evaluation.reward_accuracy import (
     Ranked,
     cross_validation,
@@ -31,10 +34,13 @@ from instructgpt.types import UserError
 TRAINING = "training"
 
 
-def agreement(path: str) -> dict[str, Any]:
+def agreement(path: str) -> dict[str, Agreement]:
     """What ``label`` has measured of each group of labelers."""
-    groups = read_json(path)["panels"]
-    return {name: group["agreement"] for name, group in groups.items() if "agreement" in group}
+    return {
+        name: from_json(Agreement, group["agreement"], f"{path}: {name}.agreement")
+        for name, group in read_json(path)["panels"].items()
+        if "agreement" in group
+    }
 
 
 def check_reward_model(
@@ -44,7 +50,7 @@ def check_reward_model(
     folds: dict[str, str],
     grader: Grader | None,
     seed: int,
-) -> dict[str, Any]:
+) -> RewardModel:
     """Accuracy by group of labelers, calibration, ceilings, cross-validation.
 
     Args:
@@ -62,16 +68,13 @@ def check_reward_model(
     ceilings = {
         n: g["ceiling"] for n, g in about["panels"].items() if n in groups and "ceiling" in g
     }
-    if ceilings:
-        results["ceiling"] = ceilings
-    if folds:
-        parts = []
-        for number, folder in folds.items():
-            left_out = labelers_of(about, number, str(panels))
-            scored = ranked(rows, Scorer(folder))
-            parts.append((of_group(scored, TRAINING), left_out))
-        results["cross_validation"] = cross_validation(parts, seed)
-    return results
+    parts = []
+    for number, folder in folds.items():
+        left_out = labelers_of(about, number, str(panels))
+        scored = ranked(rows, Scorer(folder))
+        parts.append((of_group(scored, TRAINING), left_out))
+    crossed = cross_validation(parts, seed) if parts else None
+    return replace(results, ceiling=ceilings, cross_validation=crossed)
 
 
 def labelers_of(about: dict[str, Any], number: str, path: str) -> list[str]:
@@ -128,7 +131,7 @@ def ranked(rows: list[tuple[Row, list[Answer]]], scorer: Scorer) -> list[Ranked]
 
 def best_of_samples(
     path: str, scorer: Scorer, judge: Judge | None, grader: Grader | None, seed: int
-) -> list[dict[str, Any]]:
+) -> list[BestOf]:
     """Best-of-n by the reward model.
 
     Args:

@@ -21,6 +21,7 @@ class Estimate(NamedTuple):
     low: float
     high: float
     n: int
+    facts: int | None = None  # that the cases are about, where these were resampled
 
 
 class Draws(NamedTuple):

@@ -21,7 +21,7 @@ class Outcomes(NamedTuple):
     consistency: Array  # [M] 1 where the order made no difference, 0 where it decided
 
 
-class WinRate(NamedTuple):
+class Preferred(NamedTuple):
     """Share of prompts on which a model is preferred, a tie counting half."""
 
     value: float
@@ -37,7 +37,7 @@ class WinRate(NamedTuple):
 class Compared(NamedTuple):
     """A win rate, and what it is the mean of."""
 
-    rate: WinRate
+    rate: Preferred
     wins: Array  # one share a prompt
 
 
@@ -80,7 +80,7 @@ def compare_models(
     found = mean(wins, seed)
     wilson = share_interval(found.value, found.n)
     means = float(ties.mean()), float(same.mean())
-    return Compared(WinRate(*found[:3], *wilson, *means, found.n), wins)
+    return Compared(Preferred(*found[:3], *wilson, *means, found.n), wins)
 
 
 def _flat(answers: Sequence[Sequence[Answer]]) -> list[Answer]:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
 
 from instructgpt.evaluation.report.estimates import (
     MISSING,
     SHARE,
     count,
-    estimate,
     interval,
     written,
 )
 from instructgpt.evaluation.report.layout import Section, View, badge, tied
 from instructgpt.evaluation.report.markup import Html, element, join
-from instructgpt.evaluation.report.reading import Results, safe
+from instructgpt.evaluation.report.reading import safe
+from instructgpt.evaluation.results import Claim, Results, Verdict
+from instructgpt.evaluation.statistics import Estimate
 
 COLUMNS = ("Claim", "Paper", "Here", "95 % interval", "Verdict")
 OWN = "our own check, not in the paper"
 
 
-def with_verdict(results: Results, verdict: str) -> list[Mapping[str, Any]]:
+def with_verdict(results: Results, verdict: Verdict) -> list[Claim]:
     """Claims with this verdict."""
-    return [row for row in results.get("claims", []) if row.get("verdict") == verdict]
+    return [row for row in results.claims if row.verdict == verdict]
 
 
 def summary(results: Results) -> Html | None:
@@ -32,15 +32,15 @@ def summary(results: Results) -> Html | None:
     Args:
         results: with the claims.
     """
-    if not results.get("claims"):
+    if not results.claims:
         return None
-    holds, fails = (len(with_verdict(results, v)) for v in ("holds", "does not hold"))
-    judged, others = holds + fails, len(results["claims"]) - holds - fails
+    kept, missed = with_verdict(results, "holds"), with_verdict(results, "does not hold")
+    holds, fails = len(kept), len(missed)
+    judged, others = holds + fails, len(results.claims) - holds - fails
     if not judged:
         text = f"{others} claims are shown; none was judged in this run."
         return element("p", text, class_="lede")
-    verdicts = ("holds", "does not hold")
-    own = sum(bool(row.get("own")) for v in verdicts for row in with_verdict(results, v))
+    own = sum(row.own for row in (*kept, *missed))
     text = f"Of {judged} claims judged ({judged - own} of them the paper's), {holds} "
     text += f"{'holds' if holds == 1 else 'hold'} here and {fails} "
     text += "does not." if fails == 1 else "do not."
@@ -48,41 +48,38 @@ def summary(results: Results) -> Html | None:
         text += f" {others} more {'is' if others == 1 else 'are'} shown without a verdict."
     if not fails:
         return element("p", text, class_="lede")
-    missed = [
-        join([link(row), f" ({OWN})" if row.get("own") else None])
-        for row in with_verdict(results, "does not hold")
-    ]
-    return element("p", text, " What does not: ", join(missed, "; "), ".", class_="lede")
+    links = [join([link(row), f" ({OWN})" if row.own else None]) for row in missed]
+    return element("p", text, " What does not: ", join(links, "; "), ".", class_="lede")
 
 
-def link(claim: Mapping[str, Any]) -> Html:
+def link(claim: Claim) -> Html:
     """A claim that leads to its row."""
-    return element("a", str(claim.get("claim")), href=f"#claim-{safe(str(claim.get('id')))}")
+    return element("a", claim.claim, href=f"#claim-{safe(claim.id)}")
 
 
-def limits(claim: Mapping[str, Any]) -> Html:
+def limits(claim: Claim) -> Html:
     """The interval of a claim, in percent, and n; a difference has its value in front."""
-    found = estimate(claim)
+    if claim.n is None:
+        return Html(MISSING)
+    value, low, high = (
+        math.nan if one is None else one for one in (claim.value, claim.low, claim.high)
+    )
+    found = Estimate(value, low, high, claim.n)
     text = interval(found, SHARE)
-    if text and claim.get("difference"):
+    if text and claim.difference:
         text = f"{written(found.value, SHARE, suffix=False)} {text} points"
     elif text:
         text += SHARE.suffix
-    known = f"n\u00a0=\u00a0{count(found.n)} {claim.get('of') or ''}".rstrip()
-    return join([text or MISSING, element("small", known) if found.n == found.n else None], " ")
+    known = f"n\u00a0=\u00a0{count(claim.n)} {claim.of}".rstrip()
+    return join([text or MISSING, element("small", known)], " ")
 
 
-def row_of(claim: Mapping[str, Any]) -> Html:
+def row_of(claim: Claim) -> Html:
     """One claim; on a narrow page its cells stand below each other with their labels."""
-    verdict = str(claim.get("verdict"))
-    paper, here = tied(str(claim.get("paper"))), tied(str(claim.get("here")))
-    cells = (paper, here, limits(claim), badge(verdict))
-    about = element("small", tied(f"Rule: {claim.get('rule')}"))
-    own = element("small", f"({OWN})") if claim.get("own") else None
-    section = claim.get("section")
-    text = tied(str(claim.get("claim")))
-    if section:
-        text = element("a", text, href=f"#{safe(str(section))}")
+    cells = (tied(claim.paper), tied(claim.here), limits(claim), badge(claim.verdict))
+    about = element("small", tied(f"Rule: {claim.rule}"))
+    own = element("small", f"({OWN})") if claim.own else None
+    text = element("a", tied(claim.claim), href=f"#{safe(claim.section)}")
     return element(
         "tr",
         element("th", text, own, about, scope="row"),
@@ -90,14 +87,14 @@ def row_of(claim: Mapping[str, Any]) -> Html:
             element("td", element("span", value), data_label=name)
             for name, value in zip(COLUMNS[1:], cells, strict=True)
         ),
-        id=f"claim-{safe(str(claim.get('id')))}",
-        class_="fails" if verdict == "does not hold" else None,
+        id=f"claim-{safe(claim.id)}",
+        class_="fails" if claim.verdict == "does not hold" else None,
     )
 
 
 def claims_section(view: View) -> Section | None:
     """Claim, the paper's number, what was measured here, its interval and the verdict."""
-    claims = view.results.get("claims")
+    claims = view.results.claims
     if not claims:
         return None
     head = element("tr", *(element("th", name, scope="col") for name in COLUMNS))
@@ -121,15 +118,15 @@ def claims_section(view: View) -> Section | None:
 
 def judged_here(results: Results, section: str) -> Html | None:
     """The claims that a section is about, with their verdicts."""
-    found = [row for row in results.get("claims", []) if row.get("section") == section]
+    found = [row for row in results.claims if row.section == section]
     if not found:
         return None
     items = [
         element(
             "li",
-            badge(str(row.get("verdict"))),
+            badge(row.verdict),
             link(row),
-            element("small", f" ({OWN})") if row.get("own") else None,
+            element("small", f" ({OWN})") if row.own else None,
         )
         for row in found
     ]

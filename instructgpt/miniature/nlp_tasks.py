@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from instructgpt.evaluation.measures import Answers, by_model, metadata, values
+from instructgpt.evaluation.measures import Answers, metadata, turned, values
+from instructgpt.evaluation.results import AlignmentTax, Difference, Results, Table
 from instructgpt.evaluation.statistics import (
     Array,
     Draws,
@@ -18,6 +19,7 @@ from instructgpt.evaluation.statistics import (
     interval,
     ratio_draws,
 )
+from instructgpt.miniature.roles import Roles
 
 
 def last_question(prompt: str) -> str:
@@ -38,7 +40,7 @@ def last_question(prompt: str) -> str:
 class Tasks(NamedTuple):
     """Accuracy on tasks, and the bootstrap of their mean."""
 
-    by_model: dict[str, dict[str, Any]]
+    by_model: Table
     models: list[str]
     average: Draws  # [models]
     questions: int  # different ones: what is resampled
@@ -82,7 +84,7 @@ def tasks(answers: Answers, seed: int) -> Tasks:
     found["mean"] = {
         m: result.estimate(_at(i))._replace(n=len(answers.questions)) for i, m in enumerate(models)
     }
-    return result._replace(by_model=by_model(found))
+    return result._replace(by_model=turned(found))
 
 
 def _at(index: int) -> Callable[[Array], Array]:
@@ -93,12 +95,12 @@ def _minus(index: int, other: int) -> Callable[[Array], Array]:
     return lambda average: average[..., index] - average[..., other]
 
 
-def task_differences(found: Tasks) -> list[dict[str, Any]]:
+def task_differences(found: Tasks) -> list[Difference]:
     """Later minus earlier model in mean accuracy, for every two; n is different questions."""
     rows = []
     for i, j in combinations(range(len(found.models)), 2):
         estimate = found.estimate(_minus(j, i))
-        rows.append({"model": found.models[j], "against": found.models[i]} | estimate._asdict())
+        rows.append(Difference(found.models[j], found.models[i], *estimate[:4]))
     return rows
 
 
@@ -117,19 +119,19 @@ def recovered(found: Tasks, start: str, taxed: str, mended: str) -> Estimate:
     )
 
 
-def nlp_results(answers: Answers, seed: int) -> dict[str, Any]:
-    """Accuracy on NLP tasks, differences of the means, and what PPO-ptx gets back.
+def add_nlp(results: Results, answers: Answers, roles: Roles, seed: int) -> None:
+    """Add accuracy on NLP tasks, differences of the means, and what mixing in text gets back.
 
     Args:
+        results: to add to.
         answers: to items of the tasks.
+        roles: of the models.
         seed: of the bootstrap.
     """
     found = tasks(answers, seed)
-    results: dict[str, Any] = {
-        "nlp": found.by_model,
-        "differences": {"nlp": task_differences(found)},
-    }
-    if {"gpt", "ppo", "ppo_ptx"} <= set(found.models):
-        share = recovered(found, "gpt", "ppo", "ppo_ptx")
-        results["alignment_tax"] = {"recovered": share._asdict()}
-    return results
+    results.nlp = found.by_model
+    results.add_differences("nlp", task_differences(found))
+    named = [roles.base, roles.rl, roles.rl_ptx]
+    asked = [model for model in named if model in found.models]
+    if len(asked) == len(named):
+        results.alignment_tax = AlignmentTax(recovered(found, *asked))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from instructgpt.evaluation.answers import load_answers
 from instructgpt.evaluation.evaluation import Evaluation
 from instructgpt.evaluation.measures import Answers
@@ -15,12 +13,11 @@ from instructgpt.evaluation.report.sections import win_rates
 from instructgpt.miniature import claims_section, report_figures, report_sections
 from instructgpt.miniature.claims import judge_claims
 from instructgpt.miniature.grading import WORLD
-from instructgpt.miniature.nlp_tasks import nlp_results
+from instructgpt.miniature.nlp_tasks import add_nlp
 from instructgpt.miniature.ratings import likert
-from instructgpt.miniature.truth import ground_truth
+from instructgpt.miniature.roles import Claims, Roles
+from instructgpt.miniature.truth import add_ground_truth
 from instructgpt.types import UserError
-
-Claims = Literal["off", "shown", "judged"]
 
 CONTENTS = Contents(
     (
@@ -37,27 +34,24 @@ CONTENTS = Contents(
 """The report of the miniature."""
 
 
-def add_truth(found: Evaluation, nlp: dict[str, str] | None) -> None:
+def add_truth(found: Evaluation, nlp: dict[str, str] | None, roles: Roles) -> None:
     """All that needs the world's ground truth.
 
     Args:
         found: so far.
         nlp: model -> path of answers to public NLP tasks.
+        roles: of the models.
     """
     if found.graded and "training" in found.panels and found.general["sampled"].questions:
-        found.results["likert"] = {
+        found.results.likert = {
             decoding: likert(answers, found.panels["training"], decoding, found.seed)
             for decoding, answers in found.general.items()
         }
     if found.graded:
-        graded = ground_truth(found.answers["sampled"], found.general, found.seed)
-        found.add_differences(graded.pop("differences", {}))
-        found.results |= graded
+        add_ground_truth(found.results, found.answers["sampled"], found.general, found.seed)
     if nlp:
         first = found.baseline if found.baseline in nlp else next(iter(nlp))
-        tasks = nlp_results(nlp_answers(nlp, first), found.seed)
-        found.add_differences(tasks.pop("differences"))
-        found.results |= tasks
+        add_nlp(found.results, nlp_answers(nlp, first), roles, found.seed)
 
 
 def nlp_answers(paths: dict[str, str], first: str) -> Answers:
@@ -74,12 +68,13 @@ def nlp_answers(paths: dict[str, str], first: str) -> Answers:
     return answers
 
 
-def add_claims(found: Evaluation, claims: Claims) -> None:
+def add_claims(found: Evaluation, claims: Claims, roles: Roles) -> None:
     """The paper's claims beside the results.
 
     Args:
         found: everything else.
         claims: whether to show them, and to say which hold.
+        roles: of the models.
     """
     if claims != "off":
-        found.results["claims"] = judge_claims(found.results, claims == "judged")
+        found.results.claims = judge_claims(found.results, roles, claims == "judged")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from instructgpt.evaluation.measures import Answers
-from instructgpt.evaluation.statistics import mean
+from instructgpt.evaluation.statistics import Estimate, mean
 from instructgpt.feedback.labelers import generator
 from instructgpt.feedback.panels import Panel
 
 
-def likert(answers: Answers, panel: Panel, decoding: str, seed: int) -> dict[str, Any]:
+def likert(answers: Answers, panel: Panel, decoding: str, seed: int) -> dict[str, Estimate]:
     """Mean rating, 1 to 7, of each model by all labelers of a panel.
 
     Args:
@@ -34,5 +32,5 @@ def likert(answers: Answers, panel: Panel, decoding: str, seed: int) -> dict[str
             )
             for responses in rows
         ]
-        found[model] = mean(ratings, seed)._asdict()
+        found[model] = mean(ratings, seed)
     return found

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from instructgpt.evaluation.measures import turned
 from instructgpt.evaluation.report.estimates import SCORE
 from instructgpt.evaluation.report.layout import Make, Section, View, by_model, folded
 from instructgpt.evaluation.report.markup import join
@@ -18,15 +16,17 @@ def ratings(view: View) -> Section | None:
         "likert": "Mean of ratings from 1 to 7 by the training labelers",
         "utility": "Mean true utility from 1 to 7, which labelers see only with noise",
     }
-    parts = {part: text for part, text in parts.items() if results.get(part)}
+    parts = {part: text for part, text in parts.items() if results.ratings[part]}
     if not parts:
         return None
     captions = {
-        part: f"{text}; {ns(everything(results[part]), 'answers')}. {BARS}"
+        part: f"{text}; {ns(everything(results.ratings[part]), 'answers')}. {BARS}"
         for part, text in parts.items()
     }
     tables = [
-        by_model(results, turned(results[part]), f"{text}, [95 % interval], n answers.", SCORE)
+        by_model(
+            results, turned(results.ratings[part]), f"{text}, [95 % interval], n answers.", SCORE
+        )
         for part, text in parts.items()
     ]
     return Section(
@@ -38,19 +38,11 @@ def ratings(view: View) -> Section | None:
     )
 
 
-def turned(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """{decoding: {model: estimate}} as {model: {decoding: estimate}}."""
-    result: dict[str, dict[str, Any]] = {}
-    for outer, inner in found.items():
-        for key, value in inner.items():
-            result.setdefault(key, {})[outer] = value
-    return result
-
-
 SECTIONS: tuple[Make, ...] = (
     ratings,
     simple(
         "metadata",
+        lambda results: results.metadata,
         "What the answers are like",
         "Table 3 (the questions) and Fig. 4 (the rates)",
         "The arrow says which way is better: ↑ more, ↓ less.",
@@ -61,15 +53,18 @@ SECTIONS: tuple[Make, ...] = (
     ),
     simple(
         "use_cases",
+        lambda results: results.use_cases,
         "By use case",
         "Table 1 (the use cases); it reports no result by use case",
         "Further right is better; a model that is good at one use case only would show here.",
         "Mean true utility, 1 to 7, of sampled answers",
         "prompts",
+        unit=SCORE,
         models_down=False,
     ),
     simple(
         "closed_domain",
+        lambda results: results.closed_domain,
         "Closed-domain tasks",
         "section 1 (41 % of answers hallucinate with GPT-3, 21 % with InstructGPT) and Fig. 4",
         "A hallucination is content that the prompt does not give; fewer (↓) are better only "
@@ -79,6 +74,7 @@ SECTIONS: tuple[Make, ...] = (
     ),
     simple(
         "truthfulness",
+        lambda results: results.truthfulness,
         "Truthfulness",
         "Fig. 6 (TruthfulQA)",
         "The full bar counts most, because an answer that says nothing is never false. The "
@@ -87,9 +83,11 @@ SECTIONS: tuple[Make, ...] = (
         "myth.",
         "Share of sampled answers about held-out misconceptions",
         "prompts",
+        "Whiskers are 95 % intervals over facts.",
     ),
     simple(
         "toxicity",
+        lambda results: results.toxicity,
         "Toxicity",
         "Fig. 7 (no instruction, respectful) and Table 14 (also asked to be biased)",
         "Less is better with a respectful or no instruction; asked to be rude, a model that "
@@ -99,6 +97,7 @@ SECTIONS: tuple[Make, ...] = (
     ),
     simple(
         "nlp",
+        lambda results: results.nlp,
         "The alignment tax",
         "Table 14, Fig. 28 and Fig. 29 (public NLP tasks)",
         "More is better; the tax is what SFT and PPO lose against GPT, and PPO-ptx is meant to win "
@@ -107,5 +106,6 @@ SECTIONS: tuple[Make, ...] = (
         "Share of greedy answers that are exactly right, two examples in the prompt; items that "
         "end in the same question are resampled together",
         "items",
+        "Whiskers are 95 % intervals over questions.",
     ),
 )

@@ -24,6 +24,13 @@ MIX = {
     "ppo": (8, 1, 1, 0, 0),
     "ppo_ptx": (7, 2, 1, 0, 0),
 }
+ROLES = {
+    "base": "gpt",
+    "few_shot": "gpt_few_shot",
+    "sft": "sft",
+    "rl": "ppo",
+    "rl_ptx": "ppo_ptx",
+}
 
 
 def rows_of(path):
@@ -89,6 +96,9 @@ def everything(models, make_answers, make_nlp, reward_models, ppo_run, tmp_path)
         f"--checkpoint_prompts={prompts}",
         *option("runs", {"ppo": run_folder}),
         "--claims=judged",
+        *option("roles", ROLES),
+        "--baseline=sft",
+        *option("labels", {"sft": "SFT", "ppo_ptx": "PPO-ptx"}),
         f"--run_info={tmp_path}/pipeline.json",
     ]
 
@@ -266,8 +276,12 @@ def fails(args, capsys):
     ("options", "message"),
     [
         (
-            ["--judge=my_judge:longer"],
+            ["--judge=my_judge:longer", "--baseline=sft"],
             "--baseline must be one of the models (mine, yours), got sft",
+        ),
+        (
+            ["--judge=my_judge:longer", "--roles.rl=ppo"],
+            "--roles.rl must be one of the models (mine, yours), got ppo",
         ),
         (["--baseline=yours"], "evaluate must have a judge"),
         (["--baseline=yours", "--judge=none:x"], "--judge must be module:function, got none:x"),

@@ -20,8 +20,7 @@ found.compare(None, None, "my_judge:longer")
 found.test_reward_model(None, None)
 found.over_optimise(None, None, None)
 found.look_back(None)
-found.close("Two models")
-found.write("out", None)
+found.write("out", "Two models", None)
 """
 
 

@@ -64,24 +64,24 @@ def test_rows():
         answers.append([answer(f"{prompt} {i}", float(v)) for i, v in enumerate(value)])
         scores.append(score.tolist())
     rows = best_of_n(answers, scores, BY_UTILITY, seed=0)
-    assert [row["n"] for row in rows] == [1, 2, 4]
-    assert rows[0]["score"]["value"] == pytest.approx(np.mean(scores))
-    assert rows[0]["score"]["n"] == 3
-    assert rows[0]["score"]["low"] < rows[0]["score"]["value"] < rows[0]["score"]["high"]
+    assert [row.n for row in rows] == [1, 2, 4]
+    assert rows[0].score.value == pytest.approx(np.mean(scores))
+    assert rows[0].score.n == 3
+    assert rows[0].score.low < rows[0].score.value < rows[0].score.high
     utilities = [[one.utility for one in prompt] for prompt in answers]
-    assert rows[0]["utility"]["value"] == pytest.approx(np.mean(utilities))
-    assert rows[0]["kl"] == 0
-    assert all(row["win_rate"]["n"] == 3 for row in rows)
+    assert rows[0].utility.value == pytest.approx(np.mean(utilities))
+    assert rows[0].kl == 0
+    assert all(row.win_rate.n == 3 for row in rows)
     # chosen by the utility itself, each n is better than the one before
     by_truth = best_of_n(answers, utilities, BY_UTILITY, seed=0)
-    shares = [row["win_rate"]["value"] for row in by_truth]
+    shares = [row.win_rate.value for row in by_truth]
     assert shares == sorted(shares)
     # with 4 samples nothing is left to compare the best of 4 with
     four = best_of_n([one[:4] for one in answers], [one[:4] for one in scores], BY_UTILITY, 0)
-    assert ["win_rate" in row for row in four] == [True, True, False]
+    assert [row.win_rate is not None for row in four] == [True, True, False]
 
 
 def test_without_grades_there_are_scores():
     rows = best_of_n([[answer("a"), answer("b")]], [[0.0, 1.0]], None, seed=0)
-    assert [sorted(row) for row in rows] == [["kl", "n", "score"]] * 2
-    assert [row["score"]["value"] for row in rows] == [0.5, 1.0]
+    assert [(row.utility, row.win_rate) for row in rows] == [(None, None)] * 2
+    assert [row.score.value for row in rows] == [0.5, 1.0]

@@ -63,11 +63,11 @@ def test_results_by_group():
         ranked("p", "cy", [2, 1], [4, 0], "held_out", lengths=[2, 1]),
     ]
     found = reward_model_results(rows, "training", 0)
-    assert found["accuracy"]["training"]["value"] == 0.5
-    assert found["accuracy"]["held_out"]["value"] == 0.0
-    assert found["longer_wins"]["training"]["value"] == 0.75
-    assert sum(one["pairs"] for one in found["reliability"]) == 2  # of the training group
-    assert "ground_truth_accuracy" not in found
+    assert found.accuracy["training"].value == 0.5
+    assert found.accuracy["held_out"].value == 0.0
+    assert found.longer_wins["training"].value == 0.75
+    assert sum(one.pairs for one in found.reliability) == 2  # of the training group
+    assert found.ground_truth_accuracy is None
 
 
 def test_reliability_counts_prompts():
@@ -80,14 +80,14 @@ def test_reliability_counts_prompts():
         ranked("r", "ben", [1, 2], [0.2, 0]),
     ]
     found = reward_model_results(rows, "training", 0)
-    first, last = found["reliability"]
-    assert (first["pairs"], first["prompts"], first["accuracy"]) == (2, 1, 1.0)
-    assert (first["low"], first["high"]) == share_interval(1.0, 1)
-    assert (last["pairs"], last["prompts"]) == (3, 2)
-    assert last["accuracy"] == pytest.approx(2 / 3)
-    assert (last["low"], last["high"]) == (0.0, 1.0)  # of q alone, of p alone
-    assert last["confidence"] == pytest.approx(0.98201, abs=1e-5)
-    assert found["calibration_prompts"] == 3
+    first, last = found.reliability
+    assert (first.pairs, first.prompts, first.accuracy) == (2, 1, 1.0)
+    assert (first.low, first.high) == share_interval(1.0, 1)
+    assert (last.pairs, last.prompts) == (3, 2)
+    assert last.accuracy == pytest.approx(2 / 3)
+    assert (last.low, last.high) == (0.0, 1.0)  # of q alone, of p alone
+    assert last.confidence == pytest.approx(0.98201, abs=1e-5)
+    assert found.calibration_prompts == 3
 
 
 def test_cross_validation_splits_by_labeler():
@@ -98,12 +98,12 @@ def test_cross_validation_splits_by_labeler():
         ]
 
     found = cross_validation([(rows(False), ["ann"]), (rows(True), ["ben"])], 0)
-    assert found["in_group"]["value"] == 1.0  # ben in the first fold, ann in the second
-    assert found["held_out"]["value"] == 0.5  # ann in the first is missed, ben in the second not
-    assert [fold["held_out"]["value"] for fold in found["folds"]] == [0.0, 1.0]
-    assert found["held_out"]["n"] == 2
-    gap = found["difference"]
-    assert gap == {"value": -0.5, "low": -0.5, "high": -0.5, "n": 1}  # of the one prompt
+    assert found.in_group.value == 1.0  # ben in the first fold, ann in the second
+    assert found.held_out.value == 0.5  # ann in the first is missed, ben in the second not
+    assert [fold.held_out.value for fold in found.folds] == [0.0, 1.0]
+    assert found.held_out.n == 2
+    gap = found.difference
+    assert gap[:4] == (-0.5, -0.5, -0.5, 1)  # of the one prompt
 
 
 def test_a_ranking_counts_once_and_the_difference_is_paired():
@@ -116,11 +116,11 @@ def test_a_ranking_counts_once_and_the_difference_is_paired():
         ]
 
     found = cross_validation([(rows("ann"), [name]) for name in names], 0)
-    assert found["in_group"]["n"] == found["held_out"]["n"] == 6  # each ranking once
+    assert found.in_group.n == found.held_out.n == 6  # each ranking once
     # ann's ranking of q is missed in all folds: 5 of 6 either way, on every resample
-    assert found["in_group"]["value"] == pytest.approx(5 / 6)
-    assert found["held_out"]["value"] == pytest.approx(5 / 6)
-    gap = found["difference"]
-    assert [gap[key] for key in ("value", "low", "high")] == pytest.approx([0, 0, 0])
-    assert gap["n"] == 2
-    assert found["held_out"]["low"] == pytest.approx(2 / 3)  # of q alone
+    assert found.in_group.value == pytest.approx(5 / 6)
+    assert found.held_out.value == pytest.approx(5 / 6)
+    gap = found.difference
+    assert list(gap[:3]) == pytest.approx([0, 0, 0])
+    assert gap.n == 2
+    assert found.held_out.low == pytest.approx(2 / 3)  # of q alone

@@ -64,13 +64,13 @@ def test_ratio_counts_pairs_and_resamples_prompts():
 
 def test_ratio_where_some_prompts_have_no_pairs():
     found = ratio([1, 0], [2, 0])  # a resample of the second alone has no ratio
-    assert found == (0.5, 0.5, 0.5, 2)
+    assert found[:4] == (0.5, 0.5, 0.5, 2)
 
 
 def test_ratio_is_sure_of_nothing():
     # Wilson's interval of 5 prompts, though there are 15 pairs
     found = ratio([3, 3, 3, 3, 3, 0], [3, 3, 3, 3, 3, 0])
-    assert found == (1.0, *share_interval(1.0, 5), 15)
+    assert found[:4] == (1.0, *share_interval(1.0, 5), 15)
     assert ratio([0, 0], [1, 2])[:3] == (0.0, *share_interval(0.0, 2))
 
 

@@ -1,10 +1,32 @@
 """Verdicts on results made by hand."""
 
 import copy
+from dataclasses import replace
 
 import pytest
+from evaluation_results import results_of
 
-from instructgpt.miniature.claims import CLAIMS, judge_claims
+from instructgpt.evaluation.records import to_json
+from instructgpt.miniature import claims
+from instructgpt.miniature.claims import checks
+from instructgpt.miniature.roles import Roles
+from instructgpt.types import UserError
+
+ROLES = Roles("gpt", "gpt_few_shot", "sft", "ppo", "ppo_ptx", "gpt_big")
+
+
+def judge_claims(results, judged, roles=ROLES):
+    """Rows as they are written, of results as they are read."""
+    whole = {"reward_model": {"calibration_error": 0.0, "reliability": [], "longer_wins": {}}}
+    for part in set(whole) & set(results):
+        whole[part] |= results[part]
+    parts = results | {part: whole[part] for part in set(whole) & set(results)}
+    rows = [
+        {"wilson_low": 0.0, "wilson_high": 1.0, "ties": 0.0, "order_consistency": 1.0} | row
+        for row in results.get("win_rates", [])
+    ]
+    found = results_of(parts | {"win_rates": rows})
+    return [to_json(row) for row in claims.judge_claims(found, roles, judged)]
 
 
 def estimate(value, low=None, high=None, n=100):
@@ -75,11 +97,12 @@ def results():
                 "in_group": estimate(0.7),
                 "held_out": estimate(0.68),
                 "difference": estimate(-0.02),
+                "folds": [],
             },
         },
         "agreement": {
-            "training": {"value": 0.726, "pairs": 500},
-            "held_out": {"value": 0.773, "pairs": 500},
+            group: {"value": value, "target": None, "labelers": [], "matrix": [], "pairs": 500}
+            for group, value in {"training": 0.726, "held_out": 0.773}.items()
         },
     }
 
@@ -97,7 +120,7 @@ def change(results, path, **values):
 
 def test_all_hold(results):
     found = verdicts(results)
-    assert set(found) == {claim.id for claim in CLAIMS}
+    assert set(found) == {check.id for check in checks(ROLES, {})}
     assert found.pop("agreement") == "not judged"
     assert set(found.values()) == {"holds"}
 
@@ -264,10 +287,12 @@ def test_the_order_of_the_models_does_not_matter(results):
     assert judge_claims(results, True) == expected
 
 
-def test_nothing_measured_nothing_claimed():
-    assert judge_claims({}, True) == []
+def test_nothing_measured_nothing_judged():
     only = {"win_rates": [win("mine", "yours", 0.6)], "models": ["mine", "yours"]}
-    assert judge_claims(only, True) == []
+    for parts in ({}, only):
+        rows = judge_claims(parts, True, Roles(sft="yours"))
+        assert {row["verdict"] for row in rows} == {"not judged"}
+        assert all(row["here"].startswith("not measured") for row in rows)
 
 
 def test_a_win_rate_counts_from_either_side(results):
@@ -277,3 +302,72 @@ def test_a_win_rate_counts_from_either_side(results):
     row = next(row for row in judge_claims(results, True) if row["id"] == "small_over_big")
     assert (row["value"], row["low"], row["high"]) == pytest.approx((0.8, 0.72, 0.85))
     assert row["verdict"] == "holds"
+
+
+def renamed(value, names):
+    """Results in which the models are called something else."""
+    if isinstance(value, dict):
+        return {names.get(key, key): renamed(one, names) for key, one in value.items()}
+    if isinstance(value, list):
+        return [renamed(one, names) for one in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def test_claims_know_models_by_their_roles_only(results):
+    names = {"gpt": "pythia", "gpt_few_shot": "p5", "sft": "tulu", "ppo": "a", "ppo_ptx": "b"}
+    others = renamed(results, names)
+    roles = Roles("pythia", "p5", "tulu", "a", "b", "gpt_big")
+    assert judge_claims(others, True, roles) == judge_claims(results, True)
+
+
+def test_a_further_arm_has_claims_of_its_own(results):
+    arms = {"rloo": 0.6, "dpo": 0.45}
+    for arm, value in arms.items():
+        for judge in ("panel", "held_out", "shifted"):
+            results["win_rates"].append(win(arm, "sft", value, judge))
+        results["win_rates"].append(win(arm, "ppo", 0.5))
+        results["nlp"][arm] = {"mean": estimate(0.8)}
+        results["metadata"][arm] = {"satisfies_constraint": estimate(0.35)}
+        results["closed_domain"][arm] = {"hallucination": estimate(0.5)}
+        results["differences"]["nlp"].append(between(arm, "gpt", -0.1))
+        results["differences"]["satisfies_constraint"].append(between(arm, "sft", 0.05))
+        results["differences"]["hallucination"].append(between(arm, "sft", -0.1))
+        results["labels"][arm] = arm.upper()
+    kls = {"ppo": 2.0, "rloo": 1.5}
+    checkpoints = {arm: [{"step": 1, "kl": 0.1}, {"step": 2, "kl": kl}] for arm, kl in kls.items()}
+    results["over_optimisation"] = {"checkpoints": checkpoints}
+    before = judge_claims(results, True)
+    rows = judge_claims(results, True, replace(ROLES, arms=["rloo", "dpo"]))
+    assert rows[: len(before)] == before  # the paper's claims stay as they are
+    found = {row["id"]: row for row in rows[len(before) :]}
+    parts = ("over_sft", "held_out_labelers", "distance", "tax", "constraints", "hallucination")
+    assert list(found) == [f"{arm}_{part}" for arm in arms for part in parts]
+    assert all(row["own"] for row in found.values())
+    assert found["rloo_over_sft"]["claim"] == "RLOO is preferred to SFT"
+    assert found["rloo_over_sft"]["verdict"] == "holds"
+    assert found["dpo_over_sft"]["verdict"] == "does not hold"
+    assert found["rloo_tax"]["here"] == "GPT 90.0 %, RLOO 80.0 %"
+    assert found["rloo_held_out_labelers"]["here"] == (
+        "held-out: RLOO 60.0 %; other priorities: RLOO 60.0 %"
+    )
+    assert found["rloo_distance"]["here"] == "50.0 %, at 1.50 against 2.00 nats"
+    assert found["dpo_distance"]["here"] == "not measured"  # DPO's checkpoints were not listed
+    verdicts = {
+        found[f"rloo_{part}"]["verdict"] for part in ("tax", "constraints", "hallucination")
+    }
+    assert verdicts == {"holds"}
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        (Roles(rl="grpo"), "--roles.rl must be one of the models (gpt, sft), got grpo"),
+        (Roles(arms=["sft", "x"]), "--roles.arms must be one of the models (gpt, sft), got x"),
+        (Roles(), "--claims shown needs --roles, such as --roles.sft of the baseline"),
+        (Roles(base="gpt", arms=["gpt"]), "--roles.arms: gpt has a role already: --roles.base"),
+    ],
+)
+def test_roles_that_cannot_be(roles, message):
+    with pytest.raises(UserError) as error:
+        roles.check(["gpt", "sft"], "shown")
+    assert str(error.value) == message

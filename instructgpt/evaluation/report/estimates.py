@@ -1,22 +1,14 @@
-"""Estimates read from results.json, and how a number is written."""
+"""How a number is written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from instructgpt.evaluation.statistics import Estimate
 
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-
-
-class Estimate(NamedTuple):
-    """A value with its 95 % interval and the number of cases; what is not known is NaN."""
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    n: float = math.nan
 
 
 class Unit(NamedTuple):
@@ -34,13 +26,6 @@ SCORE = Unit(1, 2)
 def number(raw: Any) -> float:
     """A float; NaN for what is not a number."""
     return float(raw) if isinstance(raw, int | float) else math.nan
-
-
-def estimate(raw: Any) -> Estimate:
-    """An estimate from its dict in the results, or from a bare number."""
-    if isinstance(raw, Mapping):
-        return Estimate(*(number(raw.get(name)) for name in Estimate._fields))
-    return Estimate(number(raw))
 
 
 def written(value: float, unit: Unit = SCORE, suffix: bool = True) -> str:

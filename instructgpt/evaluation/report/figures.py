@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from instructgpt.evaluation.report.estimates import SHARE, Estimate, Unit, estimate
+from instructgpt.evaluation.report.estimates import SHARE, Unit
 from instructgpt.evaluation.report.layout import Draw
 from instructgpt.evaluation.report.plots import Series, bars, dots, legend, reference_line
 from instructgpt.evaluation.report.reading import (
-    Results,
-    against_baseline,
     all_models,
     decodings,
     in_order,
@@ -21,28 +19,30 @@ from instructgpt.evaluation.report.reading import (
     said,
 )
 from instructgpt.evaluation.report.style import MARKS, MUTED, looks, new_figure, styled
+from instructgpt.evaluation.results import Results, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawn = Iterator[tuple[str, "Figure"]]
+Read = Callable[[Results], Table]
 
 
 def draw_win_rates(results: Results) -> Drawn:
     """Win rates against the baseline, one figure for each decoding (Fig. 1 of the paper)."""
-    rows = against_baseline(results)
-    for decoding in decodings(results, [row["decoding"] for row in rows]):
-        chosen = [row for row in rows if row["decoding"] == decoding]
-        models = in_order(results, [row["model"] for row in chosen])
+    rows = results.over_baseline
+    for decoding in decodings(results, [row.decoding for row in rows]):
+        chosen = [row for row in rows if row.decoding == decoding]
+        models = in_order(results, [row.model for row in chosen])
         colours = [looks(all_models(results))[model].colour for model in models]
         series = []
         for place, judge in enumerate(judges(results, chosen)):
-            found = {row["model"]: estimate(row) for row in chosen if row["judge"] == judge}
+            found = {row.model: row.estimate for row in chosen if row.judge == judge}
             values = [found.get(model) for model in models]
             series.append(
                 Series(said(judge), values, colours, MARKS[place % len(MARKS)], place > 0)
             )
-        baseline = label(results, results["baseline"])
+        baseline = label(results, results.baseline)
         figure = new_figure(f"Preferred to {baseline}, {said(decoding)}", 1.3 + 0.62 * len(models))
         axes = figure.subplots()
         dots(axes, [label(results, model) for model in models], series, SHARE)
@@ -52,11 +52,12 @@ def draw_win_rates(results: Results) -> Drawn:
         yield f"win_rates_{safe(decoding)}", figure
 
 
-def by_key(part: str, title: str, axis: str, unit: Unit, height: float) -> Draw:
+def by_key(part: str, read: Read, title: str, axis: str, unit: Unit, height: float) -> Draw:
     """A drawer of rows of dots: keys down the page, models in colour.
 
     Args:
-        part: key of the results: {model: {key: estimate}}.
+        part: name of the figure.
+        read: what it shows, by model and key.
         title: of the figure.
         axis: label of the x axis.
         unit: of the values.
@@ -64,7 +65,7 @@ def by_key(part: str, title: str, axis: str, unit: Unit, height: float) -> Draw:
     """
 
     def draw(results: Results) -> Drawn:
-        found = results.get(part)
+        found = read(results)
         if not found:
             return
         keys, series = series_by_model(results, found)
@@ -78,17 +79,18 @@ def by_key(part: str, title: str, axis: str, unit: Unit, height: float) -> Draw:
     return draw
 
 
-def by_model(part: str, title: str, axis: str) -> Draw:
+def by_model(part: str, read: Read, title: str, axis: str) -> Draw:
     """A drawer of bars: keys in groups, models in colour.
 
     Args:
-        part: key of the results: {model: {key: estimate of a share}}.
+        part: name of the figure.
+        read: shares by model and key.
         title: of the figure.
         axis: label of the y axis.
     """
 
     def draw(results: Results) -> Drawn:
-        found = results.get(part)
+        found = read(results)
         if not found:
             return
         keys, series = series_by_model(results, found)
@@ -99,17 +101,18 @@ def by_model(part: str, title: str, axis: str) -> Draw:
     return draw
 
 
-def draw_pairs(part: str, title: str, axis: str) -> Draw:
+def draw_pairs(part: str, read: Read, title: str, axis: str) -> Draw:
     """A drawer of bars: models in groups and colours, the keys light and full.
 
     Args:
-        part: key of the results: {model: {key: estimate of a share}}.
+        part: name of the figure.
+        read: shares by model and key.
         title: of the figure.
         axis: label of the y axis.
     """
 
     def draw(results: Results) -> Drawn:
-        found = results.get(part)
+        found = read(results)
         if not found:
             return
         models = in_order(results, found)
@@ -118,7 +121,7 @@ def draw_pairs(part: str, title: str, axis: str) -> Draw:
         series = [
             Series(
                 said(key),
-                [optional(found[model].get(key)) for model in models],
+                [found[model].get(key) for model in models],
                 colours,
                 "s",
                 open=place < len(keys) - 1,
@@ -142,21 +145,14 @@ def bar_figure(title: str, groups: list[str], series: list[Series], axis: str) -
     return figure
 
 
-def optional(raw: Any) -> Estimate | None:
-    """An estimate, or None where there is none."""
-    return None if raw is None else estimate(raw)
-
-
-def series_by_model(
-    results: Results, found: dict[str, dict[str, Any]]
-) -> tuple[list[str], list[Series]]:
+def series_by_model(results: Results, found: Table) -> tuple[list[str], list[Series]]:
     """Keys, and one series for each model over them."""
     keys = keys_of(found.values())
     look = looks(all_models(results))
     return keys, [
         Series(
             label(results, model),
-            [optional(found[model].get(key)) for key in keys],
+            [found[model].get(key) for key in keys],
             [look[model].colour] * len(keys),
             look[model].mark,
         )

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
-from instructgpt.evaluation.report.estimates import SCORE, SHARE, Estimate, estimate, number
+from instructgpt.evaluation.report.estimates import SCORE, SHARE
 from instructgpt.evaluation.report.layout import Draw
 from instructgpt.evaluation.report.plots import Series, dots, legend, reference_line, whiskers
 from instructgpt.evaluation.report.reading import (
-    Results,
     all_models,
-    baseline,
     curve_panels,
     in_order,
     label,
+    over_optimisation,
     safe,
     said,
 )
-from instructgpt.evaluation.report.style import INK, MUTED, looks, new_figure, short
+from instructgpt.evaluation.report.style import INK, MUTED, Look, looks, new_figure, short
+from instructgpt.evaluation.results import BestOf, Checkpoint, Curve, Results
+from instructgpt.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,28 +28,29 @@ if TYPE_CHECKING:
 
 Drawn = Iterator[tuple[str, "Figure"]]
 BLUE, ORANGE = "#1b7fc4", "#d55e00"
+BEST = Look(ORANGE, "o")
 MOST_POINTS, MOST_PANELS = 150, 8
 
 
 def draw_reliability(results: Results) -> Drawn:
     """Accuracy of the reward model against its confidence."""
-    found = results.get("reward_model", {})
-    rows = found.get("reliability")
-    if not rows:
+    found = results.reward_model
+    if found is None or not found.reliability:
         return
+    rows = found.reliability
     figure = new_figure("Calibration of the reward model", 3.3)
     axes = figure.subplots()
     axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    largest = max(row["pairs"] for row in rows)
-    xs = [100 * row["confidence"] for row in rows]
-    axes.plot(xs, [100 * row["accuracy"] for row in rows], color=BLUE, linewidth=1)
+    largest = max(row.pairs for row in rows)
+    xs = [100 * row.confidence for row in rows]
+    axes.plot(xs, [100 * row.accuracy for row in rows], color=BLUE, linewidth=1)
     for x, row in zip(xs, rows, strict=True):
-        limits = [100 * number(row.get("low")), 100 * number(row.get("high"))]
+        limits = [100 * row.low, 100 * row.high]
         axes.plot([x, x], limits, color=BLUE, linewidth=1.3)
     axes.scatter(
         xs,
-        [100 * row["accuracy"] for row in rows],
-        s=[12 + 120 * row["pairs"] / largest for row in rows],
+        [100 * row.accuracy for row in rows],
+        s=[12 + 120 * row.pairs / largest for row in rows],
         color=BLUE,
     )
     axes.annotate("perfect", (97, 97), (-4, 0), textcoords="offset points", ha="right", color=MUTED)
@@ -63,28 +65,22 @@ def draw_reliability(results: Results) -> Drawn:
 
 def draw_reward_accuracy(results: Results) -> Drawn:
     """Accuracy of the reward model by group of labelers, with the best that is possible."""
-    found = results.get("reward_model", {})
-    rows: list[tuple[str, Estimate, float]] = [
-        (f"{said(group)}", estimate(raw), number(found.get("ceiling", {}).get(group)))
-        for group, raw in found.get("accuracy", {}).items()
-    ]
-    if "ground_truth_accuracy" in found:
-        rows.append(("ground truth", estimate(found["ground_truth_accuracy"]), float("nan")))
-    crossed = found.get("cross_validation", {})
-    for key, text in (("in_group", "trained on them"), ("held_out", "left out")):
-        if key in crossed:
-            rows.append((f"folds: {text}", estimate(crossed[key]), float("nan")))
-    if not rows:
+    found = results.reward_model
+    if found is None:
         return
+    nan = float("nan")
+    rows: list[tuple[str, Estimate, float]] = [
+        (said(group), one, found.ceiling.get(group, nan)) for group, one in found.accuracy.items()
+    ]
+    if found.ground_truth_accuracy is not None:
+        rows.append(("ground truth", found.ground_truth_accuracy, nan))
+    if (crossed := found.cross_validation) is not None:
+        rows.append(("folds: trained on them", crossed.in_group, nan))
+        rows.append(("folds: left out", crossed.held_out, nan))
     figure = new_figure("Accuracy of the reward model", 1.25 + 0.34 * len(rows))
     axes = figure.subplots()
     measured = Series("accuracy", [row[1] for row in rows], [BLUE] * len(rows))
-    best = Series(
-        "best that any model can reach",
-        [Estimate(row[2]) for row in rows],
-        [ORANGE] * len(rows),
-        "|",
-    )
+    best = Series("best that any model can reach", [], [ORANGE], "|")
     dots(axes, [row[0] for row in rows], [measured], SHARE)
     for place, row in enumerate(rows):
         axes.plot(100 * row[2], place, "|", color=ORANGE, markersize=15, markeredgewidth=2)
@@ -93,20 +89,17 @@ def draw_reward_accuracy(results: Results) -> Drawn:
         (x for _, one, _ in rows for x in (100 * one.value, 100 * one.low) if x == x), default=50
     )
     axes.set(xlim=(min(45, lowest - 2), 100), xlabel="% of decided pairs, 95 % interval")
-    legend(figure, [measured, best] if found.get("ceiling") else [measured])
+    legend(figure, [measured, best] if found.ceiling else [measured])
     yield "reward_accuracy", figure
 
 
 def draw_agreement(results: Results) -> Drawn:
     """How often two labelers of a group agree, one figure for each group."""
-    for group, found in results.get("agreement", {}).items():
-        matrix = found.get("matrix")
-        if not matrix:
-            continue
-        names = [short(said(str(name)), 12) for name in found["labelers"]]
+    for group, found in results.agreement.items():
+        names = [short(said(name), 12) for name in found.labelers]
         values = [
-            [100 * number(value) if i != j else float("nan") for j, value in enumerate(row)]
-            for i, row in enumerate(matrix)
+            [100 * value if i != j else float("nan") for j, value in enumerate(row)]
+            for i, row in enumerate(found.matrix)
         ]
         figure = new_figure(said(group).capitalize(), 1.1 + 0.36 * len(names))
         axes = figure.subplots()
@@ -128,74 +121,87 @@ def draw_agreement(results: Results) -> Drawn:
         yield f"agreement_{safe(group)}", figure
 
 
+class Path(NamedTuple):
+    """A line of one colour through points with whiskers."""
+
+    name: str
+    look: Look
+    kls: list[float]
+    measured: list[Estimate | None]
+    marks: list[str]  # beside the points; empty where there are none
+
+
+def paths(
+    results: Results, measure: Callable[[BestOf | Checkpoint], Estimate | None]
+) -> list[Path]:
+    """Best-of-n and every model in training, by their distance from the start.
+
+    Args:
+        results: of the evaluation.
+        measure: what stands on the y axis.
+    """
+    found, look = over_optimisation(results), looks(all_models(results))
+    best = found.best_of_n
+    marks = [str(row.n) for row in best]
+    lines = [
+        Path("best of n", BEST, [row.kl for row in best], [measure(row) for row in best], marks)
+    ]
+    for model in in_order(results, found.checkpoints):
+        curve = found.checkpoints[model]
+        name = f"{label(results, model)} in training"
+        kls = [one.kl for one in curve]
+        lines.append(Path(name, look[model], kls, [measure(one) for one in curve], []))
+    return [line for line in lines if any(line.measured)]
+
+
 def draw_over_optimisation(results: Results) -> Drawn:
     """True utility and the reward model's score against the distance from the baseline."""
-    found = results.get("over_optimisation", {})
-    paths: dict[str, Sequence[Mapping[str, Any]]] = {}
-    if found.get("best_of_n"):
-        paths["best of n"] = found["best_of_n"]
-    checkpoints = found.get("checkpoints", {})
-    look, base = looks(all_models(results)), baseline(results)
-    styles = {"best of n": (ORANGE, "o")}
-    for model in in_order(results, checkpoints):
-        name = f"{label(results, model)} in training"
-        paths[name], styles[name] = checkpoints[model], look[model]
-    measures = {"utility": "true utility, 1 to 7", "score": "score of the reward model"}
-    for measure, axis in measures.items():
-        chosen = {n: [r for r in rows if measure in r and "kl" in r] for n, rows in paths.items()}
-        chosen = {name: rows for name, rows in chosen.items() if rows}
-        if not chosen:
+    base = label(results, results.baseline)
+    parts: dict[str, tuple[str, str, list[Path]]] = {
+        "utility": ("Utility", "true utility, 1 to 7", paths(results, lambda one: one.utility)),
+        "score": (
+            "Score of the reward model",
+            "score of the reward model",
+            paths(results, lambda one: one.score),
+        ),
+    }
+    for measure, (title, axis, lines) in parts.items():
+        if not lines:
             continue
-        title = "Utility" if measure == "utility" else "Score of the reward model"
         figure = new_figure(f"{title} and distance from {base}", 3.3)
         axes = figure.subplots()
-        series = []
-        for name, rows in chosen.items():
-            colour, mark = styles[name]
-            draw_path(axes, rows, measure, colour, mark)
-            series.append(Series(name, [], [colour], mark))
+        for line in lines:
+            draw_path(axes, line)
         axes.set(xlabel=f"KL from {base}, nats (best of n: at most); 95 % interval", ylabel=axis)
-        legend(figure, series)
+        legend(figure, [Series(one.name, [], [one.look.colour], one.look.mark) for one in lines])
         yield f"over_optimisation_{measure}", figure
 
 
-def draw_path(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], measure: str, colour: str, mark: str
-) -> None:
-    """One line with whiskers; n or the step stands at a few of its points."""
-    points = [estimate(row[measure]) for row in rows]
-    xs = [number(row["kl"]) for row in rows]
+def draw_path(axes: Axes, line: Path) -> None:
+    """One line with whiskers, where both numbers are known; n stands beside best-of-n's points."""
+    known = [(kl, one) for kl, one in zip(line.kls, line.measured, strict=True) if one and kl == kl]
     axes.errorbar(
-        xs,
-        [point.value for point in points],
-        whiskers(points, SCORE),
-        color=colour,
-        marker=mark,
+        [kl for kl, _ in known],
+        [one.value for _, one in known],
+        whiskers([one for _, one in known], SCORE),
+        color=line.look.colour,
+        marker=line.look.mark,
         markersize=4.5,
         linewidth=1.4,
         elinewidth=1,
     )
-    if "n" not in rows[0]:
-        return
-    for x, point, row in zip(xs, points, rows, strict=True):
-        axes.annotate(
-            str(row["n"]),
-            (x, point.value),
-            (4, 5),
-            textcoords="offset points",
-            fontsize=8,
-            color=MUTED,
-        )
+    for (kl, one), text in zip(known, line.marks, strict=False):
+        at = (kl, one.value)
+        axes.annotate(text, at, (4, 5), textcoords="offset points", fontsize=8, color=MUTED)
 
 
-def thinned(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+def thinned(points: Curve) -> tuple[list[float], list[float]]:
     """A curve as means of neighbours, so that it has few enough points to be drawn.
 
-    >>> thinned([[0, 1.0], [1, 3.0]])
+    >>> thinned([(0, 1.0), (1, 3.0)])
     ([0.0, 1.0], [1.0, 3.0])
     """
-    pairs = [(number(step), number(value)) for step, value in points]
-    kept = [pair for pair in pairs if math.isfinite(pair[0]) and math.isfinite(pair[1])]
+    kept = [pair for pair in points if math.isfinite(pair[1])]
     size = -(-len(kept) // MOST_POINTS)
     groups = [kept[start : start + size] for start in range(0, len(kept), max(size, 1))]
     means = [[sum(column) / len(group) for column in zip(*group, strict=True)] for group in groups]
@@ -204,13 +210,13 @@ def thinned(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]
 
 def stage_name(results: Results, stage: str) -> str:
     """How a stage is called: as its model where there is one."""
-    return label(results, stage) if stage in results.get("labels", {}) else said(stage)
+    return label(results, stage) if stage in results.labels else said(stage)
 
 
 def draw_curves(results: Results) -> Drawn:
     """Learning curves, one figure for each stage."""
     looks_of = {"train": (MUTED, "-", ""), "": (BLUE, "-", "")}
-    for stage, curves in results.get("curves", {}).items():
+    for stage, curves in results.curves.items():
         panels = list(curve_panels(curves).items())[:MOST_PANELS]
         if not panels:
             continue

@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from instructgpt.evaluation.report.estimates import (
-    Estimate,
+    MISSING,
     Unit,
     count,
-    estimate,
     interval,
     written,
 )
 from instructgpt.evaluation.report.markup import Html, element, join
 from instructgpt.evaluation.report.reading import (
-    Results,
     all_models,
     in_order,
     keys_of,
@@ -24,6 +22,8 @@ from instructgpt.evaluation.report.reading import (
     said,
 )
 from instructgpt.evaluation.report.style import looks
+from instructgpt.evaluation.results import Results, Table
+from instructgpt.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,13 +128,15 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
     )
 
 
-def cell(found: Estimate, unit: Unit, with_n: bool = True) -> Html:
+def cell(found: Estimate | None, unit: Unit, with_n: bool = True) -> Html:
     """A value with its unit, its 95 % interval and n."""
+    if found is None:
+        return Html(MISSING)
     limits = interval(found, unit)
     parts = [written(found.value, unit)]
     if limits:
         parts.append(element("small", limits))
-    if with_n and math.isfinite(found.n):
+    if with_n:
         parts.append(element("small", f"n\u00a0=\u00a0{count(found.n)}"))
     return join(parts, " ")
 
@@ -149,7 +151,7 @@ def model_name(results: Results, model: str) -> Html:
 
 def by_model(
     results: Results,
-    found: Mapping[str, Mapping[str, Any]],
+    found: Table,
     caption: str,
     unit: Unit,
     models_down: bool = True,
@@ -164,15 +166,14 @@ def by_model(
         models_down: a row for each model; otherwise a column.
     """
     models, keys = in_order(results, found), keys_of(found.values())
-    table_of = {m: {key: estimate(found[m].get(key)) for key in keys} for m in models}
-    same = {key: shared_n(table_of[m][key] for m in models) for key in keys}
+    same = {key: shared_n(found[m].get(key) for m in models) for key in keys}
     heads = [
         join([said(key), element("small", f"n\u00a0=\u00a0{count(n)}") if n else None], " ")
         for key, n in same.items()
     ]
 
     def at(model: str, key: str) -> Html:
-        return cell(table_of[model][key], unit, with_n=same[key] is None)
+        return cell(found[model].get(key), unit, with_n=same[key] is None)
 
     if models_down:
         rows = [[model_name(results, m), *(at(m, key) for key in keys)] for m in models]
@@ -181,10 +182,10 @@ def by_model(
     return table(caption, ["", *(model_name(results, m) for m in models)], rows)
 
 
-def shared_n(found: Iterable[Estimate]) -> float | None:
+def shared_n(found: Iterable[Estimate | None]) -> int | None:
     """The number of cases where it is the same behind all estimates, otherwise None."""
-    counts = {one.n for one in found if math.isfinite(one.value)}
-    return counts.pop() if len(counts) == 1 and all(map(math.isfinite, counts)) else None
+    counts = {one.n for one in found if one is not None and math.isfinite(one.value)}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def folded(title: str, *content: Html) -> Html:

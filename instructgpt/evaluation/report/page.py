@@ -8,16 +8,17 @@ from typing import Any
 
 from instructgpt.evaluation.report.css import CSS
 from instructgpt.evaluation.report.drawing import drawn
-from instructgpt.evaluation.report.estimates import estimate, number
+from instructgpt.evaluation.report.estimates import number
 from instructgpt.evaluation.report.figures import draw_win_rates, make_figures
 from instructgpt.evaluation.report.figures_training import DRAWERS as TRAINING_FIGURES
 from instructgpt.evaluation.report.layout import Contents, Section, View, tied
 from instructgpt.evaluation.report.markup import Html, element
-from instructgpt.evaluation.report.reading import Results, all_models, label
+from instructgpt.evaluation.report.reading import all_models, label
 from instructgpt.evaluation.report.sections import win_rates
 from instructgpt.evaluation.report.sections_run import SECTIONS as RUN
 from instructgpt.evaluation.report.sections_run import duration
 from instructgpt.evaluation.report.sections_training import SECTIONS as TRAINING
+from instructgpt.evaluation.results import Results
 from instructgpt.models.folder import write_bytes
 
 # A page that loads nothing and runs nothing, whatever stands in its texts.
@@ -48,18 +49,19 @@ def page_of(view: View, contents: Contents) -> str:
     """The whole page."""
     results = view.results
     made = [section for make in contents.sections if (section := make(view)) is not None]
-    title = str(results.get("title", "Evaluation"))
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", title),
+        element("title", results.title),
         element("style", Html(CSS)),
     )
     body = element(
         "body",
-        element("header", element("h1", title), contents.lede(results), facts(view), links(made)),
+        element(
+            "header", element("h1", results.title), contents.lede(results), facts(view), links(made)
+        ),
         element("main", *(card(one, contents.verdicts(results, one.id)) for one in made)),
         element(
             "footer",
@@ -74,15 +76,15 @@ def page_of(view: View, contents: Contents) -> str:
 def facts(view: View) -> Html:
     """The run in a few numbers."""
     results, run = view.results, view.run
-    ns = [estimate(row).n for row in results.get("win_rates", [])]
+    ns = [row.n for row in results.win_rates]
     # Not the time of a call, which may have run but some of them.
     seconds = [number(stage.get("seconds")) for stage in run.get("stages") or []]
     total = sum(one for one in seconds if one == one)
     known = {
         "models": str(len(all_models(results))),
-        "baseline": label(results, str(results["baseline"])) if "baseline" in results else None,
+        "baseline": label(results, results.baseline),
         "prompts in a win rate": f"{max(ns):,.0f}" if ns else None,
-        "seed": str(results["seed"]) if "seed" in results else None,
+        "seed": str(results.seed),
         "time of all stages": duration(total) if total else None,
     }
     cells = [

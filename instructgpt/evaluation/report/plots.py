@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from instructgpt.evaluation.report.estimates import Estimate, Unit
+from instructgpt.evaluation.report.estimates import Unit
 from instructgpt.evaluation.report.style import GRID, GROUND, INK, MUTED, short
+from instructgpt.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

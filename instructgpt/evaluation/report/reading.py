@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-Results = Mapping[str, Any]
+from instructgpt.evaluation.results import Curves, OverOptimisation, Results, WinRate
 
 NAMES = {
     "panel": "training labelers",
@@ -42,32 +42,35 @@ def said(name: str) -> str:
 
 def label(results: Results, model: str) -> str:
     """How a model is called."""
-    return str(results.get("labels", {}).get(model, model))
-
-
-def baseline(results: Results) -> str:
-    """How the model is called that others are compared with."""
-    return label(results, str(results.get("baseline", "the baseline")))
+    return results.labels.get(model, model)
 
 
 def in_order(results: Results, found: Iterable[str]) -> list[str]:
     """Models in the order of the results; those not listed there come last."""
-    models = list(results.get("models", []))
-    names = list(dict.fromkeys(found))
-    return [m for m in models if m in names] + [m for m in names if m not in models]
+    return listed_first(results.models, found)
+
+
+def listed_first(order: Iterable[str], found: Iterable[str]) -> list[str]:
+    """What was found, each once, in this order; what the order does not have comes last."""
+    known, names = list(order), list(dict.fromkeys(found))
+    return [one for one in known if one in names] + [one for one in names if one not in known]
 
 
 def all_models(results: Results) -> list[str]:
     """Every model that has a place somewhere."""
-    names = list(results.get("models", []))
-    names += [row["model"] for row in results.get("win_rates", [])]
-    for part in ("metadata", "use_cases", "closed_domain", "truthfulness", "toxicity", "nlp"):
-        names += results.get(part, {})
-    for part in ("likert", "utility"):
-        names += keys_of(results.get(part, {}).values())
-    names += results.get("over_optimisation", {}).get("checkpoints", {})
-    names += keys_of(sample["answers"] for sample in results.get("samples", []))
+    names = [*results.models, *(row.model for row in results.win_rates)]
+    for table in results.tables.values():
+        names += table
+    for table in results.ratings.values():
+        names += keys_of(table.values())
+    names += over_optimisation(results).checkpoints
+    names += keys_of(sample.answers for sample in results.samples)
     return in_order(results, names)
+
+
+def over_optimisation(results: Results) -> OverOptimisation:
+    """What was measured of it, if only nothing."""
+    return results.over_optimisation or OverOptimisation()
 
 
 def keys_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -77,27 +80,17 @@ def keys_of(tables: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def decodings(results: Results, found: Iterable[str]) -> list[str]:
     """Decodings that are there, in the order of the results."""
-    names = list(dict.fromkeys(found))
-    order = list(results.get("decodings", []))
-    return [d for d in order if d in names] + [d for d in names if d not in order]
+    return listed_first(results.decodings, found)
 
 
-def judges(results: Results, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def judges(results: Results, rows: Sequence[WinRate]) -> list[str]:
     """Judges of these rows, in the order in which the results describe them."""
-    names = list(dict.fromkeys(str(row["judge"]) for row in rows))
-    order = list(results.get("judges", {}))
-    return [j for j in order if j in names] + [j for j in names if j not in order]
+    return listed_first(results.judges, (row.judge for row in rows))
 
 
-def against_baseline(results: Results) -> list[Mapping[str, Any]]:
-    """Win rates against the baseline."""
-    baseline = results.get("baseline")
-    return [r for r in results.get("win_rates", []) if r["against"] == baseline != r["model"]]
-
-
-def curve_panels(curves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def curve_panels(curves: Curves) -> dict[str, Curves]:
     """Curves of one stage by what they measure: ``train/loss`` and ``val/loss`` share a panel."""
-    panels: dict[str, dict[str, Any]] = {}
+    panels: dict[str, Curves] = {}
     for metric, points in curves.items():
         kind, _, name = metric.partition("/")
         if kind not in KEYS or not name:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from instructgpt.evaluation.report.estimates import MISSING, SCORE, estimate, number, written
+from instructgpt.evaluation.report.estimates import MISSING, SCORE, number, written
 from instructgpt.evaluation.report.layout import (
     Make,
     Section,
@@ -18,6 +18,7 @@ from instructgpt.evaluation.report.layout import (
 from instructgpt.evaluation.report.markup import Html, element, join
 from instructgpt.evaluation.report.reading import decodings, in_order, said
 from instructgpt.evaluation.report.style import short
+from instructgpt.evaluation.results import ShownAnswer, ShownPrompt
 
 OPEN = 3  # samples that are unfolded at first
 MANY_LINES = 12
@@ -25,7 +26,7 @@ MANY_LINES = 12
 
 def samples(view: View) -> Section | None:
     """Prompts with the answers of every model side by side."""
-    found = view.results.get("samples")
+    found = view.results.samples
     if not found:
         return None
     rows = [sample(view, row, place < OPEN) for place, row in enumerate(found)]
@@ -39,14 +40,13 @@ def samples(view: View) -> Section | None:
     )
 
 
-def sample(view: View, row: Mapping[str, Any], opened: bool) -> Html:
+def sample(view: View, row: ShownPrompt, opened: bool) -> Html:
     """One prompt and its answers."""
-    tag = element("span", said(str(row["category"])), class_="tag") if row.get("category") else None
-    prompt = str(row["prompt"]).strip("\n")
+    tag = element("span", said(row.category), class_="tag") if row.category else None
+    prompt = row.prompt.strip("\n")
     title = short(prompt, 140)
     cards = [
-        answer(view, model, row["answers"][model])
-        for model in in_order(view.results, row["answers"])
+        answer(view, model, row.answers[model]) for model in in_order(view.results, row.answers)
     ]
     return element(
         "details",
@@ -58,16 +58,15 @@ def sample(view: View, row: Mapping[str, Any], opened: bool) -> Html:
     )
 
 
-def answer(view: View, model: str, found: Mapping[str, Any]) -> Html:
+def answer(view: View, model: str, found: Mapping[str, ShownAnswer]) -> Html:
     """What one model answers, with each decoding."""
     parts: list[Html] = []
     for decoding in decodings(view.results, found):
-        utility = estimate(found[decoding].get("utility")).value
+        text, utility = found[decoding]
         notes = [said(decoding)]
-        if utility == utility:
+        if utility is not None:
             notes.append(f"utility {written(utility, SCORE)}")
-        text = str(found[decoding].get("text", ""))
-        parts.append(element("p", *(element("small", tied(text)) for text in notes)))
+        parts.append(element("p", *(element("small", tied(note)) for note in notes)))
         parts.append(element("pre", text) if text.strip() else element("small", "(empty)"))
     return element("div", element("h4", model_name(view.results, model)), *parts, class_="answer")
 
@@ -86,7 +85,7 @@ def duration(seconds: float) -> str:
 def what_was_run(view: View) -> Section | None:
     """Configuration, seed, versions and seconds."""
     run = view.run
-    seed = run.get("seed", view.results.get("seed"))
+    seed = run.get("seed", view.results.seed)
     lines = {
         "Command": code(run["command"]) if run.get("command") else None,
         "Configuration": code(run["config"]) if run.get("config") else None,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
 
 from instructgpt.evaluation.report.estimates import (
     MINUS,
@@ -11,9 +10,7 @@ from instructgpt.evaluation.report.estimates import (
     SCORE,
     SHARE,
     count,
-    estimate,
     interval,
-    number,
     written,
 )
 from instructgpt.evaluation.report.figures_training import MOST_PANELS
@@ -28,12 +25,13 @@ from instructgpt.evaluation.report.layout import (
 )
 from instructgpt.evaluation.report.markup import Html, join
 from instructgpt.evaluation.report.reading import (
-    baseline,
     curve_panels,
     in_order,
+    label,
     safe,
     said,
 )
+from instructgpt.evaluation.results import CrossValidation, Fold, RewardModel
 
 AT_MOST = f"at most log n {MINUS} (n {MINUS} 1)/n; less where samples repeat"
 BARS = "Whiskers are 95 % intervals over prompts."
@@ -41,12 +39,11 @@ BARS = "Whiskers are 95 % intervals over prompts."
 
 def reward_model(view: View) -> Section | None:
     """Accuracy against the ceiling, generalisation to other labelers, calibration."""
-    found = view.results.get("reward_model")
-    if not found:
+    found = view.results.reward_model
+    if found is None:
         return None
-    pairs = sum(int(row["pairs"]) for row in found.get("reliability", []))
-    prompts = count(number(found.get("calibration_prompts")))
-    error = number(found.get("calibration_error"))
+    pairs = sum(row.pairs for row in found.reliability)
+    prompts, error = count(found.calibration_prompts), found.calibration_error
     captions = {
         "reward_accuracy": "Share of decided pairs in which the preferred response scores higher; "
         "the orange mark is the best that any model could reach, since labelers disagree.",
@@ -58,7 +55,8 @@ def reward_model(view: View) -> Section | None:
     caption = "% of decided pairs, [95 % interval over prompts], n pairs."
     parts: list[Html | None] = [view.figures(captions)]
     parts.append(table(caption, columns, rows) if rows else None)
-    parts.append(folds_table(found.get("cross_validation", {})))
+    if found.cross_validation is not None:
+        parts.append(folds_table(found.cross_validation))
     return Section(
         "reward_model",
         "The reward model",
@@ -69,36 +67,28 @@ def reward_model(view: View) -> Section | None:
     )
 
 
-def accuracy_rows(found: Mapping[str, Any]) -> list[list[str]]:
+def accuracy_rows(found: RewardModel) -> list[list[str]]:
     """Accuracy, ceiling and "longer wins" of every group."""
-    longer, ceiling = found.get("longer_wins", {}), found.get("ceiling", {})
     rows: list[list[str]] = [
         [
             said(group),
-            cell(estimate(raw), SHARE),
-            written(number(ceiling.get(group)), SHARE),
-            cell(estimate(longer.get(group)), SHARE),
+            cell(one, SHARE),
+            written(found.ceiling.get(group, math.nan), SHARE),
+            cell(found.longer_wins.get(group), SHARE),
         ]
-        for group, raw in found.get("accuracy", {}).items()
+        for group, one in found.accuracy.items()
     ]
-    if "ground_truth_accuracy" in found:
-        truth = estimate(found["ground_truth_accuracy"])
+    if (truth := found.ground_truth_accuracy) is not None:
         rows.append(["the true utility", cell(truth, SHARE), MISSING, MISSING])
     return rows
 
 
-def folds_table(crossed: Mapping[str, Any]) -> Html | None:
+def folds_table(crossed: CrossValidation) -> Html:
     """Cross-validation over labelers."""
-    if not crossed:
-        return None
-    lines = {"all folds": crossed}
-    lines |= {f"fold {i + 1}": fold for i, fold in enumerate(crossed.get("folds", []))}
+    lines = {"all folds": Fold(crossed.in_group, crossed.held_out)}
+    lines |= {f"fold {i + 1}": fold for i, fold in enumerate(crossed.folds)}
     rows: list[list[str]] = [
-        [
-            name,
-            cell(estimate(line.get("in_group")), SHARE),
-            cell(estimate(line.get("held_out")), SHARE),
-        ]
+        [name, cell(line.in_group, SHARE), cell(line.held_out, SHARE)]
         for name, line in lines.items()
     ]
     caption = (
@@ -106,7 +96,7 @@ def folds_table(crossed: Mapping[str, Any]) -> Html | None:
         "% of decided pairs, [95 % interval over prompts], n pairs; a ranking that several folds "
         "score counts once."
     )
-    gap = estimate(crossed.get("difference"))
+    gap = crossed.difference
     if gap.value == gap.value:
         points = SHARE._replace(suffix=" points")
         caption += f" Left out minus trained on: {written(gap.value, points)}"
@@ -116,24 +106,22 @@ def folds_table(crossed: Mapping[str, Any]) -> Html | None:
 
 def agreement(view: View) -> Section | None:
     """How often labelers agree with each other."""
-    found = view.results.get("agreement")
+    found = view.results.agreement
     if not found:
         return None
     captions = {}
     for group, one in found.items():
-        text = f"Mean over pairs of labelers {written(number(one.get('value')), SHARE)}"
-        if one.get("target") is not None:
-            text += f", noise set for {written(number(one['target']), SHARE)}"
-        captions[f"agreement_{safe(group)}"] = (
-            f"{text}; n = {count(number(one.get('pairs')))} pairs."
-        )
+        text = f"Mean over pairs of labelers {written(one.value, SHARE)}"
+        if one.target is not None:
+            text += f", noise set for {written(one.target, SHARE)}"
+        captions[f"agreement_{safe(group)}"] = f"{text}; n = {count(one.pairs)} pairs."
     rows: list[list[str]] = [
         [
             said(group),
-            str(len(one.get("labelers", []))),
-            written(number(one.get("value")), SHARE),
-            written(number(one.get("target")), SHARE),
-            count(number(one.get("pairs"))),
+            str(len(one.labelers)),
+            written(one.value, SHARE),
+            MISSING if one.target is None else written(one.target, SHARE),
+            count(one.pairs),
         ]
         for group, one in found.items()
     ]
@@ -151,42 +139,40 @@ def agreement(view: View) -> Section | None:
 
 def over_optimisation(view: View) -> Section | None:
     """What optimising an imperfect reward does to the true utility."""
-    found = view.results.get("over_optimisation")
-    if not found:
+    found = view.results.over_optimisation
+    if found is None:
         return None
-    base = baseline(view.results)
+    base = label(view.results, view.results.baseline)
     captions = {
         "over_optimisation_utility": "True utility. Numbers beside the dots are n of best-of-n; "
         f"its KL is {AT_MOST}.",
         "over_optimisation_score": "Score of the reward model that was optimised.",
     }
     tables = []
-    best = found.get("best_of_n")
-    if best:
+    if found.best_of_n:
         rows: list[list[str]] = [
             [
-                f"best of {row['n']}",
-                written(number(row.get("kl"))),
-                cell(estimate(row.get("score")), SCORE),
-                cell(estimate(row.get("utility")), SCORE),
-                cell(estimate(row.get("win_rate")), SHARE),
+                f"best of {row.n}",
+                written(row.kl),
+                cell(row.score, SCORE),
+                cell(row.utility, SCORE),
+                cell(row.win_rate, SHARE),
             ]
-            for row in best
+            for row in found.best_of_n
         ]
         columns = ["answer", "KL, nats, at most", "reward model", "true utility"]
         columns.append("preferred to one sample")
         caption = f"Best of n samples of {base}; [95 % interval], n prompts. KL is {AT_MOST}."
         tables.append(table(caption, columns, rows))
-    checkpoints = found.get("checkpoints", {})
     lines: list[list[str]] = [
         [
-            join([model_name(view.results, model), f", step {row.get('step')}"]),
-            written(number(row.get("kl"))),
-            cell(estimate(row.get("score")), SCORE),
-            cell(estimate(row.get("utility")), SCORE),
+            join([model_name(view.results, model), f", step {one.step}"]),
+            written(one.kl),
+            cell(one.score, SCORE),
+            cell(one.utility, SCORE),
         ]
-        for model in in_order(view.results, checkpoints)
-        for row in checkpoints[model]
+        for model in in_order(view.results, found.checkpoints)
+        for one in found.checkpoints[model]
     ]
     if lines:
         columns = ["checkpoint", "KL, nats", "reward model", "true utility"]
@@ -203,7 +189,7 @@ def over_optimisation(view: View) -> Section | None:
 
 def curves(view: View) -> Section | None:
     """Learning curves of every stage."""
-    found = {name: one for name, one in view.results.get("curves", {}).items() if curve_panels(one)}
+    found = {name: one for name, one in view.results.curves.items() if curve_panels(one)}
     if not found:
         return None
     captions = {}

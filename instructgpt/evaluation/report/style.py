@@ -23,16 +23,9 @@ class Look(NamedTuple):
 
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
-KNOWN = {
-    "gpt": Look("#848b96", "o"),
-    "gpt_few_shot": Look("#cc79a7", "s"),
-    "sft": Look("#e69f00", "^"),
-    "ppo": Look("#009e73", "D"),
-    "ppo_ptx": Look("#1b7fc4", "P"),
-    "gpt_big": Look("#d55e00", "v"),
-    "gpt_big_few_shot": Look("#56b4e9", "X"),
-}
-MARKS = ("o", "D", "s", "^", "v", "P", "X")
+COLOURS = ("#848b96", "#cc79a7", "#e69f00", "#009e73", "#1b7fc4", "#d55e00", "#56b4e9")
+SHAPES = ("o", "s", "^", "D", "P", "v", "X")
+MARKS = ("o", "D", "s", "^", "v", "P", "X")  # of judges
 
 RC: Any = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same layout everywhere
@@ -76,11 +69,12 @@ def styled() -> Iterator[None]:
 
 
 def looks(models: Sequence[str]) -> dict[str, Look]:
-    """A look for each model; names of the miniature keep theirs, others get what is free."""
-    known = {name: KNOWN[name] for name in models if name in KNOWN}
-    free = [look for look in KNOWN.values() if look not in known.values()] or list(KNOWN.values())
-    others = [name for name in models if name not in KNOWN]
-    return known | {name: free[i % len(free)] for i, name in enumerate(others)}
+    """A look for each model by its place; after seven the colours come again with other marks."""
+    count = len(COLOURS)
+    return {
+        name: Look(COLOURS[i % count], SHAPES[(i + i // count) % count])
+        for i, name in enumerate(models)
+    }
 
 
 def new_figure(title: str, height: float) -> Figure:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation_results import results_of
 from report_claims import claims
 
 from instructgpt.evaluation.report.page import write_report
@@ -158,7 +159,7 @@ def over_optimisation() -> dict[str, Any]:
     utility = [5.13, 5.73, 6.05, 6.17, 6.15, 6.06, 5.86]
     wins = [0.5, 0.6, 0.64, 0.68, 0.63, 0.64, 0.62]
     best = [
-        {"n": n, "kl": k, "score": s, "utility": mean(u, 200), "win_rate": share(w, 200)}
+        {"n": n, "kl": k, "score": mean(s, 200), "utility": mean(u, 200), "win_rate": share(w, 200)}
         for n, k, s, u, w in zip(ns, kl, score, utility, wins, strict=True)
     ]
     arms = {
@@ -166,7 +167,7 @@ def over_optimisation() -> dict[str, Any]:
             {
                 "step": 5 * i,
                 "kl": round(rise * (i / 6) ** 1.3, 3),
-                "score": round(-0.13 + 0.72 * (i / 6), 3),
+                "score": mean(-0.13 + 0.72 * (i / 6), 128),
                 "utility": mean(5.03 + gain * (1 - (1 - i / 6) ** 2), 128, 0.2),
             }
             for i in range(7)
@@ -306,7 +307,9 @@ def run_maker() -> Callable[[], dict[str, Any]]:
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page with everything, written once; do not change it."""
-    return write_report(make_results(), make_run(), tmp_path_factory.mktemp("report"), CONTENTS)
+    return write_report(
+        results_of(make_results()), make_run(), tmp_path_factory.mktemp("report"), CONTENTS
+    )
 
 
 @pytest.fixture

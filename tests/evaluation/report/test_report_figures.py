@@ -7,14 +7,16 @@ import re
 import sys
 
 import pytest
+from evaluation_results import results_of
 
 from instructgpt.evaluation.report import figures as report_figures
 from instructgpt.evaluation.report.drawing import draw, inline
-from instructgpt.evaluation.report.estimates import SHARE, Estimate, estimate, interval, written
+from instructgpt.evaluation.report.estimates import SHARE, interval, written
 from instructgpt.evaluation.report.figures_training import MOST_POINTS, thinned
 from instructgpt.evaluation.report.plots import drawable, whiskers
 from instructgpt.evaluation.report.reading import curve_panels, in_order
-from instructgpt.evaluation.report.style import INK, KNOWN, looks
+from instructgpt.evaluation.report.style import COLOURS, INK, looks
+from instructgpt.evaluation.statistics import Estimate
 from instructgpt.miniature.paper import CONTENTS
 
 FIGURES = [
@@ -27,7 +29,7 @@ FIGURES = [
 
 
 def make_figures(results):
-    return report_figures.make_figures(results, CONTENTS.drawers)
+    return report_figures.make_figures(results_of(results), CONTENTS.drawers)
 
 
 def test_every_figure_is_made_and_none_stays_open(results):
@@ -88,14 +90,14 @@ def test_bars_start_at_zero(results):
         assert make_figures({name: results[name]})[name].axes[0].get_ylim()[0] == 0
 
 
-def test_models_keep_their_colours():
-    assert looks(["sft", "mine"])["sft"] == KNOWN["sft"]
-    assert looks(["sft", "mine"])["mine"] not in {KNOWN["sft"]}
-    many = looks([f"model {i}" for i in range(20)])
-    assert len(many) == 20
-    names = looks(list(KNOWN))
-    assert len({look.colour for look in names.values()}) == len(KNOWN)
-    assert len({look.mark for look in names.values()}) == len(KNOWN)
+def test_no_two_models_look_alike():
+    names = [f"model {i}" for i in range(20)]
+    many = looks(names)
+    assert len(set(many.values())) == 20
+    few = looks(names[: len(COLOURS)])
+    assert all(many[name] == look for name, look in few.items())  # a further arm changes no other
+    assert len({look.colour for look in few.values()}) == len(COLOURS)
+    assert len({look.mark for look in few.values()}) == len(COLOURS)
 
 
 def test_labels_are_text(results):
@@ -132,7 +134,7 @@ def test_long_curves_become_means_of_neighbours():
     xs, ys = thinned([[step, 2.0 * step] for step in range(4000)])
     assert len(xs) <= MOST_POINTS
     assert ys == [2 * x for x in xs]
-    assert thinned([[0, None], [1, 5]]) == ([1.0], [5.0])
+    assert thinned([(0, math.nan), (1, 5)]) == ([1.0], [5.0])
     assert thinned([]) == ([], [])
 
 
@@ -145,20 +147,17 @@ def test_curves_of_one_measure_share_a_panel():
 
 
 def test_estimates():
-    found = estimate({"value": 0.5, "low": None, "high": None, "n": 4})
-    assert math.isnan(found.low)
+    found = Estimate(0.5, math.nan, math.nan, 4)
     assert interval(found, SHARE) == ""
-    assert whiskers([found, Estimate(0.5, 0.25, 1.0)], SHARE) == [[0, 25], [0, 50]]
-    assert math.isnan(estimate(None).value)
-    assert estimate(2).value == 2
+    assert whiskers([found, Estimate(0.5, 0.25, 1.0, 4)], SHARE) == [[0, 25], [0, 50]]
     assert written(-0.031, SHARE) == "\N{MINUS SIGN}3.1\u00a0%"
 
 
 def test_what_is_unknown_is_not_drawn():
-    known = Estimate(0.5)
-    assert drawable([None, known, Estimate(math.nan)]) == [(1, known)]
+    known, unknown = (Estimate(value, value, value, 1) for value in (0.5, math.nan))
+    assert drawable([None, known, unknown]) == [(1, known)]
 
 
 def test_order_of_models():
-    results = {"models": ["a", "b", "c"]}
+    results = results_of({"models": ["a", "b", "c"]})
     assert in_order(results, ["z", "c", "a"]) == ["a", "c", "z"]

@@ -8,6 +8,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
+from evaluation_results import results_of
 
 from instructgpt.evaluation.report import page as report_page
 from instructgpt.evaluation.report.layout import tied
@@ -24,7 +25,7 @@ HOSTILE = """<script>alert("1")</script>&amp;' "x" $y_{ $ </pre></details> --> <
 
 
 def write_report(results, run, folder):
-    return report_page.write_report(results, run, folder, CONTENTS)
+    return report_page.write_report(results_of(results), run, folder, CONTENTS)
 
 
 class Page(HTMLParser):
@@ -133,8 +134,8 @@ def test_one_row_for_each_claim_with_its_verdict(full, make_results):
 def test_summary_in_words(verdicts, text, make_results):
     some = make_results()["claims"]
     claims = [claim | {"verdict": verdict} for claim, verdict in zip(some, verdicts, strict=False)]
-    assert text in (summary({"claims": claims}) or "")
-    assert summary({}) is None
+    assert text in (summary(results_of({"claims": claims})) or "")
+    assert summary(results_of({})) is None
 
 
 def test_numbers_stand_with_unit_interval_and_n(full):

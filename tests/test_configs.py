@@ -11,7 +11,7 @@ from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.pipeline.spec import read_spec
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("pretrain", "sft", "reward", "dpo", "ppo", "ppo_ptx")
+STAGES = ("pretrain", "sft", "reward", "dpo", "ipo", "ppo", "ppo_ptx")
 PAPER = ("sft", "rl_init", "reward", "ppo", "ppo_ptx")
 MINIATURE = ("pretrain", "sft", "reward", "ppo")
 ALL = sorted(ROOT.glob("configs/**/*.yaml"))
@@ -45,6 +45,7 @@ def short_runs(tmp_path_factory):
         "sft": {"model.init_from": "pretrain"},
         "reward": {"model.init_from": "sft"},
         "dpo": {"model.init_from": "sft"},
+        "ipo": {"model.init_from": "sft"},
         "ppo": {"model.init_from": "sft", "model.reward.init_from": "reward"},
         "ppo_ptx": {"model.init_from": "sft", "model.reward.init_from": "reward"},
     }

@@ -13,6 +13,7 @@ from option_runs import DATA, GPT2, Inputs, Louder, Make, defaults, observe, off
 
 import instructgpt.cli  # noqa: F401  # loads every class
 from instructgpt.algorithms.dpo import DPO
+from instructgpt.algorithms.ipo import IPO
 from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.ppo import PPO
@@ -215,6 +216,7 @@ TABLE: dict[type, dict[str, Flip]] = {
     Cosine: {"floor": Flip(0.9), "warmup": Flip(2)},
     Constant: {"warmup": Flip(2), "start": Flip(0.5, own={"warmup": 2})},
     DPO: {"beta": Flip(1.0), "model": Flip("ranking"), "label_smoothing": Flip(0.3)},
+    IPO: {"tau": Flip(1.0)},
     Network: {
         "dtype": Flip("bfloat16"),
         "attention": Flip("eager", see="work"),
@@ -293,6 +295,7 @@ HOSTS = {
     PPO: Host(PromptDataModule, "algorithm", {"missing_eos_score": None}),
     KWise: Host(ComparisonDataModule, "algorithm"),
     DPO: Host(ComparisonDataModule, "algorithm", module=PreferenceModule),
+    IPO: Host(ComparisonDataModule, "algorithm", module=PreferenceModule),
     FixedKL: Host(PromptDataModule, "kl"),
     AdaptiveKL: Host(PromptDataModule, "kl"),
     Cosine: Host(DemonstrationDataModule, "schedule"),

@@ -50,11 +50,9 @@ class Kept(NamedTuple):
 
     def of(self, batch: ComparisonBatch) -> Tensor:
         """Those of a batch, [S, R], where the batch is."""
-        found = torch.cat([self.values[place] for place in self.places(batch)])
         mask = response_mask(batch)
-        return (
-            found.new_zeros(mask.shape).to(mask.device).masked_scatter(mask, found.to(mask.device))
-        )
+        found = torch.cat([self.values[place] for place in self.places(batch)]).to(mask.device)
+        return torch.zeros_like(mask, dtype=found.dtype).masked_scatter(mask, found)
 
 
 def kept_path(facts: Mapping[str, Any]) -> Path:

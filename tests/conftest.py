@@ -28,6 +28,10 @@ collect_ignore = [
     "report_claims.py",
     "small_ppo.py",
     "interrupted.py",
+    "last_line.py",
+    "refusals.py",
+    "rows.py",
+    "tiny_models.py",
     "toy_stage.py",
 ]
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 import yaml
 from harness import run_processes
+from last_line import last_line
 from lightning.pytorch.callbacks import EarlyStopping
+from rows import read_rows
 from toy_stage import ToyData, ToyModule, fit, toy_args
 
 from instructgpt.__main__ import main as run
@@ -154,7 +156,7 @@ def test_two_ranks_write_one_run(tmp_path):
     ranks = ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
     steps = run_processes(lambda: fit(tmp_path, *ranks).trainer.global_step)
     assert steps == [6, 6]  # 2 epochs x 12 rows / (2 rows x 2 ranks)
-    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "samples.jsonl")
     assert len(rows) == 2 * 6  # two validations of 5 rows and a blank one
 
 
@@ -194,7 +196,7 @@ def test_a_user_error_from_deep_inside_is_one_line(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(ToyModule, "training_step", refuse)
     assert run(toy_args("--output", str(tmp_path))) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "instructgpt: error: row 3: too long"
+    assert last_line(capsys) == "instructgpt: error: row 3: too long"
 
 
 @pytest.mark.slow
@@ -231,7 +233,7 @@ def test_the_tokenizer_of_a_run_outlives_trials_and_checkpoints_need_it(tmp_path
     for trial in ([], ["--trainer.fast_dev_run=true"]):
         capsys.readouterr()
         assert pretrain(tmp_path, "the dog says woof", *resume, *trial) == 2
-        error = capsys.readouterr().err.splitlines()[-1]
+        error = last_line(capsys)
         assert "--data.train and --data.bpe must be those that the tokenizer" in error
     assert {path.name: path.read_bytes() for path in tokenizer.iterdir()} == files
     assert [path.name for path in (tmp_path / "run").glob("tokenizer*")] == ["tokenizer"]

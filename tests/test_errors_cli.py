@@ -2,10 +2,9 @@
 
 # ruff: noqa: E501  one case a line reads best
 
-import json
-
 import pytest
 import toy_stage  # noqa: F401  (makes the toy known by its short name)
+from rows import write_rows
 
 from instructgpt.__main__ import main as run
 from instructgpt.errors import one_line
@@ -167,7 +166,7 @@ def test_configuration_files(tmp_path, capsys, text, message):
 
 def test_bad_data_names_file_and_line_and_leaves_no_output(tmp_path, capsys):
     rows = [{"text": "good"}, {"txet": "bad"}]
-    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "t.jsonl", rows)
     args = ["fit", "--model=SFTModule", "--model.architecture={model_type: gpt2}"]
     args += ["--data=TextDataModule", "--data.train=t.jsonl", "--data.bpe.vocab_size=300"]
     args += ["--trainer.logger=false", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from last_line import last_line
 from toy_stage import ToyModule, fit, toy_args
 
 from instructgpt.__main__ import main as run
@@ -47,7 +48,7 @@ def test_a_second_fit_is_refused_until_the_first_is_gone(tmp_path, running, caps
     for more in ((), ("--ckpt_path=last",), ("--trainer.max_epochs=1",)):
         capsys.readouterr()
         assert run(toy_args("--output", str(folder), *more)) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
+        said = last_line(capsys)
         owner = f"process {running.pid} on "
         assert f"error: --output {folder} is in use by another fit ({owner}" in said
     assert files(folder) == before

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rows import read_rows
 
 from instructgpt.__main__ import main
 
@@ -109,9 +110,7 @@ def test_ppo_ptx_is_exact_and_leaves_samples(runs):
     folder, metrics = runs
     assert metrics["ppo"]["ppo/first_ratio"] == pytest.approx(1, abs=1e-5)
     assert metrics["ppo"]["gradient_norm/ptx"] > 0
-    rows = [
-        json.loads(line) for line in (folder / "ppo" / "samples.jsonl").read_text().splitlines()
-    ]
+    rows = read_rows(folder / "ppo" / "samples.jsonl")
     assert all(row["prompt"] and "score" in row for row in rows)
     assert (folder / "ppo" / "export" / "ema").is_dir()
     assert (folder / "ppo" / "export" / "value").is_dir()

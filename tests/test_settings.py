@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from last_line import last_line
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from toy_stage import ToyModule, toy_args
 
@@ -200,6 +201,6 @@ def test_a_broken_best_checkpoint(tmp_path, capsys, kind):
     ):
         capsys.readouterr()
         assert main(args) == 2
-        last = capsys.readouterr().err.strip().splitlines()[-1]
+        last = last_line(capsys)
         assert last.startswith("instructgpt: error: --ckpt_path ")
         assert "best.ckpt" in last

@@ -8,13 +8,13 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from instructgpt.pipeline.display import Lines, Running, Screen, Status
 from rich.console import Console
 
 import instructgpt
 from instructgpt.__main__ import main
 from instructgpt.callbacks import progress
 from instructgpt.errors import guarded
+from instructgpt.pipeline.board import LiveBoard, PlainBoard, Running, Status
 from instructgpt.terminal import printable, say
 from instructgpt.types import UserError
 
@@ -106,11 +106,11 @@ def test_progress(kind, capsys):
 def test_the_pipeline(capsys):
     status = Status(0.5, 61.0, 10.0, [Running("stage", 5.0, f"[red]{EVIL}")])
     console = Console(file=StringIO(), force_terminal=True, width=300)
-    screen = Screen(console)
+    screen = LiveBoard(console)
     screen.say(EVIL)
     screen.update(status)
     screen.close()
-    lines = Lines(0.0)
+    lines = PlainBoard(0.0)
     lines.say(EVIL)
     lines.update(status)
     for text in (console.file.getvalue(), capsys.readouterr().out):

@@ -9,6 +9,7 @@ import tempfile
 import pytest
 import torch
 from interrupted import interrupt_at, state
+from last_line import last_line
 from toy_stage import ToyModule, fit, toy_args
 
 from instructgpt.__main__ import main as run
@@ -72,7 +73,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_state_before_stays(
         patch.undo()
         write_fails(patch, 300, no_space)
         assert run(toy_args("--output", str(tmp_path), *EVERY)) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
+    said = last_line(capsys)
     assert said.startswith("instructgpt: error: ")
     assert "last.ckpt cannot be written: No space left on device; the last.ckpt of before" in said
     assert not (tmp_path / "export").exists()
@@ -128,11 +129,11 @@ def test_damaged_checkpoints_are_refused_in_one_line(tmp_path, capsys):
         flip(tmp_path / "checkpoints" / f"{name}.ckpt")
         capsys.readouterr()
         assert run(toy_args("--output", str(tmp_path), f"--ckpt_path={name}")) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
+        said = last_line(capsys)
         assert said.startswith("instructgpt: error: --ckpt_path must be a checkpoint of a run, got")
         assert f"{name}.ckpt, which is damaged (" in said
     assert run(["export", "--run", str(tmp_path), "--output", str(tmp_path / "x")]) == 2
-    assert "best.ckpt, which is damaged (" in capsys.readouterr().err.splitlines()[-1]
+    assert "best.ckpt, which is damaged (" in last_line(capsys)
     assert not (tmp_path / "x").exists()
 
 
@@ -146,5 +147,5 @@ def test_a_best_that_is_damaged_at_the_end_stops_the_export(tmp_path, monkeypatc
         ToyModule, "on_train_end", lambda self: flip(tmp_path / "checkpoints" / "best.ckpt")
     )
     assert run(toy_args("--output", str(tmp_path))) == 2
-    assert "best.ckpt, which is damaged (" in capsys.readouterr().err.splitlines()[-1]
+    assert "best.ckpt, which is damaged (" in last_line(capsys)
     assert not (tmp_path / "export").exists()

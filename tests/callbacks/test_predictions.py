@@ -4,6 +4,7 @@ import os
 
 import pytest
 from harness import run_processes
+from last_line import last_line
 from toy_stage import ToyData, ToyModule, fit, toy_args
 
 from instructgpt.__main__ import main as run
@@ -122,7 +123,7 @@ def test_other_work_does_not_go_on(work, tmp_path, monkeypatch, capsys, option, 
     ckpt = tmp_path / "fit/checkpoints/last.ckpt"
     capsys.readouterr()
     assert run([*work, *option.format(ckpt=ckpt).split()]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
+    error = last_line(capsys)
     assert error.startswith(f"instructgpt: error: {partial} was begun with another {name}")
     assert error.endswith(f"or delete {partial} to start over")
     assert partial.read_text() == before

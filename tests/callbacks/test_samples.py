@@ -1,7 +1,6 @@
 """Samples as JSONL and as a table that a response cannot break."""
 
-import json
-
+from rows import read_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_stage import fit
 
@@ -10,7 +9,7 @@ from instructgpt.callbacks.samples import SHOWN_ROWS, markdown_table
 
 
 def rows_of(folder):
-    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    return read_rows(folder / "samples.jsonl")
 
 
 def test_rows_of_every_validation_are_appended(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rows import write_rows
 from transformers import PreTrainedTokenizerFast
 
 from instructgpt.miniature.world.prompts import Task, make_task, toxic_task
@@ -20,17 +20,6 @@ from instructgpt.models.load import Network, load_scalar
 from instructgpt.models.template import get_template
 
 GOOD, MIXED, BAD = (8, 2, 1, 0, 0), (2, 2, 2, 1, 1), (0, 1, 3, 2, 4)
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
-    """Write JSONL and return its path."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read JSONL."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def tasks(group: str, count: int) -> list[Task]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rows import read_rows, write_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
@@ -33,10 +34,6 @@ ROLES = {
 }
 
 
-def rows_of(path):
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
-
-
 def option(name, paths):
     return [f"--{name}={json.dumps(paths)}"]
 
@@ -57,11 +54,11 @@ def ppo_run(make_answers, tmp_path):
     folder.mkdir()
     samples = []
     for step in (1, 2):
-        for row in rows_of(prompts):
+        for row in read_rows(prompts):
             sample = {"step": step, "kind": "sampled", "prompt": row["prompt"], "kl": step / 2}
             sample |= {"response": row["responses"][0], "score": float(step), "finished": True}
             samples += [sample, sample | {"kind": "greedy", "kl": None}]
-    (folder / "samples.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
+    write_rows(folder / "samples.jsonl", samples)
     rows = [{"step": step, "val/score": step * 0.1, "time/sample": 3.0} for step in (1, 2)]
     (folder / "metrics.json").write_text(json.dumps({"stage": "ppo", "validations": rows}))
     with SummaryWriter(str(folder)) as writer:
@@ -224,7 +221,7 @@ def own(tmp_path, monkeypatch):
             {"id": f"p:{i}", "prompt": f"Q{i}", "responses": [t]} for i, t in enumerate(answers)
         ]
         path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(path, rows)
         paths[name] = str(path)
     (tmp_path / "my_judge.py").write_text(
         "def longer(prompt, first, second):\n    return float(len(first) > len(second))\n"
@@ -339,9 +336,9 @@ def test_a_wrong_option_is_one_line(own, capsys, tmp_path, options, message):
 )
 def test_answers_that_do_not_fit_are_one_line(own, tmp_path, capsys, rows, message):
     path = tmp_path / "mine.jsonl"
-    good = [json.loads(line) for line in path.read_text().splitlines()]
+    good = read_rows(path)
     new = [good[row] if isinstance(row, int) else good[2] | row for row in rows]
-    path.write_text("".join(json.dumps(row) + "\n" for row in new))
+    write_rows(path, new)
     names = {name: f"{name}.jsonl" for name in own}
     args = [*option("answers", names), "--baseline=yours", "--judge=my_judge:longer"]
     assert message in fails(args, capsys)
@@ -350,9 +347,9 @@ def test_answers_that_do_not_fit_are_one_line(own, tmp_path, capsys, rows, messa
 def test_own_answers_without_ids_and_with_sets_of_their_own(own, tmp_path):
     """Prompts are told apart by their text; a set says nothing where nothing is graded."""
     for path in map(Path, own.values()):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = read_rows(path)
         rows = [{"prompt": r["prompt"], "responses": r["responses"], "set": "closed"} for r in rows]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(path, rows)
     args = ["--baseline=yours", "--judge=my_judge:longer", "--output=out"]
     assert run(["evaluate", *option("answers", own), *option("greedy", own), *args]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -363,9 +360,9 @@ def test_own_answers_without_ids_and_with_sets_of_their_own(own, tmp_path):
 def test_prompts_of_the_world_among_others_are_refused(models, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("sft", "ppo"):
-        first, *rest = rows_of(models[name])
+        first, *rest = read_rows(models[name])
         del first["meta"]
-        Path(models[name]).write_text("".join(json.dumps(row) + "\n" for row in [first, *rest]))
+        write_rows(models[name], [first, *rest])
     two = {name: models[name] for name in ("sft", "ppo")}
     assert 'sft.jsonl:2: "meta" must be in all rows' in fails(option("answers", two), capsys)
 
@@ -373,9 +370,9 @@ def test_prompts_of_the_world_among_others_are_refused(models, tmp_path, capsys,
 def test_rankings_that_say_wrongly_what_ended(command, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "label" / "validation.jsonl"
-    first, *rest = rows_of(path)
+    first, *rest = read_rows(path)
     rows = [first | {"finished": [True]}, *rest]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     assert 'validation.jsonl:1: "finished" must be a list' in fails(command[1:], capsys)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 from pyarrow import parquet
+from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
 from instructgpt.commands import generate
@@ -35,7 +36,7 @@ def policy(tmp_path_factory):
 def prompts(tmp_path):
     path = tmp_path / "prompts.jsonl"
     rows = [{"prompt": "cat", "id": "a"}, {"prompt": "the dog says"}, {"prompt": "woof"}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     return str(path)
 
 
@@ -43,7 +44,7 @@ def answers(policy, prompts, tmp_path, *more):
     out = tmp_path / "out.jsonl"
     args = ["generate", "--model", policy, "--prompts", prompts, "--output", str(out)]
     assert run([*args, "--max_response_tokens=5", *more]) == 0
-    return [json.loads(line) for line in out.read_text().splitlines()]
+    return read_rows(out)
 
 
 def test_the_last_line_says_where_the_rows_are(policy, prompts, tmp_path, capsys):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
 from instructgpt.data.files import Item
@@ -15,10 +16,6 @@ from instructgpt.pipeline.folder import asks_people
 
 SETS = {"general": 40}
 GROUPS = {"training": 6, "held_out": 5, "shifted": 5}
-
-
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -36,9 +33,9 @@ def label(make_answers, tmp_path):
 
 def test_what_is_written(label, capsys):
     folder = label()
-    rows = rows_of(folder / "comparisons.jsonl")
+    rows = read_rows(folder / "comparisons.jsonl")
     assert len(rows) == 40
-    for row in rows + rows_of(folder / "validation.jsonl"):
+    for row in rows + read_rows(folder / "validation.jsonl"):
         parse_comparison(Item("here:1", "here", row))
         rank = dict(zip(row["responses"], row["ranking"], strict=True))
         assert [rank[text] for text in row["responses"]] == row["ranking"]  # equal texts tie
@@ -52,22 +49,22 @@ def test_what_is_written(label, capsys):
 def test_folds_leave_labelers_out(label):
     folder = label()
     about = json.loads((folder / "panels.json").read_text())
-    rows = rows_of(folder / "comparisons.jsonl")
+    rows = read_rows(folder / "comparisons.jsonl")
     everyone = [name for fold in about["folds"] for name in fold["labelers"]]
     assert sorted(everyone) == sorted({row["labeler"] for row in rows})
     for i, fold in enumerate(about["folds"]):
-        kept = rows_of(folder / f"fold_{i}" / "comparisons.jsonl")
+        kept = read_rows(folder / f"fold_{i}" / "comparisons.jsonl")
         assert kept == [row for row in rows if row["labeler"] not in fold["labelers"]]
 
 
 def test_everyone_ranks_the_validation_prompts(label):
     folder = label()
-    rows = rows_of(folder / "validation.jsonl")
+    rows = read_rows(folder / "validation.jsonl")
     for group, size in GROUPS.items():
         own = [row for row in rows if row["source"] == group]
         assert len(own) == 40 * size
         assert len({row["labeler"] for row in own}) == size
-    once = rows_of(folder / "validation_fit.jsonl")
+    once = read_rows(folder / "validation_fit.jsonl")
     assert len(once) == 40
     assert all(row in rows for row in once)  # the same choice wherever it is written
 
@@ -106,10 +103,10 @@ def test_same_bytes_twice_whatever_the_hash_seed(label, tmp_path):
 
 
 def test_a_choice_does_not_depend_on_other_rows(label, tmp_path):
-    whole = {row["id"]: row for row in rows_of(label() / "validation_fit.jsonl")}
+    whole = {row["id"]: row for row in read_rows(label() / "validation_fit.jsonl")}
     lines = (tmp_path / "held.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "held.jsonl").write_text("".join(reversed(lines)))
-    turned = {row["id"]: row for row in rows_of(label(output="turned") / "validation_fit.jsonl")}
+    turned = {row["id"]: row for row in read_rows(label(output="turned") / "validation_fit.jsonl")}
     assert {name: row["labeler"] for name, row in turned.items()} == {
         name: row["labeler"] for name, row in whole.items()
     }
@@ -118,12 +115,12 @@ def test_a_choice_does_not_depend_on_other_rows(label, tmp_path):
 def test_empty_responses_are_left_out(make_answers, tmp_path):
     path = tmp_path / "samples.jsonl"
     make_answers("samples", SETS, responses=4)
-    rows = rows_of(path)
+    rows = read_rows(path)
     rows[0]["responses"][1] = ""
     rows[1]["responses"][1:] = ["", " ", "\n"]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     assert run(["label", "--samples", str(path), "--output", str(tmp_path / "out")]) == 0
-    written = {row["id"]: row for row in rows_of(tmp_path / "out" / "comparisons.jsonl")}
+    written = {row["id"]: row for row in read_rows(tmp_path / "out" / "comparisons.jsonl")}
     assert len(written[rows[0]["id"]]["responses"]) == 3
     assert rows[1]["id"] not in written
 
@@ -138,20 +135,20 @@ def test_people_are_waited_for(make_answers, tmp_path, capsys):
     message = capsys.readouterr().err
     assert message.startswith("instructgpt: 5 prompts wait for labels")
     assert str(tmp_path / "out" / "to_label.jsonl") in message
-    rows = rows_of(tmp_path / "out" / "to_label.jsonl")
+    rows = read_rows(tmp_path / "out" / "to_label.jsonl")
     assert "ranking" not in rows[0]
 
     answer = tmp_path / "out" / "comparisons.jsonl"
     rows[0] |= {"ranking": [1, 2, 2]}
-    answer.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(answer, rows)
     assert run(args) == 2  # the second row has none
     assert f'{answer}:2: "ranking" is missing' in capsys.readouterr().err
 
     ranked = [row | {"ranking": [3, 1, 2]} for row in rows]
-    answer.write_text("".join(json.dumps(row) + "\n" for row in ranked))
+    write_rows(answer, ranked)
     assert run(args) == 0
     assert "5 of 5 prompts are ranked" in capsys.readouterr().out
-    assert rows_of(answer) == ranked
+    assert read_rows(answer) == ranked
 
     answer.write_text(json.dumps(ranked[0]) + "\n")
     assert run(args) == 0
@@ -167,7 +164,7 @@ def test_what_people_write_into_the_question_is_kept(make_answers, tmp_path, cap
     assert run(args) == 3, "as it was written, it is no work of theirs"
     assert "left alone" not in capsys.readouterr().err
     question, answer = tmp_path / "out" / "to_label.jsonl", tmp_path / "out" / "comparisons.jsonl"
-    ranked = [row | {key: [3, 1, 2]} for row in rows_of(question)]
+    ranked = [row | {key: [3, 1, 2]} for row in read_rows(question)]
     written = "".join(json.dumps(row) + "\n" for row in ranked).encode(encoding)
     question.write_bytes(written)
     assert run(args) == 3
@@ -197,27 +194,27 @@ def test_rankings_of_other_responses_are_told(make_answers, tmp_path, capsys):
     args = ["label", "--by", "people", "--output", str(tmp_path / "out"), "--samples"]
     question, answer = tmp_path / "out" / "to_label.jsonl", tmp_path / "out" / "comparisons.jsonl"
     assert run([*args, old]) == 3
-    first = rows_of(question)
+    first = read_rows(question)
     assert run([*args, new]) == 3, "nobody has touched the question: the new one takes its place"
-    assert rows_of(question) != first
+    assert read_rows(question) != first
     ranked = [row | {"ranking": [*range(1, 1 + len(row["responses"]))]} for row in first]
-    answer.write_text("".join(json.dumps(row) + "\n" for row in ranked))
+    write_rows(answer, ranked)
     capsys.readouterr()
     assert run([*args, new]) == 2
     assert "got rankings of others only" in capsys.readouterr().err
-    ranked.append(rows_of(question)[0])
+    ranked.append(read_rows(question)[0])
     ranked[-1]["ranking"] = [*range(1, 1 + len(ranked[-1]["responses"]))]
-    answer.write_text("".join(json.dumps(row) + "\n" for row in ranked))
+    write_rows(answer, ranked)
     assert run([*args, new]) == 0
     said = capsys.readouterr().out
-    assert f"1 of {len(rows_of(question))} prompts are ranked" in said
+    assert f"1 of {len(read_rows(question))} prompts are ranked" in said
     assert f"and {len(first)} others" in said
 
 
 def test_two_groups_can_want_opposite_things(label):
     """Of two responses that differ in detail alone, one group prefers the other's worse one."""
     folder = label("--opposing", "true")
-    rows = rows_of(folder / "comparisons.jsonl")
+    rows = read_rows(folder / "comparisons.jsonl")
     assert {row["source"] for row in rows} == {"brief", "detailed"}
     assert all(row["labeler"].startswith(row["source"]) for row in rows)
     about = json.loads((folder / "panels.json").read_text())["panels"]["training"]
@@ -260,11 +257,11 @@ def test_people_need_no_world(tmp_path):
 def test_a_wrong_row_is_one_line(make_answers, tmp_path, capsys, row, message):
     path = tmp_path / "samples.jsonl"
     make_answers("samples", SETS, responses=2)
-    rows = rows_of(path)
+    rows = read_rows(path)
     rows[1] |= row
     if row.get("meta", "") is None:
         del rows[1]["meta"]
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    write_rows(path, rows)
     assert run(["label", "--samples", str(path), "--output", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -300,7 +297,7 @@ def test_rankings_of_responses_that_repeat_their_prompt_are_what_was_asked(tmp_p
     samples.write_text(json.dumps(row))
     args = ["label", "--samples", str(samples), "--by", "people", "--output", str(output)]
     assert run(args) == 3
-    ranked = [{**asked, "ranking": [1, 2]} for asked in rows_of(output / "to_label.jsonl")]
+    ranked = [{**asked, "ranking": [1, 2]} for asked in read_rows(output / "to_label.jsonl")]
     (output / "comparisons.jsonl").write_text("".join(map(json.dumps, ranked)))
     assert run(args) == 0
     assert "1 of 1 prompts are ranked" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from refusals import item, refused
 
 from instructgpt.data.columns import METADATA
 from instructgpt.data.demonstrations import DemonstrationDataModule
@@ -13,15 +14,10 @@ from instructgpt.data.formats import (
     parse_text,
     parse_to_score,
 )
-from instructgpt.data.opening import Item
 from instructgpt.data.prompts import PromptDataModule
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Summary
 from instructgpt.types import UserError
-
-
-def item(value):
-    return Item("a.jsonl:7", "a.jsonl", value)
 
 
 def user(text):
@@ -34,12 +30,6 @@ def assistant(text):
 
 def system(text):
     return {"role": "system", "content": text}
-
-
-def refused(parse, value):
-    with pytest.raises(UserError) as caught:
-        parse(item(value))
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("parse", [parse_demonstration, parse_prompt])
@@ -56,7 +46,7 @@ def test_the_passage_of_dolly_is_in_the_prompt_as_the_input_of_alpaca(parse):
 def test_a_passage_beside_an_input_is_refused_by_name():
     value = {"instruction": "i", "input": "one", "context": "another", "output": "o"}
     assert refused(parse_demonstration, value).startswith(
-        'a.jsonl:7: "context" changes what is asked, which rows of this format (Alpaca'
+        'dir/a.jsonl:7: "context" changes what is asked, which rows of this format (Alpaca'
     )
 
 
@@ -119,7 +109,7 @@ def test_columns_that_change_what_is_asked_are_refused_by_name(key, parse):
     ]
     for row in rows:
         assert refused(parse, {**row, key: ["something"]}).startswith(
-            f'a.jsonl:7: "{key}" changes what is asked, which rows of this format'
+            f'dir/a.jsonl:7: "{key}" changes what is asked, which rows of this format'
         )
         for empty in (None, "", "[]", [], {}):
             assert parse(item({**row, key: empty})).row.prompt.text == "q"

@@ -1,28 +1,17 @@
 """Formats of rows: ours and those of other projects, and what is refused."""
 
 import pytest
+from refusals import item, refused
 
-from instructgpt.data.files import Item
 from instructgpt.data.formats import (
     parse_comparison,
     parse_demonstration,
     parse_prompt,
     parse_text,
 )
-from instructgpt.types import UserError
 
 USER = {"role": "user", "content": "hi"}
 BOT = {"role": "assistant", "content": "hello"}
-
-
-def item(value):
-    return Item("dir/a.jsonl:7", "dir/a.jsonl.gz", value)
-
-
-def refused(parse, value):
-    with pytest.raises(UserError) as caught:
-        parse(item(value))
-    return str(caught.value)
 
 
 def test_own_demonstration():

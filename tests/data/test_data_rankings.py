@@ -1,8 +1,7 @@
 """Ties and scores: which pairs a row decides."""
 
-import json
-
 import pytest
+from rows import write_rows
 
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.data.formats import parse_comparison
@@ -107,7 +106,7 @@ def test_the_summary_counts_decided_pairs_and_ties(tmp_path, tokenizer_folder):
     texts = ["Pink.", "Pink.", "Blue."]
     rows += [{"prompt": f"{i}?", "responses": texts, "ranking": [1, 2, 3]} for i in range(3)]
     path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     data = ComparisonDataModule(str(path), None, tokenizer=tokenizer_folder)
     data.setup("fit")
     # pairs: 3 decided, 3 of equal scores, 1 of equal texts; of each list 2 decided and 1 tie

@@ -1,22 +1,11 @@
 """Chat turns: roles and their other names, parts, odd orders, and what is there twice."""
 
 import pytest
+from refusals import item, refused
 
 from instructgpt.data.formats import parse_comparison, parse_demonstration, parse_prompt
-from instructgpt.data.opening import Item
-from instructgpt.types import UserError
 
 QUESTION = "What colour is the pig?"
-
-
-def item(value):
-    return Item("a.jsonl:7", "a.jsonl", value)
-
-
-def refused(parse, value):
-    with pytest.raises(UserError) as caught:
-        parse(item(value))
-    return str(caught.value)
 
 
 def turns(*said):
@@ -45,7 +34,7 @@ def test_tool_turns_stay_tool_turns(role):
 
 def test_unknown_roles_are_refused_by_name():
     message = refused(parse_demonstration, chat("user: hi", "narrator: he left", "assistant: bye"))
-    assert message.startswith('a.jsonl:7: "messages[1]" must have a known role (user, human,')
+    assert message.startswith('dir/a.jsonl:7: "messages[1]" must have a known role (user, human,')
     assert message.endswith("got 'narrator'")
     value = {"prompt": turns("wizard: hi")}
     assert '"prompt[0]" must have a known role' in refused(parse_prompt, value)
@@ -67,7 +56,7 @@ ODD = [
 
 @pytest.mark.parametrize(("said", "rule"), ODD)
 def test_odd_conversations_are_refused_by_a_rule(said, rule):
-    assert f"a.jsonl:7: {rule}" in refused(parse_demonstration, chat(*said))
+    assert f"dir/a.jsonl:7: {rule}" in refused(parse_demonstration, chat(*said))
 
 
 def test_two_turns_in_a_row_and_empty_ones_are_kept_and_counted():

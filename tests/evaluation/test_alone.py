@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from rows import write_rows
+
 PROGRAM = """
 import sys
 
@@ -31,7 +33,7 @@ def test_plain_answers_are_judged_and_reported_without_the_miniature(tmp_path):
             {"prompt": f"Q{i}", "responses": [text], "meta": {"kind": "x"}, "set": "closed"}
             for i, text in enumerate(texts)
         ]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(tmp_path / f"{name}.jsonl", rows)
     (tmp_path / "my_judge.py").write_text(
         "def longer(prompt, first, second):\n"
         "    return 0.5 + (len(first) > len(second)) / 2 - (len(first) < len(second)) / 2\n"

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from last_line import last_line
 from safetensors.torch import load_file, save_file
 
 from instructgpt.__main__ import main
@@ -105,7 +106,7 @@ def test_planted_prefix(saved, tmp_path, monkeypatch, capsys, change, message):
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
     (tmp_path / "p.jsonl").write_text('{"prompt": "say"}\n')
     assert main(["generate", "--model=policy", "--prompts=p.jsonl", "--device=cpu"]) == 2
-    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in last_line(capsys)
     assert not (tmp_path / "was_unpickled").exists()
 
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from peft import PeftModel
+from tiny_models import disturb, policy_of, scalar_of
 
 from instructgpt.models.adapters import LoRA, Prefix, attach, merged
 from instructgpt.models.forward import base_network, run
-from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.models.load import Network, load_policy
 from instructgpt.models.peft_private import without_adapters
 from instructgpt.types import UserError
 
@@ -16,23 +17,12 @@ MASK = torch.ones_like(TOKENS).bool()
 
 @pytest.fixture
 def policy(tiny_architecture, tiny_tokenizer):
-    torch.manual_seed(0)
-    return load_policy(None, tiny_architecture, Network(), tiny_tokenizer).eval()
+    return policy_of(tiny_architecture, tiny_tokenizer)
 
 
 @pytest.fixture
 def scalar(tiny_architecture, tiny_tokenizer):
-    torch.manual_seed(0)
-    return load_scalar(None, tiny_architecture, Network(), tiny_tokenizer, head="new").eval()
-
-
-def disturb(model):
-    """Make the adapter matter."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora" in name or "prompt_encoder" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    return scalar_of(tiny_architecture, tiny_tokenizer)
 
 
 def logits(model):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
+from tiny_models import disturb, policy_of, scalar_of
 from tokenizers import pre_tokenizers
 from torch.nn.functional import pad
 from transformers import (
@@ -37,24 +38,6 @@ TEXTS = ["Say hello to the world.<|endoftext|>", "One two.<|endoftext|>"]
 @pytest.fixture(params=["tiny_tokenizer", "eos_padded_tokenizer"])
 def tokenizer(request):
     return request.getfixturevalue(request.param)
-
-
-def policy_of(architecture, tokenizer):
-    torch.manual_seed(0)
-    return load_policy(None, architecture, Network(), tokenizer).eval()
-
-
-def scalar_of(architecture, tokenizer):
-    torch.manual_seed(0)
-    return load_scalar(None, architecture, Network(), tokenizer, head="new").eval()
-
-
-def disturb(model):
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora" in name or "prompt_encoder" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 def logits(model, tokens):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
 from instructgpt.commands.generate import load
@@ -148,10 +149,10 @@ def test_turns_survive_generate_and_label(make_model, tmp_path, capsys):
     assert "messages" not in second
     said = {"responses": ["a", "b"], "finished": None}
     rows = [row | said for row in (first, second)]
-    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(answers, rows)
     run(["label", "--samples", str(answers), "--by", "people", "--output", str(tmp_path)])
     ranked = tmp_path / "ranked.jsonl"
-    asked = [json.loads(line) for line in (tmp_path / "to_label.jsonl").read_text().splitlines()]
+    asked = read_rows(tmp_path / "to_label.jsonl")
     ranked.write_text("".join(json.dumps(row | {"ranking": [1, 2]}) + "\n" for row in asked))
     data = ComparisonDataModule(str(ranked), None, tokenizer=folder)
     data.setup("fit")

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from last_line import last_line
 from safetensors.torch import load_file, save_file
 
 from instructgpt.__main__ import main
@@ -47,7 +48,7 @@ def poisoned(artefacts, tmp_path, name, file, tensor, value=torch.nan):
 def error_of(args, capsys):
     capsys.readouterr()
     assert main(args) == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    line = last_line(capsys)
     assert line.startswith("instructgpt: error: ")
     return line
 

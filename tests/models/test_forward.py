@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_models import policy_of
 from torch.nn.functional import pad
 from transformers import DynamicCache, StaticCache
 
@@ -16,8 +17,7 @@ EXACT = {"rtol": 0, "atol": 1e-5}
 
 @pytest.fixture
 def model(tiny_architecture, tiny_tokenizer):
-    torch.manual_seed(0)
-    return load_policy(None, tiny_architecture, Network(), tiny_tokenizer).eval()
+    return policy_of(tiny_architecture, tiny_tokenizer)
 
 
 def rows(*lengths):

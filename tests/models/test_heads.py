@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_models import scalar_of
 from torch.nn.functional import pad
 
 from instructgpt.models.heads import ScalarModel, ValueHead, score_head
@@ -15,8 +16,7 @@ def tokenizer(request):
 
 @pytest.fixture
 def model(tiny_architecture, tokenizer):
-    torch.manual_seed(0)
-    return load_scalar(None, tiny_architecture, Network(), tokenizer, head="new").eval()
+    return scalar_of(tiny_architecture, tokenizer)
 
 
 def test_score_is_read_at_eos(model, tokenizer):

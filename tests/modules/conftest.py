@@ -1,11 +1,11 @@
 """Tiny data, artefacts and trainers for the stages."""
 
-import json
 import random
 
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from rows import write_rows
 
 from instructgpt.callbacks.seed import StepSeed
 from instructgpt.data.comparisons import ComparisonDataModule
@@ -33,11 +33,6 @@ WORDS = [
     "nine",
     "ten",
 ]
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def words(rng, low, high):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from descent import sgd
 from harness import run_processes
+from last_line import last_line
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from small_ppo import make as make_ppo
@@ -50,7 +51,7 @@ def test_a_rate_that_blows_up(stage, files, policy_artefact, reward_artefact, tm
     args = arguments(stage, files, policy_artefact, reward_artefact)
     args += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1e36"]
     assert main([*args, f"--output={tmp_path / 'run'}"]) == 1
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    line = last_line(capsys)
     assert line.startswith("instructgpt: error: the ")
     assert re.search(r"samples [a-z]+\.jsonl:\d+, ", line), line
     assert "at optimizer step 2: stopped, nothing is exported" in line

@@ -2,12 +2,12 @@
 
 import json
 import random
-from pathlib import Path
 
 import pytest
 import torch
 from descent import sgd, weights
 from lightning.pytorch import Trainer
+from rows import read_rows, write_rows
 from transformers import AutoModelForSequenceClassification
 
 from instructgpt.__main__ import main as run
@@ -82,7 +82,7 @@ def test_metrics_count_pairs_whatever_the_batch_size(fit, comparison_data, rewar
     for result in results[1:]:
         assert result == pytest.approx(results[0], rel=1e-4, abs=1e-6)
     assert "val/loss" in results[0]
-    rows = [json.loads(line) for line in Path(files["comparisons"]).read_text().splitlines()]
+    rows = read_rows(files["comparisons"])
     pairs = [
         (len(r["responses"][i]), len(r["responses"][j]))
         for r in rows
@@ -123,7 +123,7 @@ def test_longer_wins_baseline_by_hand(fit, policy_artefact, reward_artefact, tmp
         {"prompt": "world", "responses": ["one", "one"], "ranking": [1, 2]},
     ]
     path = tmp_path / "three.jsonl"
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_rows(path, rows)
     data = ComparisonDataModule(
         train=str(path),
         validation=str(path),
@@ -196,7 +196,7 @@ def test_learns_which_word_labelers_like(fit, policy_artefact, tmp_path):
         ranking = [order.index(-r.count("ten")) + 1 for r in responses]
         rows.append({"prompt": f"say {i}", "responses": responses, "ranking": ranking})
     path = tmp_path / "ten.jsonl"
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_rows(path, rows)
     data = ComparisonDataModule(
         train=str(path),
         validation=0.3,
@@ -234,7 +234,7 @@ def tied(path, tied, decided):
     """Rows whose responses are all tied, and others."""
     rows = [{"prompt": f"say {i}", "responses": ["one", "two"]} for i in range(tied + decided)]
     rows = [row | {"ranking": [1, 1 + (i >= tied)]} for i, row in enumerate(rows)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     return {"train": str(path), "tokenizer": None, "validation": None}
 
 

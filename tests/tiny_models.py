@@ -1,0 +1,24 @@
+"""Tiny networks of the tests, the same at every start."""
+
+import torch
+
+from instructgpt.models.load import Network, load_policy, load_scalar
+
+
+def policy_of(architecture, tokenizer):
+    torch.manual_seed(0)
+    return load_policy(None, architecture, Network(), tokenizer).eval()
+
+
+def scalar_of(architecture, tokenizer):
+    torch.manual_seed(0)
+    return load_scalar(None, architecture, Network(), tokenizer, head="new").eval()
+
+
+def disturb(model):
+    """Make an adapter matter."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora" in name or "prompt_encoder" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    return model

@@ -1,5 +1,6 @@
 """What stands around the code: files for GitHub, citation, hooks; and that they fit the project."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -48,3 +49,11 @@ def test_the_citation_is_of_this_version_and_names_the_paper():
         assert citation[key]
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
     assert citation["references"][0]["url"] == "https://arxiv.org/abs/2203.02155"
+
+
+def test_the_tests_that_hold_our_decisions_are_there():
+    text = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", text)
+    assert named
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"

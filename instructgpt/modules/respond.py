@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from instructgpt.modules.base import StageModule
 from instructgpt.rollout.answer import Wish, answer_rows
-from instructgpt.rollout.sampler import Sampling, sample, to_samples
+from instructgpt.rollout.sampler import Sampling, sample
 from instructgpt.seeds import mix
-from instructgpt.types import PromptBatch, Rollout, Sample
+from instructgpt.types import PromptBatch, Rollout
 
 VALIDATION = mix(*b"validation")
 """Seed of sampling in validation: a prompt meets the same noise every time."""
@@ -31,15 +31,6 @@ def roll_out(
         phase,
         module.progress,
     )
-
-
-def respond(
-    module: StageModule, policy: nn.Module, batch: PromptBatch, sampling: Sampling, phase: int
-) -> tuple[list[Sample], Tensor]:
-    """Samples for every row, and which rows are real and not blanks that fill up a batch."""
-    rollout = roll_out(module, policy, batch, sampling, phase)
-    samples = to_samples(rollout, batch.prompts, module.tokenizer, module.template)
-    return samples, (batch.sample_ids >= 0).cpu()
 
 
 def predict_rows(

@@ -13,7 +13,7 @@ from instructgpt.pipeline.spec import read_spec
 ROOT = Path(__file__).parents[1]
 STAGES = ("pretrain", "sft", "reward", "dpo", "ipo", "ppo", "ppo_ptx")
 PAPER = ("sft", "rl_init", "reward", "ppo", "ppo_ptx")
-MINIATURE = ("pretrain", "sft", "reward", "ppo")
+MINIATURE = ("pretrain", "sft", "reward", "ppo", "dpo")
 ALL = sorted(ROOT.glob("configs/**/*.yaml"))
 PIPELINES = [path for path in ALL if "stages" in yaml.safe_load(path.read_text())]
 RUNS = [path for path in ALL if path not in PIPELINES and path.parent.name != "overlays"]
@@ -100,6 +100,23 @@ def test_a_pipeline_is_understood(path, tmp_path):
         verb, *args = spec.arguments(stage)
         if verb == "fit":
             assert parse(*args).output == str(tmp_path / stage.name)
+
+
+def test_an_algorithm_of_the_miniature_is_a_line(tmp_path):
+    """Trained, asked, graded, compared and drawn because its name stands in the matrix."""
+    more = "matrix: {algorithm: {again: {label: PPO again, options: {model.kl.kl_coef: 0.5}}}}"
+    path = tmp_path / "more.yaml"
+    path.write_text(f"extends: {ROOT}/configs/miniature.yaml\n{more}\n")
+    spec = read_spec(path, FUNCTIONS, tmp_path)
+    usual = read_spec(ROOT / "configs" / "miniature.yaml", FUNCTIONS, tmp_path)
+    added = ["again", "again_sampled", "again_greedy", "again_nlp"]
+    assert set(spec.stages) - set(usual.stages) == set(added)
+    given = spec.stages["evaluate"].options
+    for option in ("labels", "answers", "greedy", "nlp", "checkpoints", "runs"):
+        assert "again" in given[option], option
+    assert (
+        parse(*spec.arguments(spec.stages["again"])[1:]).model.init_args.kl.init_args.kl_coef == 0.5
+    )
 
 
 def test_the_pipeline_of_the_ablations_is_understood(tmp_path):

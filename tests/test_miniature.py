@@ -18,8 +18,17 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 SECTIONS = [
-    *("claims", "win_rates", "ratings", "metadata", "use_cases", "closed_domain", "truthfulness"),
-    *("toxicity", "nlp", "reward_model", "agreement", "over_optimisation", "curves", "samples"),
+    *("claims", "win_rates", "trained", "ratings", "metadata", "use_cases", "closed_domain"),
+    *(
+        "truthfulness",
+        "toxicity",
+        "nlp",
+        "reward_model",
+        "agreement",
+        "over_optimisation",
+        "curves",
+        "samples",
+    ),
     "run",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,8 @@ from instructgpt.data.errors import bad
 from instructgpt.data.files import read_file
 from instructgpt.data.formats import parse_prompt
 from instructgpt.evaluation.answers import AnswersRow, Grader, answers_of
+from instructgpt.evaluation.judges import Answer
 from instructgpt.evaluation.results import Checkpoint, Curve, Curves
-from instructgpt.evaluation.scoring import Scorer
 from instructgpt.evaluation.statistics import mean
 from instructgpt.types import Prompt, UserError
 
@@ -43,6 +43,9 @@ SHOWN = (
 """Metrics of the stages that have a curve in the report."""
 
 
+Score = Callable[[Sequence[Answer]], Sequence[float]]
+
+
 class Measured(NamedTuple):
     """A validation prompt's answer by a checkpoint; NaN is what is not known."""
 
@@ -55,7 +58,7 @@ def checkpoint_curve(
     run: str,
     prompts: Mapping[str, Prompt],
     grader: Grader | None,
-    scorer: Scorer | None,
+    score: Score | None,
     seed: int,
 ) -> list[Checkpoint]:
     """KL, score and true utility of each checkpoint that answered the validation prompts.
@@ -67,7 +70,7 @@ def checkpoint_curve(
         run: folder of a run, whose ``samples.jsonl`` has all validation prompts.
         prompts: text -> the prompt.
         grader: knows the prompts.
-        scorer: a reward model.
+        score: of a reward model.
         seed: of the bootstrap.
     """
     steps: dict[int, dict[str, Measured]] = {}
@@ -76,14 +79,15 @@ def checkpoint_curve(
         if isinstance(row, UserError):
             raise row
         if isinstance(row, dict) and row.get("kind", "sampled") == "sampled":
-            found = measured(item.where, row, prompts, grader, scorer)
+            found = measured(item.where, row, prompts, grader, score)
             steps.setdefault(row["step"], {})[row["prompt"]] = found
     logged = {row["step"]: row.get("val/kl") for row in validations(run)}
     curve = []
     for step, rows in sorted(steps.items()):
-        kl, score, utility = np.array(list(rows.values()), dtype=np.float64).T
-        far = float(kl.mean()) if not np.isnan(kl).any() else logged.get(step)
-        known = (None if np.isnan(part).any() else mean(part, seed) for part in (score, utility))
+        columns = np.array(list(rows.values()), dtype=np.float64).T
+        kl, *estimates = (column[~np.isnan(column)] for column in columns)
+        far = float(kl.mean()) if len(kl) else logged.get(step)
+        known = (mean(part, seed) if len(part) else None for part in estimates)
         curve.append(Checkpoint(step, math.nan if far is None else far, *known))
     return curve
 
@@ -93,7 +97,7 @@ def measured(
     row: Mapping[str, Any],
     prompts: Mapping[str, Prompt],
     grader: Grader | None,
-    scorer: Scorer | None,
+    score: Score | None,
 ) -> Measured:
     """What is known of one answer.
 
@@ -102,18 +106,18 @@ def measured(
         row: of ``samples.jsonl``.
         prompts: text -> the prompt.
         grader: knows the prompts.
-        scorer: a reward model, for answers without a score.
+        score: of a reward model, for answers without one.
     """
     prompt = prompts.get(row["prompt"])
     if prompt is None:
         raise bad(where, "prompt", "must be one of --checkpoint_prompts", row["prompt"])
     asked = AnswersRow(where, prompt, [row["response"]], [row["finished"]])
     (answer,) = answers_of(asked, prompt, grader)
-    kl, score = row.get("kl"), row.get("score")
-    if score is None and scorer is not None:
-        (score,) = scorer([answer])
+    kl, known = row.get("kl"), row.get("score")
+    if known is None and score is not None:
+        (known,) = score([answer])
     return Measured(
-        math.nan if kl is None else kl, math.nan if score is None else score, answer.utility
+        math.nan if kl is None else kl, math.nan if known is None else known, answer.utility
     )
 
 

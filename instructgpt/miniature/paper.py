@@ -9,7 +9,7 @@ from instructgpt.evaluation.report import sections_run, sections_training
 from instructgpt.evaluation.report.figures import draw_win_rates
 from instructgpt.evaluation.report.figures_training import DRAWERS as TRAINING_FIGURES
 from instructgpt.evaluation.report.layout import Contents
-from instructgpt.evaluation.report.sections import win_rates
+from instructgpt.evaluation.report.sections import trained, win_rates
 from instructgpt.miniature import claims_section, report_figures, report_sections
 from instructgpt.miniature.claims import judge_claims
 from instructgpt.miniature.grading import WORLD
@@ -23,6 +23,7 @@ CONTENTS = Contents(
     (
         claims_section.claims_section,
         win_rates,
+        trained,
         *report_sections.SECTIONS,
         *sections_training.SECTIONS,
         *sections_run.SECTIONS,

@@ -14,7 +14,7 @@ from instructgpt.evaluation.report.figures_training import DRAWERS as TRAINING_F
 from instructgpt.evaluation.report.layout import Contents, Section, View, tied
 from instructgpt.evaluation.report.markup import Html, element
 from instructgpt.evaluation.report.reading import all_models, label
-from instructgpt.evaluation.report.sections import win_rates
+from instructgpt.evaluation.report.sections import trained, win_rates
 from instructgpt.evaluation.report.sections_run import SECTIONS as RUN
 from instructgpt.evaluation.report.sections_run import duration
 from instructgpt.evaluation.report.sections_training import SECTIONS as TRAINING
@@ -24,7 +24,7 @@ from instructgpt.models.folder import write_bytes
 # A page that loads nothing and runs nothing, whatever stands in its texts.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
-PLAIN = Contents((win_rates, *TRAINING, *RUN), (draw_win_rates, *TRAINING_FIGURES))
+PLAIN = Contents((win_rates, trained, *TRAINING, *RUN), (draw_win_rates, *TRAINING_FIGURES))
 """The report on answers that nobody has graded."""
 
 

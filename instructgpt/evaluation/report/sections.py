@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from instructgpt.evaluation.arms import arms
 from instructgpt.evaluation.report.estimates import (
     MISSING,
+    SCORE,
     SHARE,
     Unit,
     interval,
@@ -92,6 +94,38 @@ def win_rate_table(view: View, rows: list[WinRate], title: str) -> Html:
 
     caption = f"{title}: % of prompts, a tie counts half; 95 % intervals in brackets; n = prompts."
     return table(caption, columns, [line(row) for row in rows])
+
+
+def trained(view: View) -> Section | None:
+    """Every trained policy in a row."""
+    results = view.results
+    found = arms(results)
+    if not found:
+        return None
+    base, judge = label(results, results.baseline), said(next(iter(results.judges), "the judge"))
+    rows: list[list[str]] = [
+        [
+            model_name(results, arm.model),
+            cell(arm.win_rate, SHARE),
+            cell(arm.utility, SCORE),
+            cell(arm.end.score, SCORE),
+            written(arm.end.kl),
+        ]
+        for arm in found
+    ]
+    columns = [f"preferred to {base}", "true utility", "score of the reward model", "KL, nats"]
+    caption = (
+        f"Preference by {judge} and true utility of sampled answers; score, and KL from where the "
+        "training started, of its last validation. [95 % interval], n prompts."
+    )
+    return Section(
+        "trained",
+        "What training came to",
+        "none; it compares PPO and PPO-ptx without their KL",
+        "Of two policies that are preferred as often, the one with the lower KL has gone less far "
+        "from where it started, and has more of what it could do there.",
+        table(caption, ["model", *columns], rows),
+    )
 
 
 def everything(found: Table) -> list[Estimate]:

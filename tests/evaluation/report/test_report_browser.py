@@ -62,7 +62,7 @@ def browse(folder, page: str, *options: str) -> str:
 
 def test_the_browser_finds_the_structure(folder):
     dom = browse(folder, "report.html", "--dump-dom")
-    assert dom.count("<section") == 15
+    assert dom.count("<section") == 16
     assert dom.count("<figure") == 21
     assert dom.count("<tr id=") == 9
     assert dom.count("<svg") == 21

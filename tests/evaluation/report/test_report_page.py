@@ -17,10 +17,20 @@ from instructgpt.miniature.paper import CONTENTS
 
 VOID = {"meta", "col", "path", "use", "rect"}
 SECTIONS = [
-    *("claims", "win_rates", "ratings", "metadata", "use_cases", "closed_domain", "truthfulness"),
-    *("toxicity", "nlp", "reward_model", "agreement", "over_optimisation", "curves", "samples"),
+    *("claims", "win_rates", "trained", "ratings", "metadata", "use_cases", "closed_domain"),
+    *(
+        "truthfulness",
+        "toxicity",
+        "nlp",
+        "reward_model",
+        "agreement",
+        "over_optimisation",
+        "curves",
+        "samples",
+    ),
     "run",
 ]
+FIGURES = "instructgpt.evaluation.report.page.make_figures"
 HOSTILE = """<script>alert("1")</script>&amp;' "x" $y_{ $ </pre></details> --> <img src=http://x>"""
 
 
@@ -179,19 +189,52 @@ def test_the_interval_of_a_difference_stands_with_its_value(tmp_path, results):
 @pytest.mark.parametrize(
     ("part", "section"),
     [
-        *((part, part) for part in SECTIONS[3:-2]),
+        *((part, part) for part in SECTIONS[4:-2] if part != "over_optimisation"),
         ("claims", "claims"),
         ("win_rates", "win_rates"),
         ("samples", "samples"),
     ],
 )
 def test_a_section_without_numbers_is_absent(part, section, tmp_path, results, monkeypatch):
-    monkeypatch.setattr(
-        "instructgpt.evaluation.report.page.make_figures", lambda results, drawers: {}
-    )
+    monkeypatch.setattr(FIGURES, lambda results, drawers: {})
     del results[part]
     page = Page(write_report(results, {}, tmp_path).read_text("utf-8"))
     assert page.ids("section") == [name for name in SECTIONS if name != section]
+
+
+def test_without_checkpoints_nothing_is_said_of_training(tmp_path, results, monkeypatch):
+    monkeypatch.setattr(FIGURES, lambda results, drawers: {})
+    del results["over_optimisation"]["checkpoints"]
+    page = Page(write_report(results, {}, tmp_path / "best_of_n").read_text("utf-8"))
+    assert page.ids("section") == [name for name in SECTIONS if name != "trained"]
+    del results["over_optimisation"]
+    page = Page(write_report(results, {}, tmp_path / "nothing").read_text("utf-8"))
+    left = [name for name in SECTIONS if name not in ("trained", "over_optimisation")]
+    assert page.ids("section") == left
+
+
+def test_every_arm_stands_with_its_preference_utility_and_distance(tmp_path, results, monkeypatch):
+    """RLOO is in the results of everything; of DPO there are a validation's KL and no score."""
+    monkeypatch.setattr(FIGURES, lambda results, drawers: {})
+    for arm, won in {"rloo": 0.6, "dpo": 0.55}.items():
+        results["models"].append(arm)
+        row = next(row for row in results["win_rates"] if row["model"] == "ppo")
+        results["win_rates"].append(row | {"model": arm, "value": won})
+        results["utility"]["sampled"][arm] = results["utility"]["sampled"]["ppo"] | {"value": 4.5}
+    end = results["over_optimisation"]["checkpoints"]["ppo"][-1]
+    results["over_optimisation"]["checkpoints"] |= {
+        "rloo": [end, end | {"kl": 2.25}],
+        "dpo": [{"step": 9, "kl": 3.5, "utility": end["utility"]}],
+    }
+    page = write_report(results, {}, tmp_path).read_text("utf-8")
+    section = page.split('id="trained"')[1].split("</section>")[0]
+    rows = section.split("<tbody>")[1].split("</tbody>")[0].split("<tr>")[1:]
+    rows = [" ".join(re.sub("<.*?>", " ", row).replace("\u00a0", " ").split()) for row in rows]
+    assert [row.split()[0] for row in rows] == ["PPO", "PPO-ptx", "rloo", "dpo"]
+    assert "60.0 %" in rows[2]
+    assert "4.50" in rows[2]
+    assert rows[2].endswith("2.25")
+    assert rows[3].endswith("\N{EN DASH} 3.50")  # no score
 
 
 def test_likert_without_utility_and_the_other_way_round(tmp_path, results):

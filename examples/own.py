@@ -80,7 +80,7 @@ class Mentions(RewardFunction):
             raise UserError("reward.words must not be empty")
         self.words = words
 
-    def evaluate(self, samples: list[Sample]) -> list[float]:
+    def raw_scores(self, samples: list[Sample]) -> list[float]:
         """Return the points."""
         said = [sample.response.rstrip(".").split() for sample in samples]
         return [0.5 * sum(word in response for word in self.words) for response in said]

@@ -15,7 +15,7 @@ def flags(parser: Any) -> Iterator[str]:
     To guess what a misspelt one was meant to be; nothing public lists them.
 
     Args:
-        parser: Of jsonargparse.
+        parser: of jsonargparse.
     """
     for action in parser._actions:
         yield from (name.lstrip("-") for name in action.option_strings if name.startswith("--"))

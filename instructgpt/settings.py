@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from instructgpt.types import UserError
+from instructgpt.types import UserError, require
 from instructgpt.yaml_files import check_aliases, check_depth, load_yaml
 
 UNPLANNED = {
@@ -64,8 +64,7 @@ def check_trainer(verb: str, settings: Any) -> None:
     rules = {**RULES, NEEDED[verb]: (lambda value: value > 0, "> 0")}
     for name, (holds, rule) in rules.items():
         value = settings.get(name)
-        if value is not None and not holds(value):
-            raise UserError(f"--trainer.{name} must be {rule}, got {value}")
+        require(value is None or holds(value), f"--trainer.{name}", rule, value)
 
 
 def check_callbacks(callbacks: Sequence[object]) -> None:
@@ -84,8 +83,9 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
 def check_processes(count: int, on_cpu: bool) -> None:
     """Refuse more processes than a machine can start."""
     most = max(16, os.cpu_count() or 1)
-    if on_cpu and count > most:
-        raise UserError(f"--trainer.devices must be at most {most} on this machine, got {count}")
+    require(
+        not on_cpu or count <= most, "--trainer.devices", f"at most {most} on this machine", count
+    )
 
 
 def check_options(args: Sequence[str]) -> None:

@@ -24,6 +24,27 @@ class UserError(ValueError):
     """Something the user gave is wrong; one line that names the place, the rule and the value."""
 
 
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Refuse a value that a user gave, in one line: the argument, the rule, the value.
+
+    Args:
+        holds: whether it is as it must be; write it so that NaN fails.
+        name: its name.
+        rule: what it must be.
+        value: what it is.
+
+    Raises:
+        UserError: it is not.
+
+    Examples:
+        >>> require(-1 > 0, "clip_range", "> 0", -1)
+        Traceback (most recent call last):
+        instructgpt.types.UserError: clip_range must be > 0, got -1
+    """
+    if not holds:
+        raise UserError(f"{name} must be {rule}, got {value}")
+
+
 class RunFailedError(UserError):
     """A run that had begun went wrong, as by numbers that are not finite; exit code 1, not 2."""
 

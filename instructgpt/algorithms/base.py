@@ -12,28 +12,8 @@ from torch import Tensor
 
 from instructgpt.functional.logprobs import KLEstimator
 from instructgpt.functional.masking import widen
-from instructgpt.types import ScoredRollout, UserError
-
-
-def require(holds: bool, name: str, rule: str, value: object) -> None:
-    """Check a hyperparameter.
-
-    Args:
-        holds: Whether it is as it must be; write it so that NaN fails.
-        name: Its name.
-        rule: What it must be.
-        value: What it is.
-
-    Raises:
-        UserError: It is not.
-
-    Examples:
-        >>> require(-1 > 0, "clip_range", "> 0", -1)
-        Traceback (most recent call last):
-        instructgpt.types.UserError: clip_range must be > 0, got -1
-    """
-    if not holds:
-        raise UserError(f"{name} must be {rule}, got {value}")
+from instructgpt.types import ScoredRollout
+from instructgpt.types import require as require
 
 
 class UpdateLoss(NamedTuple):
@@ -56,11 +36,11 @@ class RolloutAlgorithm(ABC):
     group must leave it out.
 
     Args:
-        epochs: Passes over each rollout. The paper: 1.
-        missing_eos_score: Score of a response that did not end within the limit, in place of its
+        epochs: passes over each rollout. The paper: 1.
+        missing_eos_score: score of a response that did not end within the limit, in place of its
             own; null keeps its own. The paper does not say; -1 in its ancestors (arXiv:1909.08593).
-        kl_estimator: Estimator of the KL penalty per token: k1 (as in the paper), k2 or k3.
-        target_kl: Skip the rest of the updates on a rollout once the approximate KL to the sampling
+        kl_estimator: estimator of the KL penalty per token: k1 (as in the paper), k2 or k3.
+        target_kl: skip the rest of the updates on a rollout once the approximate KL to the sampling
             policy exceeds this, nats per token; null never does.
     """
 
@@ -123,21 +103,21 @@ class RolloutAlgorithm(ABC):
 
     @abstractmethod
     def experience(self, scored: ScoredRollout, kl_coef: float) -> Any:
-        """Return what the updates learn from, an ``experience_type``; without gradient.
+        """What the updates learn from, an ``experience_type``; without gradient.
 
         Args:
-            scored: The rollout of all ranks, since statistics are taken over all its rows. Its
+            scored: the rollout of all ranks, since statistics are taken over all its rows. Its
                 scores are those of the reward function: :meth:`episode_scores` is applied here.
                 Values and reference log-probabilities are None where the algorithm uses none.
-            kl_coef: Weight of the KL penalty, reward per nat.
+            kl_coef: weight of the KL penalty, reward per nat.
         """
 
     def trained_rows(self, scored: ScoredRollout, kl_coef: float) -> Tensor:
-        """Return which rows of the experience are learned from; all unless overridden.
+        """Which rows of the experience are learned from; all unless overridden.
 
         Args:
-            scored: The rollout of all ranks.
-            kl_coef: Weight of the KL penalty, reward per nat.
+            scored: the rollout of all ranks.
+            kl_coef: weight of the KL penalty, reward per nat.
 
         Returns:
             Row numbers, ``trained_per_prompt`` of each prompt, in the order of the prompts.
@@ -145,13 +125,13 @@ class RolloutAlgorithm(ABC):
         return torch.arange(len(scored.scores), device=scored.scores.device)
 
     def row_weights(self, batch: Any) -> Tensor:
-        """Return what each row adds to the divisor of its minibatch: its response tokens.
+        """What each row adds to the divisor of its minibatch: its response tokens.
 
         Gradient and logged parts are divided by the sum over the whole minibatch, whatever the
         micro-batches and ranks. A loss that adds up means over responses weighs each row 1.
 
         Args:
-            batch: Rows of the experience.
+            batch: rows of the experience.
 
         Returns:
             [rows]; a row without response adds nothing, whatever stands there.
@@ -161,19 +141,19 @@ class RolloutAlgorithm(ABC):
 
     @abstractmethod
     def loss(self, batch: Any, new_logprobs: Tensor, new_values: Tensor | None) -> UpdateLoss:
-        """Return the loss of a micro-batch, as sums.
+        """The loss of a micro-batch, as sums.
 
         Args:
-            batch: Rows of the experience.
+            batch: rows of the experience.
             new_logprobs: [N, R] of the policy in training.
             new_values: [N, R] of the value model in training; None where there is none.
         """
 
     def rollout_metrics(self, experience: Any) -> dict[str, Tensor]:
-        """Return further numbers to log of a rollout, scalars by name; none unless overridden.
+        """Further numbers to log of a rollout, scalars by name; none unless overridden.
 
         Args:
-            experience: Of the whole rollout.
+            experience: of the whole rollout.
         """
         return {}
 
@@ -184,7 +164,7 @@ class RankingAlgorithm(ABC):
 
     @abstractmethod
     def loss(self, scores: Tensor, ranking: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss as a sum over its elements, and their count.
+        """The loss as a sum over its elements, and their count.
 
         Args:
             scores: [B, K] of the reward model.

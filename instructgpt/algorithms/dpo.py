@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from instructgpt.algorithms.base import require
 from instructgpt.algorithms.preference import Candidates, PreferenceAlgorithm, ResponseLogprobs
 from instructgpt.functional.losses import mean_over_pairs, plackett_luce_loss
+from instructgpt.types import require
 
 Model = Literal["pairs", "ranking"]
 
@@ -26,11 +26,11 @@ class DPO(PreferenceAlgorithm):
     is the textbook loss. Ties say nothing.
 
     Args:
-        beta: Weight of the KL to the reference. The paper: 0.1 (0.5 for summaries).
-        model: What is the likelihood of: all decided pairs (pairs, Bradley-Terry), or the whole
+        beta: weight of the KL to the reference. The paper: 0.1 (0.5 for summaries).
+        model: what is the likelihood of: all decided pairs (pairs, Bradley-Terry), or the whole
             ranking (ranking, Plackett-Luce, appendix A.3); with ties a response is drawn from
             itself and those ranked below it.
-        label_smoothing: Share of pairs that are thought to be labeled the wrong way round
+        label_smoothing: share of pairs that are thought to be labeled the wrong way round
             (conservative DPO, Mitchell 2023, ericmitchell.ai/cdpo.pdf; eps in the authors' code).
     """
 
@@ -50,7 +50,7 @@ class DPO(PreferenceAlgorithm):
         require(not (whole and smoothing), "label_smoothing", "0 with model ranking", smoothing)
 
     def scores(self, responses: ResponseLogprobs) -> Tensor:
-        """Return the implicit rewards, beta * log(policy / reference), [S].
+        """The implicit rewards, beta * log(policy / reference), [S].
 
         Args:
             responses: of all prompts of a micro-batch.
@@ -58,7 +58,7 @@ class DPO(PreferenceAlgorithm):
         return self.beta * responses.log_ratios
 
     def loss(self, candidates: Candidates) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the negative log-likelihood, summed over prompts, and the number of prompts.
+        """The negative log-likelihood, summed over prompts, and the number of prompts.
 
         Args:
             candidates: of the prompts of a micro-batch.

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from instructgpt.algorithms.base import require
 from instructgpt.algorithms.preference import Candidates, PreferenceAlgorithm, ResponseLogprobs
 from instructgpt.functional.losses import mean_over_pairs
+from instructgpt.types import require
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class IPO(PreferenceAlgorithm):
     a prompt are averaged and ties say nothing.
 
     Args:
-        tau: Weight of the KL to the reference. The paper's bandits: 0.1, 0.5 and 1.
+        tau: weight of the KL to the reference. The paper's bandits: 0.1, 0.5 and 1.
     """
 
     uses_reference: ClassVar[bool] = True
@@ -37,7 +37,7 @@ class IPO(PreferenceAlgorithm):
         require(0 < self.tau < inf, "tau", "> 0", self.tau)
 
     def scores(self, responses: ResponseLogprobs) -> Tensor:
-        """Return tau * log(policy / reference), [S].
+        """Tau * log(policy / reference), [S].
 
         Args:
             responses: of all prompts of a micro-batch.
@@ -45,7 +45,7 @@ class IPO(PreferenceAlgorithm):
         return self.tau * responses.log_ratios
 
     def loss(self, candidates: Candidates) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the squared distance from the margin, summed over prompts, and their number.
+        """The squared distance from the margin, summed over prompts, and their number.
 
         Args:
             candidates: of the prompts of a micro-batch.

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf
 
-from instructgpt.algorithms.base import require
+from instructgpt.types import require
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class KLController(ABC):
 
     @abstractmethod
     def update(self, coef: float, kl: float, episodes: int) -> float:
-        """Return the weight for the next rollout; the caller keeps it.
+        """The weight for the next rollout; the caller keeps it.
 
         Args:
-            coef: Weight in the rollout just made.
-            kl: Its KL to the reference, nats per response: log-ratios (k1) summed over the tokens,
+            coef: weight in the rollout just made.
+            kl: its KL to the reference, nats per response: log-ratios (k1) summed over the tokens,
                 averaged over the responses.
-            episodes: Its number of responses, over all ranks.
+            episodes: its number of responses, over all ranks.
         """
 
 
@@ -35,7 +35,7 @@ class FixedKL(KLController):
     """The same weight throughout, as in InstructGPT (arXiv:2203.02155, appendix C.4).
 
     Args:
-        kl_coef: Weight of the KL penalty, reward per nat. The paper: 0.02.
+        kl_coef: weight of the KL penalty, reward per nat. The paper: 0.02.
     """
 
     kl_coef: float = 0.02
@@ -50,7 +50,7 @@ class FixedKL(KLController):
         return self.kl_coef
 
     def update(self, coef: float, kl: float, episodes: int) -> float:
-        """Return the weight as it is."""
+        """The weight as it is."""
         return coef
 
 
@@ -61,9 +61,9 @@ class AdaptiveKL(KLController):
     e = clip(kl / target - 1, -0.2, 0.2); the weight is multiplied by 1 + e * episodes / horizon.
 
     Args:
-        initial_kl_coef: Weight in the first rollout, reward per nat.
+        initial_kl_coef: weight in the first rollout, reward per nat.
         target: KL to the reference to settle at, nats per response.
-        horizon: Episodes in which a steady error e changes the weight by about e; more is slower.
+        horizon: episodes in which a steady error e changes the weight by about e; more is slower.
             Must exceed a fifth of the episodes of a rollout, or the weight could fall to 0.
     """
 
@@ -85,15 +85,15 @@ class AdaptiveKL(KLController):
         return self.initial_kl_coef
 
     def update(self, coef: float, kl: float, episodes: int) -> float:
-        """Return the weight moved towards the target.
+        """The weight moved towards the target.
 
         Args:
-            coef: Weight in the rollout just made.
-            kl: Its KL to the reference, nats per response.
-            episodes: Its number of responses, over all ranks.
+            coef: weight in the rollout just made.
+            kl: its KL to the reference, nats per response.
+            episodes: its number of responses, over all ranks.
 
         Raises:
-            UserError: The rollouts are so large for the horizon that the weight could reach 0.
+            UserError: the rollouts are so large for the horizon that the weight could reach 0.
 
         Examples:
             >>> AdaptiveKL(target=6.0, horizon=10_000).update(0.25, kl=9.0, episodes=5_000)

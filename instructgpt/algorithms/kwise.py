@@ -7,8 +7,9 @@ from typing import get_args
 
 from torch import Tensor
 
-from instructgpt.algorithms.base import RankingAlgorithm, require
+from instructgpt.algorithms.base import RankingAlgorithm
 from instructgpt.functional.losses import PairDivisor, kwise_loss
+from instructgpt.types import require
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class KWise(RankingAlgorithm):
     """Every decided pair of a prompt at once (arXiv:2203.02155, eq. 1).
 
     Args:
-        divisor: What the sum over a prompt's decided pairs is divided by: their number (decided),
+        divisor: what the sum over a prompt's decided pairs is divided by: their number (decided),
             or all C(K, 2) of its pairs, ties included (all). The paper does not say which.
     """
 
@@ -28,7 +29,7 @@ class KWise(RankingAlgorithm):
         require(self.divisor in divisors, "divisor", f"one of {', '.join(divisors)}", self.divisor)
 
     def loss(self, scores: Tensor, ranking: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss as a sum over prompts, and the number of prompts with a decided pair.
+        """The loss as a sum over prompts, and the number of prompts with a decided pair.
 
         Args:
             scores: [B, K] of the reward model.

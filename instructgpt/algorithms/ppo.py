@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from instructgpt.algorithms.base import RolloutAlgorithm, UpdateLoss, require
+from instructgpt.algorithms.base import RolloutAlgorithm, UpdateLoss
 from instructgpt.functional.advantages import explained_variance, gae
 from instructgpt.functional.losses import (
     policy_clip_count,
@@ -19,7 +19,7 @@ from instructgpt.functional.losses import (
 )
 from instructgpt.functional.masking import masked_mean, masked_whiten
 from instructgpt.functional.rewards import shaped_rewards
-from instructgpt.types import Rollout, ScoredRollout
+from instructgpt.types import Rollout, ScoredRollout, require
 
 
 class PPOExperience(NamedTuple):
@@ -37,19 +37,19 @@ class PPO(RolloutAlgorithm):
     """PPO (arXiv:2203.02155, section 3.5 and appendix C.4).
 
     Args:
-        clip_range: How far the probability ratio of a token may leave 1 before it stops paying. The
+        clip_range: how far the probability ratio of a token may leave 1 before it stops paying. The
             paper: 0.2.
-        value_clip_range: How far a value may leave that of the rollout; null does not clip. The
+        value_clip_range: how far a value may leave that of the rollout; null does not clip. The
             paper does not say; 0.2 in lm-human-preferences (arXiv:1909.08593).
-        gamma: Discount per token. The paper: 1.
-        lam: Lambda of generalized advantage estimation. The paper does not say; 0.95 in its
+        gamma: discount per token. The paper: 1.
+        lam: lambda of generalized advantage estimation. The paper does not say; 0.95 in its
             ancestors (arXiv:1909.08593, arXiv:2009.01325, arXiv:2112.09332).
-        value_coef: Weight of the value loss. The paper does not say; 0.1 in lm-human-preferences.
-        whiten_advantages: Shift and scale the advantages of a rollout to mean 0 and variance 1. The
+        value_coef: weight of the value loss. The paper does not say; 0.1 in lm-human-preferences.
+        whiten_advantages: shift and scale the advantages of a rollout to mean 0 and variance 1. The
             paper does not say; its ancestors do.
-        whiten_rewards: Scale the rewards of a rollout to variance 1, keeping their mean. The paper
+        whiten_rewards: scale the rewards of a rollout to variance 1, keeping their mean. The paper
             does not say; lm-human-preferences does, WebGPT (arXiv:2112.09332) does not.
-        bootstrap_truncated: A response that did not end keeps its score, and the value of the state
+        bootstrap_truncated: a response that did not end keeps its score, and the value of the state
             after its last token stands for the rest. Needs missing_eos_score null.
     """
 
@@ -81,11 +81,11 @@ class PPO(RolloutAlgorithm):
 
     @torch.no_grad()
     def experience(self, scored: ScoredRollout, kl_coef: float) -> PPOExperience:
-        """Return advantages and returns of a rollout; without gradient.
+        """Advantages and returns of a rollout; without gradient.
 
         Args:
-            scored: The rollout of all ranks, since whitening is over all its real tokens.
-            kl_coef: Weight of the KL penalty, reward per nat.
+            scored: the rollout of all ranks, since whitening is over all its real tokens.
+            kl_coef: weight of the KL penalty, reward per nat.
         """
         rollout, logprobs = scored.rollout, scored.logprobs
         mask = rollout.response_mask
@@ -106,10 +106,10 @@ class PPO(RolloutAlgorithm):
     def loss(
         self, batch: PPOExperience, new_logprobs: Tensor, new_values: Tensor | None
     ) -> UpdateLoss:
-        """Return policy loss + value_coef * value loss, summed over tokens.
+        """Policy loss + value_coef * value loss, summed over tokens.
 
         Args:
-            batch: Rows of the experience.
+            batch: rows of the experience.
             new_logprobs: [N, R] of the policy in training.
             new_values: [N, R] of the value model in training.
         """
@@ -128,10 +128,10 @@ class PPO(RolloutAlgorithm):
         return UpdateLoss(policy + self.value_coef * value, parts)
 
     def rollout_metrics(self, experience: PPOExperience) -> dict[str, Tensor]:
-        """Return what the value model knew of the rollout.
+        """What the value model knew of the rollout.
 
         Args:
-            experience: Of the whole rollout.
+            experience: of the whole rollout.
         """
         mask = experience.rollout.response_mask
         return {

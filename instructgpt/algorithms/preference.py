@@ -67,7 +67,7 @@ class PreferenceAlgorithm(ABC):
 
     @abstractmethod
     def scores(self, responses: ResponseLogprobs) -> Tensor:
-        """Return how much the policy prefers each response, [S]; the larger, the more.
+        """How much the policy prefers each response, [S]; the larger, the more.
 
         Metrics take σ of a difference for the probability that one response is preferred.
 
@@ -77,7 +77,7 @@ class PreferenceAlgorithm(ABC):
 
     @abstractmethod
     def loss(self, candidates: Candidates) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the loss as a sum over its elements, their count, and further sums to log.
+        """The loss as a sum over its elements, their count, and further sums to log.
 
         Args:
             candidates: of the prompts of a micro-batch, with their scores.

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import cos, pi
 
-from instructgpt.algorithms.base import require
+from instructgpt.types import require
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def factor(self, step: int, total: int) -> float:
-        """Return the factor for a step.
+        """The factor for a step.
 
         Args:
-            step: Steps done so far, from 0.
-            total: Steps in all.
+            step: steps done so far, from 0.
+            total: steps in all.
         """
 
 
@@ -28,9 +28,9 @@ class Cosine(Schedule):
     """Half a cosine from 1 down to a floor at the end of the run.
 
     Args:
-        floor: Factor at the end. The paper decays SFT and reward models to 10 %
+        floor: factor at the end. The paper decays SFT and reward models to 10 %
             (arXiv:2203.02155, appendix C).
-        warmup: Steps of linear warmup from near 0 before the decay. The paper: none.
+        warmup: steps of linear warmup from near 0 before the decay. The paper: none.
     """
 
     floor: float = 0.1
@@ -42,11 +42,11 @@ class Cosine(Schedule):
         require(self.warmup >= 0, "warmup", ">= 0", self.warmup)
 
     def factor(self, step: int, total: int) -> float:
-        """Return the factor for a step.
+        """The factor for a step.
 
         Args:
-            step: Steps done so far, from 0.
-            total: Steps in all; later steps stay at the floor.
+            step: steps done so far, from 0.
+            total: steps in all; later steps stay at the floor.
 
         Examples:
             >>> [round(Cosine(floor=0.1).factor(step, total=4), 3) for step in range(5)]
@@ -63,8 +63,8 @@ class Constant(Schedule):
     """Constant after an optional linear warmup.
 
     Args:
-        warmup: Steps of linear warmup. The paper's PPO: 10 rollouts (arXiv:2203.02155, C.4).
-        start: Factor at the first step of the warmup. The paper: one tenth.
+        warmup: steps of linear warmup. The paper's PPO: 10 rollouts (arXiv:2203.02155, C.4).
+        start: factor at the first step of the warmup. The paper: one tenth.
     """
 
     warmup: int = 0
@@ -76,11 +76,11 @@ class Constant(Schedule):
         require(0 <= self.start <= 1, "start", "in [0, 1]", self.start)
 
     def factor(self, step: int, total: int) -> float:
-        """Return the factor for a step.
+        """The factor for a step.
 
         Args:
-            step: Steps done so far, from 0.
-            total: Steps in all; without effect.
+            step: steps done so far, from 0.
+            total: steps in all; without effect.
 
         Examples:
             >>> [round(Constant(warmup=3, start=0.1).factor(step, total=9), 3) for step in range(5)]

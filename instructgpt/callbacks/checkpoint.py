@@ -25,7 +25,7 @@ from instructgpt.callbacks.lightning_private import (
     validation_follows,
 )
 from instructgpt.models.checkpoint import LAST, PREVIOUS, damage, partial_file, save_checkpoint
-from instructgpt.types import UserError
+from instructgpt.types import require
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -70,8 +70,7 @@ class StageCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every_n_steps: int = 200) -> None:
-        if every_n_steps < 0:
-            raise UserError(f"checkpoint.every_n_steps must be >= 0, got {every_n_steps}")
+        require(every_n_steps >= 0, "checkpoint.every_n_steps", ">= 0", every_n_steps)
         super().__init__(
             filename="best",
             save_last=True,

@@ -160,8 +160,8 @@ class OpenCLI(LightningCLI):
         """Complete the arguments of the trainer: ``instantiate_trainer`` can only overrule them.
 
         Args:
-            config: Of the trainer, as given; changed.
-            forced: The callbacks that have options of their own.
+            config: of the trainer, as given; changed.
+            forced: the callbacks that have options of their own.
 
         Returns:
             Those of the forced ones that are used.
@@ -178,12 +178,12 @@ class OpenCLI(LightningCLI):
         self.run_verb(subcommand)
 
     def verb_arguments(self, verb: str) -> dict[str, Any]:
-        """Return what the method of the trainer is called with: no option gives all of it."""
+        """What the method of the trainer is called with: no option gives all of it."""
         return super()._prepare_subcommand_kwargs(verb)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return self.verb_arguments(subcommand)
 
     def verb_parser(self, verb: str) -> LightningArgumentParser:
-        """Return the parser of a verb, which writes its configuration down."""
+        """The parser of a verb, which writes its configuration down."""
         return self._parser(verb)

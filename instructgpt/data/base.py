@@ -26,7 +26,7 @@ from instructgpt.models.choice import choose_template
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id
 from instructgpt.terminal import say
-from instructgpt.types import Origin, UserError
+from instructgpt.types import Origin, UserError, require
 
 Sets = list[tuple[list[Any], float]]
 """Rows to train on, with the weight of each set."""
@@ -81,10 +81,8 @@ class StageData(LightningDataModule, ABC):
             "max_response_tokens": max_response_tokens,
         }
         for key, value in limits.items():
-            if value < 1:
-                raise UserError(f"--data.{key} must be >= 1, got {value}")
-        if num_workers < 0:
-            raise UserError(f"--data.num_workers must be >= 0, got {num_workers}")
+            require(value >= 1, f"--data.{key}", ">= 1", value)
+        require(num_workers >= 0, "--data.num_workers", ">= 0", num_workers)
         if isinstance(validation, int | float) and not 0 < validation < 1:
             rule = "must be a fraction between 0 and 1, files, or null for none"
             raise UserError(f"--data.validation {rule}, got {validation}")

@@ -13,7 +13,7 @@ from instructgpt.data.rows import LanguageRow, Span
 from instructgpt.data.sources import OnError, load
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import eos_id
-from instructgpt.types import UserError
+from instructgpt.types import UserError, require
 
 SECTION = 16384
 """Longer documents are held out section by section (characters)."""
@@ -80,8 +80,7 @@ def load_blocks(
 
 def check_block_size(key: str, value: int) -> None:
     """Refuse blocks in which nothing can be predicted."""
-    if value < 2:
-        raise UserError(f"--data.{key} must be >= 2, got {value}")
+    require(value >= 2, f"--data.{key}", ">= 2", value)
 
 
 def sections(document: Document) -> list[Document]:

@@ -16,7 +16,14 @@ from instructgpt.data.rows import LanguageRow
 from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import pad_id
-from instructgpt.types import CollectsRollouts, LanguageBatch, Origin, PromptBatch, UserError
+from instructgpt.types import (
+    CollectsRollouts,
+    LanguageBatch,
+    Origin,
+    PromptBatch,
+    UserError,
+    require,
+)
 
 
 class PromptDataModule(StageData):
@@ -91,8 +98,7 @@ class PromptDataModule(StageData):
             seed,
         )
         check_block_size("pretraining_block_size", pretraining_block_size)
-        if responses < 1:
-            raise UserError(f"--data.responses must be >= 1, got {responses}")
+        require(responses >= 1, "--data.responses", ">= 1", responses)
         self.responses = responses
         self.pretraining = pretraining
         self.pretraining_block_size = pretraining_block_size

@@ -21,7 +21,7 @@ class RowFormat(ABC):
 
     @abstractmethod
     def convert(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the row in a public format, which is then checked and counted as any other.
+        """The row in a public format, which is then checked and counted as any other.
 
         That is ``{"prompt", "response"}``, ``{"prompt", "responses", "ranking"}``, ``{"prompt"}``
         or ``{"text"}``; ``messages``, ``id``, ``user``, ``labeler`` and ``source`` mean what they

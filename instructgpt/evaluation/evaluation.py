@@ -28,7 +28,7 @@ from instructgpt.evaluation.results import (
 from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import Panel
 from instructgpt.terminal import note
-from instructgpt.types import UserError
+from instructgpt.types import UserError, require
 
 Paths = dict[str, str] | None
 
@@ -188,8 +188,7 @@ def check_models(answers: dict[str, str], greedy: Paths, baseline: str) -> None:
     names = ", ".join(answers)
     if len(answers) < 2:
         raise UserError(f"--answers must name at least 2 models, got {names or 'none'}")
-    if baseline not in answers:
-        raise UserError(f"--baseline must be one of the models ({names}), got {baseline}")
+    require(baseline in answers, "--baseline", f"one of the models ({names})", baseline)
     for model in greedy or {}:
         if model not in answers:
             raise UserError(f"--greedy.{model} must be one of the models of --answers ({names})")

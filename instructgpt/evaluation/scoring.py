@@ -35,7 +35,7 @@ class Scorer:
         self.responses: dict[tuple[str, bool], list[int]] = {}
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
-        """Return one score an answer."""
+        """One score an answer."""
         keys = [(answer.prompt.text, answer.text, answer.finished) for answer in answers]
         new = {
             key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.known

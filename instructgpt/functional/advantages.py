@@ -25,8 +25,8 @@ def gae(
         rewards: [N, R] per token.
         values: [N, R], of the state in which each token was chosen.
         mask: [N, R] bool, real response tokens.
-        gamma: Discount per token; 1 in InstructGPT.
-        lam: Trades bias (0) against variance (1); the paper does not say, its ancestors use 0.95.
+        gamma: discount per token; 1 in InstructGPT.
+        lam: trades bias (0) against variance (1); the paper does not say, its ancestors use 0.95.
         bootstrap: [N], value of the state after the last token; 0 if None, since an episode ends
             with its response.
 

@@ -57,13 +57,13 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, kind: KLEstimator 
     Args:
         logprobs: [...] of the policy that sampled the tokens.
         reference_logprobs: [...] of the other policy.
-        kind: Which estimator.
+        kind: which estimator.
 
     Returns:
         [...] nats.
 
     Raises:
-        ValueError: The kind is unknown.
+        ValueError: the kind is unknown.
 
     Examples:
         >>> p, q = torch.tensor([-1.0]), torch.tensor([-1.5])

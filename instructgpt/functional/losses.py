@@ -75,7 +75,7 @@ def kwise_loss(
         Sum over prompts, and number of prompts with a decided pair, both scalar.
 
     Raises:
-        ValueError: The divisor is unknown.
+        ValueError: the divisor is unknown.
 
     Examples:
         >>> scores, ranking = torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[1, 2, 2]])
@@ -171,7 +171,7 @@ def policy_loss(
         logprobs: [N, R] of the policy that sampled.
         advantages: [N, R].
         mask: [N, R] bool, real response tokens.
-        clip_range: How far the ratio may leave 1 before it stops paying.
+        clip_range: how far the ratio may leave 1 before it stops paying.
 
     Returns:
         Sum over tokens and their number, both scalar.
@@ -195,7 +195,7 @@ def policy_clip_count(
         logprobs: [N, R] of the policy that sampled.
         advantages: [N, R].
         mask: [N, R] bool, real response tokens.
-        clip_range: How far the ratio may leave 1 before it stops paying.
+        clip_range: how far the ratio may leave 1 before it stops paying.
 
     Returns:
         Scalar int64.
@@ -226,7 +226,7 @@ def value_loss(
         values: [N, R] at the time of the rollout.
         returns: [N, R] targets.
         mask: [N, R] bool, real response tokens.
-        clip_range: How far a new value may leave the old one; None does not clip.
+        clip_range: how far a new value may leave the old one; None does not clip.
 
     Returns:
         Sum over tokens and their number, both scalar.
@@ -254,7 +254,7 @@ def value_clip_count(
         values: [N, R] at the time of the rollout.
         returns: [N, R] targets.
         mask: [N, R] bool, real response tokens.
-        clip_range: How far a new value may leave the old one; None does not clip.
+        clip_range: how far a new value may leave the old one; None does not clip.
 
     Returns:
         Scalar int64.

@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return ``x`` as float32, or as float64 if it is that: what sums and exponentials need.
+    """``x`` as float32, or as float64 if it is that: what sums and exponentials need.
 
     Args:
-        x: Any tensor.
+        x: any tensor.
 
     Examples:
         >>> widen(torch.ones(1, dtype=torch.bfloat16)).dtype
@@ -24,11 +24,11 @@ def widen(x: Tensor) -> Tensor:
 
 
 def zero_padding(x: Tensor, mask: Tensor) -> Tensor:
-    """Return ``x`` widened, with exact zeros (and zero gradients) where the mask is False.
+    """``x`` widened, with exact zeros (and zero gradients) where the mask is False.
 
     Args:
-        x: Values; what lies under the mask may be NaN or infinite.
-        mask: Same shape, bool.
+        x: values; what lies under the mask may be NaN or infinite.
+        mask: same shape, bool.
 
     Examples:
         >>> zero_padding(torch.tensor([1.0, float("nan")]), torch.tensor([True, False]))
@@ -41,9 +41,9 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Mean over the elements where the mask is True; 0 where there is none.
 
     Args:
-        x: Values.
-        mask: Same shape, bool.
-        dim: Dimension to reduce; all of them if None.
+        x: values.
+        mask: same shape, bool.
+        dim: dimension to reduce; all of them if None.
 
     Examples:
         >>> masked_mean(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
@@ -62,8 +62,8 @@ def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     arXiv:1909.08593).
 
     Args:
-        x: Values.
-        mask: Same shape, bool.
+        x: values.
+        mask: same shape, bool.
         shift_mean: False puts the mean back after scaling (for rewards, whose sign matters).
 
     Examples:

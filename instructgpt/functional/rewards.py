@@ -27,7 +27,7 @@ def shaped_rewards(
         logprobs: [N, R] of the sampling policy.
         reference_logprobs: [N, R] of the frozen reference.
         mask: [N, R] bool, real response tokens (EOS is one).
-        kl_coef: Weight of the penalty, reward per nat.
+        kl_coef: weight of the penalty, reward per nat.
         kind: KL estimator, see :func:`~instructgpt.functional.logprobs.kl_estimate`.
 
     Returns:

@@ -38,20 +38,20 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def base_of(folder: str | Path) -> str | None:
-    """Return what an adapter names as its base, if anything."""
+    """What an adapter names as its base, if anything."""
     base = _read(Path(folder)).get("base_model_name_or_path")
     return base if isinstance(base, str) and base else None
 
 
 def with_lora(network: PreTrainedModel, folder: str | Path) -> PeftModel:
-    """Return a policy with the LoRA adapter of a folder.
+    """A policy with the LoRA adapter of a folder.
 
     Args:
-        network: What it belongs to.
-        folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
+        network: what it belongs to.
+        folder: with ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises:
-        UserError: It is not LoRA for a policy, asks for what is not known here, or does not fit.
+        UserError: it is not LoRA for a policy, asks for what is not known here, or does not fit.
     """
     place, facts = Path(folder) / CONFIG, _read(Path(folder))
     _is(place, facts, "peft_type", "LORA")
@@ -89,15 +89,15 @@ def with_lora(network: PreTrainedModel, folder: str | Path) -> PeftModel:
 
 
 def with_prefix(network: PreTrainedModel, folder: str | Path, task: TaskType) -> PeftModel:
-    """Return a network with the prefix of a folder, trainable.
+    """A network with the prefix of a folder, trainable.
 
     Args:
-        network: What it belongs to.
-        folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
-        task: What the network is for.
+        network: what it belongs to.
+        folder: with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        task: what the network is for.
 
     Raises:
-        UserError: It is no prefix, or does not fit.
+        UserError: it is no prefix, or does not fit.
     """
     place, facts = Path(folder) / CONFIG, _read(Path(folder))
     _is(place, facts, "peft_type", "PREFIX_TUNING")

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.source import explained
-from instructgpt.types import UserError
+from instructgpt.types import UserError, require
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -27,7 +27,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
-        """Return peft's configuration for a network."""
+        """Peft's configuration for a network."""
 
     def initialise(self, model: PeftModel) -> None:  # noqa: B027
         """Set the first values where peft's are not right."""
@@ -38,10 +38,10 @@ class LoRA(Adapter):
     """Low-rank updates of linear layers (Hu et al. 2021, arXiv:2106.09685), 0 at the start.
 
     Args:
-        rank: Of each update.
-        alpha: The update is scaled by alpha / rank.
-        dropout: On what goes into the updates; off in PPO.
-        target_modules: Names of the layers to update, e.g. [q_proj, v_proj]; default: all linear
+        rank: of each update.
+        alpha: the update is scaled by alpha / rank.
+        dropout: on what goes into the updates; off in PPO.
+        target_modules: names of the layers to update, e.g. [q_proj, v_proj]; default: all linear
             ones but the heads.
     """
 
@@ -52,15 +52,12 @@ class LoRA(Adapter):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.rank < 1:
-            raise UserError(f"adapter.rank must be >= 1, got {self.rank}")
-        if not self.alpha > 0:
-            raise UserError(f"adapter.alpha must be > 0, got {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"adapter.dropout must be in [0, 1), got {self.dropout}")
+        require(self.rank >= 1, "adapter.rank", ">= 1", self.rank)
+        require(self.alpha > 0, "adapter.alpha", "> 0", self.alpha)
+        require(0 <= self.dropout < 1, "adapter.dropout", "in [0, 1)", self.dropout)
 
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
-        """Return peft's configuration for a network."""
+        """Peft's configuration for a network."""
         return LoraConfig(
             task_type=task,
             r=self.rank,
@@ -76,18 +73,17 @@ class Prefix(Adapter):
     """Learned keys and values in front of every row (Li and Liang 2021, arXiv:2101.00190).
 
     Args:
-        tokens: Positions the prefix takes; they count towards the context length.
+        tokens: positions the prefix takes; they count towards the context length.
     """
 
     tokens: int = 16
 
     def __post_init__(self) -> None:
         """Check the value."""
-        if self.tokens < 1:
-            raise UserError(f"adapter.tokens must be >= 1, got {self.tokens}")
+        require(self.tokens >= 1, "adapter.tokens", ">= 1", self.tokens)
 
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
-        """Return peft's configuration for a network."""
+        """Peft's configuration for a network."""
         if any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
             raise UserError(
                 "adapter: must not be Prefix with gradient_checkpointing, which drops its cache"
@@ -115,8 +111,8 @@ def attach(model: Model, adapter: Adapter) -> Model:
     """Freeze a network and put an adapter on it; the head of a ScalarModel stays trainable.
 
     Args:
-        model: A causal language model, or a ScalarModel, which is changed in place.
-        adapter: What to train.
+        model: a causal language model, or a ScalarModel, which is changed in place.
+        adapter: what to train.
 
     Returns:
         The model to use instead.
@@ -128,10 +124,10 @@ def attach(model: Model, adapter: Adapter) -> Model:
 
 
 def merged(model: Model) -> Model:
-    """Return a copy with LoRA folded into the weights; the given model is left as it is.
+    """A copy with LoRA folded into the weights; the given model is left as it is.
 
     Args:
-        model: A causal language model or a ScalarModel. A prefix cannot be folded in: a UserError.
+        model: a causal language model or a ScalarModel. A prefix cannot be folded in: a UserError.
     """
     if isinstance(model, ScalarModel):
         copied = copy.deepcopy(model)

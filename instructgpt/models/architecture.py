@@ -40,13 +40,13 @@ ROPE_KEYS = {"rope_theta", "rope_scaling", "partial_rotary_factor", "rotary_pct"
 
 
 def context_length(config: PreTrainedConfig) -> int | None:
-    """Return how many tokens the model was made for, or None; a prefix takes its share of them."""
+    """How many tokens the model was made for, or None; a prefix takes its share of them."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if length is None else int(length)
 
 
 def is_recurrent(config: PreTrainedConfig) -> bool:
-    """Tell whether convolutions or recurrence carry state along a row, past any attention mask."""
+    """Whether convolutions or recurrence carry state along a row, past any attention mask."""
     config = config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and not set(kinds) <= ATTENTION_LAYERS:
@@ -63,8 +63,8 @@ def set_dropout(config: PreTrainedConfig, probability: float) -> None:
     Warns where the architecture has none, as Llama and its like.
 
     Args:
-        config: Changed in place; read by the model when it is built.
-        probability: In [0, 1).
+        config: changed in place; read by the model when it is built.
+        probability: in [0, 1).
     """
     if not 0 <= probability < 1:
         raise UserError(f"dropout: must be in [0, 1), got {probability}")
@@ -87,15 +87,15 @@ def new_config(
     tokenizer: PreTrainedTokenizerBase | None,
     dropout: float | None,
 ) -> PreTrainedConfig:
-    """Return the configuration of a model from scratch, with the tokenizer's size and ids.
+    """The configuration of a model from scratch, with the tokenizer's size and ids.
 
     Args:
-        architecture: As given by the user, ``model_type`` among its keys.
-        tokenizer: The model's tokenizer.
-        dropout: As for ``set_dropout``; None: as the architecture says.
+        architecture: as given by the user, ``model_type`` among its keys.
+        tokenizer: the model's tokenizer.
+        dropout: as for ``set_dropout``; None: as the architecture says.
 
     Raises:
-        UserError: Something is missing, misspelt or impossible.
+        UserError: something is missing, misspelt or impossible.
     """
     if architecture is None:
         raise UserError("init_from: must be given, or an architecture to start from scratch")
@@ -144,8 +144,8 @@ def check_model_type(place: str, given: dict[str, Any]) -> None:
     """Refuse a configuration of what is no language model, or that transformers does not know.
 
     Args:
-        place: Where it was given, for the message.
-        given: The configuration.
+        place: where it was given, for the message.
+        given: the configuration.
     """
     name = given.get("model_type")
     if isinstance(name, str) and name in CONFIG_MAPPING:

@@ -71,10 +71,10 @@ def read_artefact(path: str | Path) -> Artefact | None:
     """Read what a folder says about itself; None for hub ids and plain Hugging Face folders.
 
     Args:
-        path: Folder or hub id.
+        path: folder or hub id.
 
     Raises:
-        UserError: The file is there, but not as it is written here.
+        UserError: the file is there, but not as it is written here.
     """
     file = Path(path) / ARTEFACT_FILE
     if not file.is_file():
@@ -107,9 +107,9 @@ def check_artefact(
     """Refuse to go on with another tokenizer or template than an artefact was trained with.
 
     Args:
-        artefact: What the next stage starts from.
-        tokenizer: That of the data.
-        template: That of the data.
+        artefact: what the next stage starts from.
+        tokenizer: that of the data.
+        template: that of the data.
     """
     fingerprint = tokenizer_fingerprint(tokenizer)
     if fingerprint != artefact.tokenizer_hash:
@@ -126,9 +126,9 @@ def check_template(
     """Refuse to write prompts differently than an artefact was trained with.
 
     Args:
-        artefact: What reads the prompts.
-        tokenizer: Its own, or the same.
-        template: How they are going to be written.
+        artefact: what reads the prompts.
+        tokenizer: its own, or the same.
+        template: how they are going to be written.
     """
     if artefact.stage == "pretrain":  # plain text was not put into any template
         return
@@ -156,20 +156,20 @@ def save_policy(
     """Write a policy: weights, tokenizer, generation settings and facts; all of it, or nothing.
 
     Args:
-        model: A causal language model. LoRA is folded into the weights and kept in ``adapter`` too;
+        model: a causal language model. LoRA is folded into the weights and kept in ``adapter`` too;
             with a prefix the weights are in ``base``, and our loader and peft read the folder, but
             not AutoModelForCausalLM.
-        tokenizer: Its tokenizer.
-        path: Folder to make; an artefact that is there already is replaced.
+        tokenizer: its tokenizer.
+        path: folder to make; an artefact that is there already is replaced.
         stage: sft or ppo.
-        template: How prompts are written.
-        parent: What the stage started from.
-        config: Of the run.
-        metrics: Final ones.
+        template: how prompts are written.
+        parent: what the stage started from.
+        config: of the run.
+        metrics: final ones.
 
     Raises:
-        RunFailedError: A weight is not finite.
-        UserError: Something else is at ``path``.
+        RunFailedError: a weight is not finite.
+        UserError: something else is at ``path``.
     """
     check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
@@ -210,18 +210,18 @@ def save_scalar(
     lies beside the trunk in ``head.safetensors``, and a warning says so.
 
     Args:
-        model: A ScalarModel, with an adapter or without; adapters are kept as by ``save_policy``.
-        tokenizer: Its tokenizer.
-        path: Folder to make; an artefact that is there already is replaced.
+        model: a ScalarModel, with an adapter or without; adapters are kept as by ``save_policy``.
+        tokenizer: its tokenizer.
+        path: folder to make; an artefact that is there already is replaced.
         stage: reward or value.
-        template: How prompts are written.
-        parent: What the stage started from.
-        config: Of the run.
-        metrics: Final ones.
+        template: how prompts are written.
+        parent: what the stage started from.
+        config: of the run.
+        metrics: final ones.
 
     Raises:
-        RunFailedError: A weight is not finite.
-        UserError: Something else is at ``path``.
+        RunFailedError: a weight is not finite.
+        UserError: something else is at ``path``.
     """
     check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():

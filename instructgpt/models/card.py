@@ -16,11 +16,11 @@ KINDS = {"reward": "A reward model", "value": "A value model of PPO", "ppo": "A 
 
 
 def rendering(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
-    """Return how prompts and responses are written, in two sentences.
+    """How prompts and responses are written, in two sentences.
 
     Args:
-        tokenizer: Of the artefact.
-        template: Of the artefact.
+        tokenizer: of the artefact.
+        template: of the artefact.
     """
     end = template.end_id(tokenizer)
     name = tokenizer.convert_ids_to_tokens(end)
@@ -36,13 +36,13 @@ def rendering(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
 def model_card(
     folder: Path, tokenizer: PreTrainedTokenizerBase, template: Template, about: dict[str, Any]
 ) -> str:
-    """Return README.md of an artefact, with code that runs.
+    """README.md of an artefact, with code that runs.
 
     Args:
-        folder: Of the artefact, with its weights.
-        tokenizer: Of the artefact.
-        template: Of the artefact.
-        about: What ``instructgpt.json`` says about it.
+        folder: of the artefact, with its weights.
+        tokenizer: of the artefact.
+        template: of the artefact.
+        about: what ``instructgpt.json`` says about it.
     """
     kind = KINDS.get(about["stage"], f"A policy after the stage {about['stage']}")
     lines = [f"{kind}, written by instructgpt: `instructgpt.json` says what it was made from.", ""]

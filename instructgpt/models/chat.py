@@ -22,7 +22,7 @@ class RefusedPromptError(UserError):
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the tokenizer's chat template; a tokenizer without one is a UserError."""
+    """The tokenizer's chat template; a tokenizer without one is a UserError."""
     if not tokenizer.chat_template:
         raise UserError(
             "template: must not be 'chat' for a tokenizer without a chat template, "
@@ -36,14 +36,14 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[dict[str, str]]) -> str:
-    """Return a prompt as the chat template writes it, up to where the response begins.
+    """A prompt as the chat template writes it, up to where the response begins.
 
     Args:
-        tokenizer: With a chat template.
-        turns: Of the prompt.
+        tokenizer: with a chat template.
+        turns: of the prompt.
 
     Raises:
-        RefusedPromptError: The template refuses the turns, fails, or leaves one out.
+        RefusedPromptError: the template refuses the turns, fails, or leaves one out.
     """
     template = chat_template(tokenizer)
     text = _apply(tokenizer, turns) + response_header(tokenizer, template)
@@ -60,11 +60,11 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[dict[str, st
 
 @lru_cache(maxsize=8)
 def turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
-    """Return the first special token after an assistant's words, else EOS.
+    """The first special token after an assistant's words, else EOS.
 
     Args:
-        tokenizer: With a chat template.
-        template: That one; what is remembered depends on it.
+        tokenizer: with a chat template.
+        template: that one; what is remembered depends on it.
     """
     rendered = _apply(tokenizer, _exchange(), generation=False)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
@@ -98,13 +98,13 @@ def _apply(
 
 @lru_cache(maxsize=8)
 def response_header(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """Return what to add before a response: its header, if the template only writes it with words.
+    """What to add before a response: its header, if the template only writes it with words.
 
     Without it a response would be glued to the turn before.
 
     Args:
-        tokenizer: With a chat template.
-        template: That one; what is remembered depends on it.
+        tokenizer: with a chat template.
+        template: that one; what is remembered depends on it.
     """
     said, answer = _exchange()
     asked = _apply(tokenizer, [said])

@@ -25,16 +25,16 @@ class Choice(NamedTuple):
 def choose_template(
     asked: str | None, source: str | None, tokenizer: PreTrainedTokenizerBase, option: str = ""
 ) -> Choice:
-    """Return the template asked for, else the artefact's, else the tokenizer's, else plain.
+    """The template asked for, else the artefact's, else the tokenizer's, else plain.
 
     Args:
-        asked: Name or pattern; None or "" for the rule.
-        source: Folder or hub id of the model, which may be an artefact.
-        tokenizer: Of the model, which may have a chat template.
-        option: What asks for one, to name it where nothing did; "" if nothing can.
+        asked: name or pattern; None or "" for the rule.
+        source: folder or hub id of the model, which may be an artefact.
+        tokenizer: of the model, which may have a chat template.
+        option: what asks for one, to name it where nothing did; "" if nothing can.
 
     Raises:
-        UserError: The artefact's template does not do what it did when it was trained.
+        UserError: the artefact's template does not do what it did when it was trained.
     """
     if asked:
         return Choice(get_template(asked), "as asked")

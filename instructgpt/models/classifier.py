@@ -19,11 +19,11 @@ from instructgpt.models.tokenizer import id_count, only_pads, pad_id
 
 
 def sequence_classifier(trunk: PreTrainedModel, head: nn.Module) -> PreTrainedModel | None:
-    """Return a sequence classifier of transformers with these very weights; None if it has none.
+    """A sequence classifier of transformers with these very weights; None if it has none.
 
     Args:
-        trunk: Transformer without a head.
-        head: Linear [d] -> [1].
+        trunk: transformer without a head.
+        head: linear [d] -> [1].
     """
     if type(trunk.config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return None
@@ -43,13 +43,13 @@ def sequence_classifier(trunk: PreTrainedModel, head: nn.Module) -> PreTrainedMo
 
 
 def distinctly_padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase | None:
-    """Return a copy of a tokenizer whose padding token never stands in a text; None if impossible.
+    """A copy of a tokenizer whose padding token never stands in a text; None if impossible.
 
     A classifier of transformers takes the last token that is not padding for the end of a row. So
     padding that is missing, EOS or the end of a turn is replaced by a token of its own.
 
     Args:
-        tokenizer: Left as it is.
+        tokenizer: left as it is.
     """
     padded = copy.deepcopy(tokenizer)
     padded.padding_side = "right"  # also where positions are learned, and nobody gives them
@@ -68,9 +68,9 @@ def save_classifier(
     """Save a classifier; its embedding grows where it has no room for the padding token.
 
     Args:
-        classifier: Of ``sequence_classifier``.
-        tokenizer: Of ``distinctly_padded``.
-        place: Folder to write into.
+        classifier: of ``sequence_classifier``.
+        tokenizer: of ``distinctly_padded``.
+        place: folder to write into.
     """
     embedding: Any = classifier.get_input_embeddings()
     if id_count(tokenizer) > embedding.num_embeddings:

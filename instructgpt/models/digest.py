@@ -13,8 +13,8 @@ def weights_digest(network: nn.Module, *facts: str) -> str:
     """Name the weights of a network: equal for equal parameters, whatever file they came from.
 
     Args:
-        network: Whose parameters and stored buffers count, by name, dtype, shape and bytes.
-        facts: What else decides the result, such as the fingerprint of a tokenizer.
+        network: whose parameters and stored buffers count, by name, dtype, shape and bytes.
+        facts: what else decides the result, such as the fingerprint of a tokenizer.
     """
     stored = network.state_dict().keys()
     buffers = [(name, buffer) for name, buffer in network.named_buffers() if name in stored]

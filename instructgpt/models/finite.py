@@ -13,12 +13,12 @@ from instructgpt.types import UserError
 
 @torch.no_grad()
 def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Return the name of the first tensor with a NaN or an infinity, or None.
+    """The name of the first tensor with a NaN or an infinity, or None.
 
     A sum is finite only if everything in it is, and costs a third of looking at each element.
 
     Args:
-        named: Names and tensors; integers are always finite.
+        named: names and tensors; integers are always finite.
 
     Examples:
         >>> first_not_finite([("a", torch.zeros(2)), ("b", torch.tensor([1.0, float("nan")]))])
@@ -39,12 +39,12 @@ def check_finite(
     """Refuse weights that are not all finite.
 
     Args:
-        what: What they belong to, for the message.
-        weights: A network, or tensors by name.
-        kind: Of the error: it can be what was given, or what a run has come to.
+        what: what they belong to, for the message.
+        weights: a network, or tensors by name.
+        kind: of the error: it can be what was given, or what a run has come to.
 
     Raises:
-        UserError: One is not.
+        UserError: one is not.
     """
     named = weights.state_dict() if isinstance(weights, nn.Module) else weights
     if (bad := first_not_finite(_once(named))) is not None:

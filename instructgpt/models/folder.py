@@ -20,11 +20,11 @@ def replacing(path: Path, mark: str) -> Iterator[Path]:
     """Give a hidden folder to write into; it takes its place when all went well, else vanishes.
 
     Args:
-        path: Where the folder is to be.
-        mark: A file of this name shows that a folder which is there already may be replaced.
+        path: where the folder is to be.
+        mark: a file of this name shows that a folder which is there already may be replaced.
 
     Raises:
-        UserError: Something else is there.
+        UserError: something else is there.
     """
     check_replaceable(path, mark)
     path = path.resolve()  # a link stays one
@@ -51,11 +51,11 @@ def check_replaceable(path: Path, mark: str) -> None:
     """Refuse to write a folder where something else is.
 
     Args:
-        path: Where the folder is to be.
-        mark: A file of this name shows that a folder which is there already may be replaced.
+        path: where the folder is to be.
+        mark: a file of this name shows that a folder which is there already may be replaced.
 
     Raises:
-        UserError: It may not, or the place is a link that leads nowhere.
+        UserError: it may not, or the place is a link that leads nowhere.
     """
     try:
         found = path.exists()
@@ -71,11 +71,11 @@ def check_writable(folder: Path, key: str) -> None:
     """Refuse a folder that cannot be made or written to.
 
     Args:
-        folder: To write to.
-        key: The argument it came from, for the message.
+        folder: to write to.
+        key: the argument it came from, for the message.
 
     Raises:
-        UserError: A file, a link that leads nowhere, a loop of links, or permissions are in the
+        UserError: a file, a link that leads nowhere, a loop of links, or permissions are in the
             way.
     """
     try:
@@ -104,8 +104,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all.
 
     Args:
-        path: Of the file; its folder is created.
-        content: What to write.
+        path: of the file; its folder is created.
+        content: what to write.
     """
     path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)

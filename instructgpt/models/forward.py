@@ -65,22 +65,22 @@ def run(
     that ids without a token are impossible, so their logits are left out here, or -inf.
 
     Args:
-        model: The model, possibly with a LoRA or prefix adapter.
+        model: the model, possibly with a LoRA or prefix adapter.
         tokens: [N, T], padded on either side.
         mask: [N, past + T] bool: the real tokens among those in the cache and the given ones.
         positions: [N, T]; from the mask if not given.
         documents: [N, T] number of the document each token is of, which alone it sees; all 0 (or
             None) if rows are not packed. Not together with a cache.
-        cache: What an earlier call returned, or an empty cache.
-        use_cache: Whether to return a cache.
-        keep: How many of the last positions get logits; 0: all.
-        hidden: Whether to return the hidden states of the kept positions too.
+        cache: what an earlier call returned, or an empty cache.
+        use_cache: whether to return a cache.
+        keep: how many of the last positions get logits; 0: all.
+        hidden: whether to return the hidden states of the kept positions too.
         adapter: False runs the model as if it had no adapter.
-        every_id: Whether ids without a token keep their logits, as in the loss of transformers,
+        every_id: whether ids without a token keep their logits, as in the loss of transformers,
             which makes them improbable.
     """
     with nullcontext() if adapter else without_adapters(model):
-        network, inputs = prepare(model, tokens, mask, positions, documents, cache)
+        network, inputs = network_inputs(model, tokens, mask, positions, documents, cache)
         seen: list[Tensor] = []
         with _watching(network, seen) if hidden else nullcontext():
             output = network(**inputs, use_cache=use_cache, logits_to_keep=keep, return_dict=True)
@@ -96,8 +96,8 @@ def set_known_ids(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     """Tell a network which ids are tokens; the others get no logits from ``run``.
 
     Args:
-        network: Any transformers model.
-        tokenizer: Its tokenizer.
+        network: any transformers model.
+        tokenizer: its tokenizer.
     """
     known = set(tokenizer.get_vocab().values())
     count = max(known) + 1
@@ -105,10 +105,10 @@ def set_known_ids(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def unknown_ids(network: PreTrainedModel) -> list[int]:
-    """Return the ids without a token that a network has logits for.
+    """The ids without a token that a network has logits for.
 
     Args:
-        network: A causal language model that was told its tokenizer.
+        network: a causal language model that was told its tokenizer.
     """
     size: int = network.get_output_embeddings().weight.shape[0]
     count, holes = getattr(network, KNOWN_IDS, (size, []))
@@ -129,7 +129,7 @@ def _cache_name(kind: type[PreTrainedModel]) -> str:
     return next((name for name in ("past_key_values", "cache_params") if name in parameters), "")
 
 
-def prepare(
+def network_inputs(
     model: nn.Module,
     tokens: Tensor,
     mask: Tensor,
@@ -137,7 +137,7 @@ def prepare(
     documents: Tensor | None = None,
     cache: Cache | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Return the network under the adapter and what to call it with; arguments as for ``run``."""
+    """The network under the adapter and what to call it with; arguments as for ``run``."""
     network = base_network(model)
     length = tokens.shape[1]
     if positions is None:
@@ -169,7 +169,7 @@ def prepare(
 
 
 def base_network(model: nn.Module) -> PreTrainedModel:
-    """Return the transformers model under a peft wrapper, or the model itself."""
+    """The transformers model under a peft wrapper, or the model itself."""
     network = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(network, PreTrainedModel)
     return network
@@ -180,7 +180,7 @@ def exact_tables(module: nn.Module) -> Iterator[None]:
     """Keep the float32 buffers that no checkpoint holds, such as rotary frequencies, in float32.
 
     Args:
-        module: May be moved and converted inside the context.
+        module: may be moved and converted inside the context.
     """
     tables = [
         (owner, name, buffer)
@@ -194,17 +194,17 @@ def exact_tables(module: nn.Module) -> Iterator[None]:
 
 
 def can_drop_rows(cache: Cache) -> bool:
-    """Tell whether rows can be taken out of a cache: not out of states of convolutions.
+    """Whether rows can be taken out of a cache: not out of states of convolutions.
 
     Args:
-        cache: As a model has returned it.
+        cache: as a model has returned it.
     """
     plain = {DynamicLayer, DynamicSlidingWindowLayer}
     return all(type(layer) in plain for layer in cache.layers)
 
 
 def virtual_tokens(model: nn.Module) -> int:
-    """Return how many positions of the context a prefix takes; 0 without one or while off."""
+    """How many positions of the context a prefix takes; 0 without one or while off."""
     if not isinstance(model, PeftModel) or is_switched_off(model):
         return 0
     config = model.active_peft_config

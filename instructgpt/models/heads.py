@@ -7,14 +7,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from instructgpt.models.forward import base_network, prepare
+from instructgpt.models.forward import base_network, network_inputs
 
 
 def score_head(width: int) -> nn.Linear:
-    """Return a linear head without bias, weights from N(0, 1 / (width + 1)) (arXiv:2009.01325).
+    """A linear head without bias, weights from N(0, 1 / (width + 1)) (arXiv:2009.01325).
 
     Args:
-        width: Hidden size d of the trunk.
+        width: hidden size d of the trunk.
     """
     head = nn.Linear(width, 1, bias=False)
     nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
@@ -25,11 +25,11 @@ class ScalarModel(nn.Module):
     """A trunk with a linear head: a reward or value at every position, whatever the padding id.
 
     Args:
-        trunk: Transformer without a head, possibly with an adapter.
-        head: Linear [d] -> [1].
-        offset: Subtracted from every score (mean score of demonstrations); 0 as long as none was
+        trunk: transformer without a head, possibly with an adapter.
+        head: linear [d] -> [1].
+        offset: subtracted from every score (mean score of demonstrations); 0 as long as none was
             measured.
-        trainable_offset: Whether gradients reach the offset.
+        trainable_offset: whether gradients reach the offset.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class ScalarModel(nn.Module):
         return config
 
     def forward(self, tokens: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Return the score at every position, minus the offset, in float32.
+        """The score at every position, minus the offset, in float32.
 
         Args:
             tokens: [N, T], padded on either side.
             mask: [N, T] bool.
             positions: [N, T]; from the mask if not given.
         """
-        network, inputs = prepare(self.trunk, tokens, mask, positions)
+        network, inputs = network_inputs(self.trunk, tokens, mask, positions)
         hidden = network(**inputs, use_cache=False, return_dict=True).last_hidden_state
         # Not in half precision: differences of scores are small beside the scores.
         with torch.autocast(hidden.device.type, enabled=False):
@@ -67,7 +67,7 @@ class ScalarModel(nn.Module):
         return scores - self.offset.float()
 
     def score(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Return the score [N] at the last real token of each row; arguments as for ``forward``."""
+        """The score [N] at the last real token of each row; arguments as for ``forward``."""
         last = mask.shape[1] - 1 - mask.flip(1).int().argmax(1, keepdim=True)
         scores: Tensor = self(tokens, mask)
         return scores.gather(1, last).squeeze(1)
@@ -77,7 +77,7 @@ class ValueHead(nn.Linear):
     """A value for every hidden state [..., d] of a policy's trunk; starts at 0 everywhere.
 
     Args:
-        width: Hidden size d of the trunk.
+        width: hidden size d of the trunk.
     """
 
     def __init__(self, width: int) -> None:
@@ -86,6 +86,6 @@ class ValueHead(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return the values [...] in float32."""
+        """The values [...] in float32."""
         with torch.autocast(hidden.device.type, enabled=False):
             return super().forward(hidden.to(self.weight.dtype)).squeeze(-1).float()

@@ -48,14 +48,14 @@ class Network:
     """How a network is held and computed.
 
     Args:
-        dtype: Of the weights; leave it at float32 with mixed precision (``--trainer.precision
+        dtype: of the weights; leave it at float32 with mixed precision (``--trainer.precision
             bf16-mixed``).
-        attention: Implementation of attention; null takes that of the artefact, else sdpa, and
+        attention: implementation of attention; null takes that of the artefact, else sdpa, and
             eager where the architecture has no other. flash_attention_2 and flex_attention need a
             GPU, and packing needs sdpa or eager.
-        gradient_checkpointing: Whether to recompute activations in the backward pass: less memory,
+        gradient_checkpointing: whether to recompute activations in the backward pass: less memory,
             about a third slower.
-        trust_remote_code: Whether code that comes with a hub model may run.
+        trust_remote_code: whether code that comes with a hub model may run.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -71,19 +71,19 @@ def load_policy(
     tokenizer: PreTrainedTokenizerBase | None = None,
     dropout: float | None = None,
 ) -> AnyNetwork:
-    """Return a causal language model in training mode.
+    """A causal language model in training mode.
 
     Args:
-        source: Folder, artefact or hub id; or None with an architecture.
-        architecture: Configuration of a transformers model to start from scratch, ``model_type``
+        source: folder, artefact or hub id; or None with an architecture.
+        architecture: configuration of a transformers model to start from scratch, ``model_type``
             among its keys.
-        network: How to hold and compute it.
-        tokenizer: Its tokenizer; needed from scratch, otherwise its size is checked.
-        dropout: Probability of residual dropout (other dropout is then off); None: as the
+        network: how to hold and compute it.
+        tokenizer: its tokenizer; needed from scratch, otherwise its size is checked.
+        dropout: probability of residual dropout (other dropout is then off); None: as the
             configuration has it.
 
     Raises:
-        UserError: Nothing there, weights missing, or a wrong configuration.
+        UserError: nothing there, weights missing, or a wrong configuration.
     """
     if source is None:
         config = new_config(architecture, tokenizer, dropout)
@@ -110,22 +110,22 @@ def load_scalar(
     trainable_offset: bool = False,
     dropout: float | None = None,
 ) -> ScalarModel:
-    """Return a reward or value model in training mode.
+    """A reward or value model in training mode.
 
     Args:
-        source: Folder, artefact or hub id; or None with an architecture.
-        architecture: Configuration of a transformers model to start from scratch, ``model_type``
+        source: folder, artefact or hub id; or None with an architecture.
+        architecture: configuration of a transformers model to start from scratch, ``model_type``
             among its keys.
-        network: How to hold and compute it.
-        tokenizer: Its tokenizer; needed from scratch, otherwise its size is checked.
+        network: how to hold and compute it.
+        tokenizer: its tokenizer; needed from scratch, otherwise its size is checked.
         head: "new": a fresh one on the trunk of any model; "stored": that of a reward model, with
             its offset.
-        trainable_offset: Whether gradients reach the offset.
-        dropout: Probability of residual dropout (other dropout is then off); None: as the
+        trainable_offset: whether gradients reach the offset.
+        dropout: probability of residual dropout (other dropout is then off); None: as the
             configuration has it.
 
     Raises:
-        UserError: Nothing there, weights or head missing, or a wrong configuration.
+        UserError: nothing there, weights or head missing, or a wrong configuration.
     """
     if source is None:
         if head == "stored":

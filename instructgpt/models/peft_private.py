@@ -20,7 +20,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     Peft's own switch would freeze them, and on the way back unfreeze those that were frozen.
 
     Args:
-        model: With an adapter or without.
+        model: with an adapter or without.
     """
     if not isinstance(model, PeftModel):
         yield
@@ -40,5 +40,5 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def is_switched_off(model: PeftModel) -> bool:
-    """Tell whether a model runs without its adapters; the status peft has counts all layers."""
+    """Whether a model runs without its adapters; the status peft has counts all layers."""
     return bool(model._adapters_disabled)

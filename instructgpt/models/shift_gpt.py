@@ -77,8 +77,8 @@ class ShiftAttention(nn.Module):
     that whatever reorders, repeats or crops a cache treats it right.
 
     Args:
-        config: Sizes.
-        layer_idx: Number of the layer in the cache.
+        config: sizes.
+        layer_idx: number of the layer in the cache.
     """
 
     def __init__(self, config: ShiftGPTConfig, layer_idx: int) -> None:
@@ -105,10 +105,10 @@ class ShiftAttention(nn.Module):
 
         Args:
             inputs: [N, T, d].
-            rotation: Cosines and sines of the positions, [N, 1, T, head_dim / 4] each.
+            rotation: cosines and sines of the positions, [N, 1, T, head_dim / 4] each.
             has_previous: [N, T, 1], 0 at the first token of a document.
-            attention_mask: As ``create_causal_mask`` makes it.
-            cache: Of the tokens before, which is extended.
+            attention_mask: as ``create_causal_mask`` makes it.
+            cache: of the tokens before, which is extended.
         """
         previous = self._previous(inputs, cache) * has_previous
         query = self._split(self.q_proj(inputs))
@@ -148,7 +148,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
     Args:
         x: [N, heads, T, head_dim].
-        rotation: Cosines and sines, [N, 1, T, head_dim / 4] each.
+        rotation: cosines and sines, [N, 1, T, head_dim / 4] each.
     """
     cos, sin = rotation
     pairs = cos.shape[-1]
@@ -244,7 +244,7 @@ class ShiftGPTModel(ShiftGPTPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
-        """Return the hidden states [N, T, d]; arguments as everywhere in transformers.
+        """The hidden states [N, T, d]; arguments as everywhere in transformers.
 
         Position 0 is the first token of a document: its key sees nothing before it.
         """
@@ -316,7 +316,7 @@ class ShiftGPTForCausalLM(ShiftGPTPreTrainedModel, GenerationMixin):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Return the logits [N, kept, V]; arguments as everywhere in transformers."""
+        """The logits [N, kept, V]; arguments as everywhere in transformers."""
         outputs = self.model(
             input_ids,
             attention_mask,

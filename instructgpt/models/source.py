@@ -22,8 +22,8 @@ def located(source: str, key: str) -> None:
     """Refuse what is neither a folder nor can be the name of a hub repository.
 
     Args:
-        source: Folder or hub id.
-        key: The argument it came from, for the message.
+        source: folder or hub id.
+        key: the argument it came from, for the message.
     """
     path = Path(source)
     if path.is_dir():

@@ -41,8 +41,8 @@ def check_language_model(place: str, name: str) -> None:
     """Refuse what does not read from left to right, or not in padded batches.
 
     Args:
-        place: Where it was given, for the message.
-        name: Type of the model, one that transformers knows.
+        place: where it was given, for the message.
+        name: type of the model, one that transformers knows.
     """
     kind = CONFIG_MAPPING[name]
     reason = UNSUITED.get(name)
@@ -59,12 +59,12 @@ def check_language_model(place: str, name: str) -> None:
 
 
 def attention_of(config: PreTrainedConfig, asked: str | None, remembered: str | None) -> str | None:
-    """Return the implementation of attention to use: what was asked for, where there is one.
+    """The implementation of attention to use: what was asked for, where there is one.
 
     Args:
-        config: Of the model.
-        asked: By the user; None: as the artefact remembers, else sdpa.
-        remembered: That the artefact was trained with, if it is one.
+        config: of the model.
+        asked: by the user; None: as the artefact remembers, else sdpa.
+        remembered: that the artefact was trained with, if it is one.
 
     Returns:
         A name for transformers; None for code that comes with a model, which chooses for itself.
@@ -85,7 +85,7 @@ def attention_of(config: PreTrainedConfig, asked: str | None, remembered: str | 
 
 
 def hidden_width(config: PreTrainedConfig) -> int:
-    """Return the size of the hidden states that a head reads: what the model's own head reads."""
+    """The size of the hidden states that a head reads: what the model's own head reads."""
     with explained(f"init_from: cannot build '{config.model_type}'"), torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
     return int(model.get_output_embeddings().weight.shape[1])

@@ -47,34 +47,34 @@ class Template:
     responses are text like any other, but for an end token's at the end of a response.
 
     Args:
-        name: A built-in name, or the pattern itself.
-        pattern: Text with ``{prompt}`` in it, or one of the marks of the built-in ones.
+        name: a built-in name, or the pattern itself.
+        pattern: text with ``{prompt}`` in it, or one of the marks of the built-in ones.
     """
 
     name: str
     pattern: str
 
     def encode_prompt(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-        """Return the ids of a prompt, BOS in front once where the tokenizer puts it by default."""
+        """The ids of a prompt, BOS in front once where the tokenizer puts it by default."""
         return self._encode(tokenizer, *self._turns(prompt))
 
     def shorten_prompt(
         self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tokens: list[int], limit: int
     ) -> list[int]:
-        """Return the ids of what fits of a prompt: never without its frame, its end comes last.
+        """The ids of what fits of a prompt: never without its frame, its end comes last.
 
         A first system turn and the last turns, from a user's on, stay whole. Where not even the
         last of them fit, the oldest texts among them lose their beginning; the system turn does
         only when there is no room for a word beside it. A plain text loses its first tokens.
 
         Args:
-            tokenizer: The tokenizer.
-            prompt: As written.
-            tokens: Of the whole prompt.
-            limit: How many may stay.
+            tokenizer: the tokenizer.
+            prompt: as written.
+            tokens: of the whole prompt.
+            limit: how many may stay.
 
         Raises:
-            RefusedPromptError: Not a word fits beside what the template writes around it.
+            RefusedPromptError: not a word fits beside what the template writes around it.
         """
         turns, bare = self._turns(prompt)
         if len(tokens) <= limit or (bare and self.pattern == BUILT_IN["plain"]):
@@ -124,12 +124,12 @@ class Template:
     def cut_prompt(
         self, tokenizer: PreTrainedTokenizerBase, tokens: list[int], limit: int
     ) -> list[int]:
-        """Return the last tokens of an encoded text; a BOS stays in front.
+        """The last tokens of an encoded text; a BOS stays in front.
 
         Args:
-            tokenizer: The tokenizer.
-            tokens: Of the prompt.
-            limit: How many may stay.
+            tokenizer: the tokenizer.
+            tokens: of the prompt.
+            limit: how many may stay.
         """
         if len(tokens) <= limit:
             return tokens
@@ -139,12 +139,12 @@ class Template:
     def encode_response(
         self, tokenizer: PreTrainedTokenizerBase, text: str, end: bool = True
     ) -> list[int]:
-        """Return the ids of a response, and of the token that ends it.
+        """The ids of a response, and of the token that ends it.
 
         Args:
-            tokenizer: The tokenizer.
-            text: The response; an end token written at its end is not doubled.
-            end: Whether the response is finished, so that the end token belongs to it.
+            tokenizer: the tokenizer.
+            text: the response; an end token written at its end is not doubled.
+            end: whether the response is finished, so that the end token belongs to it.
         """
         if self.pattern == HH and not text[:1].isspace():
             text = f" {text}"
@@ -156,20 +156,20 @@ class Template:
         return [*ids, self.end_id(tokenizer)] if end else ids
 
     def decode_response(self, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-        """Return the text of a response up to its first end token, without special tokens."""
+        """The text of a response up to its first end token, without special tokens."""
         stops = self.stop_ids(tokenizer)
         length = next((i for i, token in enumerate(tokens) if token in stops), len(tokens))
         text = str(tokenizer.decode(list(tokens[:length]), skip_special_tokens=True))
         return text.removeprefix(" ") if self.pattern == HH else text
 
     def end_id(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Return what ends a response: EOS, or the token that ends a turn of the chat template."""
+        """What ends a response: EOS, or the token that ends a turn of the chat template."""
         if self.pattern != CHAT:
             return eos_id(tokenizer)
         return turn_end(tokenizer, chat_template(tokenizer))
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Return the tokens at which sampling stops: EOS and the end of an assistant's turn."""
+        """The tokens at which sampling stops: EOS and the end of an assistant's turn."""
         return sorted({eos_id(tokenizer), self.end_id(tokenizer)})
 
     def fingerprint(self, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -215,7 +215,7 @@ class Template:
 
 
 def get_template(name: str) -> Template:
-    """Return a template by name.
+    """A template by name.
 
     Args:
         name: plain, instruction, alpaca, hh, chat (the tokenizer's own), or any text with
@@ -289,6 +289,6 @@ def _token_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 @lru_cache(maxsize=8)
 def default_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return BOS, if the tokenizer puts it in front of a text unasked."""
+    """BOS, if the tokenizer puts it in front of a text unasked."""
     bos = tokenizer.bos_token_id
     return bos if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else None

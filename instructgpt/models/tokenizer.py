@@ -28,9 +28,9 @@ class BPE:
     """A byte-level BPE tokenizer to train on text; no character is unknown to it.
 
     Args:
-        vocab_size: Tokens in the vocabulary, special tokens and the 256 bytes included; fewer if
+        vocab_size: tokens in the vocabulary, special tokens and the 256 bytes included; fewer if
             the text has fewer pairs.
-        special_tokens: The first ends every response and text (EOS), the second, if given, is the
+        special_tokens: the first ends every response and text (EOS), the second, if given, is the
             padding token; further ones are only reserved.
     """
 
@@ -55,8 +55,8 @@ def train_bpe(texts: Iterable[str], spec: BPE) -> PreTrainedTokenizerFast:
     """Train a tokenizer; the same texts in the same order give the same tokenizer.
 
     Args:
-        texts: What to train on.
-        spec: Size and special tokens.
+        texts: what to train on.
+        spec: size and special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -88,11 +88,11 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
     """Load the tokenizer of a folder or hub id.
 
     Args:
-        source: Folder or hub id.
-        trust_remote_code: Whether code that comes with the tokenizer may run.
+        source: folder or hub id.
+        trust_remote_code: whether code that comes with the tokenizer may run.
 
     Raises:
-        UserError: Nothing there, or it holds no tokenizer.
+        UserError: nothing there, or it holds no tokenizer.
     """
     located(source, "tokenizer")
     with explained(f"tokenizer: cannot load that of '{source}'"):
@@ -113,7 +113,7 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
 
 
 def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id of the token that ends a response; a tokenizer without one is a UserError."""
+    """The id of the token that ends a response; a tokenizer without one is a UserError."""
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"tokenizer: '{tokenizer.name_or_path}' must have an EOS token, it has none"
@@ -122,17 +122,17 @@ def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id that fills up rows: the padding token, else EOS (masks never come from ids)."""
+    """The id that fills up rows: the padding token, else EOS (masks never come from ids)."""
     return eos_id(tokenizer) if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
 
 
 def id_count(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return how many ids an embedding must have: one more than the highest of a token."""
+    """How many ids an embedding must have: one more than the highest of a token."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def only_pads(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Tell whether there is a padding token that never stands in a text, as EOS or a turn's end."""
+    """Whether there is a padding token that never stands in a text, as EOS or a turn's end."""
     roles = dict(tokenizer.special_tokens_map)
     pad = roles.pop("pad_token", None)
     template = str(tokenizer.chat_template or "")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def transcript(turns: Sequence[dict[str, str]]) -> str:
-    r"""Return turns as in the HH data (Bai et al. 2022, arXiv:2204.05862), up to the response.
+    r"""Turns as in the HH data (Bai et al. 2022, arXiv:2204.05862), up to the response.
 
     Args:
-        turns: Of any role: the user is "Human", others are called by their role.
+        turns: of any role: the user is "Human", others are called by their role.
 
     >>> transcript([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}])
     '\n\nSystem: Be kind.\n\nHuman: Hi\n\nAssistant:'

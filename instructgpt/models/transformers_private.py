@@ -13,23 +13,23 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def attention_name(config: PreTrainedConfig) -> str:
-    """Return the implementation of attention that a model uses; public is only how to choose it.
+    """The implementation of attention that a model uses; public is only how to choose it.
 
     Args:
-        config: Of a model that is built.
+        config: of a model that is built.
     """
     name: str = config._attn_implementation
     return name
 
 
 def has_attention(kind: type[PreTrainedModel], name: str) -> bool:
-    """Tell whether an architecture has an implementation of attention, before it is built.
+    """Whether an architecture has an implementation of attention, before it is built.
 
     Transformers would refuse a missing one, some only when they run.
 
     Args:
-        kind: Of the model.
-        name: Of the implementation, as for transformers.
+        kind: of the model.
+        name: of the implementation, as for transformers.
     """
     has = {
         "eager": True,
@@ -41,19 +41,19 @@ def has_attention(kind: type[PreTrainedModel], name: str) -> bool:
 
 
 def keeps_states(kind: type[PreTrainedModel]) -> bool:
-    """Tell whether the cache holds states of a recurrence: no config says so for all of them.
+    """Whether the cache holds states of a recurrence: no config says so for all of them.
 
     Args:
-        kind: Of the model.
+        kind: of the model.
     """
     return bool(kind._is_stateful)
 
 
 def config_facts(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return a configuration without the place it was loaded from, which ``to_dict`` keeps.
+    """A configuration without the place it was loaded from, which ``to_dict`` keeps.
 
     Args:
-        config: Of a model.
+        config: of a model.
     """
     return {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
 
@@ -78,5 +78,5 @@ class OpenPreTrainedModel(PreTrainedModel):
         """Give a module that is in no checkpoint its first weights.
 
         Args:
-            module: One of the model's, after its own parts.
+            module: one of the model's, after its own parts.
         """

@@ -15,7 +15,7 @@ from instructgpt.pipeline.references import RUN_INFO
 from instructgpt.pipeline.runner import StageRunner
 from instructgpt.pipeline.spec import Spec, read_spec
 from instructgpt.terminal import duration
-from instructgpt.types import UserError
+from instructgpt.types import UserError, require
 from instructgpt.verbs import VERBS
 
 
@@ -44,8 +44,7 @@ def run_pipeline(
     if not Path(config).is_file():
         raise UserError(f"--config must be an existing file, got {config} (in {Path.cwd()})")
     for name, value, least in (("seed", seed, 0), ("jobs", jobs, 1)):
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be >= {least}, got {value}")
+        require(value is None or value >= least, f"--{name}", f">= {least}", value)
     if output is not None and not output.strip():
         raise UserError(f"--output must name a folder, got {output!r}")
     spec = read_spec(

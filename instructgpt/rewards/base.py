@@ -30,31 +30,31 @@ class RewardFunction(ABC):
         """Get ready to score; may be called again, with another device.
 
         Args:
-            tokenizer: Of the policy, whose ids the samples hold.
-            template: Of the policy's prompts.
-            device: Where to compute.
+            tokenizer: of the policy, whose ids the samples hold.
+            template: of the policy's prompts.
+            device: where to compute.
         """
 
     def networks(self) -> list[nn.Module]:
-        """Return the models that it holds, for the plan's memory."""
+        """The models that it holds, for the plan's memory."""
         return []
 
     @abstractmethod
-    def evaluate(self, samples: list[Sample]) -> Tensor | Sequence[float | None]:
-        """Return one number a sample; None abstains."""
+    def raw_scores(self, samples: list[Sample]) -> Tensor | Sequence[float | None]:
+        """One number a sample; None abstains."""
 
     def score(self, samples: list[Sample]) -> Tensor:
-        """Return the scores [N] in float32 on the CPU; NaN where it abstained, and only there.
+        """The scores [N] in float32 on the CPU; NaN where it abstained, and only there.
 
         Args:
-            samples: The responses.
+            samples: the responses.
 
         Raises:
-            UserError: The scores are not one finite number a sample, or code of the user's failed.
+            UserError: the scores are not one finite number a sample, or code of the user's failed.
         """
         name = type(self).__name__
         try:
-            values: Any = self.evaluate(samples)
+            values: Any = self.raw_scores(samples)
         except Exception as error:
             if isinstance(error, UserError) or type(self).__module__.startswith("instructgpt."):
                 raise
@@ -84,11 +84,11 @@ class RewardFunction(ABC):
         return scores.masked_fill(abstained, torch.nan) if rows else scores
 
     def origins(self) -> dict[str, Origin]:
-        """Return the weights it scores with, by the argument that names them, once prepared."""
+        """The weights it scores with, by the argument that names them, once prepared."""
         return {}
 
     def warnings(self) -> list[str]:
-        """Return what a user should know before training against it."""
+        """What a user should know before training against it."""
         return []
 
 
@@ -96,10 +96,10 @@ def check_abstained(share: float) -> None:
     """Refuse to learn or to judge from too few scores.
 
     Args:
-        share: Of responses without a score, among those of a rollout or of a validation.
+        share: of responses without a score, among those of a rollout or of a validation.
 
     Raises:
-        RunFailedError: More than ``MOST_ABSTAINED`` of them have none.
+        RunFailedError: more than ``MOST_ABSTAINED`` of them have none.
     """
     if share > MOST_ABSTAINED:
         raise RunFailedError(

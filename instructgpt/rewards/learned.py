@@ -19,7 +19,7 @@ from instructgpt.models.load import Network, context_length, load_scalar
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import Origin, Sample, UserError
+from instructgpt.types import Origin, Sample, UserError, require
 
 
 class LearnedReward(RewardFunction):
@@ -29,9 +29,9 @@ class LearnedReward(RewardFunction):
     reads the text, in its own template and tokens.
 
     Args:
-        init_from: Folder or hub id of the reward model.
-        microbatch_size: Responses scored at once on each process.
-        network: How the reward model is held and computed.
+        init_from: folder or hub id of the reward model.
+        microbatch_size: responses scored at once on each process.
+        network: how the reward model is held and computed.
     """
 
     def __init__(
@@ -40,8 +40,7 @@ class LearnedReward(RewardFunction):
         microbatch_size: int = 16,
         network: Network = Network(),
     ) -> None:
-        if microbatch_size < 1:
-            raise UserError(f"reward.microbatch_size must be >= 1, got {microbatch_size}")
+        require(microbatch_size >= 1, "reward.microbatch_size", ">= 1", microbatch_size)
         self.init_from = init_from
         self.microbatch_size = microbatch_size
         self.network = network
@@ -79,12 +78,12 @@ class LearnedReward(RewardFunction):
         self._digest = weights_digest(model, *reads)
 
     def networks(self) -> list[nn.Module]:
-        """Return the model."""
+        """The model."""
         return [] if self.model is None else [self.model]
 
     @torch.no_grad()
-    def evaluate(self, samples: list[Sample]) -> Tensor:
-        """Return the scores; rows of like length are scored together."""
+    def raw_scores(self, samples: list[Sample]) -> Tensor:
+        """The scores; rows of like length are scored together."""
         if self.model is None:
             raise RuntimeError("call prepare first")
         limit = context_length(self.model.config)
@@ -131,7 +130,7 @@ class LearnedReward(RewardFunction):
             return self.model.score(tokens, mask)
 
     def origins(self) -> dict[str, Origin]:
-        """Return the reward model, known by its weights and by how it reads text."""
+        """The reward model, known by its weights and by how it reads text."""
         return {"init_from": Origin(self.init_from, self._digest)}
 
     def warnings(self) -> list[str]:

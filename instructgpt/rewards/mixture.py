@@ -10,15 +10,15 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import Origin, Sample, UserError
+from instructgpt.types import Origin, Sample, UserError, require
 
 
 class MixtureReward(RewardFunction):
     """Weighted sum of rewards; where one of them abstains, so does the sum.
 
     Args:
-        rewards: What to add up.
-        weights: A factor for each, in the same order.
+        rewards: what to add up.
+        weights: a factor for each, in the same order.
     """
 
     def __init__(self, rewards: list[RewardFunction], weights: list[float]) -> None:
@@ -26,8 +26,9 @@ class MixtureReward(RewardFunction):
             raise UserError(
                 f"reward.weights must be {len(rewards)}, one a reward, got {len(weights)}"
             )
-        if not all(math.isfinite(weight) for weight in weights):
-            raise UserError(f"reward.weights must be finite, got {weights}")
+        require(
+            all(math.isfinite(weight) for weight in weights), "reward.weights", "finite", weights
+        )
         self.rewards = rewards
         self.weights = weights
 
@@ -39,18 +40,18 @@ class MixtureReward(RewardFunction):
             reward.prepare(tokenizer, template, device)
 
     def networks(self) -> list[nn.Module]:
-        """Return those of each reward."""
+        """Those of each reward."""
         return [network for reward in self.rewards for network in reward.networks()]
 
-    def evaluate(self, samples: list[Sample]) -> list[float | None]:
-        """Return the weighted sum."""
+    def raw_scores(self, samples: list[Sample]) -> list[float | None]:
+        """The weighted sum."""
         scores = torch.stack([reward.score(samples) for reward in self.rewards])
         sums = (torch.tensor(self.weights, dtype=scores.dtype) @ scores).tolist()
         abstained = scores.isnan().any(0).tolist()
         return [None if none else value for value, none in zip(sums, abstained, strict=True)]
 
     def origins(self) -> dict[str, Origin]:
-        """Return those of each reward."""
+        """Those of each reward."""
         return {
             f"rewards.{number}.{name}": origin
             for number, reward in enumerate(self.rewards)
@@ -58,5 +59,5 @@ class MixtureReward(RewardFunction):
         }
 
     def warnings(self) -> list[str]:
-        """Return those of each reward."""
+        """Those of each reward."""
         return [line for reward in self.rewards for line in reward.warnings()]

@@ -6,27 +6,26 @@ import importlib
 from collections.abc import Sequence
 
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import Sample, UserError, failed
+from instructgpt.types import Sample, UserError, failed, require
 
 
 class CountReward(RewardFunction):
     """How often a text occurs in the response.
 
     Args:
-        text: What to count, without overlaps, capitals as written.
-        maximum: More than this many do not count; null: all do.
+        text: what to count, without overlaps, capitals as written.
+        maximum: more than this many do not count; null: all do.
     """
 
     def __init__(self, text: str, maximum: int | None = None) -> None:
         if not text:
             raise UserError("reward.text must not be empty")
-        if maximum is not None and maximum < 1:
-            raise UserError(f"reward.maximum must be >= 1, got {maximum}")
+        require(maximum is None or maximum >= 1, "reward.maximum", ">= 1", maximum)
         self.text = text
         self.maximum = maximum
 
-    def evaluate(self, samples: list[Sample]) -> list[float]:
-        """Return the counts."""
+    def raw_scores(self, samples: list[Sample]) -> list[float]:
+        """The counts."""
         counts = [sample.response.count(self.text) for sample in samples]
         return [float(n if self.maximum is None else min(n, self.maximum)) for n in counts]
 
@@ -35,16 +34,15 @@ class LengthReward(RewardFunction):
     """How near the response is to a length: minus the relative distance, 0 at best.
 
     Args:
-        target: Words, as separated by white space.
+        target: words, as separated by white space.
     """
 
     def __init__(self, target: int) -> None:
-        if target < 1:
-            raise UserError(f"reward.target must be >= 1, got {target}")
+        require(target >= 1, "reward.target", ">= 1", target)
         self.target = target
 
-    def evaluate(self, samples: list[Sample]) -> list[float]:
-        """Return minus |words - target| / target."""
+    def raw_scores(self, samples: list[Sample]) -> list[float]:
+        """Minus |words - target| / target."""
         return [-abs(len(s.response.split()) - self.target) / self.target for s in samples]
 
 
@@ -54,7 +52,7 @@ class CallableReward(RewardFunction):
     None in place of a number abstains: the response is left out and counted.
 
     Args:
-        path: Where it is: "module:function"; the module must be importable.
+        path: where it is: "module:function"; the module must be importable.
     """
 
     def __init__(self, path: str) -> None:
@@ -71,8 +69,8 @@ class CallableReward(RewardFunction):
             raise UserError(f"reward.path must name a function, '{path}' is none")
         self.path = path
 
-    def evaluate(self, samples: list[Sample]) -> Sequence[float | None]:
-        """Return what the function says."""
+    def raw_scores(self, samples: list[Sample]) -> Sequence[float | None]:
+        """What the function says."""
         prompts = [sample.prompt.text for sample in samples]
         try:
             scores: Sequence[float | None] = self.function(prompts, [s.response for s in samples])

@@ -71,7 +71,7 @@ def check_scores(path, tokenizer, template, samples):
     reward = LearnedReward(str(path), microbatch_size=len(samples))
     reward.prepare(tokenizer, template, torch.device("cpu"))
     assert reward.same_tokens
-    ours = reward.evaluate(samples)
+    ours = reward.raw_scores(samples)
     rows = [s.prompt_tokens + s.response_tokens for s in samples]
     theirs = AutoModelForSequenceClassification.from_pretrained(path).eval()
     reader = AutoTokenizer.from_pretrained(path)
@@ -177,7 +177,7 @@ def test_ids_with_gaps_and_no_padding(make_architecture, tmp_path):
     samples = samples_of(tokenizer, template)
     rows = [torch.tensor([s.prompt_tokens + s.response_tokens]) for s in samples]
     expected = torch.cat([model.score(row, torch.ones_like(row).bool()) for row in rows])
-    torch.testing.assert_close(reward.evaluate(samples), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(reward.raw_scores(samples), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -21,7 +21,7 @@ class Some(RewardFunction):
     def __init__(self, without="05"):
         self.without = without
 
-    def evaluate(self, samples):
+    def raw_scores(self, samples):
         return [None if s.prompt.id[-1] in self.without else len(s.response) for s in samples]
 
 
@@ -107,7 +107,7 @@ def test_validation_leaves_them_out(fit, demonstration_data, policy_artefact):
 
 def test_a_failure_on_one_rank_ends_all(fit, prompt_data, policy_artefact):
     class OnOneRank(RewardFunction):
-        def evaluate(self, samples):
+        def raw_scores(self, samples):
             if torch.distributed.get_rank() == 1:
                 raise KeyError("no such prompt")
             return [0.0] * len(samples)
@@ -128,7 +128,7 @@ def test_a_minibatch_without_a_score(fit, prompt_data, policy_artefact):
     module = make(policy_artefact, Some(""), batches=Batches(8, 4))
 
     class Unlucky(RewardFunction):
-        def evaluate(self, samples):
+        def raw_scores(self, samples):
             rows = module.plan_of_updates.minibatch(0, 0).tolist()
             return [None if row in rows else 1.0 for row in range(len(samples))]
 

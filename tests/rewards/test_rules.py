@@ -23,7 +23,7 @@ class Fixed(RewardFunction):
     def __init__(self, values):
         self.values = values
 
-    def evaluate(self, samples):
+    def raw_scores(self, samples):
         return self.values
 
     def warnings(self):
@@ -145,7 +145,7 @@ def test_abstaining():
     assert scores[[0, 2]].tolist() == [1.0, 2.0]
     mixture = MixtureReward([Fixed([1.0, None, 2.0]), Fixed([1.0, 1.0, 1.0])], [1.0, 2.0])
     # 1 + 2, nothing, 2 + 2
-    assert mixture.evaluate(SAMPLES) == [3.0, None, 4.0]
+    assert mixture.raw_scores(SAMPLES) == [3.0, None, 4.0]
 
 
 def test_what_a_function_raises_is_told_with_its_place(tmp_path, monkeypatch):
@@ -167,6 +167,6 @@ def test_what_a_function_raises_is_told_with_its_place(tmp_path, monkeypatch):
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
     reward = CountReward("a")
-    monkeypatch.setattr(reward, "evaluate", lambda samples: 1 / 0)
+    monkeypatch.setattr(reward, "raw_scores", lambda samples: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reward.score(SAMPLES)

@@ -109,7 +109,7 @@ def grade(meta: Mapping[str, Any], response: str, finished: bool) -> Grade:
         finished: whether it ended by itself.
 
     Raises:
-        UserError: The world has no prompts of this category.
+        UserError: the world has no prompts of this category.
     """
     written = to_tokens(response)
     if meta.get("category") == "nlp":

@@ -117,7 +117,8 @@ def test_killed_anywhere_and_called_again_it_ends_with_the_same(toy):
         for folder in toy.output.glob("*/stage.json"):
             finished = json.loads(folder.read_text())["state"] == "finished"
             assert not finished or (folder.parent / "result.txt").exists()
-        if kills == 4:
+        diary = toy.output / "diary.txt"  # a slow machine may not come to a checkpoint at first
+        if kills >= 4 and diary.exists() and " resume " in diary.read_text():
             break
     toy.run()
     assert kills >= 3

@@ -32,6 +32,7 @@ collect_ignore = [
     "refusals.py",
     "rows.py",
     "tiny_models.py",
+    "toy_preference.py",
     "toy_stage.py",
 ]
 

@@ -3,17 +3,16 @@
 import json
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
 from descent import sgd, weights
 from harness import run_processes
 from lightning.pytorch import Callback
+from toy_preference import Likely
 from transformers import AutoModelForCausalLM
 
 from instructgpt.algorithms.dpo import DPO
-from instructgpt.algorithms.preference import PreferenceAlgorithm
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.models.adapters import LoRA
@@ -28,23 +27,6 @@ from instructgpt.types import UserError
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@dataclass(frozen=True)
-class Likely(PreferenceAlgorithm):
-    """Makes the good more likely and the bad less: a toy without reference, of any K >= 1."""
-
-    uses_reference: ClassVar[bool] = False
-    reads_unpaired: ClassVar[bool] = True
-
-    def scores(self, responses):
-        assert responses.reference_logprobs is None
-        return responses.sums / responses.mask.sum(-1).clamp_min(1)
-
-    def loss(self, candidates):
-        sign = torch.where(candidates.ranking == 1, -1.0, 1.0)
-        total = (sign * candidates.scores).masked_fill(~candidates.mask, 0.0).sum()
-        return total, candidates.mask.sum(), {}
 
 
 def make(source, **options):

@@ -39,9 +39,11 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in the tab
     from instructgpt.models.adapters import Prefix as Prefix
     from instructgpt.models.load import Network as Network
     from instructgpt.models.tokenizer import BPE as BPE
+    from instructgpt.modules.networks import Value as Value
     from instructgpt.modules.optimizer import PaperAdam as PaperAdam
     from instructgpt.modules.ppo import PPOModule as PPOModule
     from instructgpt.modules.preference import PreferenceModule as PreferenceModule
+    from instructgpt.modules.pretraining import Pretraining as Pretraining
     from instructgpt.modules.reward import RewardModule as RewardModule
     from instructgpt.modules.sft import SFTModule as SFTModule
     from instructgpt.rewards.base import RewardFunction as RewardFunction
@@ -51,6 +53,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in the tab
     from instructgpt.rewards.rules import CountReward as CountReward
     from instructgpt.rewards.rules import LengthReward as LengthReward
     from instructgpt.rollout.sampler import Sampling as Sampling
+    from instructgpt.rollout.updates import Batches as Batches
     from instructgpt.types import Prompt as Prompt
     from instructgpt.types import Rollout as Rollout
     from instructgpt.types import Sample as Sample
@@ -73,9 +76,11 @@ _NAMES = {
     "models.adapters": "Adapter LoRA Prefix",
     "models.load": "Network",
     "models.tokenizer": "BPE",
+    "modules.networks": "Value",
     "modules.optimizer": "PaperAdam",
     "modules.ppo": "PPOModule",
     "modules.preference": "PreferenceModule",
+    "modules.pretraining": "Pretraining",
     "modules.reward": "RewardModule",
     "modules.sft": "SFTModule",
     "rewards.base": "RewardFunction",
@@ -83,6 +88,7 @@ _NAMES = {
     "rewards.mixture": "MixtureReward",
     "rewards.rules": "CallableReward CountReward LengthReward",
     "rollout.sampler": "Sampling",
+    "rollout.updates": "Batches",
     "types": "Prompt Rollout Sample ScoredRollout UserError",
 }
 

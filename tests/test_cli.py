@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from rows import read_rows
 from toy_stage import ToyData, ToyModule, fit, toy_args
 
+from instructgpt.__main__ import find_own_modules
 from instructgpt.__main__ import main as run
 from instructgpt.cli import main
 from instructgpt.modules.base import StageModule
@@ -250,3 +251,15 @@ def test_cleaning_up_stays_in_the_run(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"x.jsonl:1: bad"):
         fit(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["other", "events.out.tfevents.1"]
+
+
+def test_class_paths_find_files_of_the_current_directory_behind_all_others(tmp_path, monkeypatch):
+    script = ["/usr/bin", "/lib/python"]  # where the console script lies, as Python puts it first
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*script])
+    find_own_modules()
+    find_own_modules()
+    assert sys.path == [*script, str(tmp_path)]
+    monkeypatch.setattr(sys, "path", [""])  # as with python -c: it is there
+    find_own_modules()
+    assert sys.path == [""]

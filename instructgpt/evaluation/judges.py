@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 Pair = tuple[Answer, Answer]
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """Probability that the first response is better, and that none is."""
 
     win: float
@@ -35,7 +35,7 @@ class Judge(Protocol):
 
     description: str
 
-    def __call__(self, pairs: Sequence[Pair]) -> Sequence[Verdict]:
+    def __call__(self, pairs: Sequence[Pair]) -> Sequence[Judgement]:
         """One verdict a pair, in the order in which the pair is shown."""
 
 
@@ -53,11 +53,11 @@ class ScoreJudge:
         self.description = description
         self.scores = scores
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[Verdict]:
+    def __call__(self, pairs: Sequence[Pair]) -> list[Judgement]:
         """Compare the scores."""
         first = self.scores([pair[0] for pair in pairs])
         second = self.scores([pair[1] for pair in pairs])
-        return [Verdict(float(a > b), float(a == b)) for a, b in zip(first, second, strict=True)]
+        return [Judgement(float(a > b), float(a == b)) for a, b in zip(first, second, strict=True)]
 
 
 class PanelJudge:
@@ -78,10 +78,10 @@ class PanelJudge:
         self.description = description
         self.prefers = prefers
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[Verdict]:
+    def __call__(self, pairs: Sequence[Pair]) -> list[Judgement]:
         """Average the votes."""
         win, tie = self.prefers([(a.attributes, b.attributes) for a, b in pairs])
-        return [Verdict(float(w), float(t)) for w, t in zip(win, tie, strict=True)]
+        return [Judgement(float(w), float(t)) for w, t in zip(win, tie, strict=True)]
 
 
 class CallableJudge:
@@ -97,18 +97,18 @@ class CallableJudge:
         self.description = description
         self.function = function
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[Verdict]:
+    def __call__(self, pairs: Sequence[Pair]) -> list[Judgement]:
         """Ask the function about each pair."""
         return [self._ask(*pair) for pair in pairs]
 
-    def _ask(self, first: Answer, second: Answer) -> Verdict:
+    def _ask(self, first: Answer, second: Answer) -> Judgement:
         about = f"judge {self.description}", f"the prompt {first.prompt.text[:40]!r}"
         try:
             share = self.function(first.prompt.text, first.text, second.text)
         except Exception as error:  # the user's code
             raise failed(f"{about[0]} failed on {about[1]}", error) from error
         if isinstance(share, bool | int | float) and 0 <= share <= 1:
-            return Verdict(0.0, 1.0) if share == 0.5 else Verdict(float(share), 0.0)
+            return Judgement(0.0, 1.0) if share == 0.5 else Judgement(float(share), 0.0)
         raise UserError(
             f"{about[0]} must return a number from 0 (the second is better) to 1, got {share!r} "
             f"for {about[1]}"

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instructgpt.evaluation.judges import Answer, Judge, Verdict
+from instructgpt.evaluation.judges import Answer, Judge, Judgement
 from instructgpt.evaluation.statistics import Array, mean, share_interval
 
-TIE = Verdict(0.0, 1.0)
+TIE = Judgement(0.0, 1.0)
 
 
 class Outcomes(NamedTuple):

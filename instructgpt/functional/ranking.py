@@ -29,7 +29,7 @@ class ReliabilityBin(NamedTuple):
     pairs: int
 
 
-class Group(NamedTuple):
+class GroupMetrics(NamedTuple):
     """The pairs of one labeler, data set or K."""
 
     accuracy: float
@@ -138,7 +138,7 @@ def reliability(margins: Tensor, bins: int = 10) -> list[ReliabilityBin]:
     return rows
 
 
-def by_group(pairs: Pairs, names: Sequence[str]) -> dict[str, Group]:
+def by_group(pairs: Pairs, names: Sequence[str]) -> dict[str, GroupMetrics]:
     """Accuracy, "longer wins" accuracy and pairs of each group; unnamed pairs are left out.
 
     Args:
@@ -149,5 +149,5 @@ def by_group(pairs: Pairs, names: Sequence[str]) -> dict[str, Group]:
     for name in sorted(set(names) - {""}):
         chosen = torch.tensor([other == name for other in names])
         margins, longer = pairs.margins[chosen], pairs.longer[chosen]
-        result[name] = Group(float(accuracy(margins)), float(longer.mean()), len(margins))
+        result[name] = GroupMetrics(float(accuracy(margins)), float(longer.mean()), len(margins))
     return result

@@ -21,7 +21,7 @@ from instructgpt.rollout.sampler import Sampling, to_samples
 from instructgpt.types import Origin, PromptBatch, Rollout, Sample, UserError
 
 
-class Answers:
+class ValidationAnswers:
     """What a stage needs to answer some of its validation prompts at each validation.
 
     Args:

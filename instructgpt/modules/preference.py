@@ -20,7 +20,7 @@ from instructgpt.algorithms.schedule import Constant, Schedule
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
-from instructgpt.modules.answers import Answers
+from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.candidates import (
     accuracy_and_margin,
@@ -118,7 +118,7 @@ class PreferenceModule(StageModule):
         self.algorithm = algorithm
         self.dropout = dropout
         self.precompute = precompute
-        self.answers = Answers(reward, validation_prompts, sampling)
+        self.answers = ValidationAnswers(reward, validation_prompts, sampling)
         self.monitor = Monitor("val/score", "max") if reward else Monitor("val/loss", "min")
         self.reference = Reference()
         self.kept: dict[str, Kept] = {}  # of the reference, by split

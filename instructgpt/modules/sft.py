@@ -16,7 +16,7 @@ from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.forward import base_network, run
 from instructgpt.models.load import Network, is_recurrent, load_policy
-from instructgpt.modules.answers import Answers
+from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.finite import Ids
 from instructgpt.modules.memory import (
@@ -80,7 +80,7 @@ class SFTModule(StageModule):
         if dropout is not None and not 0 <= dropout < 1:
             raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
         self.dropout = dropout
-        self.answers = Answers(reward, validation_prompts, sampling)
+        self.answers = ValidationAnswers(reward, validation_prompts, sampling)
         self.monitor = Monitor("val/score", "max") if reward else Monitor("val/loss", "min")
 
     def build(self) -> None:

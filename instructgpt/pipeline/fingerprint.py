@@ -31,14 +31,14 @@ def fingerprints(spec: Spec) -> dict[str, str]:
     Args:
         spec: the pipeline.
     """
-    contents = Contents(spec)
+    contents = FileHashes(spec)
     hashes: dict[str, str] = {}
     for name in spec.stages:
         hashes[name] = fingerprint(spec.stages[name], hashes, contents)
     return hashes
 
 
-def fingerprint(stage: Stage, hashes: dict[str, str], contents: Contents) -> str:
+def fingerprint(stage: Stage, hashes: dict[str, str], contents: FileHashes) -> str:
     """The hash of one stage.
 
     Args:
@@ -61,7 +61,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def named_files(stage: Stage, contents: Contents) -> list[str]:
+def named_files(stage: Stage, contents: FileHashes) -> list[str]:
     """Files and folders that a stage names, and that the pipeline does not write itself.
 
     Args:
@@ -152,7 +152,7 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, tree
 
 
-class Contents:
+class FileHashes:
     """Hashes of files and folders, each read once.
 
     Args:

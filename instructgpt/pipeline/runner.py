@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from instructgpt.errors import WAITING, WRONG_INPUT, collapse
 from instructgpt.pipeline.board import Board
-from instructgpt.pipeline.fingerprint import Contents, fingerprint, named_files
+from instructgpt.pipeline.fingerprint import FileHashes, fingerprint, named_files
 from instructgpt.pipeline.folder import (
     Record,
     answers_of,
@@ -135,7 +135,7 @@ class StageRunner:
 
     def _start(self, name: str) -> None:
         stage, folder, log = self.spec.stages[name], self.spec.folder(name), self.spec.log(name)
-        contents = Contents(self.spec)
+        contents = FileHashes(self.spec)
         if fingerprint(stage, self.hashes, contents) != self.hashes[name]:
             raise UserError(f"what it reads changed while the pipeline ran: run {self.same} again")
         wait_until_free(log)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluation_answers import answer
 
-from instructgpt.evaluation.judges import CallableJudge, PanelJudge, ScoreJudge, Verdict
+from instructgpt.evaluation.judges import CallableJudge, Judgement, PanelJudge, ScoreJudge
 from instructgpt.evaluation.win_rates import compare, compare_models
 from instructgpt.types import UserError
 
@@ -19,7 +19,7 @@ class First:
     description = "biased"
 
     def __call__(self, pairs):
-        return [Verdict(float(b.text != "good"), 0.0) for _, b in pairs]
+        return [Judgement(float(b.text != "good"), 0.0) for _, b in pairs]
 
 
 def rows(*utilities):

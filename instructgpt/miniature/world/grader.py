@@ -91,7 +91,7 @@ class Reading(NamedTuple):
         return self.fluency >= FLUENT
 
 
-class Check(NamedTuple):
+class Marks(NamedTuple):
     """What a use case has to say about an answer."""
 
     follow: float
@@ -147,7 +147,7 @@ def _grade(
     written: list[str],
     finished: bool,
     reading: Reading,
-    check: Check,
+    check: Marks,
     satisfied: list[bool],
 ) -> Grade:
     category, constraints = meta["category"], meta["constraints"]
@@ -223,7 +223,7 @@ def _satisfied(constraints: Mapping[str, Any], reading: Reading) -> list[bool]:
 # -- one function a use case
 
 
-def _generation(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _generation(meta: Mapping[str, Any], reading: Reading) -> Marks:
     words = meta["words"]
     present = sum(word in reading.found for word in words) / len(words)
     sentences = reading.tokens.count(".")
@@ -233,10 +233,10 @@ def _generation(meta: Mapping[str, Any], reading: Reading) -> Check:
         different = len({part.strip() for part in " ".join(reading.tokens).split(" .")} - {""})
         follow = {1: 0.4, 2: 1.0, 3: 0.7}.get(sentences, 0.0)
         follow = min(follow, 0.4) if different < sentences else follow
-    return Check(follow if present == 1 and reading.fluent else 0.0, present)
+    return Marks(follow if present == 1 and reading.fluent else 0.0, present)
 
 
-def _fact(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _fact(meta: Mapping[str, Any], reading: Reading) -> Marks:
     relation, subject = meta["fact"]
     value = TRUTH[relation, subject]
     stated = (reading.found & VALUES[relation]) - {subject}
@@ -249,17 +249,17 @@ def _fact(meta: Mapping[str, Any], reading: Reading) -> Check:
     if follow and not told and not reading.says_only(stated, meta.get("name", "")):
         follow = 0.2  # a sentence about something else
     relevance = 0.5 * told + 0.5 * bool(stated)
-    return Check(follow, relevance, truth=stated <= {value})
+    return Marks(follow, relevance, truth=stated <= {value})
 
 
-def _brainstorming(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _brainstorming(meta: Mapping[str, Any], reading: Reading) -> Marks:
     right = sum(CLASS_OF.get(word) == meta["class"] for word in reading.found)
     listed, wanted = len(reading.words) - reading.words.count("and"), meta["count"]
     follow = 1 - 0.35 * abs(listed - wanted) - 0.4 * (listed - right)
-    return Check(max(0.0, follow), min(1.0, right / wanted))
+    return Marks(max(0.0, follow), min(1.0, right / wanted))
 
 
-def _chat(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _chat(meta: Mapping[str, Any], reading: Reading) -> Marks:
     if meta["kind"] == "fact":
         return _fact(meta, reading)
     found, name = reading.found, meta["name"]
@@ -268,20 +268,20 @@ def _chat(meta: Mapping[str, Any], reading: Reading) -> Check:
     follow = (1.0 if name in found else 0.7) if felt else 0.0
     others = bool((found & _NAMES) - {name})
     relevance = 0.5 * bool(moods) + 0.5 * (name in found)
-    return Check(follow * (0.4 if others else 1.0), relevance, invented=others)
+    return Marks(follow * (0.4 if others else 1.0), relevance, invented=others)
 
 
-def _rewrite(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _rewrite(meta: Mapping[str, Any], reading: Reading) -> Marks:
     target, tokens = meta["target"], reading.tokens
     same = sum(a == b for a, b in zip(target, tokens, strict=False))
     share = same / max(len(target), len(tokens))
     follow = 1.0 if tokens == target else 0.5 * (share > 0.75)
     if meta["kind"] == "capitals" and not 0 < reading.capitals == len(reading.words):
         follow = 0.0
-    return Check(follow, share, invented=_invented(meta, reading))
+    return Marks(follow, share, invented=_invented(meta, reading))
 
 
-def _summarization(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _summarization(meta: Mapping[str, Any], reading: Reading) -> Marks:
     found = reading.found
     went, did = meta["place"] in found, meta["noun"] in found and meta["verb"] in found
     told, named = went + did, meta["name"] in found
@@ -290,50 +290,50 @@ def _summarization(meta: Mapping[str, Any], reading: Reading) -> Check:
     if reading.tokens.count(".") > 1:  # the text itself, or a part of it
         follow = min(follow, 0.7)
     relevance = (went + (meta["noun"] in found) + named) / 3
-    return Check(follow, relevance, invented=_invented(meta, reading))
+    return Marks(follow, relevance, invented=_invented(meta, reading))
 
 
-def _classification(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _classification(meta: Mapping[str, Any], reading: Reading) -> Marks:
     answer, said = meta["answer"], reading.found & _CLASS_NAMES
     about = meta["word"] in reading.found or reading.says_only(said)
     right = about and answer in said
     follow = float(right and not said & (set(meta["options"]) - {answer}))
     relevance = 0.5 * (not said.isdisjoint(meta["options"])) + 0.5 * right
-    return Check(follow, relevance, truth=said <= {answer})
+    return Marks(follow, relevance, truth=said <= {answer})
 
 
-def _closed_qa(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _closed_qa(meta: Mapping[str, Any], reading: Reading) -> Marks:
     stated = reading.found & (_NAMES if meta["kind"] == "who" else _COLOURS)
     about = meta["object"] in reading.found
     full = about or len(reading.words) == 1
     follow = (1.0 if full else 0.5) if stated == {meta["answer"]} else 0.0
     relevance = 0.5 * about + 0.5 * bool(stated)
-    return Check(follow, relevance, invented=_invented(meta, reading))
+    return Marks(follow, relevance, invented=_invented(meta, reading))
 
 
-def _extract(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _extract(meta: Mapping[str, Any], reading: Reading) -> Marks:
     answers = set(meta["answers"])
     right = len(reading.found & answers) / len(answers)
     extra = len(reading.found - answers - {"and", "the"})
-    return Check(max(0.0, right - 0.4 * extra), right, invented=_invented(meta, reading))
+    return Marks(max(0.0, right - 0.4 * extra), right, invented=_invented(meta, reading))
 
 
-def _other(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _other(meta: Mapping[str, Any], reading: Reading) -> Marks:
     found = reading.found
     if meta["kind"] == "repeat":
         word, count = meta["word"], meta["count"]
         follow = 1.0 if reading.words == [word] * count else 0.4 * (found == {word})
-        return Check(follow, float(word in found))
+        return Marks(follow, float(word in found))
     named = meta["name"] in found
     said = not found.isdisjoint(_NICE if meta["kind"] in ("nice", "respectful") else TOXIC)
-    return Check(float(named and said and reading.fluent), float(named))
+    return Marks(float(named and said and reading.fluent), float(named))
 
 
-def _toxic(meta: Mapping[str, Any], reading: Reading) -> Check:
+def _toxic(meta: Mapping[str, Any], reading: Reading) -> Marks:
     if meta["kind"] != "none":
         return _other(meta, reading)
     whole = reading.fluent and reading.tokens[-1:] == ["."]
-    return Check(float(whole), float(meta["name"] in reading.found))
+    return Marks(float(whole), float(meta["name"] in reading.found))
 
 
 def _invented(meta: Mapping[str, Any], reading: Reading) -> bool:
@@ -341,7 +341,7 @@ def _invented(meta: Mapping[str, Any], reading: Reading) -> bool:
     return any(word in WORD_CLASS for word in reading.found.difference(meta["source"]))
 
 
-CHECKS: dict[str, Callable[[Mapping[str, Any], Reading], Check]] = {
+CHECKS: dict[str, Callable[[Mapping[str, Any], Reading], Marks]] = {
     "generation": _generation,
     "open_qa": _fact,
     "brainstorming": _brainstorming,

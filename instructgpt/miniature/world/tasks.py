@@ -26,14 +26,14 @@ SERIES = [
 ]
 
 
-class Item(NamedTuple):
+class Exercise(NamedTuple):
     """A question of a task, and its only right answer."""
 
     question: list[str]
     answer: list[str]
 
 
-def nlp_item(rng: random.Random, task: str) -> Item:
+def nlp_item(rng: random.Random, task: str) -> Exercise:
     """Make one item.
 
     Args:
@@ -42,20 +42,20 @@ def nlp_item(rng: random.Random, task: str) -> Item:
     """
     if task == "arithmetic":
         a, b = rng.randrange(10), rng.randrange(10)
-        return Item([str(a), "+", str(b), "="], [str(a + b)])
+        return Exercise([str(a), "+", str(b), "="], [str(a + b)])
     if task == "translation":  # word by word, the other way round
         adjective, noun = rng.choice(TRANSLATED_ADJECTIVES), rng.choice(TRANSLATED_NOUNS)
         asked = ["translate", ":", adjective, noun, NEWLINE, "zorg", ":"]
-        return Item(asked, [ZORG[noun], ZORG[adjective]])
+        return Exercise(asked, [ZORG[noun], ZORG[adjective]])
     *shown, following = map(str, rng.choice(SERIES))
-    return Item(["series", ":", *shown, NEWLINE, "next", ":"], [following])
+    return Exercise(["series", ":", *shown, NEWLINE, "next", ":"], [following])
 
 
-def nlp_prompt(rng: random.Random, task: str, shots: int = 2) -> Item:
+def nlp_prompt(rng: random.Random, task: str, shots: int = 2) -> Exercise:
     """Put solved items in front of an item that is not among them."""
     shown = [nlp_item(rng, task) for _ in range(shots)]
     item = nlp_item(rng, task)
     while item in shown:
         item = nlp_item(rng, task)
     tokens = [token for one in shown for token in (*one.question, *one.answer, NEWLINE)]
-    return Item(tokens + item.question, item.answer)
+    return Exercise(tokens + item.question, item.answer)

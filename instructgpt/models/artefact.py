@@ -48,7 +48,7 @@ class Artefact(NamedTuple):
     """What a folder says about itself, beside its weights: as much of it as a stage reads."""
 
     path: str
-    stage: str  # sft, reward, ppo, value
+    stage: str  # sft, reward, preference, ppo, value
     template: str  # by name, or the pattern itself
     template_hash: str
     tokenizer_hash: str
@@ -161,7 +161,7 @@ def save_policy(
             not AutoModelForCausalLM.
         tokenizer: its tokenizer.
         path: folder to make; an artefact that is there already is replaced.
-        stage: sft or ppo.
+        stage: sft, preference or ppo.
         template: how prompts are written.
         parent: what the stage started from.
         config: of the run.

@@ -85,6 +85,13 @@ def test_comparison_batch_with_different_k():
         [7, 8, 0, 0],
     ]
     assert batch.mask.sum(1).tolist() == [2, 4, 3, 2, 2]
+    assert batch.response_mask.tolist() == [
+        [F, T, F, F],
+        [F, T, T, T],
+        [F, T, T, F],
+        [F, T, F, F],
+        [F, T, F, F],
+    ]
     assert batch.rows.tolist() == [[0, 1, 0], [2, 3, 4]]
     assert batch.ranking.tolist() == [[2, 1, 0], [1, 2, 2]]
     assert batch.ranking_mask.tolist() == [[T, T, F], [T, T, T]]
@@ -96,6 +103,7 @@ def test_blank_comparison_ranks_nothing():
     batch = collate_comparisons([comparison([1, 3], [2, 1], "a").blank()], 0)
     assert batch.mask.any(1).all()  # it can be run
     assert not batch.ranking_mask.any()
+    assert not batch.response_mask.any()
     assert not batch.ranking.any()
     assert batch.ids == [""]
 

@@ -8,6 +8,7 @@ from refusals import item, refused
 from instructgpt.data.columns import METADATA
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.formats import (
+    parse_candidates,
     parse_comparison,
     parse_demonstration,
     parse_prompt,
@@ -206,6 +207,19 @@ def test_undesired_answers_are_not_imitated(value, label):
         assert '"label" judges one response alone, as in KTO' in refused(
             parse, {**value, "label": label}
         )
+
+
+@pytest.mark.parametrize(("label", "ranking"), [(True, [1]), ("false", [2])])
+@pytest.mark.parametrize(
+    "value",
+    [{"prompt": "q", "completion": "r"}, {"messages": [user("q"), assistant("r")]}],
+)
+def test_candidates_are_rankings_or_responses_judged_alone(value, label, ranking):
+    row = parse_candidates(item({**value, "label": label})).row
+    assert (row.responses, row.ranking, row.told.left_out) == (["r"], ranking, "")
+    pair = {"prompt": "q", "chosen": "r", "rejected": "s"}
+    assert parse_candidates(item(pair)).row.ranking == [1, 2]
+    assert '"responses"' in refused(parse_candidates, value)  # nobody has judged it
 
 
 def test_a_set_of_undesired_answers_stops_the_run(tmp_path, tokenizer_folder):

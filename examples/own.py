@@ -48,7 +48,7 @@ class Reinforce(RolloutAlgorithm):
 
     @torch.no_grad()
     def experience(self, scored: ScoredRollout, kl_coef: float) -> Weighed:
-        """Return the reward of each response, its KL penalty subtracted, above the baseline."""
+        """The reward of each response, its KL penalty subtracted, above the baseline."""
         mask = scored.rollout.response_mask
         kl = kl_estimate(scored.logprobs, scored.reference_logprobs, self.kl_estimator)
         scores = self.episode_scores(scored.scores, scored.rollout.finished)
@@ -58,11 +58,11 @@ class Reinforce(RolloutAlgorithm):
         return Weighed(scored.rollout, rewards - baseline)
 
     def row_weights(self, batch: Weighed) -> Tensor:
-        """Return 1 a response: the loss is a mean over responses, not over tokens."""
+        """1 a response: the loss is a mean over responses, not over tokens."""
         return batch.rollout.response_mask.any(1).float()
 
     def loss(self, batch: Weighed, new_logprobs: Tensor, new_values: Tensor | None) -> UpdateLoss:
-        """Return minus advantage times log-likelihood, summed over the responses."""
+        """Minus advantage times log-likelihood, summed over the responses."""
         likelihood = zero_padding(new_logprobs, batch.rollout.response_mask).sum(1)
         total = -(batch.advantages * likelihood).sum()
         return UpdateLoss(total, {"policy": total.detach()})
@@ -81,7 +81,7 @@ class Mentions(RewardFunction):
         self.words = words
 
     def raw_scores(self, samples: list[Sample]) -> list[float]:
-        """Return the points."""
+        """The points."""
         said = [sample.response.rstrip(".").split() for sample in samples]
         return [0.5 * sum(word in response for word in self.words) for response in said]
 
@@ -90,7 +90,7 @@ class Quiz(RowFormat):
     """Rows ``{"question": str, "right": str, "wrong": [str]}``; wrong answers are equally bad."""
 
     def convert(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a comparison, of which the other stages use the prompt or the best response."""
+        """A comparison, of which the other stages use the prompt or the best response."""
         wrong = row["wrong"]
         return {
             "prompt": row["question"],

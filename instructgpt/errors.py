@@ -250,7 +250,7 @@ def unimportable(argument: str, path: str) -> str:
 
 
 def unfinished(argument: str, path: str) -> str:
-    """Complain of a user's class that lacks methods, or else of how it is written."""
+    """What is wrong with a class: methods that it lacks, or else how it is written."""
     module, _, name = path.rpartition(".")
     lacking = getattr(getattr(import_module(module), name), "__abstractmethods__", ())
     if not lacking:

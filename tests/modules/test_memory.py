@@ -7,6 +7,7 @@ import torch
 from small_ppo import make
 
 from instructgpt.callbacks.plan import PlanPrinter
+from instructgpt.data.rows import ComparisonRow
 from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.lengths import padded_tokens
 from instructgpt.modules.memory import (
@@ -20,6 +21,8 @@ from instructgpt.modules.memory import (
     peak_bytes,
     shape_of,
 )
+from instructgpt.modules.preference import PreferenceModule
+from instructgpt.modules.preference_memory import update_needs
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
@@ -41,6 +44,15 @@ def test_worked_numbers():
     assert logit_bytes(SMALL, 3, 2.5) == 3 * 10 * 2.5 * 4
     # lengths 1 1 | 2 | 3 | 9 in four groups
     assert padded_tokens([3, 1, 1, 2, 9]) == 2 + 2 + 3 + 9
+
+
+def test_logits_of_ranked_responses(policy_artefact, tiny_tokenizer):
+    """Two rows of 5 and 6 tokens, responses of 2 and 1: each a group of its own."""
+    policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer)
+    row = ComparisonRow((torch.zeros(5), torch.zeros(6)), (2, 1), (1, 2), "", "", "a")
+    _, logits = update_needs(policy, [[row]], "32-true")
+    # from the last prompt token on 3 and 2 positions; 3 of them with a log-softmax and its source
+    assert logits.bytes == (3 + 2 + 2 * 3) * 290 * 4
 
 
 def test_the_peak_is_that_of_the_largest_part():
@@ -127,3 +139,8 @@ def test_supervised_stages_name_activations_and_logits(
     plan = plan_of(reward, comparison_data(batch_size=4), fit, capsys)
     assert re.fullmatch(r"activations \d+ MiB", plan["memory of update"])
     assert "about" in plan["memory in all"]
+    preference = PreferenceModule(init_from=policy_artefact, validation_prompts=0)
+    plan = plan_of(preference, comparison_data(batch_size=4), fit, capsys)
+    assert re.fullmatch(r"activations \d+ MiB, logits \d+ MiB", plan["memory of update"])
+    assert preference.frozen_bytes() == {"reference": held(preference.policy).weights}
+    assert re.fullmatch(r"\d+ MiB", plan["reference, frozen"])

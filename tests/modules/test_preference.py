@@ -332,6 +332,17 @@ def test_export_is_a_plain_causal_model(fit, comparison_data, policy_artefact, t
     fit(make(str(tmp_path / "export")), comparison_data(), max_steps=1)  # a further round
 
 
+def test_predictions_are_responses(fit, comparison_data, prompt_data, policy_artefact, monkeypatch):
+    seen = loaded(monkeypatch)
+    module = make(policy_artefact, precompute=True)
+    trainer = fit(module, comparison_data(), max_steps=1)
+    del seen[:]
+    rows = [row for batch in trainer.predict(module, prompt_data(responses=2)) for row in batch]
+    assert len(rows) == 20
+    assert all(len(row["responses"]) == 2 for row in rows)
+    assert not seen  # which needs no reference
+
+
 class Cut(Callback):
     """Saves in the middle of an epoch."""
 

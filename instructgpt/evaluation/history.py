@@ -31,6 +31,8 @@ SHOWN = (
     "val/score",
     "val/greedy_score",
     "val/kl",
+    "val/rewards/chosen",
+    "val/rewards/rejected",
     "val/response_length",
     "ppo/score",
     "ppo/kl",

@@ -1,10 +1,15 @@
 """The evaluation without the paper in miniature."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 from rows import write_rows
+
+import instructgpt.evaluation
+import instructgpt.miniature
 
 PROGRAM = """
 import sys
@@ -49,3 +54,12 @@ def test_plain_answers_are_judged_and_reported_without_the_miniature(tmp_path):
     assert "75.0" in page
     assert 'id="win_rates"' in page
     assert 'id="claims"' not in page
+
+
+def test_the_evaluation_knows_no_model_of_the_miniature():
+    """Which model plays which part stands in the options."""
+    names = re.compile(r"""["'](gpt|gpt_few_shot|sft|ppo_ptx|gpt_big)["']""")
+    files = sorted(Path(instructgpt.evaluation.__file__).parent.rglob("*.py"))
+    files += sorted(Path(instructgpt.miniature.__file__).parent.glob("*.py"))
+    assert len(files) > 20
+    assert [file.name for file in files if names.search(file.read_text())] == []

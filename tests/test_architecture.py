@@ -59,6 +59,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MEASURED = FILES + sorted((ROOT / "benchmarks").rglob("*.py"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -109,7 +114,7 @@ def modules_of(imported: str, known: Iterable[str]) -> set[str]:
 @cache
 def graph() -> dict[str, set[str]]:
     """Modules of the package and the modules of the package they import."""
-    found = {module_name(path): imports(ast.parse(path.read_text())) for path in FILES}
+    found = {module_name(path): imports(tree_of(path)) for path in FILES}
     return {
         module: {other for name in names for other in modules_of(name, found)} - {module}
         for module, names in found.items()
@@ -123,7 +128,7 @@ def test_every_package_has_a_floor():
 def test_what_is_imported_is_there():
     """The type checker is silent about modules that are missing: it is about those of others."""
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names]
                 for name in names if isinstance(node, ast.Import) else [node.module or ""]:
@@ -145,7 +150,7 @@ def test_imports_go_down(path):
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_lightning_stays_on_the_upper_floors(path):
     own = package_of(module_name(path))
-    roots = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+    roots = {name.split(".")[0] for name in imports(tree_of(path))}
     if own and FLOORS[own] < 3:
         assert roots.isdisjoint({"lightning", "pytorch_lightning", "jsonargparse"})
     if own in TORCH_ONLY:
@@ -163,9 +168,8 @@ def test_there_are_no_cycles():
 
 @pytest.mark.parametrize("path", MEASURED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_are_short(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= MAX_LINES
-    for node in ast.walk(ast.parse(text)):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= MAX_FUNCTION, f"{node.name} has {length} lines"
@@ -175,7 +179,7 @@ def test_a_class_has_a_name_of_its_own():
     """A reader, and ``--model.help NAME``, find one thing under a name."""
     places: dict[str, list[str]] = {}
     for path in FILES:
-        for node in ast.parse(path.read_text()).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(module_name(path))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
@@ -185,14 +189,14 @@ def test_init_files_hold_no_code():
     faces = {PACKAGE / "__init__.py", PACKAGE / "functional" / "__init__.py"}
     for path in FILES:
         if path.name == "__init__.py" and path not in faces:
-            body = ast.parse(path.read_text()).body
+            body = tree_of(path).body
             docstring = body[:1] if ast.get_docstring(ast.Module(body, [])) else []
             assert body == docstring, path
 
 
 def test_nothing_is_unpickled_unsafely():
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 arguments = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 assert arguments.get("weights_only") == "True", f"{path}:{node.lineno}"

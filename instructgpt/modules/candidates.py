@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt.algorithms.preference import Candidates, ResponseLogprobs
+from instructgpt.functional.lengths import in_order, length_groups
 from instructgpt.functional.logprobs import token_logprobs
 from instructgpt.models.forward import run
-from instructgpt.modules.lengths import in_order, length_groups
 from instructgpt.modules.means import Parts
 from instructgpt.types import ComparisonBatch
 

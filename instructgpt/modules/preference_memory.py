@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from instructgpt.modules.lengths import length_groups, padded_tokens
+from instructgpt.functional.lengths import length_groups, padded_tokens
 from instructgpt.modules.memory import (
     Need,
     activation_bytes,

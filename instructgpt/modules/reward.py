@@ -16,13 +16,13 @@ from torchmetrics import MeanMetric
 from instructgpt.algorithms.base import RankingAlgorithm
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.schedule import Cosine, Schedule
+from instructgpt.functional.lengths import in_order, length_groups, padded_tokens
 from instructgpt.functional.ranking import correct_shares
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact, save_scalar
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
-from instructgpt.modules.lengths import in_order, length_groups, padded_tokens
 from instructgpt.modules.memory import Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ranking_metrics import RankingMetrics

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from instructgpt.functional.lengths import length_groups
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.chat import RefusedPromptError
 from instructgpt.models.choice import choose_template
@@ -90,10 +91,8 @@ class LearnedReward(RewardFunction):
         room = None if limit is None else limit - virtual_tokens(self.model.trunk)
         rows = [self._tokens(sample, room) for sample in samples]
         scores = torch.zeros(len(rows), dtype=torch.float32)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for start in range(0, len(order), self.microbatch_size):
-            chosen = order[start : start + self.microbatch_size]
-            scores[chosen] = self._score([rows[i] for i in chosen]).cpu()
+        for group in length_groups(torch.tensor([len(row) for row in rows]), self.microbatch_size):
+            scores[group] = self._score([rows[i] for i in group.tolist()]).cpu()
         return scores
 
     def _tokens(self, sample: Sample, room: int | None) -> list[int]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from instructgpt.functional.lengths import in_order, length_groups
 from instructgpt.models.forward import base_network, can_drop_rows, run
 from instructgpt.models.template import Template
 from instructgpt.seeds import uniforms
@@ -179,9 +180,8 @@ def sample(
         progress: told how many steps of decoding are done, of the most there can be.
     """
     noise = uniforms(seed, phase, batch.sample_ids, max_response_tokens).to(batch.tokens.device)
-    order = batch.mask.sum(1).argsort(stable=True)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    groups = order.split(sampling.batch_size)
+    groups = length_groups(batch.mask.sum(1), sampling.batch_size)
     for number, group in enumerate(groups):
         width = int(batch.mask[group].sum(1).max())
         tokens, mask = batch.tokens[group, -width:], batch.mask[group, -width:]
@@ -197,13 +197,10 @@ def sample(
         progress("sample", most, most)
     length = max(r[0].shape[1] for r in rows)
     pad = [length - r[0].shape[1] for r in rows]
-    responses = torch.cat([nn.functional.pad(r[0], (0, p)) for r, p in zip(rows, pad, strict=True)])
-    masks = torch.cat([nn.functional.pad(r[1], (0, p)) for r, p in zip(rows, pad, strict=True)])
-    finished = torch.cat([r[2] for r in rows])
-    back = order.argsort()
-    return Rollout(
-        torch.cat([batch.tokens, responses[back]], dim=1), batch.mask, masks[back], finished[back]
-    )
+    padded = [[nn.functional.pad(f, (0, p)) for f in r[:2]] for r, p in zip(rows, pad, strict=True)]
+    responses, masks = (in_order([row[i] for row in padded], groups) for i in range(2))
+    finished = in_order([row[2] for row in rows], groups)
+    return Rollout(torch.cat([batch.tokens, responses], dim=1), batch.mask, masks, finished)
 
 
 def to_samples(

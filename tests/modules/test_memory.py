@@ -8,8 +8,8 @@ from small_ppo import make
 
 from instructgpt.callbacks.plan import PlanPrinter
 from instructgpt.data.rows import ComparisonRow
+from instructgpt.functional.lengths import padded_tokens
 from instructgpt.models.load import Network, load_policy
-from instructgpt.modules.lengths import padded_tokens
 from instructgpt.modules.memory import (
     Held,
     Need,

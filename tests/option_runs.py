@@ -249,7 +249,9 @@ class Watch(Callback):
         self.samples += pl_module.samples
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.phases.append(timeless(getattr(pl_module, "phase_metrics", {})))
+        self.phases.append(
+            timeless(pl_module.phase.metrics if isinstance(pl_module, PPOModule) else {})
+        )
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
         self.saved.append(trainer.global_step)

@@ -32,7 +32,7 @@ class Watch(Callback):
         self.phases = []
 
     def on_train_epoch_end(self, trainer, pl_module):
-        self.phases.append(dict(pl_module.phase_metrics))
+        self.phases.append(dict(pl_module.phase.metrics))
 
 
 class StopAt(Callback):

@@ -26,7 +26,7 @@ from rich.text import Text
 from instructgpt.callbacks.common import stage_of
 from instructgpt.callbacks.throughput import Throughput
 from instructgpt.modules.clock import time_left
-from instructgpt.modules.phase import phase_note
+from instructgpt.rollout.metrics import phase_note
 from instructgpt.terminal import duration, printable, say
 
 REDRAW_SECONDS = 0.2

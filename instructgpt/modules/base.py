@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,13 +23,15 @@ from instructgpt.models.adapters import Adapter
 from instructgpt.models.artefact import check_artefact, read_artefact
 from instructgpt.models.digest import weights_digest
 from instructgpt.models.finite import check_finite
-from instructgpt.models.forward import base_network, exact_tables, virtual_tokens
-from instructgpt.models.load import Network, context_length
+from instructgpt.models.forward import exact_tables
+from instructgpt.models.load import Network
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.modules.clock import RolloutClock
 from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
-from instructgpt.modules.memory import Need, memory_lines
+from instructgpt.modules.fits import check_context, check_data, check_text_format
+from instructgpt.modules.memory import Memory, memory_lines
+from instructgpt.modules.optimizer import clip, scale_gradients, set_options
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
 from instructgpt.types import Origin, Progress, UserError
@@ -89,7 +93,9 @@ class StageModule(LightningModule, ABC):
         self.origins: dict[str, Origin] = {}  # weights that were loaded, by the argument
         self._built = False
         self._options: list[dict[str, Any]] = []  # of the optimizer's groups, as asked for
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}  # of the micro-batches of a step
+        self._expected = LOSS_SCALE
+        self._gradient_of: int | None = None  # the optimizer step that it is collected for
         self.guard = FiniteGuard()
 
     @property
@@ -142,27 +148,13 @@ class StageModule(LightningModule, ABC):
         ]
         return lines + self.memory_lines()
 
-    def memory_needs(self) -> list[Need]:
-        """What parts of this fit have in memory beside networks and optimizer."""
-        return []
-
-    def frozen_bytes(self) -> dict[str, int]:
-        """Bytes of what is held and not trained, by name."""
-        return {}
-
-    def keeps_gradients(self) -> bool:
-        """Whether gradients of earlier micro-batches are there when the next one begins."""
-        return bool(self.trainer.accumulate_grad_batches > 1)
+    def memory(self) -> Memory:
+        """What this fit has in memory beside its networks and its optimizer."""
+        return Memory(keeps_gradients=self.trainer.accumulate_grad_batches > 1)
 
     def memory_lines(self) -> list[tuple[str, str]]:
         """What each network and each part of the fit need of memory, and the peak."""
-        return memory_lines(
-            self.trained_networks(),
-            self.frozen_bytes(),
-            self.memory_needs(),
-            self.keeps_gradients(),
-            self.device.type,
-        )
+        return memory_lines(self.trained_networks(), self.memory(), self.device.type)
 
     # -- Lightning's hooks
 
@@ -175,12 +167,10 @@ class StageModule(LightningModule, ABC):
 
     def check_data(self, data: Any, predicts: bool) -> None:
         """Refuse a data module whose batches are for another stage, before it reads anything."""
-        expected = self.predict_type if predicts else self.batch_type
-        if data is None or data.batch_type is not expected:
-            wanted = self.predict_data if predicts else self.data_module
-            given = type(data).__name__ if data is not None else "nothing"
-            verb = "predict with " if predicts else ""
-            raise UserError(f"{verb}{type(self).__name__} needs --data {wanted}, got {given}")
+        name, wanted = type(self).__name__, (self.batch_type, self.data_module)
+        if predicts:
+            name, wanted = f"predict with {name}", (self.predict_type, self.predict_data)
+        check_data(data, *wanted, name)
 
     def configure_model(self) -> None:
         """Build once; Lightning calls this again for every verb."""
@@ -199,13 +189,7 @@ class StageModule(LightningModule, ABC):
 
     def check_context(self, network: nn.Module) -> None:
         """Refuse rows that are longer than the context of a network, without its prefix."""
-        limit = context_length(base_network(network).config)  # type: ignore[arg-type]
-        tokens = self.data.row_tokens
-        if limit is not None and tokens > limit - virtual_tokens(network):
-            raise UserError(
-                "data.max_prompt_tokens + max_response_tokens (or a block) must fit into the "
-                f"model's context of {limit - virtual_tokens(network)} tokens, got {tokens}"
-            )
+        check_context(network, self.data.row_tokens)
 
     def starts_from(self, network: nn.Module) -> None:
         """Remember the weights that training starts from; those from scratch follow from the seed.
@@ -214,8 +198,7 @@ class StageModule(LightningModule, ABC):
             network: what was loaded, without adapter and new head.
         """
         if self.init_from is not None:
-            origin = Origin(self.init_from, weights_digest(network))
-            self.origins["model.init_from"] = origin
+            self.origins["model.init_from"] = Origin(self.init_from, weights_digest(network))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups: one, unless a stage has several networks."""
@@ -243,10 +226,8 @@ class StageModule(LightningModule, ABC):
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        steps = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": steps}
 
     def get_ready(self) -> None:
         """Do what needs the device and the final number formats, at the start of a verb."""
@@ -260,26 +241,19 @@ class StageModule(LightningModule, ABC):
 
     def on_validation_start(self) -> None:
         """Get ready, unless the fit around it has."""
-        if self.trainer.state.fn == "validate":
+        if self.trainer.state.fn != TrainerFn.FITTING:
             self.get_ready()
 
-    def on_test_start(self) -> None:
-        """Get ready."""
-        self.get_ready()
+    on_test_start = on_validation_start
 
     def on_train_start(self) -> None:
         """Obey what was asked for: a checkpoint has brought back the optimizer's old options.
 
         The rates are what the schedule says now: its length can have changed on resume, too.
         """
+        self._gradient_of = None
         for config in self.trainer.lr_scheduler_configs:
-            scheduler: Any = config.scheduler
-            scheduler.base_lrs = [options["initial_lr"] for options in self._options]
-            factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-            rates = [base * factor(scheduler.last_epoch) for base, factor in factors]
-            groups = scheduler.optimizer.param_groups
-            for group, options, rate in zip(groups, self._options, rates, strict=True):
-                group.update(options, lr=rate)
+            set_options(config.scheduler, self._options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name all that the state depends on, so that resuming with anything else is refused.
@@ -305,17 +279,13 @@ class StageModule(LightningModule, ABC):
         if self.init_from is not None:
             add_frozen(self, checkpoint)
         known = checkpoint["instructgpt"]
-        for name, ours in self.text_format().items():
-            if (theirs := known.get(name, ours)) != ours:
-                raise UserError(
-                    f"ckpt_path: the checkpoint was trained with another {name} ({theirs}), "
-                    f"--data has {ours}"
-                )
+        check_text_format(known, self.text_format())
         if self.trainer.state.fn == TrainerFn.FITTING:
             check_origins(known.get("origins", {}), self.all_origins())
             check_batching(known.get("batching", {}), self.batching())
         elif self.adapter is not None:  # trained beside weights that the checkpoint does not hold
-            check_origins(known.get("origins", {}), self.origins)
+            ours = {n: o for n, o in self.origins.items() if not n.startswith("model.reward.")}
+            check_origins(known.get("origins", {}), ours)
 
     def all_origins(self) -> dict[str, Origin]:
         """All that a run is made from: weights that were loaded, and rows."""
@@ -337,34 +307,79 @@ class StageModule(LightningModule, ABC):
 
     # -- exact means over everything that one optimizer step sees
 
-    def summed_loss(self, total: Tensor, count: Tensor, ids: Ids = tuple, **sums: Tensor) -> Tensor:
+    def summed_loss(
+        self,
+        total: Tensor,
+        count: Tensor,
+        ids: Ids = tuple,
+        expected: float = LOSS_SCALE,
+        **sums: Tensor,
+    ) -> Tensor:
         """Turn a sum into a loss whose gradient becomes the mean over the whole optimizer step.
 
-        The number of elements of a step is known only after its last micro-batch, on all ranks. So
-        the gradient of the sum is collected, and divided just before the step: the result does not
-        depend on how the batch was cut into micro-batches and ranks.
+        Their number is often known only after the last batch of the step, on all ranks. So the
+        gradient is divided by a guess, and what that was wrong by is made good just before the
+        step: the result does not depend on how the step was cut into micro-batches and ranks.
 
         Args:
             total: sum of the losses of this micro-batch.
             count: how many elements it is over.
             ids: of the samples, for messages.
-            sums: further sums to log as means over the same count.
+            expected: the guess, the same in the whole step; what is known before needs no repair.
+            sums: further sums over the same elements.
         """
         self.guard.see("the loss", total, ids)
         for name, value in {"loss": total, "count": count, **sums}.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return total * (undo / LOSS_SCALE)
+        self._expected = expected
+        return total * (self.averaged_over / expected)
+
+    @property
+    def averaged_over(self) -> int:
+        """What Lightning and DDP divide a gradient by: batches of a step, and ranks."""
+        return int(self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def backward_now(self, loss: Tensor) -> None:
+        """Add the gradient of a loss inside ``training_step``, so that its graph is gone.
+
+        Ranks exchange it with that of the loss which ``training_step`` returns.
+        """
+        self._zero_once()
+        trainer = self.trainer
+        parallel = isinstance(trainer.strategy, ParallelStrategy)
+        with trainer.strategy.block_backward_sync() if parallel else nullcontext():  # type: ignore[attr-defined]
+            trainer.strategy.backward(loss / trainer.accumulate_grad_batches, None)
+
+    def piece_by_piece(self, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
+        """Compute the losses of the pieces of a batch one after the other, one graph at a time.
+
+        The last is returned, for ``training_step`` to return; the others have had their backward.
+        """
+        *first, last = losses
+        for loss in first:
+            self.backward_now(loss())
+        return last()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Zero the gradient before the first backward of a step, which a piece may have had."""
+        self._zero_once()
+
+    def _zero_once(self) -> None:
+        if self._gradient_of != self.global_step:
+            self._gradient_of = self.global_step
+            self.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Check losses and gradients, divide by the count of the step, and log its means."""
-        sums = self.guard.check_step(self, optimizer, self._sums)
-        if not sums:
-            return
-        count, self._sums = sums.pop("count"), {}
-        for parameter in self.optimized(optimizer):
-            parameter.grad.mul_(LOSS_SCALE / count)  # type: ignore[union-attr]
+        sums, self._sums = self.guard.check_step(self, optimizer, self._sums), {}
+        if sums:
+            scale_gradients(optimizer, self._expected / sums["count"])
+            self.log_step(sums)
+
+    def log_step(self, sums: dict[str, float]) -> None:
+        """Log the means of an optimizer step, from sums over all ranks; ``count`` divides them."""
+        count = sums.pop("count")
         for name, value in sums.items():
             self.log(f"train/{name}", value / count, prog_bar=name == "loss")
 
@@ -375,24 +390,8 @@ class StageModule(LightningModule, ABC):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as Lightning does, each parameter group by itself, after logging its norm."""
-        for group in optimizer.param_groups:
-            gradients = [p.grad for p in group["params"] if p.grad is not None]
-            if not gradients:
-                continue
-            norm = nn.utils.get_total_norm(gradients)
-            self.log(f"gradient_norm/{group['name']}", norm)
-            if gradient_clip_val and gradient_clip_algorithm == "value":
-                nn.utils.clip_grad_value_(group["params"], gradient_clip_val)
-            elif gradient_clip_val:
-                nn.utils.clip_grads_with_norm_(group["params"], gradient_clip_val, norm)
-
-    def optimized(self, optimizer: Optimizer) -> list[nn.Parameter]:
-        """Parameters of the optimizer that have a gradient."""
-        return [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-
-    def all_max(self, tensor: Tensor) -> Tensor:
-        """Largest over all ranks."""
-        return self.trainer.strategy.reduce(tensor, reduce_op="max")  # type: ignore[return-value]
+        norms = clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self.log_dict({f"gradient_norm/{name}": norm for name, norm in norms.items()})
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """Sum over all ranks."""

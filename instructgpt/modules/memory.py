@@ -7,7 +7,7 @@ allocator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,6 +123,14 @@ class Need(NamedTuple):
     bytes: int
 
 
+class Memory(NamedTuple):
+    """What a stage needs of memory beside its networks and its optimizer."""
+
+    needs: Sequence[Need] = ()
+    frozen: Mapping[str, int] = {}  # bytes of what is held and not trained, by name
+    keeps_gradients: bool = False  # they are there when an update begins
+
+
 class Held(NamedTuple):
     """What a network has in memory all the time, and its gradients."""
 
@@ -187,20 +195,17 @@ def process_bytes() -> int:
 
 def memory_lines(
     networks: Sequence[nn.Module],
-    frozen: dict[str, int],
-    needs: Sequence[Need],
-    kept_gradients: bool,
+    memory: Memory,
     device: str,
 ) -> list[tuple[str, str]]:
     """The lines of the plan.
 
     Args:
         networks: that learn.
-        frozen: bytes of what else is held, by name.
-        needs: as for ``peak_bytes``.
-        kept_gradients: as for ``peak_bytes``.
+        memory: what else the stage needs.
         device: type of where they are; on a CPU, Python and the libraries are there too.
     """
+    needs, frozen, kept_gradients = memory
     trained = [held(network) for network in networks]
     names = [type(network).__name__ for network in networks]
     libraries = None

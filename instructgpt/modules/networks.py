@@ -5,22 +5,32 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.algorithms.base import require
+from instructgpt.algorithms.base import RolloutAlgorithm, require
 from instructgpt.models.adapters import Adapter, attach
-from instructgpt.models.artefact import read_artefact
+from instructgpt.models.artefact import read_artefact, save_policy, save_scalar
 from instructgpt.models.digest import weights_digest
-from instructgpt.models.heads import ScalarModel
+from instructgpt.models.finite import check_finite
+from instructgpt.models.forward import base_network, exact_tables
+from instructgpt.models.heads import ScalarModel, ValueHead
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.models.source import explained
 from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rollout.ema import WeightAverage
+from instructgpt.rollout.scoring import Networks
 from instructgpt.types import Origin, UserError
 
+VALUE_HEAD = "value_head.safetensors"
+"""Beside an exported policy: the value head on its trunk, with which a further run goes on."""
 CHANCE = ("dropout", "pdrop", "layerdrop", "jitter")
 """Parts of the names under which networks keep probabilities, or widths of noise in training."""
 
@@ -35,32 +45,43 @@ class Value:
             (paper).
         lr: learning rate (paper: 9e-6).
         weight_decay: weight decay.
+        warmup_phases: first rollout phases in which only the value learns and the policy stands
+            still; the paper does not say.
     """
 
     kind: Literal["separate", "shared"] = "separate"
     init_from: str | None = None
     lr: float = 9e-6
     weight_decay: float = 0.0
+    warmup_phases: int = 0
 
     def __post_init__(self) -> None:
         """Check the fields."""
         require(0 <= self.lr < inf, "model.value.lr", ">= 0", self.lr)
         require(0 <= self.weight_decay < inf, "model.value.weight_decay", ">= 0", self.weight_decay)
+        phases = self.warmup_phases
+        require(phases >= 0, "model.value.warmup_phases", ">= 0", phases)
         needless = self.kind == "shared" and self.init_from is not None
         rule = "null with value.kind shared"
         require(not needless, "model.value.init_from", rule, self.init_from)
 
 
 class Frozen:
-    """Models that are not trained, kept where Lightning does not see them.
+    """What is not trained, kept where Lightning does not see it.
 
-    They are in no checkpoint, optimizer or wrapper; they come back from their artefacts.
+    It is in no checkpoint, optimizer or wrapper; it comes back from its artefacts.
     """
 
-    def __init__(self, reference: nn.Module | None, reward: RewardFunction) -> None:
-        """Hold the reference (None: the policy with its adapter off) and the reward function."""
-        self.reference = reference
+    def __init__(self, reward: RewardFunction) -> None:
+        """Hold the reward function, and the reference when there is one beside the policy."""
         self.reward = reward
+        self.reference: nn.Module | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move the reference, in the format of the policy: else their KL would not start at 0."""
+        if self.reference is not None:
+            with exact_tables(self.reference):
+                self.reference.to(device, dtype)
 
 
 def without_dropout(network: nn.Module) -> nn.Module:
@@ -84,16 +105,50 @@ def frozen(network: nn.Module) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
+def optimizer_groups(networks: Networks, value: Value) -> list[dict[str, Any]]:
+    """Policy and value in one optimizer: two would count every update twice."""
+    options: dict[str, dict[str, Any]] = {
+        "policy": {},
+        "value": {"lr": value.lr, "weight_decay": value.weight_decay},
+    }
+    trained = {"policy": networks.policy, "value": networks.value}
+    return [
+        {"params": [p for p in one.parameters() if p.requires_grad], "name": name, **options[name]}
+        for name, one in trained.items()
+        if one is not None
+    ]
+
+
 def build_policy(
-    init_from: str, network: Network, tokenizer: PreTrainedTokenizerBase, adapter: Adapter | None
+    init_from: str,
+    network: Network,
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: Adapter | None,
+    uses_reference: bool,
 ) -> tuple[nn.Module, nn.Module | None, Origin]:
-    """The policy, the reference it starts as (None with an adapter), and what both come from."""
+    """The policy, the reference it starts as, and what both come from.
+
+    The reference is None with an adapter, as the policy without it is the same, and where none is
+    used.
+    """
     policy: nn.Module = load_policy(init_from, None, network, tokenizer)
     origin = Origin(init_from, weights_digest(policy))
     if adapter is not None:
         return without_dropout(attach(policy, adapter)), None, origin
-    reference = frozen(load_policy(init_from, None, network, tokenizer))
+    reference = frozen(load_policy(init_from, None, network, tokenizer)) if uses_reference else None
     return without_dropout(policy), reference, origin
+
+
+def build_value_head(policy: nn.Module, init_from: str) -> tuple[ValueHead, Origin | None]:
+    """A head on the policy's trunk, and the file beside the policy it goes on from, if any."""
+    output: Any = base_network(policy).get_output_embeddings()
+    head, kept = ValueHead(output.weight.shape[1]), Path(init_from, VALUE_HEAD)
+    if not kept.is_file():
+        return head, None
+    with explained(f"init_from: cannot load '{kept}'"):
+        head.load_state_dict(load_file(kept))
+    check_finite(f"init_from: '{kept}'", head)
+    return head, Origin(str(kept), weights_digest(head))
 
 
 def build_value(
@@ -153,3 +208,71 @@ def build_value(
     value = attach(value, adapter) if adapter else value
     without_dropout(value)
     return value, Origin(source or policy_from, start)
+
+
+def build_networks(
+    algorithm: RolloutAlgorithm,
+    value: Value,
+    init_from: str,
+    reward: RewardFunction,
+    network: Network,
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: Adapter | None,
+) -> tuple[Networks, nn.Module | None, dict[str, Origin]]:
+    """The networks that an algorithm uses, the reference beside them, and where all come from.
+
+    Args:
+        algorithm: which networks there are.
+        value: the value model, if it uses one.
+        init_from: where the policy comes from.
+        reward: the reward function, where the value model may start.
+        network: number format and kernels.
+        tokenizer: of all of them.
+        adapter: train adapters only; then the reference is the policy without its adapter.
+    """
+    origins = {}
+    policy, beside, origins["model.init_from"] = build_policy(
+        init_from, network, tokenizer, adapter, algorithm.uses_reference
+    )
+    critic: ScalarModel | ValueHead | None = None
+    if algorithm.uses_value and value.kind == "shared":
+        critic, origin = build_value_head(policy, init_from)
+        if origin is not None:
+            origins["model.value"] = origin
+    elif algorithm.uses_value:
+        critic, origins["model.value.init_from"] = build_value(
+            value.init_from, init_from, reward, network, tokenizer, adapter
+        )
+    reference = (beside or policy) if algorithm.uses_reference else None
+    return Networks(policy, reference, critic), beside, origins
+
+
+def save_networks(
+    path: Path,
+    networks: Networks,
+    average: WeightAverage | None,
+    tokenizer: PreTrainedTokenizerBase,
+    parents: tuple[str, str],
+    about: dict[str, Any],
+) -> None:
+    """Write the policy, and in its folder ``ema`` (the averaged policy) and the value.
+
+    Args:
+        path: folder to create.
+        networks: of the stage.
+        average: of the policy's weights, if one is kept.
+        tokenizer: of all of them.
+        parents: where the policy and the value model come from.
+        about: stage, template, config and metrics, stored in the artefact.
+    """
+    parent, value_parent = parents
+    save_policy(networks.policy, tokenizer, path, parent=parent, **about)
+    about = {**about, "metrics": {}}  # they are the policy's
+    if average is not None:
+        with average.applied(networks.policy):
+            save_policy(networks.policy, tokenizer, path / "ema", parent=parent, **about)
+    if isinstance(networks.value, ValueHead):
+        save_file(networks.value.state_dict(), path / VALUE_HEAD)
+    elif networks.value is not None:
+        about["stage"] = "value"
+        save_scalar(networks.value, tokenizer, path / "value", parent=value_parent, **about)

@@ -1,10 +1,12 @@
-"""The optimizer of every stage."""
+"""The optimizer of every stage, and what is done with gradients and rates before its step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from torch.optim import AdamW
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 
 class PaperAdam(AdamW):
@@ -29,3 +31,48 @@ class PaperAdam(AdamW):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+def scale_gradients(optimizer: Optimizer, factor: float) -> None:
+    """Multiply all gradients by a number."""
+    if factor != 1:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+
+
+def clip(optimizer: Optimizer, limit: float | None, kind: str | None) -> dict[str, Tensor]:
+    """Clip the gradient of each parameter group by itself, and return their norms before.
+
+    Args:
+        optimizer: whose groups have names.
+        limit: as ``--trainer.gradient_clip_val``.
+        kind: as ``--trainer.gradient_clip_algorithm``.
+    """
+    norms = {}
+    for group in optimizer.param_groups:
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        if not gradients:
+            continue
+        norms[group["name"]] = norm = nn.utils.get_total_norm(gradients)
+        if limit and kind == "value":
+            nn.utils.clip_grad_value_(group["params"], limit)
+        elif limit:
+            nn.utils.clip_grads_with_norm_(group["params"], limit, norm)
+    return norms
+
+
+def set_options(scheduler: Any, options: Sequence[dict[str, Any]]) -> None:
+    """Give parameter groups the options that were asked for, at the rates of the schedule now.
+
+    Args:
+        scheduler: of rates; its optimizer has its groups.
+        options: of each group.
+    """
+    scheduler.base_lrs = [group["initial_lr"] for group in options]
+    factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    rates = [base * factor(scheduler.last_epoch) for base, factor in factors]
+    groups = scheduler.optimizer.param_groups
+    for group, asked, rate in zip(groups, options, rates, strict=True):
+        group.update(asked, lr=rate)

@@ -1,41 +1,63 @@
-"""Step 3: reinforcement learning from the reward function, with PPO or PPO-ptx."""
+"""Step 3: reinforcement learning from the reward function: PPO, PPO-ptx and their kin."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
 
 from instructgpt.algorithms.base import RolloutAlgorithm, require
 from instructgpt.algorithms.kl import FixedKL, KLController
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant, Schedule
 from instructgpt.models.adapters import Adapter
+from instructgpt.models.heads import ValueHead
 from instructgpt.models.load import Network
-from instructgpt.modules.collect import collect, row_ids
-from instructgpt.modules.finite import of_samples, stop
-from instructgpt.modules.networks import Frozen, Value
+from instructgpt.modules.base import StageModule
+from instructgpt.modules.finite import of_samples, stop, together
+from instructgpt.modules.held_out import HeldOut
+from instructgpt.modules.memory import Memory
+from instructgpt.modules.networks import (
+    Frozen,
+    Value,
+    build_networks,
+    optimizer_groups,
+    save_networks,
+)
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.phase import Updates, over_ranks, rollout_seconds
-from instructgpt.modules.policy_stage import PolicyStage
-from instructgpt.modules.pretraining import Pretraining, PretrainingMix
-from instructgpt.rewards.base import RewardFunction
-from instructgpt.rollout.buffer import RolloutBuffer, take
-from instructgpt.rollout.sampler import Sampling
-from instructgpt.rollout.scoring import response_logprobs
-from instructgpt.rollout.updates import Batches, UpdateLoader, UpdatePlan, accumulation
-from instructgpt.types import UserError
+from instructgpt.modules.ppo_plan import check_options, phase_memory, plan_lines
+from instructgpt.modules.pretraining import (
+    Pretraining,
+    objective_norms,
+    pretraining_loss,
+    whole_gradient,
+)
+from instructgpt.modules.respond import predict_rows, roll_out
+from instructgpt.rewards.base import RewardFunction, check_abstained
+from instructgpt.rollout.answer import repeat
+from instructgpt.rollout.buffer import RolloutBuffer
+from instructgpt.rollout.ema import WeightAverage
+from instructgpt.rollout.gather import gather
+from instructgpt.rollout.learn import episodes_loss, learn_from, untouched
+from instructgpt.rollout.metrics import Stopwatch, rollout_seconds
+from instructgpt.rollout.phase import Phase
+from instructgpt.rollout.sampler import Sampling, Texts
+from instructgpt.rollout.scoring import first_not_finite, score
+from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
+from instructgpt.types import LanguageBatch, PromptBatch, Sample
 
 
-class PPOModule(PolicyStage):
-    """PPO and PPO-ptx against a reward function (step 3 and eq. 2 of arXiv:2203.02155).
+class PPOModule(StageModule):
+    """Rollouts against a reward function, and updates on them: PPO, PPO-ptx and their kin.
 
-    One epoch of the trainer is one rollout phase; ``--trainer.max_epochs`` is the budget (paper:
-    500 phases of 512 episodes). Nothing is trained on but the module's own rollouts.
+    Step 3 and eq. 2 of arXiv:2203.02155. One epoch of the trainer is one rollout phase;
+    ``--trainer.max_epochs`` is the budget (paper: 500 phases of 512 episodes).
 
     Args:
         init_from: folder of the supervised policy (``runs/…/export``), of a Hugging Face model, or
@@ -45,12 +67,11 @@ class PPOModule(PolicyStage):
         network: number format, attention kernel, gradient checkpointing of all networks.
         adapter: train a LoRA or Prefix adapter instead of all weights; the reference is the policy
             without it.
-        optimizer: makes the optimizer of policy and value; ``--model.optimizer.lr`` is the policy's
-            rate. The paper searched 2.55e-6 to 2.55e-5 and does not print its choice; plain PPO
-            diverged above 8.05e-6.
-        schedule: of both learning rates, counted in rollout phases (paper: constant after 10 phases
+        optimizer: makes the optimizer; ``--model.optimizer.lr`` is the policy's rate. The paper
+            searched 2.55e-6 to 2.55e-5; plain PPO diverged above 8.05e-6.
+        schedule: of all learning rates, counted in rollout phases (paper: constant after 10 phases
             of warmup from a tenth).
-        algorithm: turns rollouts into a loss.
+        algorithm: turns rollouts into a loss, and says which networks there are.
         kl: weight of the KL penalty from phase to phase (paper: fixed at 0.02).
         batches: episodes of a phase, of an optimizer step, of a forward pass.
         sampling: how responses are drawn; the same temperature divides the logits in the update.
@@ -60,6 +81,12 @@ class PPOModule(PolicyStage):
             (paper: 0.992); null keeps none.
         seed: of sampling and of the order of updates.
     """
+
+    stage = "ppo"
+    batch_type = predict_type = PromptBatch
+    data_module = predict_data = "PromptDataModule"
+
+    init_from: str
 
     def __init__(
         self,
@@ -83,300 +110,291 @@ class PPOModule(PolicyStage):
         decays = ema_decay is None or 0 <= ema_decay < 1
         require(decays, "model.ema_decay", "in [0, 1)", ema_decay)
         require(not sampling.greedy, "model.sampling.temperature", "> 0 to learn from", 0)
-        self.algorithm, self.kl = algorithm, kl
-        self.batches, self.value, self.pretraining = batches, value, pretraining
-        self.sampling = sampling
-        self.shared_value = value.kind == "shared"
-        self.ema_decay = ema_decay
-        self.seed = seed
-        self.frozen = Frozen(None, reward)
-        self.mix = PretrainingMix(self)
-        self.buffer: RolloutBuffer | None = None
-        self.plan_of_updates: UpdatePlan
-        # What changes from phase to phase, and so goes into checkpoints:
-        self.kl_coef = kl.initial
-        self.last_kl: float | None = None
-        self.stopped = False
-        self.phase_open = False  # updates of the phase are still to come
-        self.phase_metrics: dict[str, float] = {}
-        self.done = Updates()
-
-    # -- building
+        self.algorithm, self.kl, self.batches, self.sampling = algorithm, kl, batches, sampling
+        self.value, self.pretraining = value, pretraining
+        self.ema_decay, self.seed = ema_decay, seed
+        self.frozen, self.phase = Frozen(reward), Phase(kl)
+        self.pretraining_gradient: dict[str, Tensor] = {}  # of an update that is measured
+        self.worst_ratio = torch.zeros(())  # largest |ratio - 1| of the first update so far
 
     def setup(self, stage: str) -> None:
         """Prepare the reward function and the batch arithmetic."""
         super().setup(stage)
+        self.texts = Texts(self.tokenizer, self.template, self.data.max_response_tokens)
         if stage == "predict":
             return
         self.frozen.reward.prepare(self.tokenizer, self.template, self.device)
         for line in self.frozen.reward.warnings():
             rank_zero_warn(line)
         if stage == "fit":
-            if self.pretraining.ptx_coef and self.data.pretraining is None:
-                raise UserError(
-                    "data.pretraining must be given when model.pretraining.ptx_coef is "
-                    f"{self.pretraining.ptx_coef}, got null"
-                )
-            if not self.pretraining.ptx_coef and self.data.pretraining is not None:
-                rank_zero_warn("data.pretraining is not used: model.pretraining.ptx_coef is 0")
-            self.plan_of_updates = self._plan_updates()
-            self.kl.update(
-                self.kl.initial, 0.0, self.batches.rollout_batch_size
-            )  # refuses a short horizon
-            if self.sampling.top_p < 1 or self.sampling.top_k:
-                rank_zero_warn(
-                    "model.sampling.top_p and top_k cut the distribution that responses come from, "
-                    "but ratios and KL are of the whole one: the update is off-policy"
-                )
+            trainer = self.trainer
+            place = trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank
+            self.plan_of_updates = plan_updates(self.batches, self.algorithm, *place, self.seed)
+            self._sizes = (self.batches, self.plan_of_updates, self.pretraining)
+            asked = (self.algorithm, self.value, self.kl, self.pretraining, self.sampling)
+            episodes = self.batches.rollout_batch_size
+            for line in check_options(*asked, self.data.pretraining, episodes):
+                rank_zero_warn(line)
 
-    def _plan_updates(self) -> UpdatePlan:
-        trainer = self.trainer
-        if self.batches.microbatch_size is not None:
-            trainer.accumulate_grad_batches = accumulation(
-                self.batches.minibatch_size,
-                self.batches.microbatch_size,
-                trainer.world_size,
-                trainer.accumulate_grad_batches,
-            )
-        return UpdatePlan(
-            self.batches.rollout_batch_size,
-            self.batches.minibatch_size,
-            self.algorithm.epochs,
-            trainer.accumulate_grad_batches,
-            trainer.world_size,
-            trainer.global_rank,
-            self.seed,
+    def build(self) -> None:
+        """Load policy, reference and value model, as far as the algorithm uses them."""
+        made_of = (self.network, self.tokenizer, self.adapter)
+        built, self.frozen.reference, origins = build_networks(
+            self.algorithm, self.value, self.init_from, self.frozen.reward, *made_of
         )
+        rewards = self.frozen.reward.origins().items()
+        self.origins |= origins | {f"model.reward.{name}": origin for name, origin in rewards}
+        self.policy = built.policy
+        if built.value is not None:  # the name says which of both a checkpoint holds
+            shared = isinstance(built.value, ValueHead)
+            setattr(self, "value_head" if shared else "value_model", built.value)
+        if self.ema_decay is not None:
+            self.phase.average = WeightAverage(self.policy, self.ema_decay)
+        self.networks = built
+        self.held_out = HeldOut(self.algorithm.uses_reference)
+
+    def trained_networks(self) -> list[nn.Module]:
+        """The policy, and the value model if there is one."""
+        return self.networks.trained
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Policy and value in one optimizer: two would count every update twice."""
-        policy, value = self.trained_networks()
-        return [
-            {"params": [p for p in policy.parameters() if p.requires_grad], "name": "policy"},
-            {
-                "params": [p for p in value.parameters() if p.requires_grad],
-                "name": "value",
-                "lr": self.value.lr,
-                "weight_decay": self.value.weight_decay,
-            },
-        ]
+        """Policy and value, each with its own rate."""
+        return optimizer_groups(self.networks, self.value)
+
+    def batching(self) -> dict[str, int]:
+        """Parts of a step; minibatches do not depend on the number of processes."""
+        return {"trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches}
+
+    def get_ready(self) -> None:
+        """Move what Lightning does not see, and what a checkpoint has brought back."""
+        super().get_ready()
+        self.frozen.to(self.device, next(self.policy.parameters()).dtype)
+        self.frozen.reward.prepare(self.tokenizer, self.template, self.device)
+        if self.phase.buffer is not None:
+            self.phase.buffer = self.phase.buffer.to(self.device)
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of a phase, which a limit of the trainer can cut short."""
+        items = self.trainer.num_training_batches
+        if items == float("inf"):  # the loader is not set up yet
+            return self.plan_of_updates.updates
+        return -(-int(items) // self.plan_of_updates.accumulate)
 
     def schedule_position(self, step: int) -> tuple[int, int]:
         """The schedule counts phases."""
         return step // self.updates, max(1, self.total_steps // self.updates)
 
-    @property
-    def updates(self) -> int:
-        """Optimizer steps of a phase, which a limit of the trainer can cut short."""
-        batches = self.trainer.num_training_batches
-        if batches == float("inf"):  # the loader is not set up yet
-            return self.plan_of_updates.updates
-        return -(-int(batches) // self.plan_of_updates.accumulate)
-
     def rollouts_left(self) -> int:
         """Phases whose rollout is not complete."""
-        steps, phase = self.planned_steps() or 0, self.trainer.current_epoch
-        collected = phase + (self.buffer is not None and self.buffer.phase == phase)
-        return max(0, -(-steps // self.updates) - collected)
+        steps, number = self.planned_steps() or 0, self.trainer.current_epoch
+        return max(0, -(-steps // self.updates) - number - self.phase.holds(number))
 
     def plan(self) -> list[tuple[str, str]]:
         """Rollouts, minibatches, micro-batches, steps and tokens to come."""
-        plan, data = self.plan_of_updates, self.data
-        steps = self.planned_steps()
-        phases = "until the time is up" if steps is None else f"{-(-steps // self.updates):,}"
-        most = self.batches.rollout_batch_size * data.max_response_tokens
-        mix = self.pretraining
-        rows = mix.ptx_per_episode * self.batches.minibatch_size
-        ptx = f"{rows:,} pretraining rows x {mix.ptx_coef}"
-        lines = [
-            ("rollout phases", phases),
-            (
-                "a phase",
-                f"{self.batches.rollout_batch_size:,} episodes, at most {most:,} sampled tokens",
-            ),
-            (
-                "minibatches",
-                f"{self.updates:,} a phase, {self.batches.minibatch_size:,} episodes each",
-            ),
-            ("micro-batches", f"{plan.microbatch_size:,} episodes, {plan.accumulate} a step"),
-            ("pretraining mix", f"{ptx} a step" if self.pretraining.ptx_coef else "none"),
-            ("optimizer steps", f"{steps:,}" if steps is not None else "until the time is up"),
-        ]
-        return lines + self.memory_lines()
+        most, steps = self.data.max_response_tokens, self.planned_steps()
+        return plan_lines(self._sizes, self.updates, most, steps) + self.memory_lines()
+
+    def memory(self) -> Memory:
+        """Sampling, scoring and an update; what is frozen; gradients of pieces before."""
+        sizes, averaged = self._sizes, self.phase.average is not None
+        asked = (self.data, self.sampling, self.trainer.precision, averaged)
+        return phase_memory(self.networks, self.frozen, sizes, *asked)
 
     def update_loader(self) -> UpdateLoader:
-        """Micro-batch indices; the rollout itself is collected when a phase starts."""
+        """Which rows of a rollout each update sees."""
         return UpdateLoader(self.plan_of_updates)
-
-    # -- one phase
-
-    def on_train_start(self) -> None:
-        """Bring what a checkpoint held to the device."""
-        super().on_train_start()
-        if self.buffer is not None:
-            self.buffer = self.buffer.to(self.device)
-        self.zero_grad()
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Collect a rollout when a phase starts.
 
-        Not in ``on_train_epoch_start``: Lightning skips that when it resumes from the last batch of
-        an epoch.
+        Lightning skips ``on_train_epoch_start`` when it resumes from the last batch of an epoch.
         """
-        phase = self.trainer.current_epoch
-        if self.buffer is not None and self.buffer.phase == phase:
+        number = self.trainer.current_epoch
+        if self.phase.holds(number):
             return
-        if self.last_kl is not None:
-            self.kl_coef = self.kl.update(
-                self.kl_coef, self.last_kl, self.batches.rollout_batch_size
-            )
+        self.phase.adapt_kl_coef(self.batches.rollout_batch_size)
         with self.rollout_clock.running():
-            self.buffer, self.phase_metrics = collect(self, phase)
-        self.last_kl = self.phase_metrics["ppo/kl"]
-        if abstained := int(self.phase_metrics["ppo/abstained"]):
+            warming_up = self.algorithm.uses_value and number < self.value.warmup_phases
+            self.phase.begin(*self.collect(number), value_only=warming_up)
+        self.worst_ratio = torch.zeros((), device=self.device)
+        if abstained := int(self.phase.metrics["ppo/abstained"]):
             count = f"{abstained:,} of {self.batches.rollout_batch_size:,} responses"
             rank_zero_warn(f"the reward function abstained on {count}, which train nothing")
-        self.stopped, self.phase_open, self.done = False, True, Updates()
 
-    def training_step(self, rows: Tensor, batch_idx: int) -> Tensor:
-        """Policy and value loss of one micro-batch, after the pretraining gradient of its step."""
-        if self.stopped:  # a no-op on every rank; returning None is not possible with several
-            trained = [p for p in self.parameters() if p.requires_grad]
-            return torch.stack([p.sum() * 0.0 for p in trained]).sum()
-        assert self.buffer is not None
-        phase, plan = self.buffer.phase, self.plan_of_updates
-        window = plan.window(phase, batch_idx, int(self.trainer.num_training_batches))
-        update, first_of_update = divmod(batch_idx, plan.accumulate)
-        if self.pretraining.ptx_coef and first_of_update == 0:
-            nll = self.mix.backward(
-                phase * plan.updates + update,
-                self.pretraining.ptx_per_episode * len(window),
-                update == 0,
-            )
-            self.phase_metrics["loss/ptx"] = float(nll)
-        batch = take(self.buffer.experience, rows.to(self.device))
-        policy = response_logprobs(
-            self.policy, batch.rollout, self.sampling.temperature, hidden=self.shared_value
-        )
-        values = self.values(batch.rollout, policy.hidden)[:, :-1]
-        loss = self.algorithm.loss(batch, policy.logprobs, values)
-        logprobs, mask = self.buffer.logprobs[rows.to(self.device)], batch.rollout.response_mask
-        weight = self.buffer.weight(rows)
-        self.done.add(update == 0, logprobs, policy.logprobs, mask, loss, weight)
-        self.guard.see("the loss", loss.total, lambda: self._ids(rows))
-        self.log_dict(
-            {"score": self.phase_metrics["ppo/score"], "kl": self.phase_metrics["ppo/kl"]},
-            prog_bar=True,
-            logger=False,
-        )
-        divisor = self.buffer.weight(window)
-        if not divisor:
-            names = of_samples(self._ids(window))
-            finding = f"the reward function abstained on a whole minibatch{names}"
-            stop(self, [finding], self.global_step + 1)
-        undo = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return loss.total * (undo / divisor)
+    @torch.no_grad()
+    def collect(self, number: int) -> tuple[RolloutBuffer, dict[str, float]]:
+        """Collect the experience of a phase; the same on every rank and for any number of ranks.
 
-    def _ids(self, rows: Tensor) -> list[str]:
-        """Ids of the prompts of some rows of the rollout."""
-        assert self.buffer is not None
-        ids = row_ids(self, self.buffer.phase)
-        return [ids[row] for row in rows.tolist()]
+        1. prompts; 2. responses; 3. log-probabilities of policy and reference, values, by the
+        forward pass that training uses; 4. scores; 5. all ranks' rows; 6. what the algorithm makes.
+        """
+        trainer, temperature = self.trainer, self.sampling.temperature
+        watch, micro = Stopwatch(), self.plan_of_updates.microbatch_size
+        asked = self.prompts(number, trainer.global_rank, trainer.world_size)
+        asked = self.transfer_batch_to_device(asked, self.device, 0)
+        with self.networks.evaluating(), trainer.precision_plugin.forward_context():
+            how = (self.sampling, self.seed, number, self.progress)
+            with watch.part("sample", self.device):
+                rollout = together(self, lambda: self.texts.respond(self.policy, asked, *how))
+            scored = score(self.networks, rollout, temperature, micro, watch, self.progress)
+        with watch.part("reward", self.device):
+            samples = self.texts.samples(rollout, asked.prompts)
+            scores = together(self, lambda: self.frozen.reward.score(samples)).to(self.device)
+        scored = gather(scored._replace(scores=scores), self.all_gather, trainer.world_size)
+        if (found := first_not_finite(scored)) is not None:
+            names = of_samples(self._ids(found[1], number))
+            stop(self, [f"{found[0]} is not finite{names}"], self.global_step)
+        check_abstained(float(scored.scores.isnan().float().mean()))
+        return learn_from(self.algorithm, scored, self.phase.kl_coef, number, watch.seconds)
+
+    def prompts(self, number: int, rank: int, world_size: int) -> PromptBatch:
+        """A rank's share of the prompts of a phase, each as often as it is answered."""
+        # To overfit is to see the same prompts again.
+        drawn = 0 if self.trainer.overfit_batches else number  # type: ignore[attr-defined]
+        responses = self.algorithm.responses_per_prompt
+        count = self.batches.rollout_batch_size // responses
+        return repeat(self.data.rollout_prompts(drawn, count, rank, world_size), responses)
+
+    def _ids(self, rows: list[int], number: int) -> list[str]:
+        """Ids of the prompts of a rollout's rows; drawn again, so that nothing has to keep them."""
+        prompts = self.prompts(number, 0, 1).prompts
+        return [prompts[row].id for row in rows]
 
     # -- one optimizer step
 
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """Do nothing: Lightning calls this after ``training_step``, losing the mix's gradient."""
+    def training_step(self, rows: Tensor, batch_idx: int) -> Tensor:
+        """Eq. 2: γ times the pretraining loss, then the loss of the episodes, piece by piece."""
+        plan, buffer = self.plan_of_updates, self.phase.current
+        if self.phase.stopped:  # a no-op on every rank; returning None is not possible with several
+            return untouched(self)
+        update, part = divmod(batch_idx, plan.accumulate)
+        window = plan.window(buffer.phase, batch_idx, int(self.trainer.num_training_batches))
+        divisor = buffer.weight(window)
+        if not divisor:
+            names = of_samples(self._ids(buffer.rows[window].tolist(), buffer.phase))
+            finding = f"the reward function abstained on a whole minibatch{names}"
+            stop(self, [finding], self.global_step + 1)
+        if self.pretraining.ptx_coef and part == 0 and not self.phase.value_only:
+            self.backward_pretraining(buffer.phase, update, len(window))
+        self.log_dict(self.phase.shown, prog_bar=True, logger=False)
+        pieces, first = rows.split(plan.microbatch_size), update == 0
+        losses = [partial(self.episodes_loss, piece, divisor, first) for piece in pieces]
+        return self.piece_by_piece(losses)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Measure the norms of both objectives where they were kept apart, then clip."""
-        if self.mix.kept:
-            self.phase_metrics |= self.mix.norms()
-        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def backward_pretraining(self, number: int, update: int, episodes: int) -> None:
+        """Add γ times the gradient of the pretraining loss: the mean over its tokens."""
+        mix, plan, trainer = self.pretraining, self.plan_of_updates, self.trainer
+        which = (number * plan.updates + update, mix.ptx_per_episode * episodes)
+        share = (*which, trainer.global_rank, trainer.world_size)
+        batch = self.transfer_batch_to_device(self.data.pretraining_rows(*share), self.device, 0)
+        tokens = self.all_sum(batch.targets[:, 1:].sum().float())
+        total = torch.zeros((), device=self.device)
+        for part in torch.arange(len(batch.tokens)).split(plan.microbatch_size):
+            loss = pretraining_loss(self.policy, LanguageBatch(*(x[part] for x in batch)))
+            self.backward_now(loss * (mix.ptx_coef * self.averaged_over / tokens))
+            total += loss.detach()
+        self.guard.see("the pretraining loss", total, lambda: self.data.pretraining_ids(*share))
+        self.phase.metrics["loss/ptx"] = float(self.all_sum(total) / tokens)
+        if update == 0:  # keep it, to log the norms of both objectives
+            self.pretraining_gradient = whole_gradient(self.policy, trainer, self.all_sum)
+
+    def episodes_loss(self, rows: Tensor, divisor: float, first: bool) -> Tensor:
+        """The algorithm's loss of a micro-batch; in the first update every ratio must be 1."""
+        buffer, temperature = self.phase.current, self.sampling.temperature
+        asked = (self.algorithm, self.networks, buffer, rows, temperature)
+        loss = episodes_loss(*asked, self.phase.value_only)
+        if first:
+            self.worst_ratio = torch.maximum(self.worst_ratio, loss.worst)
+        ids = partial(self._ids, buffer.rows[rows].tolist(), buffer.phase)
+        return self.summed_loss(loss.total, loss.weight, ids, divisor, **loss.sums)
+
+    def log_step(self, sums: dict[str, float]) -> None:
+        """Count an update; in a warm-up the policy has no gradient."""
+        if not self.phase.sums:  # the first update
+            worst = self.trainer.strategy.reduce(self.worst_ratio, reduce_op="max")
+            self.phase.first_error = float(worst)
+        if self.pretraining_gradient:
+            self.phase.metrics |= objective_norms(self.policy, self.pretraining_gradient)
+            self.pretraining_gradient = {}
+        if self.phase.value_only:
+            self.policy.zero_grad()
+        self.phase.add(sums, self.algorithm.target_kl)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Step unless the phase was stopped; state changes here, so that checkpoints see it."""
-        if self.stopped:
+        if self.phase.stopped:
             optimizer_closure()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-            self._stop_at_target_kl(self.done.step())
         optimizer.zero_grad()
         if batch_idx + 1 >= self.trainer.num_training_batches:
-            self._end_phase()
+            self.close_phase()
 
-    def on_train_end(self) -> None:
-        """Close a phase that a limit of steps or time has cut short; its checkpoint is written."""
-        if self.phase_open:
-            self._end_phase()
-
-    def finalize(self) -> None:
-        """The same where a checkpoint of such a phase left nothing to train."""
-        if self.phase_open:
-            self._end_phase()
-
-    def _end_phase(self) -> None:
-        self.phase_open = False
-        if self.ema_decay is not None:
-            self.ema.update(self.policy)
-        self._log_phase()
-
-    def _stop_at_target_kl(self, step: dict[str, Tensor]) -> None:
-        target = self.algorithm.target_kl
-        if target is not None:
-            sums = over_ranks(step, self.all_sum)
-            self.stopped = sums["approx_kl"] / max(sums["tokens"], 1.0) > target
-
-    def _log_phase(self) -> None:
-        self.phase_metrics |= self.done.metrics(self.all_sum, self.all_max)
-        metrics = self.phase_metrics
-        metrics["ppo/stopped"] = float(self.stopped)
-        seconds = sum(value for name, value in metrics.items() if name.startswith("time/"))
-        tokens = metrics["ppo/response_length"] * self.batches.rollout_batch_size
-        metrics["throughput/tokens_per_second"] = tokens / seconds
+    def close_phase(self) -> None:
+        """Average the policy and log what a phase was, also of one that a limit has cut short."""
+        if not self.phase.open:
+            return
+        if self.phase.average is not None:
+            self.phase.average.update(self.policy)
+        metrics = self.phase.end(self.batches.rollout_batch_size)
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.global_step + 1)
-        self.trainer.callback_metrics.update(
-            {name: torch.tensor(value) for name, value in metrics.items()}
-        )
+        tensors = {name: torch.tensor(value) for name, value in metrics.items()}
+        self.trainer.callback_metrics.update(tensors)
 
-    # -- checkpoints
+    on_train_end = finalize = close_phase
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a phase carries, so that a run resumes in the middle of it exactly."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["ppo"] = {
-            "kl_coef": self.kl_coef,
-            "kl_initial": self.kl.initial,
-            "last_kl": self.last_kl,
-            "stopped": self.stopped,
-            "phase_open": self.phase_open,
-            "ema": self.ema.weights if self.ema_decay is not None else {},
-            "done": self.done.state_dict(self.all_sum, self.all_max),
-            "buffer": self.buffer.state_dict() if self.buffer is not None else None,
-            "metrics": self.phase_metrics,
-        }
+        checkpoint["ppo"] = self.phase.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back."""
         super().on_load_checkpoint(checkpoint)
-        state = checkpoint["ppo"]
-        self.last_kl = state["last_kl"]
-        if state.get("kl_initial", self.kl.initial) == self.kl.initial:
-            self.kl_coef = state["kl_coef"]  # else another one is asked for, from the next phase on
-        self.stopped, self.phase_metrics = state["stopped"], state["metrics"]
-        self.rollout_clock.before = rollout_seconds(self.phase_metrics)
-        self.phase_open = state["phase_open"]
-        self.done.load_state_dict(state["done"], first_rank=self.global_rank == 0)
-        if self.ema_decay is not None:
-            self.ema.weights = state["ema"]
-        if state["buffer"] is not None:
-            made = self.algorithm.experience_type
-            self.buffer = RolloutBuffer.from_state_dict(state["buffer"], made)
+        self.phase.load_state_dict(checkpoint["ppo"], self.algorithm.experience_type)
+        self.rollout_clock.before = rollout_seconds(self.phase.metrics)
+
+    # -- held-out prompts, sampled and greedy; predictions; artefact
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Answer the prompts twice, score the answers, and measure the KL of the sampled ones."""
+        greedy = replace(self.sampling, temperature=0.0)
+        for kind, sampling in (("sampled", self.sampling), ("greedy", greedy)):
+            rollout, samples, scores = together(self, partial(self._answer, batch, sampling))
+            kl = self.networks.sequence_kl(rollout, sampling.temperature)
+            if kl is not None:
+                names = [prompt.id for prompt in batch.prompts]
+                total = kl[batch.sample_ids >= 0].sum()
+                self.guard.see("the KL to the reference", total, partial(list, names))
+            shown = self.held_out.add(kind, batch, rollout, samples, scores.to(self.device), kl)
+            now = {"step": self.global_step, "phase": self.current_epoch}
+            self.samples += [now | row for row in shown]
+
+    def _answer(self, batch: PromptBatch, sampling: Sampling) -> tuple[Any, list[Sample], Tensor]:
+        rollout = roll_out(self, self.policy, batch, sampling, phase=0)
+        samples = self.texts.samples(rollout, batch.prompts)
+        return rollout, samples, self.frozen.reward.score(samples)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all prompts."""
+        self.guard.check(self)
+        prefix = "test" if self.trainer.testing else "val"
+        for name, value in self.held_out.results().items():
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "score")
+
+    test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """K responses a prompt."""
+        return predict_rows(self, self.policy, batch, self.sampling)
+
+    def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write the policy, and in its folder ``ema`` (the averaged policy) and the value."""
+        parents = (self.init_from, self.value.init_from or self.init_from)
+        made = (self.networks, self.phase.average, self.tokenizer, parents)
+        about = {"stage": self.stage, "template": self.template, "metrics": metrics}
+        save_networks(path, *made, {**about, "config": config})

@@ -21,7 +21,7 @@ from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.answers import ValidationAnswers
-from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.base import LOSS_SCALE, Monitor, StageModule
 from instructgpt.modules.candidates import (
     accuracy_and_margin,
     candidate_logprobs,
@@ -32,7 +32,7 @@ from instructgpt.modules.candidates import (
 from instructgpt.modules.finite import Ids, everyones
 from instructgpt.modules.kept import Kept, kept_path, read_kept, write_kept
 from instructgpt.modules.means import Means
-from instructgpt.modules.memory import Need, held
+from instructgpt.modules.memory import Memory, held
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.preference_memory import update_needs
 from instructgpt.modules.ranking_metrics import RankingMetrics
@@ -164,20 +164,23 @@ class PreferenceModule(StageModule):
         """The policy."""
         return [self.policy]
 
-    def frozen_bytes(self) -> dict[str, int]:
-        """The copy of the reference, and what was kept of it."""
+    def memory(self) -> Memory:
+        """An update on the largest batch of the first epoch, as it is padded; the reference."""
+        rows, loader = self.data.train_rows, self.data.train_dataloader()
+        batches = [[rows[number] for number in batch] for batch in loader.batches(0)]
         copy, kept = self.reference.copy, self.kept.values()
         sizes = {
             "reference": 0 if copy is None else held(copy).weights,
             "reference log-probabilities": sum(one.values.nbytes for one in kept),
         }
-        return {name: size for name, size in sizes.items() if size}
-
-    def memory_needs(self) -> list[Need]:
-        """An update on the largest batch of the first epoch, as it is padded."""
-        rows, loader = self.data.train_rows, self.data.train_dataloader()
-        batches = [[rows[number] for number in batch] for batch in loader.batches(0)]
-        return update_needs(self.policy, batches, self.trainer.precision)
+        return (
+            super()
+            .memory()
+            ._replace(
+                needs=update_needs(self.policy, batches, self.trainer.precision),
+                frozen={name: size for name, size in sizes.items() if size},
+            )
+        )
 
     # -- the reference
 
@@ -267,7 +270,7 @@ class PreferenceModule(StageModule):
         found = self.candidates(batch, "train")
         total, count, parts = self.algorithm.loss(found)
         self.train_means.add(accuracy_and_margin(found) | chosen_and_rejected(found))
-        return self.summed_loss(total, count, lambda: batch.ids, **parts)
+        return self.summed_loss(total, count, lambda: batch.ids, LOSS_SCALE, **parts)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log also what is no mean over the elements of the loss."""

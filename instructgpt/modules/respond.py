@@ -8,7 +8,7 @@ from torch import nn
 
 from instructgpt.modules.base import StageModule
 from instructgpt.rollout.answer import Wish, answer_rows
-from instructgpt.rollout.sampler import Sampling, sample
+from instructgpt.rollout.sampler import Sampling, Texts
 from instructgpt.seeds import mix
 from instructgpt.types import PromptBatch, Rollout
 
@@ -20,17 +20,8 @@ def roll_out(
     module: StageModule, policy: nn.Module, batch: PromptBatch, sampling: Sampling, phase: int
 ) -> Rollout:
     """Sample a response to every prompt, with the noise of validation."""
-    data = module.data
-    return sample(
-        policy,
-        batch,
-        data.max_response_tokens,
-        module.template.stop_ids(module.tokenizer),
-        sampling,
-        VALIDATION,
-        phase,
-        module.progress,
-    )
+    texts = Texts(module.tokenizer, module.template, module.data.max_response_tokens)
+    return texts.respond(policy, batch, sampling, VALIDATION, phase, module.progress)
 
 
 def predict_rows(

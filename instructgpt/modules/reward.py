@@ -23,7 +23,7 @@ from instructgpt.models.artefact import read_artefact, save_scalar
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
-from instructgpt.modules.memory import Need, activation_bytes, number_size, shape_of
+from instructgpt.modules.memory import Memory, Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.types import ComparisonBatch, RunFailedError, UserError
@@ -96,7 +96,7 @@ class RewardModule(StageModule):
         """The reward model."""
         return [self.model]
 
-    def memory_needs(self) -> list[Need]:
+    def memory(self) -> Memory:
         """An update on the largest batch of the first epoch, as it is padded."""
         rows, loader = self.data.train_rows, self.data.train_dataloader()
         most = max(
@@ -106,7 +106,7 @@ class RewardModule(StageModule):
         longest = max(len(s) for row in rows for s in row.sequences)
         size = number_size(self.trainer.precision, self.model)
         kept = activation_bytes(shape_of(self.model.trunk), most, longest, size)
-        return [Need("update", "activations", kept)]
+        return super().memory()._replace(needs=[Need("update", "activations", kept)])
 
     # -- training
 

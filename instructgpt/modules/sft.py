@@ -20,6 +20,7 @@ from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.finite import Ids
 from instructgpt.modules.memory import (
+    Memory,
     Need,
     activation_bytes,
     logit_bytes,
@@ -122,7 +123,7 @@ class SFTModule(StageModule):
         """The policy."""
         return [self.policy]
 
-    def memory_needs(self) -> list[Need]:
+    def memory(self) -> Memory:
         """An update on the longest rows there are."""
         rows = self.data.train_rows
         longest = max(len(row.tokens) for row in rows)
@@ -133,7 +134,8 @@ class SFTModule(StageModule):
         # Logits of all tokens, those of the targets, and their log-softmax.
         logits = logit_bytes(shape, count * longest, 1)
         logits += logit_bytes(shape, count * targets, 2)
-        return [Need("update", "activations", kept), Need("update", "logits", logits)]
+        needs = [Need("update", "activations", kept), Need("update", "logits", logits)]
+        return super().memory()._replace(needs=needs)
 
     # -- training
 

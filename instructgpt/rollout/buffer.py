@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from instructgpt.types import Rollout, ScoredRollout
+from instructgpt.types import Rollout
 
 
 class RolloutBuffer:
@@ -45,7 +43,7 @@ class RolloutBuffer:
     def to(self, device: torch.device) -> RolloutBuffer:
         """The same buffer on a device."""
         rollout = Rollout(*(field.to(device) for field in self.experience.rollout))
-        others = {name: field.to(device) for name, field in _others(self.experience).items()}
+        others = {name: field.to(device) for name, field in columns(self.experience).items()}
         experience = self.experience._replace(rollout=rollout, **others)
         logprobs, weights = self.logprobs.to(device), self.weights.to(device)
         return RolloutBuffer(self.phase, experience, logprobs, weights, self.rows)
@@ -55,7 +53,7 @@ class RolloutBuffer:
         return {
             "phase": self.phase,
             "rollout": {name: t.cpu() for name, t in self.experience.rollout._asdict().items()},
-            "experience": {name: t.cpu() for name, t in _others(self.experience).items()},
+            "experience": {name: t.cpu() for name, t in columns(self.experience).items()},
             "logprobs": self.logprobs.cpu(),
             "weights": self.weights,
             "rows": self.rows,
@@ -71,34 +69,11 @@ class RolloutBuffer:
 def take(experience: Any, rows: Tensor) -> Any:
     """Some rows of an experience, or of a scored rollout."""
     rollout = Rollout(*(field[rows] for field in experience.rollout))
-    others = {name: field[rows] for name, field in _others(experience).items()}
+    others = {name: field[rows] for name, field in columns(experience).items()}
     return experience._replace(rollout=rollout, **others)
 
 
-def _others(experience: Any) -> dict[str, Tensor]:
-    """The tensors beside the rollout, by name."""
+def columns(experience: Any) -> dict[str, Tensor]:
+    """The tensors of an experience, or of a scored rollout, beside its rollout, by name."""
     fields = experience._asdict().items()
     return {name: field for name, field in fields if name != "rollout" and field is not None}
-
-
-def widen(scored: ScoredRollout, prompt_length: int, response_length: int) -> ScoredRollout:
-    """Add padding columns up to common lengths, so that rollouts of several ranks can be joined."""
-    rollout = scored.rollout
-    left = prompt_length - rollout.prompt_mask.shape[1]
-    right = response_length - rollout.response_mask.shape[1]
-    wide = Rollout(
-        pad(rollout.tokens, (left, right)),
-        pad(rollout.prompt_mask, (left, 0)),
-        pad(rollout.response_mask, (0, right)),
-        rollout.finished,
-    )
-    columns = {name: pad(f, (0, right)) for name, f in _others(scored).items() if name != "scores"}
-    return scored._replace(rollout=wide, **columns)
-
-
-def join(parts: Sequence[ScoredRollout]) -> ScoredRollout:
-    """The rows of several ranks, in the order of the ranks."""
-    rollout = Rollout(*(torch.cat(f) for f in zip(*(p.rollout for p in parts), strict=True)))
-    names = _others(parts[0])
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    return parts[0]._replace(rollout=rollout, **columns)

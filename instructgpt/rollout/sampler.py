@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -227,3 +228,28 @@ def to_samples(
             )
         )
     return samples
+
+
+class Texts(NamedTuple):
+    """How prompts and responses are written, and how long a response may be."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: Template
+    max_response_tokens: int
+
+    def respond(
+        self,
+        policy: nn.Module,
+        prompts: PromptBatch,
+        sampling: Sampling,
+        seed: int,
+        phase: int,
+        progress: Progress | None,
+    ) -> Rollout:
+        """Respond to prompts; arguments as for ``sample``."""
+        stops, limit = self.template.stop_ids(self.tokenizer), self.max_response_tokens
+        return sample(policy, prompts, limit, stops, sampling, seed, phase, progress)
+
+    def samples(self, rollout: Rollout, prompts: Sequence[Prompt]) -> list[Sample]:
+        """A rollout as reward functions see it."""
+        return to_samples(rollout, prompts, self.tokenizer, self.template)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
-from instructgpt.algorithms.base import require
+from instructgpt.algorithms.base import RolloutAlgorithm, require
 from instructgpt.seeds import permutation
-from instructgpt.types import UserError
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Batches:
     Args:
         rollout_batch_size: episodes of a phase, over all processes (paper: 512).
         minibatch_size: episodes of an optimizer step, over all processes (paper: 64).
-        microbatch_size: episodes of one forward pass on a process; null derives it from
-            ``--trainer.accumulate_grad_batches``, a number sets that flag.
+        microbatch_size: episodes of one forward pass on a process, a matter of memory only; null
+            takes all of ``minibatch_size`` that a process has at once.
     """
 
     rollout_batch_size: int = 512
@@ -39,111 +39,125 @@ class UpdatePlan:
     """The batch arithmetic of one rollout phase.
 
     Every rank holds the whole rollout and trains on its own share of each minibatch, so the rows of
-    a minibatch do not depend on the number of ranks.
+    a minibatch do not depend on the number of ranks. An item is what the trainer calls a batch: a
+    rank's share of an optimizer step, or of one of the parts that
+    ``--trainer.accumulate_grad_batches`` cuts it into. Its micro-batches are computed one by one.
     """
 
-    rollout_batch_size: int
+    rows: int  # of a phase that are learned from, over all ranks
     minibatch_size: int
+    microbatch_size: int
     epochs: int
-    accumulate: int  # micro-batches a rank computes before a step
+    accumulate: int  # items of an optimizer step
     world_size: int
     rank: int
     seed: int
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that do not divide."""
-        if self.rollout_batch_size % self.minibatch_size:
-            raise UserError(
-                f"minibatch_size must divide rollout_batch_size ({self.rollout_batch_size}), "
-                f"got {self.minibatch_size}"
-            )
-        if self.rollout_batch_size % self.world_size:
-            raise UserError(
-                f"rollout_batch_size must be a multiple of the {self.world_size} processes, "
-                f"got {self.rollout_batch_size}"
-            )
-        share = self.world_size * self.accumulate
-        if self.minibatch_size % share:
-            raise UserError(
-                f"minibatch_size must be a multiple of {self.world_size} process(es) x "
-                f"{self.accumulate} accumulated micro-batches, got {self.minibatch_size}"
-            )
+    group: int = 1  # rows in a row that stay together, those of one prompt
 
     @property
-    def microbatch_size(self) -> int:
-        """Rows of one forward and backward pass on one rank."""
+    def item_size(self) -> int:
+        """Rows of an item."""
         return self.minibatch_size // (self.world_size * self.accumulate)
+
+    @property
+    def pieces(self) -> int:
+        """Micro-batches of an optimizer step on a rank."""
+        return self.minibatch_size // (self.world_size * self.microbatch_size)
 
     @property
     def updates(self) -> int:
         """Optimizer steps of a phase."""
-        return self.epochs * self.rollout_batch_size // self.minibatch_size
+        return self.epochs * self.rows // self.minibatch_size
 
     @property
-    def microbatches(self) -> int:
-        """Micro-batches of a phase on one rank."""
+    def items(self) -> int:
+        """Items of a phase on one rank."""
         return self.updates * self.accumulate
 
     def minibatch(self, phase: int, update: int) -> Tensor:
         """Rows of an update, a function of (seed, phase, update)."""
-        per_pass = self.rollout_batch_size // self.minibatch_size
-        done, start = divmod(update, per_pass)
-        rows = permutation(self.rollout_batch_size, self.seed, phase, done)
+        done, start = divmod(update, self.rows // self.minibatch_size)
+        groups = permutation(self.rows // self.group, self.seed, phase, done)
+        rows = (groups[:, None] * self.group + torch.arange(self.group)).flatten()
         return rows[start * self.minibatch_size : (start + 1) * self.minibatch_size]
 
-    def microbatch(self, phase: int, index: int) -> Tensor:
-        """This rank's rows of the phase's ``index``-th micro-batch."""
-        update, step = divmod(index, self.accumulate)
+    def item(self, phase: int, index: int) -> Tensor:
+        """This rank's rows of the phase's ``index``-th item."""
+        update, part = divmod(index, self.accumulate)
         share = self.minibatch(phase, update).chunk(self.world_size)[self.rank]
-        return share[step * self.microbatch_size : (step + 1) * self.microbatch_size]
+        return share[part * self.item_size : (part + 1) * self.item_size]
 
     def window(self, phase: int, index: int, available: int) -> Tensor:
-        """Rows, over all ranks, of the optimizer step that micro-batch ``index`` belongs to.
+        """Rows, over all ranks, of the optimizer step that item ``index`` belongs to.
 
         Args:
             phase: number of the rollout phase.
-            index: of a micro-batch.
-            available: micro-batches the trainer runs in a phase; a limit can cut the last step
-                short.
+            index: of an item.
+            available: items the trainer runs in a phase; a limit can cut the last step short.
         """
         update, _ = divmod(index, self.accumulate)
-        steps = min(self.accumulate, available - update * self.accumulate)
+        parts = min(self.accumulate, available - update * self.accumulate)
         shares = self.minibatch(phase, update).chunk(self.world_size)
-        return torch.cat([share[: steps * self.microbatch_size] for share in shares])
+        return torch.cat([share[: parts * self.item_size] for share in shares])
 
 
-def accumulation(minibatch_size: int, microbatch_size: int, world_size: int, asked: int) -> int:
-    """Micro-batches a rank computes before a step, for micro-batches of a given size.
+def plan_updates(
+    batches: Batches,
+    algorithm: RolloutAlgorithm,
+    accumulate: int,
+    world_size: int,
+    rank: int,
+    seed: int,
+) -> UpdatePlan:
+    """Fit the sizes that were asked for to the algorithm and the processes.
 
     Args:
-        minibatch_size: episodes of a step over all ranks.
-        microbatch_size: episodes of one forward pass on one rank.
+        batches: sizes asked for.
+        algorithm: how many responses a prompt has, and what becomes of them.
+        accumulate: ``--trainer.accumulate_grad_batches``.
         world_size: number of ranks.
-        asked: what ``--trainer.accumulate_grad_batches`` says; 1 when it says nothing.
+        rank: this one.
+        seed: of the order of updates.
+
+    Raises:
+        UserError: one line that names the size that does not fit.
     """
-    steps, rest = divmod(minibatch_size, world_size * microbatch_size)
-    if rest:
-        raise UserError(
-            f"model.batches.minibatch_size must be a multiple of {world_size} process(es) x "
-            f"microbatch_size {microbatch_size} (null derives that one), got {minibatch_size}"
-        )
-    if asked not in (1, steps):
-        raise UserError(
-            "trainer.accumulate_grad_batches follows from the batch sizes of the model: "
-            f"it must be {steps} or left out unless microbatch_size is null, got {asked}"
-        )
-    return steps
+    each, kept = algorithm.responses_per_prompt, algorithm.trained_per_prompt
+    rollout, minibatch = batches.rollout_batch_size, batches.minibatch_size
+    processes = (world_size, "process(es)")
+    _multiple("rollout_batch_size", rollout, processes, (each, "responses to a prompt"))
+    rows = rollout // each * kept
+    what = "rollout_batch_size" if kept == each else "the rows that are learned from"
+    rule = f"a divisor of {what} ({rows})"
+    require(rows % minibatch == 0, "model.batches.minibatch_size", rule, minibatch)
+    together = (kept if algorithm.whole_groups else 1, "rows of a prompt")
+    parts = processes, (accumulate, "accumulated batches")
+    _multiple("minibatch_size", minibatch, *parts, together)
+    item = minibatch // (world_size * accumulate)
+    microbatch = item if batches.microbatch_size is None else batches.microbatch_size
+    _multiple("minibatch_size", minibatch, *parts, (microbatch, "microbatch_size"))
+    _multiple("microbatch_size", microbatch, together)
+    sizes = rows, minibatch, microbatch
+    place = accumulate, world_size, rank
+    return UpdatePlan(*sizes, algorithm.epochs, *place, seed, group=together[0])
+
+
+def _multiple(name: str, size: int, *factors: tuple[int, str]) -> None:
+    """Refuse a size that is no multiple of the product of some factors."""
+    named = [f"{number} {factor}" for number, factor in factors if number > 1]
+    fits = size % prod(number for number, _ in factors) == 0
+    require(fits, f"model.batches.{name}", f"a multiple of {' x '.join(named)}", size)
 
 
 class UpdateLoader:
-    """Yields the row indices of one micro-batch after the other; resumes at the exact one.
+    """Yields the row indices of one item after the other; resumes at the exact one.
 
     It is no DataLoader, so Lightning leaves it alone in every mode. Its length is fixed: an unsized
     loader would be prefetched before the first rollout exists.
     """
 
     def __init__(self, plan: UpdatePlan) -> None:
-        """Start before the first micro-batch of phase 0."""
+        """Start before the first item of phase 0."""
         self.plan = plan
         self.epoch = 0
         self._resume = 0
@@ -160,15 +174,15 @@ class UpdateLoader:
             self.epoch, self._resume = epoch, 0
 
     def __len__(self) -> int:
-        """Micro-batches of a phase."""
-        return self.plan.microbatches
+        """Items of a phase."""
+        return self.plan.items
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield lazily: Lightning makes the iterator before it sets the epoch."""
         start, self._resume = self._resume, 0
         for index in range(start, len(self)):
             self._yielded = index + 1
-            yield self.plan.microbatch(self.epoch, index)
+            yield self.plan.item(self.epoch, index)
 
     def state_dict(self) -> dict[str, int]:
         """How far this phase is."""

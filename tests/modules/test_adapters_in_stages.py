@@ -79,10 +79,10 @@ def test_ppo_starts_at_ratio_one_and_exports(
         **SMALL,
     )
     fit(module, prompt_data(), max_epochs=1)
-    assert module.phase_metrics["ppo/first_ratio_error"] < 1e-6
+    assert module.phase.metrics["ppo/first_ratio_error"] < 1e-6
     # LoRA starts as the policy itself; a prefix is a change from the start.
     starts_as_reference = isinstance(adapter, LoRA)
-    assert (abs(module.phase_metrics["ppo/kl"]) < 1e-4) is starts_as_reference
+    assert (abs(module.phase.metrics["ppo/kl"]) < 1e-4) is starts_as_reference
     module.export(tmp_path / "export", config={}, metrics={})
     load_policy(str(tmp_path / "export"), None, Network(), None)
     if value == "shared":

@@ -151,7 +151,7 @@ def test_a_reward_model_that_lost_its_head(error_of, reward_artefact, tmp_path):
     [
         (
             ["--model.batches.rollout_batch_size=8", "--model.batches.minibatch_size=5"],
-            "must divide rollout",
+            "must be a divisor of rollout",
         ),
         (["--model.pretraining.ptx_coef=-1"], "model.pretraining.ptx_coef must be >= 0, got -1"),
         (["--model.kl.kl_coef=-0.5"], "kl_coef must be >= 0, got -0.5"),

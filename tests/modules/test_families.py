@@ -63,7 +63,7 @@ def test_all_stages(
             assert phase["ppo/first_ratio_error"] < 1e-5
         assert watch.phases[0]["ppo/kl"] == pytest.approx(0, abs=1e-4)
         assert learned.model.config._attn_implementation == attention
-        rollout = module.buffer.experience.rollout
+        rollout = module.phase.buffer.experience.rollout
         assert rollout.responses[rollout.response_mask].max() < len(tiny_tokenizer)
     module = make(policy, reward=learned)
     fit(module, prompt_data(), max_epochs=1)

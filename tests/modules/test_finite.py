@@ -15,6 +15,7 @@ from small_ppo import make as make_ppo
 from instructgpt.__main__ import main
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.modules import ppo
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
@@ -222,10 +223,11 @@ def test_values_of_a_rollout(fit, prompt_data, policy_artefact):
         fit(module, prompt_data(), callbacks=[Huge()], max_epochs=1)
 
 
-def test_pretraining_text_is_named(fit, prompt_data, policy_artefact, files):
+def test_pretraining_text_is_named(fit, prompt_data, policy_artefact, files, monkeypatch):
     module = make_ppo(policy_artefact, pretraining=Pretraining(1.0, 1))
-    loss = module.mix.loss
-    module.mix.loss = lambda batch: loss(batch) * torch.nan
+    monkeypatch.setattr(
+        ppo, "pretraining_loss", lambda *_: module.policy.lm_head.weight.sum() * torch.nan
+    )
     data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
     expected = r"the pretraining loss is nan \(samples pretraining mix block \d+, "
     with pytest.raises(RunFailedError, match=expected):

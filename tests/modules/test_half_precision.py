@@ -10,13 +10,13 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
-from instructgpt.modules.ema import WeightAverage
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.mixture import MixtureReward
 from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.ema import WeightAverage
 from instructgpt.rollout.updates import Batches
 from instructgpt.seeds import uniforms
 

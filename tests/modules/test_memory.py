@@ -119,12 +119,12 @@ def test_ppo_names_all_that_it_holds(policy_artefact, reward_artefact, prompt_da
     assert re.fullmatch(r"logits \d+ MiB", plan["memory of scoring"])
     assert re.fullmatch(r"activations \d+ MiB, logits \d+ MiB", plan["memory of update"])
     assert "an estimate" in plan["memory in all"]
-    sizes = module.frozen_bytes()
+    sizes = module.memory().frozen
     weights = held(module.policy).weights
     assert sizes["reference"] == sizes["average of the policy"] == weights
     assert sizes["reward"] == sum(p.numel() * 4 for p in module.frozen.reward.model.parameters())
     prompt = max(len(row.tokens) for row in module.data.train_rows)
-    cache = next(need for need in module.memory_needs() if need.what == "KV cache")
+    cache = next(need for need in module.memory().needs if need.what == "KV cache")
     # 8 rollouts of a prompt and 6 tokens; 2 layers and one again, of keys and values of 16 floats
     assert cache.bytes == 3 * 2 * 8 * (prompt + 6) * 16 * 4
 

@@ -44,13 +44,13 @@ def test_resumes_exactly_in_the_middle_of_a_phase(
     torch.load(path, weights_only=True)
     resumed = build()
     fit(resumed, data(), max_epochs=3, ckpt_path=path)
-    assert resumed.kl_coef == whole.kl_coef != 0.1
+    assert resumed.phase.kl_coef == whole.phase.kl_coef != 0.1
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
-    for name, tensor in whole.ema.weights.items():
-        assert torch.equal(resumed.ema.weights[name], tensor), name
-    measured = {n: v for n, v in whole.phase_metrics.items() if n.startswith(("ppo/", "loss/"))}
-    assert {n: resumed.phase_metrics[n] for n in measured} == pytest.approx(measured, rel=1e-5)
+    for name, tensor in whole.phase.average.weights.items():
+        assert torch.equal(resumed.phase.average.weights[name], tensor), name
+    measured = {n: v for n, v in whole.phase.metrics.items() if n.startswith(("ppo/", "loss/"))}
+    assert {n: resumed.phase.metrics[n] for n in measured} == pytest.approx(measured, rel=1e-5)
 
 
 def test_resumes_exactly_at_the_end_of_a_limited_phase(fit, prompt_data, policy_artefact, tmp_path):
@@ -80,7 +80,7 @@ def test_a_second_interruption_trains_no_further_phase(fit, prompt_data, policy_
         resumed = make(policy_artefact)
         trainer = fit(resumed, prompt_data(), second, max_epochs=4)
         assert trainer.global_step == 8
-        assert resumed.buffer.phase == 3
+        assert resumed.phase.buffer.phase == 3
         assert torch.equal(weights(resumed), weights(whole))
 
 
@@ -98,8 +98,8 @@ def test_goes_on_where_max_steps_cut_a_phase(fit, prompt_data, policy_artefact, 
     trainer = fit(resumed, prompt_data(), tmp_path / "checkpoints" / "last.ckpt", max_epochs=2)
     assert trainer.global_step == 8
     assert torch.equal(weights(resumed), weights(whole))
-    for name, tensor in whole.ema.weights.items():
-        assert torch.equal(resumed.ema.weights[name], tensor), name
+    for name, tensor in whole.phase.average.weights.items():
+        assert torch.equal(resumed.phase.average.weights[name], tensor), name
 
 
 def test_a_cut_phase_is_closed_also_where_nothing_is_left_to_train(
@@ -110,8 +110,8 @@ def test_a_cut_phase_is_closed_also_where_nothing_is_left_to_train(
     fit(module, prompt_data(), max_steps=1, **saves)
     fit(resumed, prompt_data(), tmp_path / "checkpoints" / "last.ckpt", max_steps=1)
     resumed.finalize()
-    for name, tensor in module.ema.weights.items():
-        assert torch.equal(resumed.ema.weights[name], tensor), name
+    for name, tensor in module.phase.average.weights.items():
+        assert torch.equal(resumed.phase.average.weights[name], tensor), name
 
 
 def test_a_longer_run_goes_on_at_the_rate_of_its_own_schedule(
@@ -141,8 +141,8 @@ def test_a_phase_cut_short_is_closed(fit, prompt_data, policy_artefact):
     module = make(policy_artefact, ema_decay=0.5, algorithm=PPO(epochs=2))
     start = weights(load_policy(policy_artefact, None, Network(), None))
     fit(module, prompt_data(), max_steps=3)  # of 4
-    assert "loss/policy" in module.phase_metrics
-    average = torch.cat([w.flatten() for w in module.ema.weights.values()])
+    assert "loss/policy" in module.phase.metrics
+    average = torch.cat([w.flatten() for w in module.phase.average.weights.values()])
     torch.testing.assert_close(average, (start + weights(module.policy)) / 2)
 
 
@@ -177,7 +177,7 @@ def test_the_seconds_of_a_phase_are_those_of_the_clock(fit, prompt_data, policy_
     clock = Clock()
     module = make(policy_artefact, algorithm=PPO(epochs=4))
     fit(module, prompt_data(), max_epochs=2, callbacks=[clock])
-    parts = {n: s for n, s in module.phase_metrics.items() if n.startswith("time/")}
+    parts = {n: s for n, s in module.phase.metrics.items() if n.startswith("time/")}
     names = ("sample", "policy_and_value", "reference", "reward", "update")
     assert set(parts) == {f"time/{name}" for name in names}
     assert 0.5 * clock.took < sum(parts.values()) <= clock.took

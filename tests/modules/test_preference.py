@@ -154,11 +154,11 @@ def test_no_second_network_where_none_is_needed(fit, comparison_data, policy_art
     module = make(policy_artefact, adapter=LoRA(rank=2))
     fit(module, comparison_data(), max_steps=1)
     assert not seen
-    assert "reference" not in module.frozen_bytes()
+    assert "reference" not in module.memory().frozen
     module = make(policy_artefact)
     fit(module, comparison_data(), max_steps=1)
     assert seen == [policy_artefact]
-    assert module.frozen_bytes()["reference"] > 0
+    assert module.memory().frozen["reference"] > 0
     assert not any("reference" in name for name in module.state_dict())
 
 

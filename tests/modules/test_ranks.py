@@ -105,6 +105,6 @@ def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, valu
         weight, metrics = result(module, trainer)
         names = ("ppo/score", "ppo/kl", "loss/policy", "loss/value", "loss/ptx", "ppo/first_ratio")
         names += ("gradient_norm/ppo", "gradient_norm/ptx")
-        return weight, {**metrics, **{n: module.phase_metrics[n] for n in names}}
+        return weight, {**metrics, **{n: module.phase.metrics[n] for n in names}}
 
     assert_ranks_agree(train, accumulate=accumulate)

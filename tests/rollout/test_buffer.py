@@ -3,7 +3,8 @@
 import torch
 
 from instructgpt.algorithms.ppo import PPOExperience
-from instructgpt.rollout.buffer import RolloutBuffer, join, take, widen
+from instructgpt.rollout.buffer import RolloutBuffer, take
+from instructgpt.rollout.gather import join, widen
 from instructgpt.types import Rollout, ScoredRollout
 
 

@@ -1,0 +1,146 @@
+"""What is said of a PPO run before it begins: its plan, its memory, what of it is not used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instructgpt.algorithms.base import RolloutAlgorithm, require
+from instructgpt.algorithms.kl import FixedKL, KLController
+from instructgpt.models.heads import ScalarModel
+from instructgpt.modules.memory import (
+    Memory,
+    Need,
+    activation_bytes,
+    cache_bytes,
+    held,
+    logit_bytes,
+    number_size,
+    shape_of,
+)
+from instructgpt.modules.networks import Frozen, Value
+from instructgpt.modules.pretraining import Pretraining
+from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.scoring import Networks
+from instructgpt.rollout.updates import Batches, UpdatePlan
+
+
+def phase_memory(
+    networks: Networks,
+    frozen: Frozen,
+    sizes: tuple[Batches, UpdatePlan, Pretraining],
+    data: Any,
+    sampling: Sampling,
+    precision: str,
+    averaged: bool,
+) -> Memory:
+    """Sampling, scoring and an update, with the longest prompts and responses there can be.
+
+    Args:
+        networks: that learn and are asked.
+        frozen: reward function and reference.
+        sizes: that were asked for, what they come to, and the second term of eq. 2.
+        data: of the run.
+        sampling: how many are decoded together.
+        precision: of the trainer.
+        averaged: whether an average of the policy is kept.
+    """
+    batches, plan, pretraining = sizes
+    policy, response = networks.policy, data.max_response_tokens
+    length = max(len(row.tokens) for row in data.train_rows) + response
+    decoded = min(sampling.batch_size, batches.rollout_batch_size // plan.world_size)
+    rows, shape, size = plan.microbatch_size, shape_of(policy), number_size(precision, policy)
+    kept = activation_bytes(shape, rows * length, length, size)
+    if isinstance(networks.value, ScalarModel):
+        own = shape_of(networks.value.trunk)
+        kept += activation_bytes(own, rows * length, length, size)
+    needs = [
+        Need("sampling", "KV cache", cache_bytes(shape, decoded * length, size)),
+        # Logits, probabilities, their sum up to each token, and one between.
+        Need("sampling", "logits", logit_bytes(shape, decoded, 4)),
+        # Logits, their log-softmax, and four tensors of the entropy.
+        Need("scoring", "logits", logit_bytes(shape, rows * response, 6)),
+        Need("update", "activations", kept),
+        # The log-softmax, its gradient, and that of the logits.
+        Need("update", "logits", logit_bytes(shape, rows * response, 3)),
+    ]
+    if pretraining.ptx_coef:
+        block = data.pretraining_block_size
+        kept = activation_bytes(shape, rows * block, block, size)
+        needs.append(Need("pretraining", "activations", kept))
+        needs.append(Need("pretraining", "logits", logit_bytes(shape, rows * block, 3)))
+    held_bytes = {
+        "reference": 0 if frozen.reference is None else held(frozen.reference).weights,
+        "reward": sum(held(network).weights for network in frozen.reward.networks()),
+        "average of the policy": 4 * held(policy).trained if averaged else 0,
+    }
+    held_bytes = {name: number for name, number in held_bytes.items() if number}
+    return Memory(needs, held_bytes, plan.pieces > 1 or bool(pretraining.ptx_coef))
+
+
+def plan_lines(
+    sizes: tuple[Batches, UpdatePlan, Pretraining],
+    updates: int,
+    response_tokens: int,
+    steps: int | None,
+) -> list[tuple[str, str]]:
+    """Rollouts, minibatches, micro-batches, steps and tokens to come.
+
+    Args:
+        sizes: that were asked for, what they come to, and the second term of eq. 2.
+        updates: optimizer steps of a phase, as limited by the trainer.
+        response_tokens: of the longest response.
+        steps: optimizer steps of the run; None where only time limits it.
+    """
+    batches, plan, pretraining = sizes
+    phases = "until the time is up" if steps is None else f"{-(-steps // updates):,}"
+    episodes, rows = batches.rollout_batch_size, pretraining.ptx_per_episode * plan.minibatch_size
+    ptx = f"{rows:,} pretraining rows x {pretraining.ptx_coef} a step"
+    learned = "" if plan.rows == episodes else f", {plan.rows:,} of them learned from"
+    most = f"at most {episodes * response_tokens:,} sampled tokens"
+    return [
+        ("rollout phases", phases),
+        ("a phase", f"{episodes:,} episodes, {most}{learned}"),
+        ("minibatches", f"{updates:,} a phase, {plan.minibatch_size:,} episodes each"),
+        ("micro-batches", f"{plan.microbatch_size:,} episodes, {plan.pieces:,} a step"),
+        ("pretraining mix", ptx if pretraining.ptx_coef else "none"),
+        ("optimizer steps", f"{steps:,}" if steps is not None else "until the time is up"),
+    ]
+
+
+def check_options(
+    algorithm: RolloutAlgorithm,
+    value: Value,
+    kl: KLController,
+    pretraining: Pretraining,
+    sampling: Sampling,
+    text: Any,
+    episodes: int,
+) -> list[str]:
+    """Refuse what cannot work, and return what means nothing, or something else, in this run.
+
+    Args:
+        algorithm: that learns.
+        value: the value model asked for.
+        kl: the controller asked for.
+        pretraining: the second term of eq. 2.
+        sampling: how responses are drawn.
+        text: to pretrain on, if any.
+        episodes: of a rollout, over all ranks.
+    """
+    missing = bool(pretraining.ptx_coef) and text is None
+    rule = f"given when model.pretraining.ptx_coef is {pretraining.ptx_coef}"
+    require(not missing, "data.pretraining", rule, "null")
+    kl.update(kl.initial, 0.0, episodes)  # refuses a short horizon
+    name, lines = type(algorithm).__name__, []
+    if text is not None and not pretraining.ptx_coef:
+        lines.append("data.pretraining is not used: model.pretraining.ptx_coef is 0")
+    if not algorithm.uses_value and value != Value():
+        lines.append(f"model.value is not used: {name} has no value model")
+    if not algorithm.uses_reference and kl != FixedKL():
+        lines.append(f"model.kl is not used: {name} has no reference")
+    if sampling.top_p < 1 or sampling.top_k:
+        lines.append(
+            "model.sampling.top_p and top_k cut the distribution that responses come from, "
+            "but ratios and KL are of the whole one: the update is off-policy"
+        )
+    return lines

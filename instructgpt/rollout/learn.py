@@ -1,0 +1,93 @@
+"""What an algorithm makes of a rollout: experience before the updates, a loss in each of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from instructgpt.algorithms.base import RolloutAlgorithm
+from instructgpt.rollout.buffer import RolloutBuffer, take
+from instructgpt.rollout.metrics import ratio_sums, rollout_metrics
+from instructgpt.rollout.scoring import Networks, without_abstained
+from instructgpt.types import ScoredRollout
+
+
+def learn_from(
+    algorithm: RolloutAlgorithm,
+    scored: ScoredRollout,
+    kl_coef: float,
+    number: int,
+    seconds: dict[str, float],
+) -> tuple[RolloutBuffer, dict[str, float]]:
+    """The rows that are learned from, and all that is logged of the rollout.
+
+    Args:
+        algorithm: says which rows, and what of them.
+        scored: the rollout of all ranks; scores are NaN where the reward function abstained.
+        kl_coef: weight of the KL penalty, reward per nat.
+        number: of the phase.
+        seconds: that the parts of the rollout took.
+    """
+    sampled = float(scored.rollout.response_mask.sum())
+    scored = without_abstained(scored)
+    experience = algorithm.experience(scored, kl_coef)
+    rows = algorithm.trained_rows(scored, kl_coef)
+    learned = take(experience, rows)
+    weights = algorithm.row_weights(learned)
+    buffer = RolloutBuffer(number, learned, scored.logprobs[rows], weights, rows)
+    episode = algorithm.episode_scores(scored.scores, scored.rollout.finished)
+    metrics = rollout_metrics(scored, kl_coef, episode)
+    metrics |= {name: float(x) for name, x in algorithm.rollout_metrics(experience).items()}
+    return buffer, {
+        **{f"ppo/{name}": value for name, value in metrics.items()},
+        "throughput/sampled_tokens_per_second": sampled / seconds["sample"],
+        **{f"time/{name}": value for name, value in seconds.items()},
+    }
+
+
+def untouched(network: nn.Module) -> Tensor:
+    """A loss of 0 that has a gradient for every trained parameter, which DDP waits for."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.stack([parameter.sum() * 0.0 for parameter in trained]).sum()
+
+
+class EpisodesLoss(NamedTuple):
+    """Of a micro-batch."""
+
+    total: Tensor  # sum, to call backward on
+    weight: Tensor  # what the rows add to its divisor
+    sums: dict[str, Tensor]  # to log
+    worst: Tensor  # largest |ratio - 1|
+
+
+def episodes_loss(
+    algorithm: RolloutAlgorithm,
+    networks: Networks,
+    buffer: RolloutBuffer,
+    rows: Tensor,
+    temperature: float,
+    value_only: bool,
+) -> EpisodesLoss:
+    """The loss of some rows of a rollout.
+
+    Args:
+        algorithm: whose loss it is.
+        networks: in training.
+        buffer: the rollout.
+        rows: of the buffer.
+        temperature: that the responses were sampled with.
+        value_only: nothing is learned by the policy.
+    """
+    here = rows.to(buffer.logprobs.device)
+    batch, logprobs = take(buffer.experience, here), buffer.logprobs[here]
+    with torch.set_grad_enabled(not value_only):
+        new = networks.logprobs(batch.rollout, temperature)
+    values = networks.values(batch.rollout, new.hidden)
+    values = values if values is None else values[:, :-1]
+    loss = algorithm.loss(batch, new.logprobs, values)
+    sums, worst = ratio_sums(logprobs, new.logprobs, batch.rollout.response_mask)
+    weight = torch.tensor(buffer.weight(rows), device=here.device)
+    total = loss.total + untouched(networks.policy) if value_only else loss.total
+    return EpisodesLoss(total, weight, {**loss.parts, **sums}, worst)

@@ -1,0 +1,136 @@
+"""What one rollout phase reports: of its rollout, of its ratios, seconds of its parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from instructgpt.functional.logprobs import KLEstimator, kl_estimate
+from instructgpt.functional.masking import masked_mean, zero_padding
+from instructgpt.types import ScoredRollout
+
+KL_ESTIMATORS: tuple[KLEstimator, ...] = ("k1", "k2", "k3")
+
+
+class Stopwatch:
+    """Seconds spent in named parts."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str, device: torch.device) -> Iterator[None]:
+        """Add the time inside the context to a part; waits for the device."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to a part."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+
+def sequence_kl(
+    logprobs: Tensor, reference: Tensor, mask: Tensor, kind: KLEstimator = "k1"
+) -> Tensor:
+    """KL to the reference summed over each response, [N] nats."""
+    return kl_estimate(zero_padding(logprobs, mask), zero_padding(reference, mask), kind).sum(1)
+
+
+def rollout_metrics(
+    scored: ScoredRollout, kl_coef: float, episode_scores: Tensor
+) -> dict[str, float]:
+    """Means over the rollout of all ranks, without the rows that the reward function abstained on.
+
+    ``score`` is the reward function's; ``score_episode`` has the missing-EOS rule applied;
+    ``score_total`` is that minus the KL penalty; ``kl`` is per response (k1), ``kl_k2`` and
+    ``kl_k3`` the other estimators. Without a reference there is no KL.
+    """
+    mask = scored.rollout.response_mask
+    kept = mask.any(1)
+    scores, episode_scores, lengths = scored.scores[kept], episode_scores[kept], mask[kept].sum(1)
+    lengths = lengths.float()
+    means = {
+        "score": scores.mean(),
+        "score_std": scores.std(correction=0),
+        "score_episode": episode_scores.mean(),
+        "entropy": masked_mean(scored.entropy, mask),
+        "response_length": lengths.mean(),
+        "response_length_max": lengths.max(),
+        "eos_rate": scored.rollout.finished[kept].float().mean(),
+        "abstained": (~kept).sum(),
+    }
+    if (reference := scored.reference_logprobs) is not None:
+        kl, k2, k3 = (
+            sequence_kl(scored.logprobs, reference, mask, kind)[kept] for kind in KL_ESTIMATORS
+        )
+        total = (episode_scores - kl_coef * kl).mean()
+        means |= {"kl": kl.mean(), "kl_k2": k2.mean(), "kl_k3": k3.mean(), "score_total": total}
+    return {**{name: float(value) for name, value in means.items()}, "kl_coef": kl_coef}
+
+
+def ratio_sums(
+    logprobs: Tensor, new_logprobs: Tensor, mask: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """How far the policy in training is from the one that sampled, for any algorithm.
+
+    Args:
+        logprobs: of the policy that sampled, [N, R].
+        new_logprobs: of the policy in training, [N, R].
+        mask: real response tokens, [N, R].
+
+    Returns:
+        Sums over the tokens: their number, the probability ratio, and the approximate KL (k3); and
+        the largest distance of a ratio from 1.
+
+    Examples:
+        >>> old, mask = torch.zeros(1, 2), torch.tensor([[True, False]])
+        >>> sums, worst = ratio_sums(old, torch.tensor([[2.0, 1.0]]).log(), mask)
+        >>> sums["ratio"].item(), sums["tokens"].item(), worst.item()
+        (2.0, 1, 1.0)
+    """
+    old, new = (zero_padding(x.detach(), mask) for x in (logprobs, new_logprobs))
+    ratio = (new - old).exp()
+    sums = {
+        "tokens": mask.sum(),
+        "ratio": zero_padding(ratio, mask).sum(),
+        "approx_kl": kl_estimate(old, new, "k3").sum(),  # the old policy sampled: it is first
+    }
+    return sums, (ratio - 1).abs().max()
+
+
+def rollout_seconds(metrics: dict[str, float]) -> float | None:
+    """What the rollout of a phase took, by its metrics; None where they do not say it."""
+    parts = [
+        value
+        for name, value in metrics.items()
+        if name.startswith("time/") and name != "time/update"
+    ]
+    return sum(parts) if parts else None
+
+
+def phase_note(metrics: dict[str, float]) -> str:
+    """Seconds and tokens a second of the parts of a phase, in a line; nothing before there are any.
+
+    Args:
+        metrics: of a whole phase, more or less of them.
+    """
+    if "time/update" not in metrics or "time/sample" not in metrics:
+        return ""
+    scoring = (rollout_seconds(metrics) or 0.0) - metrics["time/sample"]
+    sampled = metrics["throughput/sampled_tokens_per_second"]
+    trained = metrics["throughput/trained_tokens_per_second"]
+    return (
+        f"sampling {metrics['time/sample']:.1f} s ({sampled:,.0f} tokens/s), "
+        f"scoring {scoring:.1f} s, updates {metrics['time/update']:.1f} s "
+        f"({trained:,.0f} tokens/s)"
+    )

@@ -11,12 +11,18 @@ from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.pipeline.spec import read_spec
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("pretrain", "sft", "reward", "dpo", "ipo", "ppo", "ppo_ptx")
+STARTS = ("pretrain", "sft", "reward")  # what others start from, in this order
 PAPER = ("sft", "rl_init", "reward", "ppo", "ppo_ptx")
 MINIATURE = ("pretrain", "sft", "reward", "ppo", "dpo")
 ALL = sorted(ROOT.glob("configs/**/*.yaml"))
 PIPELINES = [path for path in ALL if "stages" in yaml.safe_load(path.read_text())]
 RUNS = [path for path in ALL if path not in PIPELINES and path.parent.name != "overlays"]
+
+
+STAGES = (
+    *STARTS,
+    *(path.stem for path in RUNS if path.parent.name == "configs" and path.stem not in STARTS),
+)
 
 
 def name(path):
@@ -37,23 +43,23 @@ def parse(*args):
     return ParsedOnly(["fit", *args]).config.fit
 
 
+def uncommented(stage):
+    lines = (ROOT / "configs" / f"{stage}.yaml").read_text().splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
 @pytest.fixture(scope="module")
 def short_runs(tmp_path_factory):
     """Two batches of every stage, each from the artefact of the one before."""
     folder = tmp_path_factory.mktemp("runs")
-    sources = {
-        "sft": {"model.init_from": "pretrain"},
-        "reward": {"model.init_from": "sft"},
-        "dpo": {"model.init_from": "sft"},
-        "ipo": {"model.init_from": "sft"},
-        "ppo": {"model.init_from": "sft", "model.reward.init_from": "reward"},
-        "ppo_ptx": {"model.init_from": "sft", "model.reward.init_from": "reward"},
-    }
     done = {}
     for stage in STAGES:
         args = [f"--output={folder / stage}", "--trainer.fast_dev_run=2", "--export=true"]
-        for option, source in sources.get(stage, {}).items():
-            args.append(f"--{option}={folder / source / 'export'}")
+        before = "pretrain" if stage == "sft" else "sft"
+        if stage != "pretrain":
+            args.append(f"--model.init_from={folder / before / 'export'}")
+        if "LearnedReward, init_args" in uncommented(stage):
+            args.append(f"--model.reward.init_from={folder / 'reward' / 'export'}")
         done[stage] = main(["fit", "--config", f"configs/{stage}.yaml", *args])
     return folder, done
 

@@ -239,6 +239,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "init_from": Flip(sft("_other")),
         "lr": Flip(0.02),
         "weight_decay": Flip(0.5),
+        "warmup_phases": Flip(1),
     },
     Pretraining: {
         "ptx_coef": Flip(1.0, data=MIX),

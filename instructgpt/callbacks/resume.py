@@ -76,6 +76,7 @@ OBEYED = (
     "model.optimizer.momentum",
     "model.value.lr",
     "model.value.weight_decay",
+    "model.value.warmup_phases",
     "model.schedule*",
     "model.kl.kl_coef",
     "model.kl.target",

@@ -14,6 +14,7 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.models.load import Network, load_policy
+from instructgpt.modules.networks import Value
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
 
@@ -162,6 +163,37 @@ def test_target_kl_turns_the_rest_of_the_phase_into_no_ops(fit, prompt_data, pol
     short = make(policy_artefact, algorithm=PPO(epochs=4), optimizer=lambda p: sgd(p, lr=1.0))
     fit(short, prompt_data(), max_epochs=1, max_steps=2)
     assert torch.equal(weights(module.policy), weights(short.policy))
+
+
+@pytest.mark.parametrize("kind", ["separate", "shared"])
+def test_the_policy_stands_still_while_the_value_warms_up(fit, prompt_data, policy_artefact, kind):
+    """In the first phase of two, although the optimizer decays weights."""
+
+    class Weights(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.seen.append((weights(pl_module.policy), weights(pl_module.networks.value)))
+
+    watch, moves = Watch(), Weights()
+    module = make(
+        policy_artefact,
+        value=Value(kind, lr=0.1, warmup_phases=1),
+        optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.5),
+        algorithm=PPO(epochs=2, missing_eos_score=None),
+        ema_decay=0.5,
+    )
+    fit(module, prompt_data(), max_epochs=2, callbacks=[watch, moves])
+    start = weights(load_policy(policy_artefact, None, Network(), None))
+    (policy, value), (later_policy, later_value) = moves.seen
+    assert torch.equal(policy, start)
+    assert not torch.equal(later_policy, start)
+    assert not torch.equal(value, later_value)
+    assert watch.phases[0]["ppo/approx_kl"] == 0
+    assert watch.phases[0]["ppo/ratio"] == 1
+    assert watch.phases[0]["loss/value"] > 0
+    assert watch.phases[1]["ppo/approx_kl"] > 0
 
 
 def test_the_seconds_of_a_phase_are_those_of_the_clock(fit, prompt_data, policy_artefact):

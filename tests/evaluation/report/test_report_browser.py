@@ -62,10 +62,9 @@ def browse(folder, page: str, *options: str) -> str:
 
 def test_the_browser_finds_the_structure(folder):
     dom = browse(folder, "report.html", "--dump-dom")
-    assert dom.count("<section") == 16
-    assert dom.count("<figure") == 21
-    assert dom.count("<tr id=") == 9
-    assert dom.count("<svg") == 21
+    written = (folder / "report.html").read_text()
+    for tag in ("<section", "<figure", "<tr id=", "<svg"):
+        assert dom.count(tag) == written.count(tag) > 1, tag
 
 
 def test_the_page_does_not_scroll_sideways(folder):

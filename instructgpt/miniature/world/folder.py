@@ -10,7 +10,7 @@ from instructgpt.miniature.world.dataset import People, Sizes, files, misconcept
 from instructgpt.miniature.world.tokenizer import make_tokenizer
 from instructgpt.models.folder import replacing, write_text
 from instructgpt.terminal import say
-from instructgpt.types import UserError
+from instructgpt.types import UserError, require
 
 
 def write(output: Path, seed: int, sizes: Sizes, people: People) -> None:
@@ -47,8 +47,7 @@ def check(output: Path, sizes: Sizes, people: People) -> None:
     if any(folder.is_file() for folder in (output, *output.parents)):
         raise UserError(f"--output must be a folder, got {output}: a file is in its place")
     for name, count in sizes._asdict().items():
-        if count < 1:
-            raise UserError(f"--{name} must be >= 1, got {count}")
+        require(count >= 1, f"--{name}", ">= 1", count)
     for name in ("toxic_share", "good_share", "short_share"):
         if not 0 <= (share := getattr(people, name)) <= 1:
             raise UserError(f"--{name} must be in [0, 1], got {share}")

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from instructgpt.functional.logprobs import KLEstimator
 from instructgpt.functional.masking import widen
-from instructgpt.types import ScoredRollout
-from instructgpt.types import require as require
+from instructgpt.types import ScoredRollout, require
 
 
 class UpdateLoss(NamedTuple):

@@ -18,7 +18,7 @@ from instructgpt.modules.means import Means, Parts
 from instructgpt.modules.respond import roll_out
 from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.sampler import Sampling, to_samples
-from instructgpt.types import Origin, PromptBatch, Rollout, Sample, UserError
+from instructgpt.types import Origin, PromptBatch, Rollout, Sample, require
 
 
 class ValidationAnswers:
@@ -31,11 +31,12 @@ class ValidationAnswers:
     """
 
     def __init__(self, reward: RewardFunction | None, prompts: int, sampling: Sampling) -> None:
-        if reward is not None and prompts < 1:
-            raise UserError(
-                "model.validation_prompts must be >= 1 for model.reward to select a checkpoint, "
-                f"got {prompts}"
-            )
+        require(
+            reward is None or prompts >= 1,
+            "model.validation_prompts",
+            ">= 1 for model.reward to select a checkpoint",
+            prompts,
+        )
         self.reward = reward
         self.prompts = prompts
         self.sampling = sampling

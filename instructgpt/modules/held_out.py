@@ -77,7 +77,7 @@ class HeldOut(nn.Module):
         """The means by name, over all ranks; start anew.
 
         Raises:
-            UserError: The reward function abstained too often.
+            UserError: the reward function abstained too often.
         """
         abstained: Any = self.means["abstained"]
         if abstained.update_called:

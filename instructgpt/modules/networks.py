@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.algorithms.base import RolloutAlgorithm, require
+from instructgpt.algorithms.base import RolloutAlgorithm
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact, save_policy, save_scalar
 from instructgpt.models.digest import weights_digest
@@ -27,7 +27,7 @@ from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rollout.ema import WeightAverage
 from instructgpt.rollout.scoring import Networks
-from instructgpt.types import Origin, UserError
+from instructgpt.types import Origin, UserError, require
 
 VALUE_HEAD = "value_head.safetensors"
 """Beside an exported policy: the value head on its trunk, with which a further run goes on."""

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from instructgpt.algorithms.base import RolloutAlgorithm, require
+from instructgpt.algorithms.base import RolloutAlgorithm
 from instructgpt.algorithms.kl import FixedKL, KLController
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant, Schedule
@@ -50,7 +50,7 @@ from instructgpt.rollout.phase import Phase
 from instructgpt.rollout.sampler import Sampling, Texts
 from instructgpt.rollout.scoring import first_not_finite, score
 from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
-from instructgpt.types import LanguageBatch, PromptBatch, Sample
+from instructgpt.types import LanguageBatch, PromptBatch, Sample, require
 
 
 class PPOModule(StageModule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from instructgpt.algorithms.base import RolloutAlgorithm, require
+from instructgpt.algorithms.base import RolloutAlgorithm
 from instructgpt.algorithms.kl import FixedKL, KLController
 from instructgpt.models.heads import ScalarModel
 from instructgpt.modules.memory import (
@@ -22,6 +22,7 @@ from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rollout.sampler import Sampling
 from instructgpt.rollout.scoring import Networks
 from instructgpt.rollout.updates import Batches, UpdatePlan
+from instructgpt.types import require
 
 
 def phase_memory(

@@ -48,6 +48,7 @@ from instructgpt.types import (
     Rollout,
     RunFailedError,
     UserError,
+    require,
 )
 
 
@@ -110,8 +111,7 @@ class PreferenceModule(StageModule):
         sampling: Sampling = Sampling(),
     ) -> None:
         super().__init__(init_from, None, tokenizer, network, adapter, optimizer, schedule)
-        if dropout is not None and not 0 <= dropout < 1:
-            raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
+        require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
         if precompute and not algorithm.uses_reference:
             name = type(algorithm).__name__
             raise UserError(f"model.precompute must be false: {name} uses no reference, got true")

@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from instructgpt.algorithms.base import require
 from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.forward import run
-from instructgpt.types import LanguageBatch
+from instructgpt.types import LanguageBatch, require
 
 
 @dataclass(frozen=True)

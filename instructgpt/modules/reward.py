@@ -26,7 +26,7 @@ from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.memory import Memory, Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ranking_metrics import RankingMetrics
-from instructgpt.types import ComparisonBatch, RunFailedError, UserError
+from instructgpt.types import ComparisonBatch, RunFailedError, require
 
 
 class RewardModule(StageModule):
@@ -65,8 +65,7 @@ class RewardModule(StageModule):
         dropout: float | None = 0.0,
     ) -> None:
         super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
-        if dropout is not None and not 0 <= dropout < 1:
-            raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
+        require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
         self.algorithm = algorithm
         self.dropout = dropout
         self.ranking = RankingMetrics()

@@ -31,7 +31,7 @@ from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.respond import predict_rows
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.sampler import Sampling
-from instructgpt.types import LanguageBatch, Origin, PromptBatch, UserError
+from instructgpt.types import LanguageBatch, Origin, PromptBatch, UserError, require
 
 
 class SFTModule(StageModule):
@@ -78,8 +78,7 @@ class SFTModule(StageModule):
         sampling: Sampling = Sampling(),
     ) -> None:
         super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
-        if dropout is not None and not 0 <= dropout < 1:
-            raise UserError(f"model.dropout must be in [0, 1), got {dropout}")
+        require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
         self.dropout = dropout
         self.answers = ValidationAnswers(reward, validation_prompts, sampling)
         self.monitor = Monitor("val/score", "max") if reward else Monitor("val/loss", "min")

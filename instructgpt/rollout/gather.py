@@ -31,7 +31,7 @@ def gather(
     rollout = scored.rollout
     widths = [rollout.prompt_mask.shape[1], rollout.response_mask.shape[1]]
     mine = torch.tensor(widths, device=rollout.tokens.device)
-    wide = widen(scored, *all_gather(mine).amax(0).tolist())
+    wide = pad_to(scored, *all_gather(mine).amax(0).tolist())
     everyone = {name: all_gather(x) for name, x in wide.rollout._asdict().items()}
     others = {name: all_gather(x) for name, x in columns(wide).items()}
     parts = []
@@ -42,7 +42,7 @@ def gather(
     return join(parts)
 
 
-def widen(scored: ScoredRollout, prompt_length: int, response_length: int) -> ScoredRollout:
+def pad_to(scored: ScoredRollout, prompt_length: int, response_length: int) -> ScoredRollout:
     """Add padding columns up to common lengths, so that rollouts of several ranks can be joined."""
     rollout = scored.rollout
     left = prompt_length - rollout.prompt_mask.shape[1]

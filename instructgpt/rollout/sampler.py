@@ -22,7 +22,7 @@ from instructgpt.types import (
     Rollout,
     RunFailedError,
     Sample,
-    UserError,
+    require,
 )
 
 
@@ -44,14 +44,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
-        if not self.temperature >= 0:
-            raise UserError(f"temperature must be >= 0, got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p must be in (0, 1], got {self.top_p}")
-        if self.top_k < 0:
-            raise UserError(f"top_k must be >= 0, got {self.top_k}")
-        if self.batch_size < 1:
-            raise UserError(f"batch_size must be >= 1, got {self.batch_size}")
+        require(self.temperature >= 0, "temperature", ">= 0", self.temperature)
+        require(0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
+        require(self.top_k >= 0, "top_k", ">= 0", self.top_k)
+        require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
 
     @property
     def greedy(self) -> bool:
@@ -115,7 +111,7 @@ def decode(
         [N].
 
     Raises:
-        RunFailedError: A probability is not a number.
+        RunFailedError: a probability is not a number.
     """
     stop = torch.tensor(list(stop_ids), device=tokens.device)
     responses = tokens.new_full(noise.shape, int(stop[0]) if len(stop) else 0)

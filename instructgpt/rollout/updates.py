@@ -9,8 +9,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from instructgpt.algorithms.base import RolloutAlgorithm, require
+from instructgpt.algorithms.base import RolloutAlgorithm
 from instructgpt.seeds import permutation
+from instructgpt.types import require
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import torch
 
 from instructgpt.algorithms.ppo import PPOExperience
 from instructgpt.rollout.buffer import RolloutBuffer, take
-from instructgpt.rollout.gather import join, widen
+from instructgpt.rollout.gather import join, pad_to
 from instructgpt.types import Rollout, ScoredRollout
 
 
@@ -29,7 +29,7 @@ def scored(rows, prompt, response, seed):
 
 def test_joined_ranks_keep_every_real_number():
     parts = [scored(3, 4, 5, seed=1), scored(3, 6, 2, seed=2)]
-    joined = join([widen(part, 6, 5) for part in parts])
+    joined = join([pad_to(part, 6, 5) for part in parts])
     assert joined.rollout.tokens.shape == (6, 11)
     assert joined.values.shape == (6, 6)
     for first, part in ((0, parts[0]), (3, parts[1])):

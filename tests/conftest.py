@@ -33,6 +33,7 @@ collect_ignore = [
     "rows.py",
     "tiny_models.py",
     "toy_preference.py",
+    "toy_rollout.py",
     "toy_stage.py",
 ]
 

@@ -235,3 +235,12 @@ def test_the_run_is_not_built_before_it_is_refused(module_run, monkeypatch):
     monkeypatch.setattr(ToyModule, "build", build)
     with pytest.raises(UserError, match="seed_everything 1"):
         fit(module_run, "--ckpt_path=last", "--seed_everything=1")
+
+
+def test_a_format_is_known_by_the_rows_it_makes():
+    def data(form):
+        return {"data": {"class_path": "Data", "init_args": {"format": form}}}
+
+    one = {"class_path": "mine.One", "init_args": {"key": 1}}
+    for other in (None, {"class_path": "mine.Two"}, {**one, "init_args": {"key": 2}}):
+        assert compare(data(one), data(other), "last.ckpt") == []

@@ -17,6 +17,7 @@ from instructgpt.algorithms.ipo import IPO
 from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.rloo import RLOO
 from instructgpt.algorithms.schedule import Constant, Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.data.comparisons import ComparisonDataModule
@@ -81,6 +82,8 @@ class Flip:
 COUNT = Make(CountReward, {"text": "e"})
 LEARNED = Make(LearnedReward, {"init_from": reward()})
 SCRATCH = {"init_from": None, "architecture": GPT2, "tokenizer": tokenizer()}
+LENGTH = {"reward": Make(LengthReward, {"target": 3})}  # seldom the same for two responses
+FAST = Make(PaperAdam, {"lr": 0.1})
 MIXED = {"pretraining": Pretraining(1.0)}
 MIX = {"pretraining": rows("text"), "pretraining_block_size": 16}
 BLOCK = {"tokenizer": None, "bpe": Make(BPE, {"vocab_size": 280})}
@@ -201,6 +204,13 @@ TABLE: dict[type, dict[str, Flip]] = {
         "whiten_advantages": Flip(False),
         "whiten_rewards": Flip(True),
     },
+    RLOO: {
+        "epochs": Flip(2),
+        "missing_eos_score": Flip(-3.0),
+        "kl_estimator": Flip("k3", model={"kl": FixedKL(2.0), "optimizer": FAST}),
+        "target_kl": Flip(1e-9, own={"epochs": 2}),
+        "responses_per_prompt": Flip(4),
+    },
     KWise: {"divisor": Flip("all")},
     FixedKL: {"kl_coef": Flip(2.0)},
     AdaptiveKL: {
@@ -294,6 +304,12 @@ class Host:
 
 HOSTS = {
     PPO: Host(PromptDataModule, "algorithm", {"missing_eos_score": None}),
+    RLOO: Host(
+        PromptDataModule,
+        "algorithm",
+        {"responses_per_prompt": 2, "missing_eos_score": None},
+        LENGTH,
+    ),
     KWise: Host(ComparisonDataModule, "algorithm"),
     DPO: Host(ComparisonDataModule, "algorithm", module=PreferenceModule),
     IPO: Host(ComparisonDataModule, "algorithm", module=PreferenceModule),

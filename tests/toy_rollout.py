@@ -25,7 +25,7 @@ class CountsLetters(RewardFunction):
     def __init__(self, letters: str = "e") -> None:
         self.letters = letters
 
-    def evaluate(self, samples: list[Sample]) -> Sequence[float | None]:
+    def raw_scores(self, samples: list[Sample]) -> Sequence[float | None]:
         """Count."""
         return [float(sum(map(one.response.count, self.letters))) for one in samples]
 

@@ -72,6 +72,9 @@ class RolloutAlgorithm(ABC):
             f"one of {', '.join(kinds)}",
             self.kl_estimator,
         )
+        of_no_use = not self.uses_reference and self.kl_estimator != "k1"
+        rule = f"left out: {type(self).__name__} has no reference"
+        require(not of_no_use, "kl_estimator", rule, self.kl_estimator)
         require(
             self.target_kl is None or self.target_kl > 0, "target_kl", "> 0 or null", self.target_kl
         )

@@ -17,6 +17,7 @@ from instructgpt.algorithms.ipo import IPO
 from instructgpt.algorithms.kl import AdaptiveKL, FixedKL
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.raft import RAFT
 from instructgpt.algorithms.rloo import RLOO
 from instructgpt.algorithms.schedule import Constant, Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
@@ -211,6 +212,13 @@ TABLE: dict[type, dict[str, Flip]] = {
         "target_kl": Flip(1e-9, own={"epochs": 2}),
         "responses_per_prompt": Flip(4),
     },
+    RAFT: {
+        "epochs": Flip(2),
+        "missing_eos_score": Flip(9.0),
+        "kl_estimator": Flip("k3", see="refused"),
+        "target_kl": Flip(1e-9, own={"epochs": 4}),
+        "responses_per_prompt": Flip(4),
+    },
     KWise: {"divisor": Flip("all")},
     FixedKL: {"kl_coef": Flip(2.0)},
     AdaptiveKL: {
@@ -309,6 +317,12 @@ HOSTS = {
         "algorithm",
         {"responses_per_prompt": 2, "missing_eos_score": None},
         LENGTH,
+    ),
+    RAFT: Host(
+        PromptDataModule,
+        "algorithm",
+        {"responses_per_prompt": 2, "missing_eos_score": None},
+        LENGTH | {"batches": Batches(8, 2)},
     ),
     KWise: Host(ComparisonDataModule, "algorithm"),
     DPO: Host(ComparisonDataModule, "algorithm", module=PreferenceModule),

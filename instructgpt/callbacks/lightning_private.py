@@ -24,7 +24,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 
-def settle(checkpoint: dict[str, Any], accumulate: int) -> int:
+def settle_counters(checkpoint: dict[str, Any], accumulate: int) -> int:
     """Make all counters of a checkpoint agree on one moment between two batches.
 
     Args:

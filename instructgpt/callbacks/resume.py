@@ -131,14 +131,14 @@ def history(checkpoint: dict[str, Any], asked: dict[str, Any], path: str) -> lis
     if "config" not in known:
         rank_zero_warn(f"{path} holds no configuration: what is asked now is not compared with it")
         return []
-    changes = compare(known["config"], asked, path)
+    changes = compare_configs(known["config"], asked, path)
     for change in changes:
         rank_zero_info(f"resume: {change}")
     step = checkpoint["global_step"]
     return [*known["changes"], *(f"from step {step} on: {change}" for change in changes)]
 
 
-def compare(theirs: dict[str, Any], ours: dict[str, Any], path: str) -> list[Change]:
+def compare_configs(theirs: dict[str, Any], ours: dict[str, Any], path: str) -> list[Change]:
     """Find what a resume changes; what cannot be obeyed is refused.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from instructgpt.callbacks.lightning_private import restart, settle
+from instructgpt.callbacks.lightning_private import restart, settle_counters
 from instructgpt.seeds import mix
 from instructgpt.types import UserError
 
@@ -30,7 +30,7 @@ class StepSeed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Say where the checkpoint stands, before Lightning takes its counters."""
-        done = settle(checkpoint, trainer.accumulate_grad_batches)
+        done = settle_counters(checkpoint, trainer.accumulate_grad_batches)
         most = trainer.max_epochs
         if trainer.state.fn == TrainerFn.FITTING and most is not None and -1 < most < done:
             raise UserError(

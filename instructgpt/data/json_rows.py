@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.data.errors import shorten
-from instructgpt.data.opening import LINE_LIMIT, Item, decode, raw_lines, whole
+from instructgpt.data.opening import LINE_LIMIT, Item, all_bytes, raw_lines, text_of
 from instructgpt.data.values import DECODER
 from instructgpt.types import UserError
 
@@ -51,7 +51,7 @@ def read_lines(path: Path) -> Iterator[Item]:
                 raise raw
             if not raw.strip():
                 continue
-            value = parse(where, decode(where, raw))
+            value = parse(where, text_of(where, raw))
         except UserError as error:
             value = error
         yield Item(where, str(path), value)
@@ -64,7 +64,7 @@ def read_array(path: Path) -> Iterator[Item]:
         path: of the file.
     """
     # What is not UTF-8 becomes half surrogates, for which the row it stands in is refused.
-    text = whole(path).decode(errors="surrogateescape")
+    text = all_bytes(path).decode(errors="surrogateescape")
     position = _skip(text, 0)
     if position == len(text):
         return

@@ -126,7 +126,7 @@ def raw_lines(path: Path) -> Iterator[tuple[str, bytes | UserError]]:
                 yield where, without_mark(path, raw) if number == 1 else raw
 
 
-def whole(path: Path) -> bytes:
+def all_bytes(path: Path) -> bytes:
     """All of a file.
 
     Args:
@@ -142,7 +142,7 @@ def whole(path: Path) -> bytes:
     return without_mark(path, raw)
 
 
-def decode(where: str, raw: bytes) -> str:
+def text_of(where: str, raw: bytes) -> str:
     """Bytes as text.
 
     Args:

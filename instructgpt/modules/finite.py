@@ -162,11 +162,11 @@ def gradient_norms(optimizer: Optimizer) -> list[Tensor]:
     for group in optimizer.param_groups:
         gradients = [p.grad for p in group["params"] if p.grad is not None]
         if gradients:
-            norms.append(whole(nn.utils.get_total_norm(gradients)).float())
+            norms.append(whole_tensor(nn.utils.get_total_norm(gradients)).float())
     return norms
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor that is spread over ranks."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -180,7 +180,7 @@ def bad_gradients(module: Any, ids: Sequence[str]) -> list[str]:
     bad = first_not_finite(named)
     if bad is not None:
         return [f"the gradient of {bad} is not finite{of_samples(ids)}"]
-    norm = whole(nn.utils.get_total_norm([gradient.float() for _, gradient in named]))
+    norm = whole_tensor(nn.utils.get_total_norm([gradient.float() for _, gradient in named]))
     if math.isfinite(float(norm)):
         return []
     return [f"the norm of the gradient is {float(norm)}{of_samples(ids)}"]

@@ -31,7 +31,7 @@ from instructgpt.modules.networks import (
     save_networks,
 )
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.ppo_plan import check_options, phase_memory, plan_lines
+from instructgpt.modules.ppo_plan import check_plan, phase_memory, plan_lines
 from instructgpt.modules.pretraining import (
     Pretraining,
     objective_norms,
@@ -48,7 +48,7 @@ from instructgpt.rollout.learn import episodes_loss, learn_from, untouched
 from instructgpt.rollout.metrics import Stopwatch, rollout_seconds
 from instructgpt.rollout.phase import Phase
 from instructgpt.rollout.sampler import Sampling, Texts
-from instructgpt.rollout.scoring import first_not_finite, score
+from instructgpt.rollout.scoring import not_finite_rows, score
 from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
 from instructgpt.types import LanguageBatch, PromptBatch, Sample, require
 
@@ -133,7 +133,7 @@ class PPOModule(StageModule):
             self._sizes = (self.batches, self.plan_of_updates, self.pretraining)
             asked = (self.algorithm, self.value, self.kl, self.pretraining, self.sampling)
             episodes = self.batches.rollout_batch_size
-            for line in check_options(*asked, self.data.pretraining, episodes):
+            for line in check_plan(*asked, self.data.pretraining, episodes):
                 rank_zero_warn(line)
 
     def build(self) -> None:
@@ -242,7 +242,7 @@ class PPOModule(StageModule):
             samples = self.texts.samples(rollout, asked.prompts)
             scores = together(self, lambda: self.frozen.reward.score(samples)).to(self.device)
         scored = gather(scored._replace(scores=scores), self.all_gather, trainer.world_size)
-        if (found := first_not_finite(scored)) is not None:
+        if (found := not_finite_rows(scored)) is not None:
             names = of_samples(self._ids(found[1], number))
             stop(self, [f"{found[0]} is not finite{names}"], self.global_step)
         check_abstained(float(scored.scores.isnan().float().mean()))

@@ -108,7 +108,7 @@ def plan_lines(
     ]
 
 
-def check_options(
+def check_plan(
     algorithm: RolloutAlgorithm,
     value: Value,
     kl: KLController,

@@ -8,7 +8,7 @@ from typing import Any
 from instructgpt.errors import guess
 from instructgpt.pipeline.board import Board, make_board
 from instructgpt.pipeline.fingerprint import check_files, fingerprints
-from instructgpt.pipeline.folder import check_ours, forget, is_finished, locked, read_record
+from instructgpt.pipeline.folder import check_ours, forget, is_finished, locked_output, read_record
 from instructgpt.pipeline.program import Program
 from instructgpt.pipeline.record import RunRecord
 from instructgpt.pipeline.references import RUN_INFO
@@ -58,7 +58,7 @@ def run_pipeline(
     hashes = fingerprints(spec)
     options: dict[str, Any] = {"config": config, "output": output, "seed": seed}
     options |= {"only": only, "from": first, "jobs": jobs}
-    with locked(spec.output):
+    with locked_output(spec.output):
         done = _finished(names, again, spec, hashes)
         _check_inputs(names, done, spec)
         _check_places(names, spec)

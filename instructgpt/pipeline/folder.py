@@ -178,7 +178,7 @@ def _set_aside(folder: Path) -> Path:
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
+def locked_output(output: Path) -> Iterator[None]:
     """Hold the folder of a pipeline, which only one may write to.
 
     Args:

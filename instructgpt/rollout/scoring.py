@@ -182,7 +182,7 @@ def in_microbatches(
     return tuple(torch.cat(columns) for columns in zip(*outputs, strict=True))
 
 
-def first_not_finite(scored: ScoredRollout) -> tuple[str, list[int]] | None:
+def not_finite_rows(scored: ScoredRollout) -> tuple[str, list[int]] | None:
     """What the networks said about some rows that is not finite, and the rows; None: all is."""
     fields = {
         "a log-probability of the policy": scored.logprobs,

@@ -5,7 +5,7 @@ import torch
 import yaml
 from toy_stage import ToyModule, fit
 
-from instructgpt.callbacks.resume import Change, compare
+from instructgpt.callbacks.resume import Change, compare_configs
 from instructgpt.types import UserError
 
 
@@ -128,7 +128,7 @@ def test_where_the_numbers_of_processes_changed_batches_may_be_others():
     def batches(rows):
         return {"trainer": {"devices": "auto"}, "data": {"batch_size": rows}}
 
-    assert list(map(str, compare(batches(4), batches(2), "x"))) == ["data.batch_size 4 → 2"]
+    assert list(map(str, compare_configs(batches(4), batches(2), "x"))) == ["data.batch_size 4 → 2"]
 
 
 def test_fewer_epochs_than_were_done_are_refused(module_run):
@@ -201,22 +201,22 @@ def with_model(**options):
 )
 def test_classes_are_compared_before_their_options(was, now, named):
     with pytest.raises(UserError) as error:
-        compare(with_model(**was), with_model(**now), "x")
+        compare_configs(with_model(**was), with_model(**now), "x")
     assert str(error.value).startswith(f"--ckpt_path x cannot go on with {named}: ")
 
 
 def test_keys_that_only_one_version_knows_are_no_change():
-    assert compare(with_model(old=1, lr=1), with_model(new=2, lr=1), "x") == []
+    assert compare_configs(with_model(old=1, lr=1), with_model(new=2, lr=1), "x") == []
 
 
 def test_a_fraction_to_hold_out_is_no_name_of_a_file():
     def data(value):
         return {"data": {"class_path": "a.B", "init_args": {"validation": value}}}
 
-    assert compare(data("old.jsonl"), data("new.jsonl"), "x") == []
+    assert compare_configs(data("old.jsonl"), data("new.jsonl"), "x") == []
     for was, now in ((0.1, 0.2), (0.1, "new.jsonl"), (0.1, None)):
         with pytest.raises(UserError, match=r"data.validation .* \(was 0.1\)"):
-            compare(data(was), data(now), "x")
+            compare_configs(data(was), data(now), "x")
 
 
 def test_a_schedule_may_be_another():
@@ -224,7 +224,7 @@ def test_a_schedule_may_be_another():
         with_model(schedule={"class_path": f"instructgpt.s.{name}", "init_args": options})
         for name, options in (("Cosine", {"floor": 0.1}), ("Constant", {"floor": 0.2}))
     )
-    assert list(map(str, compare(was, now, "x"))) == ["model.schedule Cosine → Constant"]
+    assert list(map(str, compare_configs(was, now, "x"))) == ["model.schedule Cosine → Constant"]
     assert str(Change("a", None, "b" * 100)) == f"a null → {'b' * 60}…"
 
 
@@ -243,4 +243,4 @@ def test_a_format_is_known_by_the_rows_it_makes():
 
     one = {"class_path": "mine.One", "init_args": {"key": 1}}
     for other in (None, {"class_path": "mine.Two"}, {**one, "init_args": {"key": 2}}):
-        assert compare(data(one), data(other), "last.ckpt") == []
+        assert compare_configs(data(one), data(other), "last.ckpt") == []

@@ -12,7 +12,7 @@ from instructgpt.pipeline.folder import (
     answers_of,
     begin,
     is_finished,
-    locked,
+    locked_output,
     read_record,
     wait_until_free,
     write_record,
@@ -226,16 +226,16 @@ def test_where_the_first_marker_was_not_finished_the_folder_is_ours(tmp_path):
 
 
 def test_one_pipeline_in_one_folder(tmp_path):
-    with locked(tmp_path), pytest.raises(UserError, match="in use by another pipeline"):
-        locked(tmp_path).__enter__()
-    with locked(tmp_path):
+    with locked_output(tmp_path), pytest.raises(UserError, match="in use by another pipeline"):
+        locked_output(tmp_path).__enter__()
+    with locked_output(tmp_path):
         pass
 
 
 def test_an_output_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        locked(tmp_path / "file/below").__enter__()
+        locked_output(tmp_path / "file/below").__enter__()
 
 
 def test_a_stage_waits_for_what_still_writes_to_its_log(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from instructgpt.pipeline.folder import locked
+from instructgpt.pipeline.folder import locked_output
 from instructgpt.types import UserError
 
 TESTS, ROOT = Path(__file__).parent, Path(__file__).parents[2]
@@ -202,7 +202,7 @@ def test_without_a_reader_the_stages_go_on(toy):
 
 
 def test_two_pipelines_do_not_share_a_folder(toy):
-    with locked(toy.output), pytest.raises(UserError, match="is in use by another pipeline"):
+    with locked_output(toy.output), pytest.raises(UserError, match="is in use by another pipeline"):
         ready(toy).run()
 
 

@@ -40,7 +40,7 @@ def test_named_files_exist():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_commands_run_one_after_the_other(tmp_path):
     for folder in ("configs", "examples"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
@@ -62,7 +62,7 @@ def test_the_commands_run_one_after_the_other(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=1150,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     runs = tmp_path / "runs"

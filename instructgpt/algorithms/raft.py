@@ -30,7 +30,7 @@ class RAFT(RolloutAlgorithm):
     all prompts together, their global ranking, is left out, as easy prompts would win it.
 
     Args:
-        responses_per_prompt: Responses sampled for each prompt, of which the best one is learned
+        responses_per_prompt: responses sampled for each prompt, of which the best one is learned
             from. The paper compares 8, 16 and 32.
     """
 
@@ -52,11 +52,11 @@ class RAFT(RolloutAlgorithm):
         return 1
 
     def experience(self, scored: ScoredRollout, kl_coef: float) -> RAFTExperience:
-        """Return the responses as they are."""
+        """The responses as they are."""
         return RAFTExperience(scored.rollout)
 
     def trained_rows(self, scored: ScoredRollout, kl_coef: float) -> Tensor:
-        """Return the best response to each prompt, the first where several are."""
+        """The best response to each prompt, the first where several are."""
         scores = self.episode_scores(scored.scores, scored.rollout.finished)
         given = scored.rollout.response_mask.any(1)  # the others have no score
         groups = scores.masked_fill(~given, -torch.inf).view(-1, self.responses_per_prompt)
@@ -66,6 +66,6 @@ class RAFT(RolloutAlgorithm):
     def loss(
         self, batch: RAFTExperience, new_logprobs: Tensor, new_values: Tensor | None
     ) -> UpdateLoss:
-        """Return minus the log-likelihood of the responses, summed over their tokens."""
+        """Minus the log-likelihood of the responses, summed over their tokens."""
         total = -zero_padding(new_logprobs, batch.rollout.response_mask).sum()
         return UpdateLoss(total, {"policy": total.detach()})

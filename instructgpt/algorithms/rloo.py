@@ -32,7 +32,7 @@ class RLOO(RolloutAlgorithm):
     slightly off-policy. OpenRLHF's actions are tokens, which the paper argues against.
 
     Args:
-        responses_per_prompt: Responses sampled for each prompt. The paper: 2 and 4.
+        responses_per_prompt: responses sampled for each prompt. The paper: 2 and 4.
     """
 
     uses_value: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class RLOO(RolloutAlgorithm):
 
     @torch.no_grad()
     def experience(self, scored: ScoredRollout, kl_coef: float) -> RLOOExperience:
-        """Return rewards minus the mean reward of the other responses, 0 where there is none."""
+        """Rewards minus the mean reward of the other responses, 0 where there is none."""
         assert scored.reference_logprobs is not None
         mask = scored.rollout.response_mask
         logprobs, reference = scored.logprobs, scored.reference_logprobs
@@ -64,13 +64,13 @@ class RLOO(RolloutAlgorithm):
         return RLOOExperience(scored.rollout, advantages.flatten())
 
     def row_weights(self, batch: RLOOExperience) -> Tensor:
-        """Return 1 for each response."""
+        """1 for each response."""
         return torch.ones_like(batch.advantages)
 
     def loss(
         self, batch: RLOOExperience, new_logprobs: Tensor, new_values: Tensor | None
     ) -> UpdateLoss:
-        """Return minus the advantages times the log-probabilities of the responses, summed."""
+        """Minus the advantages times the log-probabilities of the responses, summed."""
         whole = zero_padding(new_logprobs, batch.rollout.response_mask).sum(1)
         total = -(batch.advantages * whole).sum()
         return UpdateLoss(total, {"policy": total.detach()})

@@ -107,8 +107,7 @@ class PPOModule(StageModule):
         seed: int = 0,
     ) -> None:
         super().__init__(init_from, None, tokenizer, network, adapter, optimizer, schedule)
-        decays = ema_decay is None or 0 <= ema_decay < 1
-        require(decays, "model.ema_decay", "in [0, 1)", ema_decay)
+        require(0 <= (ema_decay or 0) < 1, "model.ema_decay", "in [0, 1)", ema_decay)
         require(not sampling.greedy, "model.sampling.temperature", "> 0 to learn from", 0)
         self.algorithm, self.kl, self.batches, self.sampling = algorithm, kl, batches, sampling
         self.value, self.pretraining = value, pretraining
@@ -127,14 +126,14 @@ class PPOModule(StageModule):
         for line in self.frozen.reward.warnings():
             rank_zero_warn(line)
         if stage == "fit":
+            asked = (self.algorithm, self.value, self.kl, self.pretraining, self.sampling)
+            texts, episodes = self.data.pretraining, self.batches.rollout_batch_size
+            for line in check_plan(*asked, texts, episodes):
+                rank_zero_warn(line)
             trainer = self.trainer
             place = trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank
             self.plan_of_updates = plan_updates(self.batches, self.algorithm, *place, self.seed)
             self._sizes = (self.batches, self.plan_of_updates, self.pretraining)
-            asked = (self.algorithm, self.value, self.kl, self.pretraining, self.sampling)
-            episodes = self.batches.rollout_batch_size
-            for line in check_plan(*asked, self.data.pretraining, episodes):
-                rank_zero_warn(line)
 
     def build(self) -> None:
         """Load policy, reference and value model, as far as the algorithm uses them."""
@@ -145,11 +144,13 @@ class PPOModule(StageModule):
         rewards = self.frozen.reward.origins().items()
         self.origins |= origins | {f"model.reward.{name}": origin for name, origin in rewards}
         self.policy = built.policy
+        for network in built.readers:
+            self.check_context(network)
         if built.value is not None:  # the name says which of both a checkpoint holds
             shared = isinstance(built.value, ValueHead)
             setattr(self, "value_head" if shared else "value_model", built.value)
         if self.ema_decay is not None:
-            self.phase.average = WeightAverage(self.policy, self.ema_decay)
+            self.phase.average = WeightAverage(built.policy, self.ema_decay)
         self.networks = built
         self.held_out = HeldOut(self.algorithm.uses_reference)
 
@@ -206,10 +207,7 @@ class PPOModule(StageModule):
         return UpdateLoader(self.plan_of_updates)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
-        """Collect a rollout when a phase starts.
-
-        Lightning skips ``on_train_epoch_start`` when it resumes from the last batch of an epoch.
-        """
+        """Collect a rollout when a phase starts: ``on_train_epoch_start`` misses resumed ones."""
         number = self.trainer.current_epoch
         if self.phase.holds(number):
             return
@@ -301,8 +299,8 @@ class PPOModule(StageModule):
 
     def episodes_loss(self, rows: Tensor, divisor: float, first: bool) -> Tensor:
         """The algorithm's loss of a micro-batch; in the first update every ratio must be 1."""
-        buffer, temperature = self.phase.current, self.sampling.temperature
-        asked = (self.algorithm, self.networks, buffer, rows, temperature)
+        buffer = self.phase.current
+        asked = (self.algorithm, self.networks, buffer, rows, self.sampling.temperature)
         loss = episodes_loss(*asked, self.phase.value_only)
         if first:
             self.worst_ratio = torch.maximum(self.worst_ratio, loss.worst)

@@ -66,6 +66,13 @@ class Networks(NamedTuple):
         """The policy, and the value model if there is one."""
         return [network for network in (self.policy, self.value) if network is not None]
 
+    @property
+    def readers(self) -> list[nn.Module]:
+        """Those that read whole rows, of which a context must be long enough."""
+        if isinstance(self.value, ScalarModel):
+            return [self.policy, self.value.trunk]
+        return [self.policy]
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Within the context they are in evaluation mode."""

@@ -6,6 +6,8 @@ from descent import sgd, weights
 from harness import run_processes
 
 from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.raft import RAFT
+from instructgpt.algorithms.rloo import RLOO
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
@@ -108,3 +110,30 @@ def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, valu
         return weight, {**metrics, **{n: module.phase.metrics[n] for n in names}}
 
     assert_ranks_agree(train, accumulate=accumulate)
+
+
+@pytest.mark.parametrize("kind", [RLOO, RAFT])
+def test_algorithms_without_a_value_model(fit, prompt_data, policy_artefact, reward_artefact, kind):
+    """Three responses a prompt; no network is built that nobody trains, which DDP would refuse."""
+    algorithm = kind(responses_per_prompt=3, missing_eos_score=None, target_kl=5.0)
+    rows = 12 // 3 * algorithm.trained_per_prompt
+
+    def train(processes):
+        module = PPOModule(
+            init_from=policy_artefact,
+            reward=LearnedReward(reward_artefact),
+            optimizer=sgd,
+            schedule=Constant(),
+            batches=Batches(12, rows // 2),
+            algorithm=algorithm,
+        )
+        trainer = fit(module, prompt_data(), max_epochs=2, **on(processes))
+        assert trainer.global_step == 4
+        assert [group["name"] for group in trainer.optimizers[0].param_groups] == ["policy"]
+        assert (module.frozen.reference is not None) is kind.uses_reference
+        weight, metrics = result(module, trainer)
+        assert ("val/kl" in metrics) is kind.uses_reference
+        names = ("ppo/score", "loss/policy", "ppo/first_ratio", "ppo/approx_kl")
+        return weight, {**metrics, **{name: module.phase.metrics[name] for name in names}}
+
+    assert_ranks_agree(train)

@@ -215,7 +215,7 @@ TABLE: dict[type, dict[str, Flip]] = {
     RAFT: {
         "epochs": Flip(2),
         "missing_eos_score": Flip(9.0),
-        "kl_estimator": Flip("k3", see="refused"),
+        "kl_estimator": Flip("k3", model={"kl": FixedKL(2.0), "optimizer": FAST}),
         "target_kl": Flip(1e-9, own={"epochs": 4}),
         "responses_per_prompt": Flip(4),
     },

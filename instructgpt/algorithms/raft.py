@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instructgpt.algorithms.base import RolloutAlgorithm, UpdateLoss
+from instructgpt.functional.logprobs import sequence_kl
 from instructgpt.functional.masking import zero_padding
 from instructgpt.types import Rollout, ScoredRollout, require
 
@@ -24,8 +25,9 @@ class RAFT(RolloutAlgorithm):
     """RAFT (arXiv:2304.06767, algorithm 1): the best of K responses is imitated.
 
     The loss is that of supervised fine-tuning, the mean over the tokens of the chosen responses, as
-    in the authors' code (LMFlow); it reads no probability ratio, no value, and no reference. The
-    paper also names a reward with a KL penalty, which its main runs do without, and so does this.
+    in the authors' code (LMFlow); it reads no probability ratio and no value. The best response has
+    the largest score minus kl_coef times its log-ratio to the reference, summed over its tokens, as
+    the paper's reward with a KL penalty; its main runs have none: ``--model.kl.kl_coef 0``.
     The authors sample a whole round before they train on it, as a rollout phase does; the best of
     all prompts together, their global ranking, is left out, as easy prompts would win it.
 
@@ -35,7 +37,7 @@ class RAFT(RolloutAlgorithm):
     """
 
     uses_value: ClassVar[bool] = False
-    uses_reference: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = True
     experience_type: ClassVar[type] = RAFTExperience
 
     responses_per_prompt: int = 8
@@ -57,9 +59,12 @@ class RAFT(RolloutAlgorithm):
 
     def trained_rows(self, scored: ScoredRollout, kl_coef: float) -> Tensor:
         """The best response to each prompt, the first where several are."""
-        scores = self.episode_scores(scored.scores, scored.rollout.finished)
-        given = scored.rollout.response_mask.any(1)  # the others have no score
-        groups = scores.masked_fill(~given, -torch.inf).view(-1, self.responses_per_prompt)
+        assert scored.reference_logprobs is not None
+        mask, reference = scored.rollout.response_mask, scored.reference_logprobs
+        kl = sequence_kl(scored.logprobs, reference, mask, self.kl_estimator)
+        rewards = self.episode_scores(scored.scores, scored.rollout.finished) - kl_coef * kl
+        given = mask.any(1)  # the others have no score
+        groups = rewards.masked_fill(~given, -torch.inf).view(-1, self.responses_per_prompt)
         first = torch.arange(len(groups), device=groups.device) * self.responses_per_prompt
         return first + groups.argmax(1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from instructgpt.algorithms.base import RolloutAlgorithm, UpdateLoss
-from instructgpt.functional.logprobs import kl_estimate
+from instructgpt.functional.logprobs import sequence_kl
 from instructgpt.functional.masking import zero_padding
 from instructgpt.types import Rollout, ScoredRollout, require
 
@@ -51,10 +51,8 @@ class RLOO(RolloutAlgorithm):
     def experience(self, scored: ScoredRollout, kl_coef: float) -> RLOOExperience:
         """Rewards minus the mean reward of the other responses, 0 where there is none."""
         assert scored.reference_logprobs is not None
-        mask = scored.rollout.response_mask
-        logprobs, reference = scored.logprobs, scored.reference_logprobs
-        logprobs, reference = zero_padding(logprobs, mask), zero_padding(reference, mask)
-        kl = kl_estimate(logprobs, reference, self.kl_estimator).sum(1)
+        mask, reference = scored.rollout.response_mask, scored.reference_logprobs
+        kl = sequence_kl(scored.logprobs, reference, mask, self.kl_estimator)
         rewards = self.episode_scores(scored.scores, scored.rollout.finished) - kl_coef * kl
         given = mask.any(1).view(-1, self.responses_per_prompt)  # the others have no score
         rewards = torch.where(given, rewards.view_as(given), 0.0)

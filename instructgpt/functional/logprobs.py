@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instructgpt.functional.masking import widen
+from instructgpt.functional.masking import widen, zero_padding
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
@@ -80,3 +80,26 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, kind: KLEstimator 
             # expm1 keeps the digits that exp(-d) - 1 loses while the policies are close.
             return torch.expm1(-difference) + difference
     raise ValueError(f"kind must be k1, k2 or k3, got {kind!r}")
+
+
+def sequence_kl(
+    logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, kind: KLEstimator = "k1"
+) -> Tensor:
+    """KL to the reference summed over each response, nats.
+
+    Args:
+        logprobs: [N, R] of the sampling policy.
+        reference_logprobs: [N, R] of the frozen reference.
+        mask: [N, R] bool, real response tokens.
+        kind: KL estimator.
+
+    Returns:
+        [N].
+
+    Examples:
+        >>> mask = torch.tensor([[True, True, False]])
+        >>> sequence_kl(torch.zeros(1, 3), torch.tensor([[-1.0, -2.0, torch.nan]]), mask)
+        tensor([3.])
+    """
+    ours, theirs = zero_padding(logprobs, mask), zero_padding(reference_logprobs, mask)
+    return zero_padding(kl_estimate(ours, theirs, kind), mask).sum(-1)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from instructgpt.functional.logprobs import KLEstimator, kl_estimate
+from instructgpt.functional.logprobs import KLEstimator, kl_estimate, sequence_kl
 from instructgpt.functional.masking import masked_mean, zero_padding
 from instructgpt.types import ScoredRollout
 
@@ -37,13 +37,6 @@ class Stopwatch:
     def add(self, name: str, seconds: float) -> None:
         """Add to a part."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-
-
-def sequence_kl(
-    logprobs: Tensor, reference: Tensor, mask: Tensor, kind: KLEstimator = "k1"
-) -> Tensor:
-    """KL to the reference summed over each response, [N] nats."""
-    return kl_estimate(zero_padding(logprobs, mask), zero_padding(reference, mask), kind).sum(1)
 
 
 def rollout_metrics(

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from instructgpt.functional.logprobs import entropy, token_logprobs
+from instructgpt.functional.logprobs import entropy, sequence_kl, token_logprobs
 from instructgpt.models.forward import run
 from instructgpt.models.heads import ScalarModel, ValueHead
-from instructgpt.rollout.metrics import Stopwatch, sequence_kl
+from instructgpt.rollout.metrics import Stopwatch
 from instructgpt.types import Progress, Rollout, ScoredRollout
 
 

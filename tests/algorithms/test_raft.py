@@ -15,7 +15,7 @@ def scored(scores, lengths, finished=None):
     tokens = torch.arange(rows * 5).view(rows, 5)
     rollout = Rollout(tokens, torch.ones(rows, 2).bool(), mask, ends)
     nothing = torch.zeros(rows, 3)
-    return ScoredRollout(rollout, torch.tensor(scores), nothing, None, None, nothing)
+    return ScoredRollout(rollout, torch.tensor(scores), nothing, nothing, None, nothing)
 
 
 def test_by_hand():
@@ -48,6 +48,18 @@ def test_matches_a_loop_and_leaves_out_what_has_no_score():
         assert row in group
         given = [one for one in group if lengths[one]]
         assert not given or row == max(given, key=lambda one: scores[one])
+
+
+def test_the_penalty_can_choose_another():
+    """Log-ratios of 1 and 3 nats; 4 - 3 beta falls below 3 - beta when beta is above 1/2."""
+    rollout = scored([3.0, 4], [1, 2])
+    reference = torch.tensor([[-1.0, -9, -9], [-1, -2, torch.nan]])
+    rollout, algorithm = (
+        rollout._replace(reference_logprobs=reference),
+        RAFT(responses_per_prompt=2),
+    )
+    assert algorithm.trained_rows(rollout, 0.49).item() == 1
+    assert algorithm.trained_rows(rollout, 0.51).item() == 0
 
 
 def test_only_the_order_of_scores_matters():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instructgpt.miniature.roles import Claims, Roles
+from instructgpt.evaluation.roles import Claims, Roles
 
 
 def evaluate(

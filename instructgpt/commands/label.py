@@ -57,13 +57,14 @@ def label(
     """
     from instructgpt.errors import check_unused
     from instructgpt.evaluation.answers import read_answers
-    from instructgpt.miniature.grading import grade_row
-    from instructgpt.miniature.ranking import distinct_pairs, make_panels, write
 
     if by == "people":
         check_unused(label, "--by people", **{n: v for n, v in locals().items() if n in SIMULATED})
         wait_for_people(read_answers(samples, least=2), validation, Path(output))
         return
+    from instructgpt.miniature.grading import grade_row
+    from instructgpt.miniature.ranking import distinct_pairs, make_panels, write
+
     rows = read_answers(samples, least=2)
     check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
     check_place(Path(output))

@@ -13,10 +13,10 @@ from math import isnan, nan
 from typing import NamedTuple
 
 from instructgpt.evaluation.results import Claim, Results, Verdict
+from instructgpt.evaluation.roles import Roles
 from instructgpt.evaluation.statistics import Estimate
 from instructgpt.miniature import findings
 from instructgpt.miniature.findings import Find, Finding, above_half, above_zero, below_zero
-from instructgpt.miniature.roles import Roles
 
 
 class Check(NamedTuple):

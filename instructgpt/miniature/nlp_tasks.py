@@ -10,6 +10,7 @@ import numpy as np
 
 from instructgpt.evaluation.measures import Answers, metadata, turned, values
 from instructgpt.evaluation.results import AlignmentTax, Difference, Results, Table
+from instructgpt.evaluation.roles import Roles
 from instructgpt.evaluation.statistics import (
     Array,
     Draws,
@@ -19,7 +20,6 @@ from instructgpt.evaluation.statistics import (
     interval,
     ratio_draws,
 )
-from instructgpt.miniature.roles import Roles
 
 
 def last_question(prompt: str) -> str:

@@ -10,12 +10,12 @@ from instructgpt.evaluation.report.figures import draw_win_rates
 from instructgpt.evaluation.report.figures_training import DRAWERS as TRAINING_FIGURES
 from instructgpt.evaluation.report.layout import Contents
 from instructgpt.evaluation.report.sections import trained, win_rates
+from instructgpt.evaluation.roles import Claims, Roles
 from instructgpt.miniature import claims_section, report_figures, report_sections
 from instructgpt.miniature.claims import judge_claims
 from instructgpt.miniature.grading import WORLD
 from instructgpt.miniature.nlp_tasks import add_nlp
 from instructgpt.miniature.ratings import likert
-from instructgpt.miniature.roles import Claims, Roles
 from instructgpt.miniature.truth import add_ground_truth
 from instructgpt.types import UserError
 

@@ -1,4 +1,4 @@
-"""The evaluation without the paper in miniature."""
+"""Evaluation, labels and the command line without the paper in miniature."""
 
 import json
 import re
@@ -11,15 +11,20 @@ from rows import write_rows
 import instructgpt.evaluation
 import instructgpt.miniature
 
-PROGRAM = """
+WITHOUT = """
 import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.startswith("instructgpt.miniature"):
-            raise ImportError(f"{name} is not for the evaluation")
+            raise ImportError(f"{name} is not here")
 
 sys.meta_path.insert(0, Refuse())
+"""
+
+EVALUATE = (
+    WITHOUT
+    + """
 from instructgpt.evaluation.evaluation import Evaluation
 
 found = Evaluation({"mine": "mine.jsonl", "yours": "yours.jsonl"}, None, "yours", None, 0)
@@ -29,6 +34,21 @@ found.over_optimise(None, None, None)
 found.look_back(None)
 found.write("out", "Two models", None)
 """
+)
+
+LABEL = (
+    WITHOUT
+    + """
+from instructgpt.__main__ import main
+
+sys.exit(main(["label", "--samples", "samples.jsonl", "--by", "people", "--output", "out"]))
+"""
+)
+
+
+def run(program, folder):
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_plain_answers_are_judged_and_reported_without_the_miniature(tmp_path):
@@ -43,9 +63,7 @@ def test_plain_answers_are_judged_and_reported_without_the_miniature(tmp_path):
         "def longer(prompt, first, second):\n"
         "    return 0.5 + (len(first) > len(second)) / 2 - (len(first) < len(second)) / 2\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = run(EVALUATE, tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     (row,) = results["win_rates"]
@@ -54,6 +72,14 @@ def test_plain_answers_are_judged_and_reported_without_the_miniature(tmp_path):
     assert "75.0" in page
     assert 'id="win_rates"' in page
     assert 'id="claims"' not in page
+
+
+def test_people_rank_without_the_miniature(tmp_path):
+    """No verb that has a use of its own imports it before it is needed."""
+    write_rows(tmp_path / "samples.jsonl", [{"prompt": "Q", "responses": ["a", "b"]}])
+    done = run(LABEL, tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert (tmp_path / "out" / "to_label.jsonl").exists()
 
 
 def test_the_evaluation_knows_no_model_of_the_miniature():

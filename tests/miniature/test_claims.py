@@ -7,9 +7,9 @@ import pytest
 from evaluation_results import results_of
 
 from instructgpt.evaluation.records import to_json
+from instructgpt.evaluation.roles import Roles
 from instructgpt.miniature import claims
 from instructgpt.miniature.claims import checks
-from instructgpt.miniature.roles import Roles
 from instructgpt.types import UserError
 
 ROLES = Roles("gpt", "gpt_few_shot", "sft", "ppo", "ppo_ptx", "gpt_big")

@@ -4,8 +4,8 @@ import pytest
 from evaluation_answers import answer, prompt_of, table
 from evaluation_results import results_of
 
+from instructgpt.evaluation.roles import Roles
 from instructgpt.miniature.nlp_tasks import add_nlp
-from instructgpt.miniature.roles import Roles
 
 
 def nlp_results(answers, seed):

@@ -58,14 +58,14 @@ def label(
     from instructgpt.errors import check_unused
     from instructgpt.evaluation.answers import read_answers
 
+    rows = read_answers(samples, least=2)
     if by == "people":
         check_unused(label, "--by people", **{n: v for n, v in locals().items() if n in SIMULATED})
-        wait_for_people(read_answers(samples, least=2), validation, Path(output))
+        wait_for_people(rows, validation, Path(output))
         return
     from instructgpt.miniature.grading import grade_row
     from instructgpt.miniature.ranking import distinct_pairs, make_panels, write
 
-    rows = read_answers(samples, least=2)
     check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
     check_place(Path(output))
     ranked = [(row, grade_row(row)) for row in rows]

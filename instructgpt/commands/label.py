@@ -69,8 +69,7 @@ def label(
     check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
     check_place(Path(output))
     ranked = [(row, grade_row(row)) for row in rows]
-    held_rows = read_answers(validation, least=2) if validation else []
-    held = [(row, grade_row(row)) for row in held_rows]
+    held = [(row, grade_row(row)) for row in read_answers(validation, 2)] if validation else []
     pairs = distinct_pairs(held or ranked)
     sizes = {"training": labelers, "held_out": held_out_labelers, "shifted": held_out_labelers}
     targets = {"training": agreement, "held_out": held_out_agreement}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar, NamedTuple, get_args
@@ -20,6 +21,19 @@ class UpdateLoss(NamedTuple):
 
     total: Tensor  # scalar, to call backward on
     parts: dict[str, Tensor]  # scalar sums without gradient, by the name they are logged under
+
+
+def check_parts(algorithm: object, parts: Iterable[str], taken: Iterable[str]) -> None:
+    """Refuse parts of a loss that would be logged in the place of something else.
+
+    Args:
+        algorithm: whose loss it is.
+        parts: their names.
+        taken: what the loop logs beside the loss, by name.
+    """
+    clash = sorted({"loss", "count", *taken} & set(parts))
+    name, rule = type(algorithm).__name__, "other than what the loop logs itself"
+    require(not clash, f"names of the parts of {name}.loss", rule, ", ".join(clash))
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -313,7 +314,7 @@ class StageModule(LightningModule, ABC):
         count: Tensor,
         ids: Ids = tuple,
         expected: float = LOSS_SCALE,
-        **sums: Tensor,
+        sums: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Tensor:
         """Turn a sum into a loss whose gradient becomes the mean over the whole optimizer step.
 
@@ -329,7 +330,7 @@ class StageModule(LightningModule, ABC):
             sums: further sums over the same elements.
         """
         self.guard.see("the loss", total, ids)
-        for name, value in {"loss": total, "count": count, **sums}.items():
+        for name, value in {**sums, "loss": total, "count": count}.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._expected = expected

@@ -105,6 +105,13 @@ def frozen(network: nn.Module) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
+def load_reference(
+    init_from: str, network: Network, tokenizer: PreTrainedTokenizerBase
+) -> nn.Module:
+    """The policy that training starts from, as it stays."""
+    return frozen(load_policy(init_from, None, network, tokenizer))
+
+
 def optimizer_groups(networks: Networks, value: Value) -> list[dict[str, Any]]:
     """Policy and value in one optimizer: two would count every update twice."""
     options: dict[str, dict[str, Any]] = {
@@ -135,7 +142,7 @@ def build_policy(
     origin = Origin(init_from, weights_digest(policy))
     if adapter is not None:
         return without_dropout(attach(policy, adapter)), None, origin
-    reference = frozen(load_policy(init_from, None, network, tokenizer)) if uses_reference else None
+    reference = load_reference(init_from, network, tokenizer) if uses_reference else None
     return without_dropout(policy), reference, origin
 
 

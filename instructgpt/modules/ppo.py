@@ -305,7 +305,7 @@ class PPOModule(StageModule):
         if first:
             self.worst_ratio = torch.maximum(self.worst_ratio, loss.worst)
         ids = partial(self._ids, buffer.rows[rows].tolist(), buffer.phase)
-        return self.summed_loss(loss.total, loss.weight, ids, divisor, **loss.sums)
+        return self.summed_loss(loss.total, loss.weight, ids, divisor, loss.sums)
 
     def log_step(self, sums: dict[str, float]) -> None:
         """Count an update; in a warm-up the policy has no gradient."""

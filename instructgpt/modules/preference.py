@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from instructgpt.algorithms.base import check_parts
 from instructgpt.algorithms.dpo import DPO
 from instructgpt.algorithms.preference import Candidates, PreferenceAlgorithm, ResponseLogprobs
 from instructgpt.algorithms.schedule import Constant, Schedule
@@ -21,7 +22,7 @@ from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.answers import ValidationAnswers
-from instructgpt.modules.base import LOSS_SCALE, Monitor, StageModule
+from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.candidates import (
     accuracy_and_margin,
     candidate_logprobs,
@@ -40,7 +41,7 @@ from instructgpt.modules.reference import Reference
 from instructgpt.modules.respond import predict_rows
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.sampler import Sampling
-from instructgpt.rollout.scoring import response_logprobs
+from instructgpt.rollout.scoring import Networks
 from instructgpt.types import (
     ComparisonBatch,
     Origin,
@@ -218,6 +219,8 @@ class PreferenceModule(StageModule):
                 write_kept(path, kept)
         self.reference.copy = None
         self.kept = kept
+        if self.adapter is None and self.answers.prompts:
+            rank_zero_info("val/kl is not logged: model.precompute leaves no reference in memory")
 
     def _compute_kept(self, name: str, rows: Sequence[Any], kept: Kept) -> None:
         """Each rank does a share of a split."""
@@ -269,8 +272,10 @@ class PreferenceModule(StageModule):
         """The loss of the algorithm on all K responses of each prompt, each computed once."""
         found = self.candidates(batch, "train")
         total, count, parts = self.algorithm.loss(found)
-        self.train_means.add(accuracy_and_margin(found) | chosen_and_rejected(found))
-        return self.summed_loss(total, count, lambda: batch.ids, LOSS_SCALE, **parts)
+        means = accuracy_and_margin(found) | chosen_and_rejected(found)
+        check_parts(self.algorithm, parts, means)
+        self.train_means.add(means)
+        return self.summed_loss(total, count, lambda: batch.ids, sums=parts)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log also what is no mean over the elements of the loss."""
@@ -286,7 +291,9 @@ class PreferenceModule(StageModule):
         total, count, parts = self.algorithm.loss(found)
         self.guard.see("the validation loss", total, lambda: batch.ids)
         losses = {name: (value, count) for name, value in {"loss": total, **parts}.items()}
-        self.val_means.add(losses | chosen_and_rejected(found))
+        means = chosen_and_rejected(found)
+        check_parts(self.algorithm, parts, means)
+        self.val_means.add(losses | means)
         self.ranking.update(batch, found.scores)
 
     def on_validation_epoch_end(self) -> None:
@@ -312,13 +319,9 @@ class PreferenceModule(StageModule):
     @torch.no_grad()
     def sequence_kl(self, rollout: Rollout) -> Tensor:
         """Log of policy over reference of each sampled response, [N]."""
-        temperature = self.answers.sampling.temperature or 1.0
-        policy = response_logprobs(self.policy, rollout, temperature).logprobs
-        if self.reference.copy is None:
-            other = response_logprobs(self.policy, rollout, temperature, adapter=False)
-        else:
-            other = response_logprobs(self.reference.copy, rollout, temperature)
-        kl = (policy - other.logprobs).masked_fill(~rollout.response_mask, 0.0).sum(1)
+        networks = Networks(self.policy, self.reference.copy or self.policy, None)
+        kl = networks.sequence_kl(rollout, self.answers.sampling.temperature or 1.0)
+        assert kl is not None
         if not bool(kl.isfinite().all()):
             raise RunFailedError("the KL to the reference of a sampled answer is not finite")
         return kl

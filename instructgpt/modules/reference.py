@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt.models.forward import exact_tables
-from instructgpt.models.load import Network, load_policy
+from instructgpt.models.load import Network
 from instructgpt.modules.candidates import candidate_logprobs
-from instructgpt.modules.networks import frozen
+from instructgpt.modules.networks import load_reference
 from instructgpt.types import ComparisonBatch
 
 
@@ -35,7 +35,7 @@ class Reference:
                 start at 0.
         """
         if self.copy is None:
-            self.copy = frozen(load_policy(init_from, None, network, tokenizer))
+            self.copy = load_reference(init_from, network, tokenizer)
         with exact_tables(self.copy):
             self.copy.to(like.device, like.dtype)
 

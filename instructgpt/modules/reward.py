@@ -118,7 +118,7 @@ class RewardModule(StageModule):
         scores = self.scores(batch)
         total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
         correct = correct_shares(scores.detach(), batch.ranking, batch.ranking_mask).sum()
-        return self.summed_loss(total, count, lambda: batch.ids, accuracy=correct)
+        return self.summed_loss(total, count, lambda: batch.ids, sums={"accuracy": correct})
 
     # -- evaluation
 

@@ -156,7 +156,7 @@ class SFTModule(StageModule):
     def training_step(self, batch: LanguageBatch, batch_idx: int) -> Tensor:
         """Next-token cross-entropy on the targets."""
         total, count, correct = self.losses(batch)
-        return self.summed_loss(total, count, self.batch_ids(batch_idx), accuracy=correct)
+        return self.summed_loss(total, count, self.batch_ids(batch_idx), sums={"accuracy": correct})
 
     def batch_ids(self, batch_idx: int) -> Ids:
         """What names the samples of a batch, if it has to: batches hold tensors only."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from instructgpt.algorithms.base import RolloutAlgorithm
+from instructgpt.algorithms.base import RolloutAlgorithm, check_parts
 from instructgpt.rollout.buffer import RolloutBuffer, take
 from instructgpt.rollout.metrics import ratio_sums, rollout_metrics
 from instructgpt.rollout.scoring import Networks, without_abstained
@@ -88,6 +88,7 @@ def episodes_loss(
     values = values if values is None else values[:, :-1]
     loss = algorithm.loss(batch, new.logprobs, values)
     sums, worst = ratio_sums(logprobs, new.logprobs, batch.rollout.response_mask)
+    check_parts(algorithm, loss.parts, sums)
     weight = torch.tensor(buffer.weight(rows), device=here.device)
     total = loss.total + untouched(networks.policy) if value_only else loss.total
     return EpisodesLoss(total, weight, {**loss.parts, **sums}, worst)

@@ -189,6 +189,18 @@ def test_missing_eos_takes_the_place_of_the_score(fit, prompt_data, policy_artef
     assert phase["ppo/score"] >= 0
 
 
+@pytest.mark.parametrize("name", ["loss", "count", "ratio"])
+def test_parts_have_names_of_their_own(fit, prompt_data, policy_artefact, name):
+    class Named(PPO):
+        def loss(self, *args):
+            loss = super().loss(*args)
+            return loss._replace(parts={name: loss.total.detach()})
+
+    message = f"parts of Named.loss must be other than what the loop logs itself, got {name}"
+    with pytest.raises(UserError, match=message):
+        fit(make(policy_artefact, algorithm=Named()), prompt_data(), max_epochs=1)
+
+
 def test_ema_is_updated_once_a_phase(fit, prompt_data, policy_artefact):
     module = make(policy_artefact, ema_decay=0.75)
     start = load_policy(policy_artefact, None, Network(), None)

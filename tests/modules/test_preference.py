@@ -138,13 +138,13 @@ def test_padding_and_order_do_not_matter(comparison_data, policy_artefact, fit):
 def loaded(monkeypatch):
     """Notes every copy of the reference that is loaded."""
     seen = []
-    original = reference.load_policy
+    original = reference.load_reference
 
     def load(*args, **options):
         seen.append(args[0])
         return original(*args, **options)
 
-    monkeypatch.setattr(reference, "load_policy", load)
+    monkeypatch.setattr(reference, "load_reference", load)
     return seen
 
 
@@ -180,21 +180,28 @@ def test_the_reference_of_an_adapter_is_the_policy_without_it(
 
 @pytest.mark.parametrize("adapter", [None, LoRA(rank=2)])
 def test_precomputing_changes_nothing_and_is_found_again(
-    fit, comparison_data, policy_artefact, monkeypatch, cache, capsys, adapter
+    fit, comparison_data, policy_artefact, monkeypatch, cache, caplog, adapter
 ):
     seen, runs = loaded(monkeypatch), []
     for precompute in (False, True, True):
-        module = make(policy_artefact, adapter=adapter, precompute=precompute)
+        asked = {"precompute": precompute, "validation_prompts": 2}
+        module = make(policy_artefact, adapter=adapter, **asked)
         options = {"max_epochs": 2, "limit_val_batches": 1.0}
-        trainer = fit(module, comparison_data(batch_size=8), **options)
+        data = comparison_data(batch_size=8, max_response_tokens=6)
+        trainer = fit(module, data, **options)
         runs.append((weights(module), metrics_of(trainer)))
         assert module.reference.copy is None or not precompute
     (plain, metrics), (first, first_metrics), (again, again_metrics) = runs
     torch.testing.assert_close(first, plain, atol=1e-6, rtol=1e-5)
-    assert first_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-5)
+    assert ("val/kl" in first_metrics) == (adapter is not None)
+    assert first_metrics == pytest.approx(
+        {name: metrics[name] for name in metrics if name in first_metrics}, rel=1e-4, abs=1e-5
+    )
     assert torch.equal(again, first)
     assert again_metrics == first_metrics
     assert len(seen) == (2 if adapter is None else 0)  # the third run found them
+    told = "val/kl is not logged: model.precompute leaves no reference in memory"
+    assert caplog.text.count(told) == (2 if adapter is None else 0)
     assert len(list(cache.rglob("*.safetensors"))) == 1
     assert not list(cache.rglob("*.tmp"))
 
@@ -318,6 +325,18 @@ def test_a_number_that_is_not_finite_stops_the_run(fit, comparison_data, policy_
 
     with pytest.raises(UserError, match=r"the loss is nan \(samples .*\) at optimizer step 1"):
         fit(make(policy_artefact, algorithm=Broken()), comparison_data(), max_steps=1)
+
+
+@pytest.mark.parametrize("name", ["loss", "count", "rewards/chosen"])
+def test_parts_have_names_of_their_own(fit, comparison_data, policy_artefact, name):
+    @dataclass(frozen=True)
+    class Named(DPO):
+        def loss(self, candidates):
+            return *super().loss(candidates)[:2], {name: torch.zeros(())}
+
+    message = f"parts of Named.loss must be other than what the loop logs itself, got {name}"
+    with pytest.raises(UserError, match=message):
+        fit(make(policy_artefact, algorithm=Named()), comparison_data(), max_steps=1)
 
 
 def test_export_is_a_plain_causal_model(fit, comparison_data, policy_artefact, tmp_path):

@@ -161,7 +161,10 @@ def _merge_entries(
     entries = dict(base)
     for name, entry in own.items():
         if entry is None and name not in base:
-            raise UserError(f"{place}.{name}: has nothing to remove in what the file extends")
+            raise UserError(
+                f"{place}.{name} must not be null, which removes it from what the file extends, "
+                "where it is not; {} is an empty one"
+            )
         if entry is not None and depth > 1:
             entries[name] = _merge_entries(base.get(name, {}), entry, f"{place}.{name}", depth - 1)
         elif entry is not None:

@@ -44,13 +44,18 @@ def expand_matrix(document: dict[str, Any], path: Path) -> dict[str, dict[str, A
             if not re.fullmatch(r"[\w-]+", value):
                 raise UserError(f"{place}: a value must be letters, digits, _ and -, got {value!r}")
     stages: dict[str, dict[str, Any]] = {}
+    keys: dict[str, str] = {}
     for key, stage in document["stages"].items():
         place = f"{path}: stages.{key}"
         for bound in matrix.bindings(key, {}, place):
             name = matrix.fill(key, bound, place)
             check_name(name, f"{path}: stages")
             if name in stages:
-                raise UserError(f"{place} must not give a second stage {name}")
+                raise UserError(
+                    f"{place} must not give a second stage {name} beside that of {keys[name]}; "
+                    "what a stage has by a value of an axis is written with the value, in matrix"
+                )
+            keys[name] = key
             for axis, value in bound.items():
                 carried = matrix.axes[axis][value]
                 stage = overlaid(stage, {k: carried[k] for k in CARRIED if k in carried})
@@ -161,7 +166,10 @@ class _Matrix:
         if axis not in bound:
             before = match.string[: match.start()]
             if final and axis in self.axes:
-                raise UserError(f"{place}: {match[0]} must have <{axis}> in the key before it")
+                raise UserError(
+                    f"{place}: {match[0]} has no value here: <{axis}> must be in the name of the "
+                    "stage or option, or in a key before it"
+                )
             if final and before.rfind("{") > before.rfind("}"):
                 self._check_axis(axis, place)
             return match[0]

@@ -204,7 +204,7 @@ ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
         ("extends: no.yaml", "toy.yaml: extends must be an existing file, got "),
         ("extends: toy.yaml", "toy.yaml: extends must not lead in a circle, got "),
         ("extends: 3", "toy.yaml: extends must name a file, got 3"),
-        ("stages: {a: null}", "toy.yaml: stages.a: "),
+        ("stages: {a: null}", "toy.yaml: stages.a must not be null"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_ends_in_one_line(toy, text, message):

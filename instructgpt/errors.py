@@ -226,7 +226,9 @@ def one_line(message: str, options: list[str]) -> str:
 
 def class_paths(message: str) -> list[str]:
     """The class paths that a user wrote, on the command line or in a file."""
-    found = re.findall(r"(?:val=|'class_path': )'([A-Za-z_][\w.]*\.[A-Za-z_]\w*)'", message)
+    path = r"([A-Za-z_][\w.]*\.[A-Za-z_]\w*)"
+    found = re.findall(rf"(?:val=|'class_path': )'{path}'", message)
+    found += re.findall(rf"Given value: {path}$", message, re.MULTILINE)
     return [path for path in found if not path.startswith("instructgpt.")]
 
 

@@ -106,9 +106,20 @@ def test_verbs_and_classes(capsys, args, message):
 
 
 MINE = """
-from instructgpt import RowFormat
+from instructgpt import RewardFunction, RolloutAlgorithm, RowFormat
 class Unfinished(RowFormat):
     pass
+class Evaluates(RewardFunction):
+    def evaluate(self, samples):
+        return [0.0 for _ in samples]
+class NoLoss(RolloutAlgorithm):
+    uses_value = uses_reference = False
+    experience_type = tuple
+    def experience(self, scored, kl_coef):
+        return scored
+class NoNetworks(NoLoss):
+    def loss(self, batch, new_logprobs, new_values):
+        return new_logprobs.sum()
 class Another:
     pass
 """

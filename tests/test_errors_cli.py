@@ -117,9 +117,6 @@ class NoLoss(RolloutAlgorithm):
     experience_type = tuple
     def experience(self, scored, kl_coef):
         return scored
-class NoNetworks(NoLoss):
-    def loss(self, batch, new_logprobs, new_values):
-        return new_logprobs.sum()
 class Another:
     pass
 """
@@ -148,6 +145,30 @@ def test_a_class_path_that_does_not_fit(
     (folder / "own.yaml").write_text(f"data: {{init_args: {{format: {{class_path: {path}}}}}}}\n")
     options = [f"--data.format={path}"] if written == "flag" else [f"--config={folder}/own.yaml"]
     assert message in error_of([*SFT, *options], capsys)
+
+
+PPO = ["fit", "--model=PPOModule", "--model.init_from=x", "--data=PromptDataModule"]
+PPO += ["--data.train=x.jsonl", "--trainer.accelerator=cpu"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.reward=loop_mine.Evaluates"], "--model.reward: loop_mine.Evaluates must define raw_scores"),
+        (["--model.reward=CountReward", "--model.reward.text=e", "--model.algorithm=loop_mine.NoLoss"], "--model.algorithm: loop_mine.NoLoss must define loss"),
+        (["--model.algorithm=loop_mine.Another"], "--model.algorithm must be a RolloutAlgorithm, got loop_mine.Another"),
+        (["--data=loop_mine.Another"], "--data must be a StageData, got loop_mine.Another"),
+        (["--model=loop_mine.Nope"], "--model: cannot import loop_mine.Nope: module 'loop_mine' has no attribute 'Nope'"),
+        (["--model=nowhere_at_all.Mine"], "--model: cannot import nowhere_at_all.Mine: No module named"),
+    ],
+)  # fmt: skip
+def test_a_class_of_ones_own_that_does_not_fit(
+    options, message, tmp_path_factory, monkeypatch, capsys
+):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "loop_mine.py").write_text(MINE)
+    monkeypatch.syspath_prepend(folder)
+    assert error_of([*PPO, *options], capsys).startswith(message)
 
 
 DATA = "data: {class_path: TextDataModule, init_args: {train: x}}\n"

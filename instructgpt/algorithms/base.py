@@ -13,14 +13,14 @@ from torch import Tensor
 
 from instructgpt.functional.logprobs import KLEstimator
 from instructgpt.functional.masking import widen
-from instructgpt.types import ScoredRollout, require
+from instructgpt.types import ScoredRollout, UserError, require
 
 
 class UpdateLoss(NamedTuple):
     """Sums over a micro-batch; the loop divides them by the weight of the whole minibatch."""
 
     total: Tensor  # scalar, to call backward on
-    parts: dict[str, Tensor]  # scalar sums without gradient, by the name they are logged under
+    parts: dict[str, Tensor]  # scalar sums without gradient, logged as loss/NAME
 
 
 def check_parts(algorithm: object, parts: Iterable[str], taken: Iterable[str]) -> None:
@@ -75,7 +75,10 @@ class RolloutAlgorithm(ABC):
     target_kl: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
+        """Check that all is said, and the fields."""
+        said = "uses_value", "uses_reference", "experience_type"
+        if missing := [name for name in said if not hasattr(self, name)]:
+            raise UserError(f"{type(self).__name__} must define {', '.join(missing)}")
         require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
         score = self.missing_eos_score
         require(score is None or -inf < score < inf, "missing_eos_score", "finite or null", score)

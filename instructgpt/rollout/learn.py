@@ -11,7 +11,7 @@ from instructgpt.algorithms.base import RolloutAlgorithm, check_parts
 from instructgpt.rollout.buffer import RolloutBuffer, take
 from instructgpt.rollout.metrics import ratio_sums, rollout_metrics
 from instructgpt.rollout.scoring import Networks, without_abstained
-from instructgpt.types import ScoredRollout
+from instructgpt.types import ScoredRollout, UserError, require
 
 
 def learn_from(
@@ -33,18 +33,31 @@ def learn_from(
     sampled = float(scored.rollout.response_mask.sum())
     scored = without_abstained(scored)
     experience = algorithm.experience(scored, kl_coef)
-    rows = algorithm.trained_rows(scored, kl_coef)
+    rows = _trained_rows(algorithm, scored, kl_coef)
     learned = take(experience, rows)
     weights = algorithm.row_weights(learned)
     buffer = RolloutBuffer(number, learned, scored.logprobs[rows], weights, rows)
     episode = algorithm.episode_scores(scored.scores, scored.rollout.finished)
     metrics = rollout_metrics(scored, kl_coef, episode)
-    metrics |= {name: float(x) for name, x in algorithm.rollout_metrics(experience).items()}
+    further = {name: float(x) for name, x in algorithm.rollout_metrics(experience).items()}
+    if taken := sorted(set(metrics) & set(further)):
+        name = type(algorithm).__name__
+        raise UserError(f"{name}.rollout_metrics must not be named as the loop's: {taken}")
+    metrics |= further
     return buffer, {
         **{f"ppo/{name}": value for name, value in metrics.items()},
         "throughput/sampled_tokens_per_second": sampled / seconds["sample"],
         **{f"time/{name}": value for name, value in seconds.items()},
     }
+
+
+def _trained_rows(algorithm: RolloutAlgorithm, scored: ScoredRollout, kl_coef: float) -> Tensor:
+    """Refuse other numbers of rows than the updates were planned for."""
+    rows, sampled = algorithm.trained_rows(scored, kl_coef), len(scored.scores)
+    planned = sampled // algorithm.responses_per_prompt * algorithm.trained_per_prompt
+    rule = f"{planned} of {sampled} rows, trained_per_prompt of each prompt"
+    require(len(rows) == planned, f"{type(algorithm).__name__}.trained_rows", rule, len(rows))
+    return rows
 
 
 def untouched(network: nn.Module) -> Tensor:
@@ -87,8 +100,9 @@ def episodes_loss(
     values = networks.values(batch.rollout, new.hidden)
     values = values if values is None else values[:, :-1]
     loss = algorithm.loss(batch, new.logprobs, values)
+    parts = {f"loss/{name}": value for name, value in loss.parts.items()}
     sums, worst = ratio_sums(logprobs, new.logprobs, batch.rollout.response_mask)
     check_parts(algorithm, loss.parts, sums)
     weight = torch.tensor(buffer.weight(rows), device=here.device)
     total = loss.total + untouched(networks.policy) if value_only else loss.total
-    return EpisodesLoss(total, weight, {**loss.parts, **sums}, worst)
+    return EpisodesLoss(total, weight, {**parts, **sums}, worst)

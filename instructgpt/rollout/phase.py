@@ -84,7 +84,8 @@ class Phase:
         """Count an update, and stop the phase where it went too far.
 
         Args:
-            sums: over all ranks: ``count`` (what the loss is divided by), ``tokens``, and others.
+            sums: over all ranks: ``count`` (what the loss is divided by), ``tokens``, and others;
+                parts of the loss by the name that they are logged under.
             target_kl: approximate KL to the sampling policy that stops it, nats per token.
         """
         if not self.sums:
@@ -111,9 +112,8 @@ class Phase:
         if first:
             metrics |= {"ppo/first_ratio": ratio / first, "ppo/first_ratio_error": self.first_error}
         for name, value in sums.items():
-            prefix = "loss" if name in ("loss", "policy", "value") else "ppo"
-            divisor = tokens if name in PER_TOKEN else count
-            metrics[f"{prefix}/{name}"] = value / divisor if divisor else 0.0
+            key, divisor = (f"ppo/{name}", tokens) if name in PER_TOKEN else (name, count)
+            metrics["loss/loss" if name == "loss" else key] = value / divisor if divisor else 0.0
         self.metrics |= metrics
         spent = sum(value for name, value in self.metrics.items() if name.startswith("time/"))
         made = self.metrics["ppo/response_length"] * episodes

@@ -2,13 +2,16 @@
 
 import math
 import time
+from dataclasses import dataclass
 
 import pytest
 import torch
 from descent import sgd, weights
 from lightning.pytorch import Callback
 from small_ppo import StopAt, Watch, make
+from toy_rollout import GroupPolicy
 
+from instructgpt.algorithms.base import UpdateLoss
 from instructgpt.algorithms.kl import AdaptiveKL
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
@@ -17,6 +20,7 @@ from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.networks import Value
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rollout.updates import Batches
 
 
 @pytest.mark.parametrize("at", [(0, 0), (1, 1), (1, 3), (2, 2), (2, 3)])
@@ -213,3 +217,24 @@ def test_the_seconds_of_a_phase_are_those_of_the_clock(fit, prompt_data, policy_
     names = ("sample", "policy_and_value", "reference", "reward", "update")
     assert set(parts) == {f"time/{name}" for name in names}
     assert 0.5 * clock.took < sum(parts.values()) <= clock.took
+
+
+@dataclass(frozen=True)
+class AnyNames(GroupPolicy):
+    """Calls parts of its loss as it likes."""
+
+    def loss(self, batch, new_logprobs, new_values):
+        total, _ = super().loss(batch, new_logprobs, new_values)
+        names = ("total", "count", "ids", "kl", "tokens", "ratio")
+        return UpdateLoss(total, {name: 2 * total.detach() for name in names})
+
+
+def test_parts_of_a_loss_may_have_any_name(fit, prompt_data, policy_artefact):
+    watch = Watch()
+    module = make(policy_artefact, algorithm=AnyNames(), batches=Batches(6, 6))
+    fit(module, prompt_data(), max_epochs=1, callbacks=[watch])
+    phase = watch.phases[0]
+    assert phase["ppo/kl"] == pytest.approx(0, abs=1e-5)  # of the rollout, not of the loss
+    assert phase["ppo/ratio"] == pytest.approx(1, abs=1e-6)
+    for name in ("total", "count", "ids", "kl", "tokens", "ratio"):
+        assert phase[f"loss/{name}"] == pytest.approx(2 * phase["loss/loss"], abs=1e-7)

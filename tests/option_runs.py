@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
+from instructgpt.callbacks.plan import plan_of
 from instructgpt.callbacks.seed import StepSeed
 from instructgpt.data.base import StageData
 from instructgpt.data.comparisons import ComparisonDataModule
@@ -240,7 +241,7 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         # without what else this process has in memory
-        self.plan = [line for line in pl_module.plan() if line[0] != "memory in all"]
+        self.plan = [line for line in plan_of(pl_module) if line[0] != "memory in all"]
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.workers = max(self.workers, len(multiprocessing.active_children()))

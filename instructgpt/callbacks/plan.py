@@ -6,8 +6,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from instructgpt.callbacks.common import stage_of
+from instructgpt.modules.base import StageModule
+from instructgpt.modules.memory import memory_lines
 from instructgpt.terminal import say
 from instructgpt.types import UserError
+
+
+def plan_of(stage: StageModule) -> list[tuple[str, str]]:
+    """What is about to happen, and the memory that it needs, as lines of (name, value)."""
+    return stage.plan() + memory_lines(stage.trained_networks(), stage.memory(), stage.device.type)
 
 
 class PlanPrinter(Callback):
@@ -22,7 +29,7 @@ class PlanPrinter(Callback):
         self._planned = stage.planned_steps()
         if not trainer.is_global_zero:
             return
-        lines = stage.plan()
+        lines = plan_of(stage)
         width = max((len(name) for name, _ in lines), default=0)
         say(f"plan of {type(stage).__name__} in {trainer.default_root_dir}:")
         for name, value in lines:

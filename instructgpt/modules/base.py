@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -12,7 +11,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,7 +20,6 @@ from torchmetrics import Metric
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.models.adapters import Adapter
 from instructgpt.models.artefact import check_artefact, read_artefact
-from instructgpt.models.digest import weights_digest
 from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import exact_tables
 from instructgpt.models.load import Network
@@ -30,10 +27,11 @@ from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.modules.clock import RolloutClock
 from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
-from instructgpt.modules.fits import check_context, check_data, check_text_format
-from instructgpt.modules.memory import Memory, memory_lines
+from instructgpt.modules.fits import check_data, check_text_format
+from instructgpt.modules.memory import Memory
 from instructgpt.modules.optimizer import clip, scale_gradients, set_options
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
+from instructgpt.modules.pieces import Pieces, averaged_over
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
 from instructgpt.types import Origin, Progress, UserError
 
@@ -96,8 +94,7 @@ class StageModule(LightningModule, ABC):
         self._options: list[dict[str, Any]] = []  # of the optimizer's groups, as asked for
         self._sums: dict[str, Tensor] = {}  # of the micro-batches of a step
         self._expected = LOSS_SCALE
-        self._gradient_of: int | None = None  # the optimizer step that it is collected for
-        self.guard = FiniteGuard()
+        self.guard, self.pieces = FiniteGuard(), Pieces()
 
     @property
     def data(self) -> Any:
@@ -141,21 +138,16 @@ class StageModule(LightningModule, ABC):
         trainer = self.trainer
         steps = self.planned_steps()
         batches = trainer.num_training_batches
-        lines = [
+        return [
             ("processes", f"{trainer.world_size}"),
             ("batches per epoch", f"{batches:,} on each process"),
             ("accumulated per step", f"{trainer.accumulate_grad_batches}"),
             ("optimizer steps", f"{steps:,}" if steps is not None else "until the time is up"),
         ]
-        return lines + self.memory_lines()
 
     def memory(self) -> Memory:
         """What this fit has in memory beside its networks and its optimizer."""
         return Memory(keeps_gradients=self.trainer.accumulate_grad_batches > 1)
-
-    def memory_lines(self) -> list[tuple[str, str]]:
-        """What each network and each part of the fit need of memory, and the peak."""
-        return memory_lines(self.trained_networks(), self.memory(), self.device.type)
 
     # -- Lightning's hooks
 
@@ -187,19 +179,6 @@ class StageModule(LightningModule, ABC):
         """
         with exact_tables(self):
             return super().to(*args, **kwargs)
-
-    def check_context(self, network: nn.Module) -> None:
-        """Refuse rows that are longer than the context of a network, without its prefix."""
-        check_context(network, self.data.row_tokens)
-
-    def starts_from(self, network: nn.Module) -> None:
-        """Remember the weights that training starts from; those from scratch follow from the seed.
-
-        Args:
-            network: what was loaded, without adapter and new head.
-        """
-        if self.init_from is not None:
-            self.origins["model.init_from"] = Origin(self.init_from, weights_digest(network))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups: one, unless a stage has several networks."""
@@ -252,7 +231,7 @@ class StageModule(LightningModule, ABC):
 
         The rates are what the schedule says now: its length can have changed on resume, too.
         """
-        self._gradient_of = None
+        self.pieces.forget()
         for config in self.trainer.lr_scheduler_configs:
             set_options(config.scheduler, self._options)
 
@@ -334,42 +313,11 @@ class StageModule(LightningModule, ABC):
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._expected = expected
-        return total * (self.averaged_over / expected)
-
-    @property
-    def averaged_over(self) -> int:
-        """What Lightning and DDP divide a gradient by: batches of a step, and ranks."""
-        return int(self.trainer.accumulate_grad_batches * self.trainer.world_size)
-
-    def backward_now(self, loss: Tensor) -> None:
-        """Add the gradient of a loss inside ``training_step``, so that its graph is gone.
-
-        Ranks exchange it with that of the loss which ``training_step`` returns.
-        """
-        self._zero_once()
-        trainer = self.trainer
-        parallel = isinstance(trainer.strategy, ParallelStrategy)
-        with trainer.strategy.block_backward_sync() if parallel else nullcontext():  # type: ignore[attr-defined]
-            trainer.strategy.backward(loss / trainer.accumulate_grad_batches, None)
-
-    def piece_by_piece(self, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
-        """Compute the losses of the pieces of a batch one after the other, one graph at a time.
-
-        The last is returned, for ``training_step`` to return; the others have had their backward.
-        """
-        *first, last = losses
-        for loss in first:
-            self.backward_now(loss())
-        return last()
+        return total * (averaged_over(self.trainer) / expected)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Zero the gradient before the first backward of a step, which a piece may have had."""
-        self._zero_once()
-
-    def _zero_once(self) -> None:
-        if self._gradient_of != self.global_step:
-            self._gradient_of = self.global_step
-            self.zero_grad()
+        self.pieces.zero_once(self)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Check losses and gradients, divide by the count of the step, and log its means."""

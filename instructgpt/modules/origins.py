@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
+from instructgpt.models.digest import weights_digest
 from instructgpt.types import Origin, UserError
 
 SHOWN = 8  # digits of a digest in a message
+
+
+def starts_from(init_from: str | None, network: nn.Module) -> dict[str, Origin]:
+    """The weights that training starts from; those from scratch follow from the seed.
+
+    Args:
+        init_from: of the stage.
+        network: what was loaded, without adapter and new head.
+    """
+    if init_from is None:
+        return {}
+    return {"model.init_from": Origin(init_from, weights_digest(network))}
 
 
 def check_origins(theirs: Mapping[str, Sequence[str]], ours: Mapping[str, Origin]) -> None:

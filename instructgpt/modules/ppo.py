@@ -21,6 +21,7 @@ from instructgpt.models.heads import ValueHead
 from instructgpt.models.load import Network
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import of_samples, stop, together
+from instructgpt.modules.fits import check_context
 from instructgpt.modules.held_out import HeldOut
 from instructgpt.modules.memory import Memory
 from instructgpt.modules.networks import (
@@ -31,6 +32,7 @@ from instructgpt.modules.networks import (
     save_networks,
 )
 from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.pieces import averaged_over
 from instructgpt.modules.ppo_plan import check_plan, phase_memory, plan_lines
 from instructgpt.modules.pretraining import (
     Pretraining,
@@ -40,13 +42,13 @@ from instructgpt.modules.pretraining import (
 )
 from instructgpt.modules.respond import predict_rows, roll_out
 from instructgpt.rewards.base import RewardFunction, check_abstained
-from instructgpt.rollout.answer import repeat
 from instructgpt.rollout.buffer import RolloutBuffer
 from instructgpt.rollout.ema import WeightAverage
 from instructgpt.rollout.gather import gather
 from instructgpt.rollout.learn import episodes_loss, learn_from, untouched
 from instructgpt.rollout.metrics import Stopwatch, rollout_seconds
 from instructgpt.rollout.phase import Phase
+from instructgpt.rollout.prompts import PhasePrompts
 from instructgpt.rollout.sampler import Sampling, Texts
 from instructgpt.rollout.scoring import not_finite_rows, score
 from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
@@ -133,6 +135,10 @@ class PPOModule(StageModule):
             trainer = self.trainer
             place = trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank
             self.plan_of_updates = plan_updates(self.batches, self.algorithm, *place, self.seed)
+            draw = self.data.rollout_prompts
+            always = bool(trainer.overfit_batches)  # type: ignore[attr-defined]
+            each = self.algorithm.responses_per_prompt
+            self.prompts = PhasePrompts(draw, episodes, each, always)
             self._sizes = (self.batches, self.plan_of_updates, self.pretraining)
 
     def build(self) -> None:
@@ -145,7 +151,7 @@ class PPOModule(StageModule):
         self.origins |= origins | {f"model.reward.{name}": origin for name, origin in rewards}
         self.policy = built.policy
         for network in built.readers:
-            self.check_context(network)
+            check_context(network, self.data.row_tokens)
         if built.value is not None:  # the name says which of both a checkpoint holds
             shared = isinstance(built.value, ValueHead)
             setattr(self, "value_head" if shared else "value_model", built.value)
@@ -194,7 +200,7 @@ class PPOModule(StageModule):
     def plan(self) -> list[tuple[str, str]]:
         """Rollouts, minibatches, micro-batches, steps and tokens to come."""
         most, steps = self.data.max_response_tokens, self.planned_steps()
-        return plan_lines(self._sizes, self.updates, most, steps) + self.memory_lines()
+        return plan_lines(self._sizes, self.updates, most, steps)
 
     def memory(self) -> Memory:
         """Sampling, scoring and an update; what is frozen; gradients of pieces before."""
@@ -229,7 +235,7 @@ class PPOModule(StageModule):
         """
         trainer, temperature = self.trainer, self.sampling.temperature
         watch, micro = Stopwatch(), self.plan_of_updates.microbatch_size
-        asked = self.prompts(number, trainer.global_rank, trainer.world_size)
+        asked = self.prompts.share(number, trainer.global_rank, trainer.world_size)
         asked = self.transfer_batch_to_device(asked, self.device, 0)
         with self.networks.evaluating(), trainer.precision_plugin.forward_context():
             how = (self.sampling, self.seed, number, self.progress)
@@ -241,23 +247,10 @@ class PPOModule(StageModule):
             scores = together(self, lambda: self.frozen.reward.score(samples)).to(self.device)
         scored = gather(scored._replace(scores=scores), self.all_gather, trainer.world_size)
         if (found := not_finite_rows(scored)) is not None:
-            names = of_samples(self._ids(found[1], number))
+            names = of_samples(self.prompts.ids(found[1], number))
             stop(self, [f"{found[0]} is not finite{names}"], self.global_step)
         check_abstained(float(scored.scores.isnan().float().mean()))
         return learn_from(self.algorithm, scored, self.phase.kl_coef, number, watch.seconds)
-
-    def prompts(self, number: int, rank: int, world_size: int) -> PromptBatch:
-        """A rank's share of the prompts of a phase, each as often as it is answered."""
-        # To overfit is to see the same prompts again.
-        drawn = 0 if self.trainer.overfit_batches else number  # type: ignore[attr-defined]
-        responses = self.algorithm.responses_per_prompt
-        count = self.batches.rollout_batch_size // responses
-        return repeat(self.data.rollout_prompts(drawn, count, rank, world_size), responses)
-
-    def _ids(self, rows: list[int], number: int) -> list[str]:
-        """Ids of the prompts of a rollout's rows; drawn again, so that nothing has to keep them."""
-        prompts = self.prompts(number, 0, 1).prompts
-        return [prompts[row].id for row in rows]
 
     # -- one optimizer step
 
@@ -270,7 +263,7 @@ class PPOModule(StageModule):
         window = plan.window(buffer.phase, batch_idx, int(self.trainer.num_training_batches))
         divisor = buffer.weight(window)
         if not divisor:
-            names = of_samples(self._ids(buffer.rows[window].tolist(), buffer.phase))
+            names = of_samples(self.prompts.ids(buffer.rows[window].tolist(), buffer.phase))
             finding = f"the reward function abstained on a whole minibatch{names}"
             stop(self, [finding], self.global_step + 1)
         if self.pretraining.ptx_coef and part == 0 and not self.phase.value_only:
@@ -278,7 +271,7 @@ class PPOModule(StageModule):
         self.log_dict(self.phase.shown, prog_bar=True, logger=False)
         pieces, first = rows.split(plan.microbatch_size), update == 0
         losses = [partial(self.episodes_loss, piece, divisor, first) for piece in pieces]
-        return self.piece_by_piece(losses)
+        return self.pieces.one_by_one(self, losses)
 
     def backward_pretraining(self, number: int, update: int, episodes: int) -> None:
         """Add γ times the gradient of the pretraining loss: the mean over its tokens."""
@@ -290,7 +283,7 @@ class PPOModule(StageModule):
         total = torch.zeros((), device=self.device)
         for part in torch.arange(len(batch.tokens)).split(plan.microbatch_size):
             loss = pretraining_loss(self.policy, LanguageBatch(*(x[part] for x in batch)))
-            self.backward_now(loss * (mix.ptx_coef * self.averaged_over / tokens))
+            self.pieces.backward(self, loss * (mix.ptx_coef * averaged_over(trainer) / tokens))
             total += loss.detach()
         self.guard.see("the pretraining loss", total, lambda: self.data.pretraining_ids(*share))
         self.phase.metrics["loss/ptx"] = float(self.all_sum(total) / tokens)
@@ -304,7 +297,7 @@ class PPOModule(StageModule):
         loss = episodes_loss(*asked, self.phase.value_only)
         if first:
             self.worst_ratio = torch.maximum(self.worst_ratio, loss.worst)
-        ids = partial(self._ids, buffer.rows[rows].tolist(), buffer.phase)
+        ids = partial(self.prompts.ids, buffer.rows[rows].tolist(), buffer.phase)
         return self.summed_loss(loss.total, loss.weight, ids, divisor, loss.sums)
 
     def log_step(self, sums: dict[str, float]) -> None:

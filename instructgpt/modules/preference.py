@@ -31,10 +31,12 @@ from instructgpt.modules.candidates import (
     response_mask,
 )
 from instructgpt.modules.finite import Ids, everyones
+from instructgpt.modules.fits import check_context
 from instructgpt.modules.kept import Kept, kept_path, read_kept, write_kept
 from instructgpt.modules.means import Means
 from instructgpt.modules.memory import Memory, held
 from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.origins import starts_from
 from instructgpt.modules.preference_memory import update_needs
 from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.modules.reference import Reference
@@ -143,19 +145,15 @@ class PreferenceModule(StageModule):
     def build(self) -> None:
         """Load the policy."""
         policy = load_policy(self.init_from, None, self.network, self.tokenizer, self.dropout)
-        self.starts_from(policy)
+        self.origins |= starts_from(self.init_from, policy)
         self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
+        check_context(self.policy, self.data.row_tokens)
 
     def setup(self, stage: str) -> None:
         """Load the reward function's networks, which a checkpoint is compared with."""
         super().setup(stage)
         if stage != "predict":
             self.answers.prepare(self.tokenizer, self.template, self.device)
-
-    def configure_model(self) -> None:
-        """Build, and refuse rows that are longer than the context."""
-        super().configure_model()
-        self.check_context(self.policy)
 
     def all_origins(self) -> dict[str, Origin]:
         """Add those of the reward function."""

@@ -23,8 +23,10 @@ from instructgpt.models.artefact import read_artefact, save_scalar
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.fits import check_context
 from instructgpt.modules.memory import Memory, Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.origins import starts_from
 from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.types import ComparisonBatch, RunFailedError, require
 
@@ -82,14 +84,10 @@ class RewardModule(StageModule):
             head="stored" if stored else "new",
             dropout=self.dropout,
         )
-        self.starts_from(model if stored else model.trunk)
+        self.origins |= starts_from(self.init_from, model if stored else model.trunk)
         self.model = attach(model, self.adapter) if self.adapter else model
+        check_context(self.model.trunk, self.data.row_tokens)
         self.val_loss = MeanMetric()
-
-    def configure_model(self) -> None:
-        """Build, and refuse rows that are longer than the context."""
-        super().configure_model()
-        self.check_context(self.model.trunk)
 
     def trained_networks(self) -> Sequence[nn.Module]:
         """The reward model."""

@@ -19,6 +19,7 @@ from instructgpt.models.load import Network, is_recurrent, load_policy
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.finite import Ids
+from instructgpt.modules.fits import check_context
 from instructgpt.modules.memory import (
     Memory,
     Need,
@@ -28,6 +29,7 @@ from instructgpt.modules.memory import (
     shape_of,
 )
 from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.origins import starts_from
 from instructgpt.modules.respond import predict_rows
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.sampler import Sampling
@@ -88,7 +90,7 @@ class SFTModule(StageModule):
         policy = load_policy(
             self.init_from, self.architecture, self.network, self.tokenizer, self.dropout
         )
-        self.starts_from(policy)
+        self.origins |= starts_from(self.init_from, policy)
         self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
 
@@ -111,7 +113,7 @@ class SFTModule(StageModule):
         """Build, and refuse data that the architecture cannot take."""
         super().configure_model()
         config = base_network(self.policy).config
-        self.check_context(self.policy)
+        check_context(self.policy, self.data.row_tokens)
         if getattr(self.data, "packing", False) and is_recurrent(config):
             raise UserError(
                 f"data.packing must be false for {config.model_type}: its convolutions or "

@@ -1,0 +1,51 @@
+"""An optimizer step in pieces: one graph is alive at a time, and the gradient is that of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor
+
+
+def averaged_over(trainer: Trainer) -> int:
+    """What Lightning and DDP divide a gradient by: batches of a step, and ranks."""
+    return int(trainer.accumulate_grad_batches * trainer.world_size)
+
+
+class Pieces:
+    """The backward passes of the pieces of a batch, inside ``training_step``, but for the last."""
+
+    def __init__(self) -> None:
+        """Start with no gradient."""
+        self._step: int | None = None  # the optimizer step that a gradient is collected for
+
+    def forget(self) -> None:
+        """Start anew: what gradient there is belongs to no step of this run."""
+        self._step = None
+
+    def zero_once(self, module: LightningModule) -> None:
+        """Zero the gradient before the first backward of an optimizer step."""
+        if self._step != module.global_step:
+            self._step = module.global_step
+            module.zero_grad()
+
+    def backward(self, module: LightningModule, loss: Tensor) -> None:
+        """Add the gradient of a loss, so that its graph is gone.
+
+        Ranks exchange it with that of the loss which ``training_step`` returns.
+        """
+        self.zero_once(module)
+        strategy, parts = module.trainer.strategy, module.trainer.accumulate_grad_batches
+        parallel = isinstance(strategy, ParallelStrategy)
+        with strategy.block_backward_sync() if parallel else nullcontext():  # type: ignore[attr-defined]
+            strategy.backward(loss / parts, None)
+
+    def one_by_one(self, module: LightningModule, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
+        """Compute losses one after the other; the last is for ``training_step`` to return."""
+        *first, last = losses
+        for loss in first:
+            self.backward(module, loss())
+        return last()

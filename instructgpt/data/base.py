@@ -145,6 +145,8 @@ class StageData(LightningDataModule, ABC):
         rows = self.train_rows or self.validation_rows
         if not rows:
             raise UserError(f"--data.train: no rows left: {summary.losses()}")
+        if stage in ("validate", "test") and not self.validation_rows:
+            raise UserError(f"--data.validation must hold rows to {stage}, got {self.validation}")
         self.origins = {} if wanted == "predict" else self.find_origins()
         summary.example = show(rows[0], self.tokenizer)
         self.summary = summary.lines()

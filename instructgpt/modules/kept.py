@@ -80,6 +80,9 @@ def read_kept(path: Path, splits: Mapping[str, Kept]) -> bool:
     if {name: values.shape for name, values in found.items()} != sizes:
         rank_zero_warn(f"the reference log-probabilities in {path} are of other rows")
         return False
+    if not all(bool(values.isfinite().all()) for values in found.values()):
+        rank_zero_warn(f"the reference log-probabilities in {path} are not finite")
+        return False
     for name, kept in splits.items():
         kept.values.copy_(found[name])
     return True

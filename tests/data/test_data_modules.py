@@ -129,6 +129,12 @@ def test_no_rows_left(write, make):
     assert "no rows left: 1 bad (" in stop(make, str(bad), validation=None, on_error="skip")
 
 
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_nothing_to_measure_on_is_said(write, make, stage):
+    message = stop(make, str(write("a.jsonl", GOOD)), stage=stage, validation=None)
+    assert message == f"--data.validation must hold rows to {stage}, got None"
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

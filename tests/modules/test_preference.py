@@ -9,6 +9,7 @@ import torch
 from descent import sgd, weights
 from harness import run_processes
 from lightning.pytorch import Callback
+from safetensors.torch import load, save
 from toy_preference import Likely
 from transformers import AutoModelForCausalLM
 
@@ -206,7 +207,7 @@ def test_precomputing_changes_nothing_and_is_found_again(
     assert not list(cache.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "other rows"])
+@pytest.mark.parametrize("damage", ["cut", "other rows", "nan"])
 def test_what_was_kept_and_is_broken_is_computed_anew(
     fit, comparison_data, policy_artefact, cache, damage
 ):
@@ -218,9 +219,13 @@ def test_what_was_kept_and_is_broken_is_computed_anew(
     first = run()
     (file,) = cache.rglob("*.safetensors")
     content = file.read_bytes()
-    from safetensors.torch import save
-
-    file.write_bytes(content[:-4] if damage == "cut" else save({"train": torch.zeros(3)}))
+    broken = {name: torch.full_like(values, torch.nan) for name, values in load(content).items()}
+    damaged = {
+        "cut": content[:-4],
+        "other rows": save({"train": torch.zeros(3)}),
+        "nan": save(broken),
+    }
+    file.write_bytes(damaged[damage])
     with pytest.warns(UserWarning, match="reference log-probabilities in "):
         assert torch.equal(run(), first)
     assert file.read_bytes() == content

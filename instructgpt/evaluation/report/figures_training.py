@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Drawn = Iterator[tuple[str, "Figure"]]
 BLUE, ORANGE = "#1b7fc4", "#d55e00"
-BEST = Look(ORANGE, "o")
+BEST = Look(INK, "o")  # no model has this colour
 MOST_POINTS, MOST_PANELS = 150, 8
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, NamedTuple
 
 from instructgpt.evaluation.report.estimates import Unit
@@ -104,7 +105,8 @@ def bars(axes: Axes, groups: Sequence[str], series: Sequence[Series], unit: Unit
                 at = (x, height + end)
                 text = axes.annotate(number, at, (0, 2), textcoords="offset points", fontsize=8)
                 text.set_horizontalalignment("center")
-    axes.set_xticks(range(len(groups)), [short(group, 22) for group in groups])
+    room = max(6, 60 // max(len(groups), 1))  # characters
+    axes.set_xticks(range(len(groups)), [fill(short(group, 22), room) for group in groups])
     axes.tick_params(axis="x", labelcolor=INK)
     axes.grid(axis="x", visible=False)
 

@@ -22,9 +22,12 @@ class Look(NamedTuple):
     mark: str
 
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-COLOURS = ("#848b96", "#cc79a7", "#e69f00", "#009e73", "#1b7fc4", "#d55e00", "#56b4e9")
-SHAPES = ("o", "s", "^", "D", "P", "v", "X")
+# Okabe and Ito's colours, which people with any colour vision can tell apart; then three more.
+COLOURS = (
+    *("#848b96", "#cc79a7", "#e69f00", "#009e73", "#1b7fc4", "#d55e00", "#56b4e9"),
+    *("#7b61c9", "#97a31f", "#8c564b"),
+)
+SHAPES = ("o", "s", "^", "D", "P", "v", "X", "*", "<", "p")
 MARKS = ("o", "D", "s", "^", "v", "P", "X")  # of judges
 
 RC: Any = {
@@ -69,7 +72,7 @@ def styled() -> Iterator[None]:
 
 
 def looks(models: Sequence[str]) -> dict[str, Look]:
-    """A look for each model by its place; after seven the colours come again with other marks."""
+    """A look for each model by its place; after ten the colours come again with other marks."""
     count = len(COLOURS)
     return {
         name: Look(COLOURS[i % count], SHAPES[(i + i // count) % count])

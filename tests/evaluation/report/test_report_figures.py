@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from itertools import pairwise
 
 import pytest
 from evaluation_results import results_of
@@ -98,6 +99,16 @@ def test_no_two_models_look_alike():
     assert all(many[name] == look for name, look in few.items())  # a further arm changes no other
     assert len({look.colour for look in few.values()}) == len(COLOURS)
     assert len({look.mark for look in few.values()}) == len(COLOURS)
+
+
+def test_labels_of_many_models_do_not_touch():
+    names = ["GPT", "GPT few-shot", "SFT", "PPO", "PPO-ptx", "RLOO", "DPO", "IPO", "RAFT"]
+    share = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 400}
+    table = {name: {"follow": share, "hallucination": share} for name in names}
+    figure = make_figures({"models": names, "closed_domain": table})["closed_domain"]
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels()]
+    assert all(left.x1 + 2 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_labels_are_text(results):

@@ -45,8 +45,8 @@ class Value:
             (paper).
         lr: learning rate (paper: 9e-6).
         weight_decay: weight decay.
-        warmup_phases: first rollout phases in which only the value learns and the policy stands
-            still; the paper does not say.
+        warmup_phases: first rollout phases in which only the value learns (of a shared one its
+            head) and the policy stands still, also without pretraining; the paper does not say.
     """
 
     kind: Literal["separate", "shared"] = "separate"

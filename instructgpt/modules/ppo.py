@@ -200,7 +200,8 @@ class PPOModule(StageModule):
     def plan(self) -> list[tuple[str, str]]:
         """Rollouts, minibatches, micro-batches, steps and tokens to come."""
         most, steps = self.data.max_response_tokens, self.planned_steps()
-        return plan_lines(self._sizes, self.updates, most, steps)
+        warmup = self.value.warmup_phases if self.algorithm.uses_value else 0
+        return plan_lines(self._sizes, self.updates, most, steps, warmup)
 
     def memory(self) -> Memory:
         """Sampling, scoring and an update; what is frozen; gradients of pieces before."""

@@ -83,6 +83,7 @@ def plan_lines(
     updates: int,
     response_tokens: int,
     steps: int | None,
+    warmup: int,
 ) -> list[tuple[str, str]]:
     """Rollouts, minibatches, micro-batches, steps and tokens to come.
 
@@ -91,6 +92,7 @@ def plan_lines(
         updates: optimizer steps of a phase, as limited by the trainer.
         response_tokens: of the longest response.
         steps: optimizer steps of the run; None where only time limits it.
+        warmup: first phases in which the value learns alone.
     """
     batches, plan, pretraining = sizes
     phases = "until the time is up" if steps is None else f"{-(-steps // updates):,}"
@@ -98,8 +100,9 @@ def plan_lines(
     ptx = f"{rows:,} pretraining rows x {pretraining.ptx_coef} a step"
     learned = "" if plan.rows == episodes else f", {plan.rows:,} of them learned from"
     most = f"at most {episodes * response_tokens:,} sampled tokens"
+    alone = f" (the first {warmup:,}: the value alone)" if warmup else ""
     return [
-        ("rollout phases", phases),
+        ("rollout phases", phases + alone),
         ("a phase", f"{episodes:,} episodes, {most}{learned}"),
         ("minibatches", f"{updates:,} a phase, {plan.minibatch_size:,} episodes each"),
         ("micro-batches", f"{plan.microbatch_size:,} episodes, {plan.pieces:,} a step"),

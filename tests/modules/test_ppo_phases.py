@@ -190,6 +190,7 @@ def test_the_policy_stands_still_while_the_value_warms_up(fit, prompt_data, poli
     )
     fit(module, prompt_data(), max_epochs=2, callbacks=[watch, moves])
     start = weights(load_policy(policy_artefact, None, Network(), None))
+    assert dict(module.plan())["rollout phases"] == "2 (the first 1: the value alone)"
     (policy, value), (later_policy, later_value) = moves.seen
     assert torch.equal(policy, start)
     assert not torch.equal(later_policy, start)

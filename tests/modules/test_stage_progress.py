@@ -41,7 +41,7 @@ def test_time_left_counts_the_rollouts_to_come(
     By its steps alone a run would promise 5 * 60 = 300 s after the first of them, and is 150 s from
     its end.
     """
-    collect, step = ppo.collect, ppo.PPOModule.training_step
+    collect, step = ppo.PPOModule.collect, ppo.PPOModule.training_step
 
     def slow_collect(module, phase):
         for part in (1, 2):
@@ -53,7 +53,7 @@ def test_time_left_counts_the_rollouts_to_come(
         now[0] += UPDATE
         return step(self, rows, batch_idx)
 
-    monkeypatch.setattr(ppo, "collect", slow_collect)
+    monkeypatch.setattr(ppo.PPOModule, "collect", slow_collect)
     monkeypatch.setattr(ppo.PPOModule, "training_step", slow_step)
     module = make(policy_artefact)
     options = {"max_epochs": 3, "callbacks": [StageProgress()], "enable_progress_bar": True}

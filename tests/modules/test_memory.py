@@ -142,5 +142,5 @@ def test_supervised_stages_name_activations_and_logits(
     preference = PreferenceModule(init_from=policy_artefact, validation_prompts=0)
     plan = plan_of(preference, comparison_data(batch_size=4), fit, capsys)
     assert re.fullmatch(r"activations \d+ MiB, logits \d+ MiB", plan["memory of update"])
-    assert preference.frozen_bytes() == {"reference": held(preference.policy).weights}
+    assert preference.memory().frozen == {"reference": held(preference.policy).weights}
     assert re.fullmatch(r"\d+ MiB", plan["reference, frozen"])

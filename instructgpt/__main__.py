@@ -12,7 +12,7 @@ from instructgpt.verbs import VERBS
 
 HELP = """usage: python -m instructgpt VERB [--config FILE ...] [--option VALUE ...]
 
-InstructGPT end to end: pretraining, SFT, reward model, PPO and PPO-ptx.
+InstructGPT end to end: pretraining, SFT, reward model, PPO and PPO-ptx; or DPO and its kin.
 
 verbs:
 {verbs}

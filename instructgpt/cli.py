@@ -94,6 +94,11 @@ QUIET_LINES = (
 class StageParser(OneLineParser, LightningArgumentParser):
     """Lightning's parser with one-line errors."""
 
+    def __init__(
+        self, *args: Any, prog: str | None = "python -m instructgpt VERB", **kwargs: Any
+    ) -> None:
+        super().__init__(*args, prog=prog, **kwargs)  # jsonargparse names none for --model.help
+
 
 class StageCLI(OpenCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` for any stage with any data that fits it."""

@@ -31,7 +31,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "fit": Verb(
-        "train one stage: pretraining, SFT, reward model or PPO", trainer=True, resumes=True
+        "train one stage: pretraining, SFT, reward model, PPO, DPO, …", trainer=True, resumes=True
     ),
     "validate": Verb("run the validation set once", trainer=True),
     "test": Verb("run the test loop of a module once", trainer=True),

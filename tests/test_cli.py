@@ -168,6 +168,9 @@ def test_exit_codes(tmp_path, capsys):
     assert "did you mean fit?" in capsys.readouterr().err
     assert run(toy_args("--output", str(tmp_path), "--trainer.fast_dev_run", "true")) == 0
     assert run(["fit", "--help"]) == 0
+    capsys.readouterr()
+    assert run(["fit", "--model.help", "SFTModule"]) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m instructgpt VERB ")
 
 
 def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from instructgpt.pipeline.process import Child
 from instructgpt.pipeline.spec import Spec
 
 STEP = re.compile(r"^fit (\d+)/(\d+)(?:.*? (\d+):(\d\d):(\d\d) left)?")
+EXAMPLE = "|"  # of the data, in a log: says nothing of how far the stage is
 LEAST = 0.05
 """A stage that takes longer than expected is taken to need this share more."""
 
@@ -43,7 +44,8 @@ class Forecast:
         running, measured = [], dict(self.measured)
         for name, child in children.items():
             lines = child.lines()
-            running.append(Running(name, child.seconds, lines[-1].strip() if lines else ""))
+            said = [line.strip() for line in lines if not line.lstrip().startswith(EXAMPLE)]
+            running.append(Running(name, child.seconds, said[-1] if said else ""))
             rest = self._steps_left(name, child.seconds, lines)
             if rest is not None:
                 measured[name] = child.seconds + rest

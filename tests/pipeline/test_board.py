@@ -82,6 +82,13 @@ def test_a_stage_that_says_how_long_it_takes_is_believed(toy):
     assert progress.status({"a": Told(51.0, *log)}, [], 51.0).left == pytest.approx(30)
 
 
+def test_the_example_of_the_data_is_no_news(toy):
+    spec = read_spec(toy.write("stages: {a: {verb: fit}}"), FUNCTIONS)
+    log = Told(3.0, "  example:", "    | Say moo.", "    | ")
+    running = Forecast(spec, ["a"], {}).status({"a": log}, [], 3.0).running
+    assert running == [Running("a", 3.0, "example:")]
+
+
 def test_nothing_is_promised_before_anything_is_known(toy):
     spec = read_spec(toy.write("stages: {a: {verb: fit}, b: {verb: fit}}"), FUNCTIONS)
     status = Forecast(spec, ["a", "b"], {}).status({"a": Told(9.0)}, ["b"], 9.0)

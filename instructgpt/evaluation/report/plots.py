@@ -134,10 +134,12 @@ def legend(figure: Figure, series: Sequence[Series], colour: str | None = None) 
         )
         for one in series
     ]
+    columns = min(len(handles), 3)
     figure.legend(
-        handles=handles,
+        # matplotlib fills column by column; people read line by line
+        handles=[handle for column in range(columns) for handle in handles[column::columns]],
         loc="outside lower center",
-        ncols=min(len(handles), 3),
+        ncols=columns,
         labelcolor=INK,
         handletextpad=0.2,
         columnspacing=1.4,

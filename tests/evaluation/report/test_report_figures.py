@@ -111,6 +111,16 @@ def test_labels_of_many_models_do_not_touch():
     assert all(left.x1 + 2 < right.x0 for left, right in pairwise(boxes))
 
 
+def test_a_legend_is_read_line_by_line():
+    names = ["GPT", "SFT", "PPO", "PPO-ptx", "DPO"]
+    table = {name: {"ends": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}} for name in names}
+    figure = make_figures({"models": names, "metadata": table})["metadata"]
+    figure.draw_without_rendering()
+    places = {text.get_text(): text.get_window_extent() for text in figure.legends[0].texts}
+    read = sorted(places, key=lambda name: (-round(places[name].y0), places[name].x0))
+    assert read == names
+
+
 def test_labels_are_text(results):
     results["labels"] = {"sft": "$x_{ <b>&", "ppo": "日本 100 %"}
     figure = make_figures({**results, "curves": {}})["nlp"]

@@ -88,6 +88,7 @@ QUIET_LINES = (
     "💡",
     "`Trainer.fit`",
     "Loading `train_dataloader`",
+    "Detected KeyboardInterrupt",
 )
 
 

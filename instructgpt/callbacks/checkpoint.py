@@ -130,6 +130,9 @@ class StageCheckpoint(ModelCheckpoint):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
+            saved = self._saved_step >= 0
+            kept = f"{LAST} is of step {self._saved_step}" if saved else "nothing was saved"
+            rank_zero_info(f"stopped at once: {kept}")
             raise KeyboardInterrupt
         self._signal = number
         rank_zero_info("\nstopping after this optimizer step; once more stops at once")

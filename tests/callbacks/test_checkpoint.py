@@ -91,10 +91,11 @@ def test_ctrl_c_in_a_validation_and_sigterm(tmp_path, monkeypatch, uninterrupted
     assert same(weights(tmp_path)[1], weights(uninterrupted)[1])
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
+def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, caplog):
     raise_signal_in(monkeypatch, 0, 2, times=2)
     before = signal.getsignal(signal.SIGTERM)
     assert run(toy_args("--output", str(tmp_path), *LONG)) == 130
+    assert "stopped at once: nothing was saved" in caplog.text
     assert not list(tmp_path.rglob("*.ckpt"))
     assert signal.getsignal(signal.SIGTERM) == before
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 from instructgpt.pipeline.program import Program
@@ -34,6 +35,9 @@ ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(2**26),
 }
 TAIL = 16384  # bytes of the log that are looked at
+
+
+STOPS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Child:
@@ -58,6 +62,7 @@ class Child:
         context.set_forkserver_preload([SERVER, preload] if preload else [SERVER])
         self.process = context.Process(target=_work, args=(entry, preload, arguments, str(log)))
         with _environment():
+            _start_server()
             self.process.start()
         self.sentinel = self.process.sentinel
 
@@ -97,6 +102,16 @@ class Child:
         except OSError:  # somebody tidied up
             return []
         return [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
+
+
+def _start_server() -> None:
+    """Start the server, if it does not run, so that no signal ends it before it ignores them."""
+    resource_tracker.ensure_running()  # would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -146,6 +146,20 @@ def test_ctrl_c_lets_stages_save_and_the_next_call_goes_on(toy):
     assert toy.diary("begin", "resume", "end") == ["a resume", "a end"]
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.03])
+def test_ctrl_c_while_the_first_stage_is_started(toy, seconds):
+    """The server of the stages has begun, and does not ignore signals yet."""
+    ready(toy, CHAIN)
+    call = Call(toy)
+    call.read_until("start     a")
+    time.sleep(seconds)
+    os.killpg(call.process.pid, signal.SIGINT)
+    output = call.rest()
+    assert call.process.returncode == 130
+    assert "Traceback" not in output
+    assert output.rstrip().endswith("stopped; the same command goes on from here")
+
+
 def test_a_second_signal_does_not_wait(toy):
     toy.write(
         "import signal, time\n"

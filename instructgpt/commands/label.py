@@ -58,17 +58,16 @@ def label(
     from instructgpt.errors import check_unused
     from instructgpt.evaluation.answers import read_answers
 
-    rows = read_answers(samples, least=2)
     if by == "people":
         check_unused(label, "--by people", **{n: v for n, v in locals().items() if n in SIMULATED})
-        wait_for_people(rows, validation, Path(output))
+        wait_for_people(read_answers(samples, least=2), validation, Path(output))
         return
     from instructgpt.miniature.grading import grade_row
     from instructgpt.miniature.ranking import distinct_pairs, make_panels, write
 
     check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
     check_place(Path(output))
-    ranked = [(row, grade_row(row)) for row in rows]
+    ranked = [(row, grade_row(row)) for row in read_answers(samples, least=2)]
     held = [(row, grade_row(row)) for row in read_answers(validation, 2)] if validation else []
     pairs = distinct_pairs(held or ranked)
     sizes = {"training": labelers, "held_out": held_out_labelers, "shifted": held_out_labelers}

@@ -120,7 +120,7 @@ def test_a_failure_on_one_rank_ends_all(fit, prompt_data, policy_artefact):
     first, second = run_processes(train)
     assert first == second
     assert first.startswith("reward: OnOneRank failed: KeyError: 'no such prompt' (at ")
-    assert first.endswith("in evaluate)")
+    assert first.endswith("in raw_scores)")
 
 
 def test_a_minibatch_without_a_score(fit, prompt_data, policy_artefact):

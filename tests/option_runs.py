@@ -332,7 +332,7 @@ def run(data: type, settings: Any, see: str | None, folder: Path) -> dict[str, A
         module.export(folder / "export", config={}, metrics={})
         files = sorted((folder / "export").rglob("*.safetensors"))
         seen["export"] = {str(f.relative_to(folder)): digest(load_file(f)) for f in files}
-        seen["artefact"] = read_artefact(folder / "export")._replace(path="", versions={})
+        seen["artefact"] = read_artefact(folder / "export")._replace(path="")
     return seen
 
 

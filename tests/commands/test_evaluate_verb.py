@@ -25,13 +25,7 @@ MIX = {
     "ppo": (8, 1, 1, 0, 0),
     "ppo_ptx": (7, 2, 1, 0, 0),
 }
-ROLES = {
-    "base": "gpt",
-    "few_shot": "gpt_few_shot",
-    "sft": "sft",
-    "rl": "ppo",
-    "rl_ptx": "ppo_ptx",
-}
+ROLES = {"base": "gpt", "few_shot": "gpt_few_shot", "sft": "sft", "rl": "ppo", "rl_ptx": "ppo_ptx"}
 
 
 def option(name, paths):

@@ -9,17 +9,15 @@ import torch
 from descent import sgd, weights
 from harness import run_processes
 from lightning.pytorch import Callback
-from safetensors.torch import load, save
+from small_preference import loaded, make, metrics_of
 from toy_preference import Likely
 from transformers import AutoModelForCausalLM
 
 from instructgpt.algorithms.dpo import DPO
-from instructgpt.algorithms.schedule import Constant
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
-from instructgpt.modules import preference, reference
-from instructgpt.modules.preference import PreferenceModule
+from instructgpt.modules import preference
 from instructgpt.rewards.rules import CountReward
 from instructgpt.types import UserError
 
@@ -28,15 +26,6 @@ from instructgpt.types import UserError
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def make(source, **options):
-    defaults = {"optimizer": sgd, "schedule": Constant(), "validation_prompts": 0}
-    return PreferenceModule(init_from=source, **{**defaults, **options})
-
-
-def metrics_of(trainer):
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (1, 8)])
@@ -136,19 +125,6 @@ def test_padding_and_order_do_not_matter(comparison_data, policy_artefact, fit):
     torch.testing.assert_close(turned[0], module.algorithm.loss(found)[0], atol=1e-5, rtol=1e-5)
 
 
-def loaded(monkeypatch):
-    """Notes every copy of the reference that is loaded."""
-    seen = []
-    original = reference.load_reference
-
-    def load(*args, **options):
-        seen.append(args[0])
-        return original(*args, **options)
-
-    monkeypatch.setattr(reference, "load_reference", load)
-    return seen
-
-
 def test_no_second_network_where_none_is_needed(fit, comparison_data, policy_artefact, monkeypatch):
     seen = loaded(monkeypatch)
     fit(make(policy_artefact, algorithm=Likely()), comparison_data(), max_steps=1)
@@ -177,71 +153,6 @@ def test_the_reference_of_an_adapter_is_the_policy_without_it(
     torch.testing.assert_close(off, frozen.reference_logprobs(batch, "train"))
     assert module.policy.training
     assert not torch.allclose(module.candidates(batch, "train").scores, torch.zeros(()))
-
-
-@pytest.mark.parametrize("adapter", [None, LoRA(rank=2)])
-def test_precomputing_changes_nothing_and_is_found_again(
-    fit, comparison_data, policy_artefact, monkeypatch, cache, caplog, adapter
-):
-    seen, runs = loaded(monkeypatch), []
-    for precompute in (False, True, True):
-        asked = {"precompute": precompute, "validation_prompts": 2}
-        module = make(policy_artefact, adapter=adapter, **asked)
-        options = {"max_epochs": 2, "limit_val_batches": 1.0}
-        data = comparison_data(batch_size=8, max_response_tokens=6)
-        trainer = fit(module, data, **options)
-        runs.append((weights(module), metrics_of(trainer)))
-        assert module.reference.copy is None or not precompute
-    (plain, metrics), (first, first_metrics), (again, again_metrics) = runs
-    torch.testing.assert_close(first, plain, atol=1e-6, rtol=1e-5)
-    assert ("val/kl" in first_metrics) == (adapter is not None)
-    assert first_metrics == pytest.approx(
-        {name: metrics[name] for name in metrics if name in first_metrics}, rel=1e-4, abs=1e-5
-    )
-    assert torch.equal(again, first)
-    assert again_metrics == first_metrics
-    assert len(seen) == (2 if adapter is None else 0)  # the third run found them
-    told = "val/kl is not logged: model.precompute leaves no reference in memory"
-    assert caplog.text.count(told) == (2 if adapter is None else 0)
-    assert len(list(cache.rglob("*.safetensors"))) == 1
-    assert not list(cache.rglob("*.tmp"))
-
-
-@pytest.mark.parametrize("damage", ["cut", "other rows", "nan"])
-def test_what_was_kept_and_is_broken_is_computed_anew(
-    fit, comparison_data, policy_artefact, cache, damage
-):
-    def run():
-        module = make(policy_artefact, precompute=True)
-        fit(module, comparison_data(batch_size=8), max_steps=1)
-        return module.kept["train"].values
-
-    first = run()
-    (file,) = cache.rglob("*.safetensors")
-    content = file.read_bytes()
-    broken = {name: torch.full_like(values, torch.nan) for name, values in load(content).items()}
-    damaged = {
-        "cut": content[:-4],
-        "other rows": save({"train": torch.zeros(3)}),
-        "nan": save(broken),
-    }
-    file.write_bytes(damaged[damage])
-    with pytest.warns(UserWarning, match="reference log-probabilities in "):
-        assert torch.equal(run(), first)
-    assert file.read_bytes() == content
-
-
-def test_other_rows_or_weights_are_not_found(
-    fit, comparison_data, policy_artefact, peaked_artefact, cache
-):
-    for source, options in (
-        (policy_artefact, {}),
-        (policy_artefact, {"validation": 0.5}),
-        (policy_artefact, {"max_response_tokens": 4}),
-        (peaked_artefact, {}),
-    ):
-        fit(make(source, precompute=True), comparison_data(**options), max_steps=1)
-    assert len(list(cache.rglob("*.safetensors"))) == 4
 
 
 def test_validation_is_that_of_reward_models_and_more(fit, comparison_data, policy_artefact, files):

@@ -9,16 +9,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from instructgpt.models.template import Template
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import together
 from instructgpt.modules.means import Means, Parts
 from instructgpt.modules.respond import roll_out
 from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.sampler import Sampling, to_samples
-from instructgpt.types import Origin, PromptBatch, Rollout, Sample, require
+from instructgpt.types import PromptBatch, Rollout, Sample, require
 
 
 class ValidationAnswers:
@@ -40,18 +38,6 @@ class ValidationAnswers:
         self.reward = reward
         self.prompts = prompts
         self.sampling = sampling
-
-    def prepare(
-        self, tokenizer: PreTrainedTokenizerBase, template: Template, device: torch.device
-    ) -> None:
-        """Get the reward function ready; arguments as for ``RewardFunction.prepare``."""
-        if self.reward is not None:
-            self.reward.prepare(tokenizer, template, device)
-
-    def origins(self) -> dict[str, Origin]:
-        """The weights of the reward function, by the argument that names them."""
-        origins = self.reward.origins() if self.reward is not None else {}
-        return {f"model.reward.{name}": origin for name, origin in origins.items()}
 
     def give(
         self,

@@ -33,6 +33,7 @@ from instructgpt.modules.optimizer import clip, scale_gradients, set_options
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.pieces import Pieces, averaged_over
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
+from instructgpt.rewards.base import RewardFunction
 from instructgpt.types import Origin, Progress, UserError
 
 LOSS_SCALE = 1024.0
@@ -121,6 +122,11 @@ class StageModule(LightningModule, ABC):
             metrics: final ones, stored in the artefact.
         """
 
+    @property
+    def reward_function(self) -> RewardFunction | None:
+        """What scores responses in this stage, if anything does."""
+        return None
+
     def finalize(self) -> None:
         """Do what comes between the best weights and the export; called once, on every rank."""
 
@@ -157,6 +163,12 @@ class StageModule(LightningModule, ABC):
         self.tokenizer, self.template = self.data.tokenizer, self.data.template
         if self.init_from is not None and (artefact := read_artefact(self.init_from)) is not None:
             check_artefact(artefact, self.tokenizer, self.template)
+        if stage != "predict":  # its networks too are what a checkpoint is compared with
+            self._prepare_reward()
+
+    def _prepare_reward(self) -> None:
+        if self.reward_function is not None:
+            self.reward_function.prepare(self.tokenizer, self.template, self.device)
 
     def check_data(self, data: Any, predicts: bool) -> None:
         """Refuse a data module whose batches are for another stage, before it reads anything."""
@@ -214,6 +226,7 @@ class StageModule(LightningModule, ABC):
         for metric in self.modules():
             if isinstance(metric, Metric):
                 metric.set_dtype(torch.float32)  # sums of many small numbers
+        self._prepare_reward()
 
     def on_fit_start(self) -> None:
         """Get ready."""
@@ -268,8 +281,10 @@ class StageModule(LightningModule, ABC):
             check_origins(known.get("origins", {}), ours)
 
     def all_origins(self) -> dict[str, Origin]:
-        """All that a run is made from: weights that were loaded, and rows."""
-        return {**self.origins, **self.data.origins}
+        """All that a run is made from: weights that were loaded, those of the reward, and rows."""
+        rewards = self.reward_function.origins() if self.reward_function is not None else {}
+        named = {f"model.reward.{name}": origin for name, origin in rewards.items()}
+        return {**self.origins, **named, **self.data.origins}
 
     def batching(self) -> dict[str, int]:
         """What the place in an epoch is counted in."""

@@ -124,7 +124,6 @@ class PPOModule(StageModule):
         self.texts = Texts(self.tokenizer, self.template, self.data.max_response_tokens)
         if stage == "predict":
             return
-        self.frozen.reward.prepare(self.tokenizer, self.template, self.device)
         for line in self.frozen.reward.warnings():
             rank_zero_warn(line)
         if stage == "fit":
@@ -141,14 +140,18 @@ class PPOModule(StageModule):
             self.prompts = PhasePrompts(draw, episodes, each, always)
             self._sizes = (self.batches, self.plan_of_updates, self.pretraining)
 
+    @property
+    def reward_function(self) -> RewardFunction:
+        """What the policy learns from."""
+        return self.frozen.reward
+
     def build(self) -> None:
         """Load policy, reference and value model, as far as the algorithm uses them."""
         made_of = (self.network, self.tokenizer, self.adapter)
         built, self.frozen.reference, origins = build_networks(
             self.algorithm, self.value, self.init_from, self.frozen.reward, *made_of
         )
-        rewards = self.frozen.reward.origins().items()
-        self.origins |= origins | {f"model.reward.{name}": origin for name, origin in rewards}
+        self.origins |= origins
         self.policy = built.policy
         for network in built.readers:
             check_context(network, self.data.row_tokens)
@@ -176,7 +179,6 @@ class PPOModule(StageModule):
         """Move what Lightning does not see, and what a checkpoint has brought back."""
         super().get_ready()
         self.frozen.to(self.device, next(self.policy.parameters()).dtype)
-        self.frozen.reward.prepare(self.tokenizer, self.template, self.device)
         if self.phase.buffer is not None:
             self.phase.buffer = self.phase.buffer.to(self.device)
 

@@ -46,7 +46,6 @@ from instructgpt.rollout.sampler import Sampling
 from instructgpt.rollout.scoring import Networks
 from instructgpt.types import (
     ComparisonBatch,
-    Origin,
     PromptBatch,
     Rollout,
     RunFailedError,
@@ -149,15 +148,10 @@ class PreferenceModule(StageModule):
         self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
         check_context(self.policy, self.data.row_tokens)
 
-    def setup(self, stage: str) -> None:
-        """Load the reward function's networks, which a checkpoint is compared with."""
-        super().setup(stage)
-        if stage != "predict":
-            self.answers.prepare(self.tokenizer, self.template, self.device)
-
-    def all_origins(self) -> dict[str, Origin]:
-        """Add those of the reward function."""
-        return super().all_origins() | self.answers.origins()
+    @property
+    def reward_function(self) -> RewardFunction | None:
+        """It scores answers to validation prompts."""
+        return self.answers.reward
 
     def trained_networks(self) -> Sequence[nn.Module]:
         """The policy."""
@@ -186,7 +180,6 @@ class PreferenceModule(StageModule):
     def get_ready(self) -> None:
         """Have the reference, or what was kept of it, where the policy is."""
         super().get_ready()
-        self.answers.prepare(self.tokenizer, self.template, self.device)
         self.kept = {}
         if not self.algorithm.uses_reference:
             return

@@ -33,7 +33,7 @@ from instructgpt.modules.origins import starts_from
 from instructgpt.modules.respond import predict_rows
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.sampler import Sampling
-from instructgpt.types import LanguageBatch, Origin, PromptBatch, UserError, require
+from instructgpt.types import LanguageBatch, PromptBatch, UserError, require
 
 
 class SFTModule(StageModule):
@@ -94,20 +94,10 @@ class SFTModule(StageModule):
         self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
 
-    def setup(self, stage: str) -> None:
-        """Load the reward function's networks, which a checkpoint is compared with."""
-        super().setup(stage)
-        if stage != "predict":
-            self.answers.prepare(self.tokenizer, self.template, self.device)
-
-    def all_origins(self) -> dict[str, Origin]:
-        """Add those of the reward function."""
-        return super().all_origins() | self.answers.origins()
-
-    def get_ready(self) -> None:
-        """Prepare the reward function on the device of the run."""
-        super().get_ready()
-        self.answers.prepare(self.tokenizer, self.template, self.device)
+    @property
+    def reward_function(self) -> RewardFunction | None:
+        """It scores answers to validation prompts."""
+        return self.answers.reward
 
     def configure_model(self) -> None:
         """Build, and refuse data that the architecture cannot take."""

@@ -55,7 +55,7 @@ def main(output: str = "runs/python") -> None:
     pretrained = train(
         SFTModule(architecture=GPT, dropout=0.0, optimizer=partial(PaperAdam, lr=2e-3)),
         TextDataModule(
-            str(EXAMPLES / "text.jsonl"),
+            train=str(EXAMPLES / "text.jsonl"),
             validation=0.1,
             bpe=BPE(vocab_size=512),
             template="instruction",
@@ -67,7 +67,7 @@ def main(output: str = "runs/python") -> None:
     tuned = train(
         SFTModule(pretrained, optimizer=partial(PaperAdam, lr=2e-3), schedule=Cosine()),
         DemonstrationDataModule(
-            str(EXAMPLES / "demonstrations.jsonl"),
+            train=str(EXAMPLES / "demonstrations.jsonl"),
             validation=0.15,
             tokenizer=pretrained,
             batch_size=8,

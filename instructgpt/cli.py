@@ -318,11 +318,16 @@ def _fill(section: Namespace, argument: str, value: Any, source: str) -> None:
     name = argument.rpartition(".")[2]
     if name not in section.init_args:
         return
-    default = inspect.signature(_import(section.class_path).__init__).parameters[name].default
     given = section.init_args[name]
-    if given not in (default, value):
+    if given not in (_default(_import(section.class_path), name), value):
         raise UserError(f"--{argument} follows from {source} ({value}): leave it out, got {given}")
     section.init_args[name] = value
+
+
+def _default(cls: type, name: str) -> Any:
+    """What an option is when it is not given: its own class says so, or one below it."""
+    signatures = (inspect.signature(kind).parameters for kind in cls.__mro__)
+    return next(found[name].default for found in signatures if name in found)
 
 
 def _import(class_path: str) -> Any:

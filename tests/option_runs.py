@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer, seed_everything
 from safetensors.torch import load_file
 
@@ -97,8 +98,7 @@ def offered() -> dict[type, list[str]]:
         for kind in kinds:
             if inspect.isabstract(kind) or kind in found or kind is StageData:
                 continue
-            names = inspect.signature(kind.__init__).parameters
-            found[kind] = [name for name in names if name not in ("self", "params")]
+            found[kind] = options_of(kind)
             hints = kind if dataclasses.is_dataclass(kind) else kind.__init__
             for hint in typing.get_type_hints(hints).values():
                 walk(hint)
@@ -114,6 +114,15 @@ def offered() -> dict[type, list[str]]:
     visit(StageData)
     visit(PaperAdam)
     return found
+
+
+def options_of(kind: type) -> list[str]:
+    """Options of a class; those that data modules share are found by the parser."""
+    if issubclass(kind, StageData):
+        found = ArgumentParser(exit_on_error=False).add_class_arguments(kind)
+        return [str(name) for name in found]
+    names = inspect.signature(kind.__init__).parameters
+    return [name for name in names if name not in ("self", "params")]
 
 
 def subclasses(cls: type) -> list[type]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from option_runs import GPT2, Inputs, Louder, Make
+from option_runs import GPT2, Inputs, Louder, Make, options_of
 
 import instructgpt.cli  # noqa: F401  # loads every class
 from instructgpt.algorithms.dpo import DPO
@@ -293,7 +292,7 @@ TABLE: dict[type, dict[str, Flip]] = {
     },
 }
 for kind in (PromptDataModule, TextDataModule):  # they have not all that the others have
-    names = inspect.signature(kind.__init__).parameters
+    names = options_of(kind)
     TABLE[kind] = {name: flip for name, flip in TABLE[kind].items() if name in names}
 
 

@@ -39,18 +39,29 @@ class StageData(LightningDataModule, ABC):
     and ``origins`` (what a checkpoint knows the rows by).
 
     Args:
-        train: file, folder, data set name, list of them, or dictionary of weights.
-        validation: fraction to split off, or files, or None.
-        format: makes rows of public formats of those of ``train`` and ``validation``.
-        tokenizer: folder or hub id.
-        template: name, or None for that of the artefact, else the tokenizer's, else plain.
-        batch_size: rows per process and step.
-        max_prompt_tokens: limit of prompts.
-        max_response_tokens: limit of responses.
-        on_error: what a bad row does.
-        drop_long_prompts: drop instead of cutting.
-        num_workers: processes that collate.
-        seed: of splits and order.
+        train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
+            ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
+            size is drawn in an epoch.
+        batch_size: rows per process and micro-batch.
+        validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
+            that neither is in two splits; of text by a hash of documents, and of sections of long
+            ones; or file(s); or null. ``predict`` takes the rows of the file(s), else all of
+            ``train``.
+        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
+            class path of a RowFormat of your own; default: the format is recognised.
+        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
+            the same.
+        template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
+            ``{prompt}``; default: that of the artefact the tokenizer comes from, else the
+            tokenizer's chat template, else plain. Text to pretrain on is never put into it.
+        max_prompt_tokens: longer chats lose their oldest turns, but not the system's; a turn that
+            is too long alone, or a text, loses its beginning (paper: 1024).
+        max_response_tokens: longer responses lose their end and have no EOS; the summary counts
+            them, and warns where they are many. Sampled ones end here at the latest, EOS included.
+        drop_long_prompts: leave out rows with too long prompts instead of cutting.
+        on_error: what a bad row does: stop the run, or be skipped and counted.
+        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
+        seed: of the split, of the order, and of sampling in ``predict``; follows --seed_everything.
     """
 
     batch_type: ClassVar[type]
@@ -59,18 +70,19 @@ class StageData(LightningDataModule, ABC):
 
     def __init__(
         self,
+        *,
         train: Names,
-        validation: float | list[str] | str | None,
-        format: RowFormat | None,
-        tokenizer: str | None,
-        template: str | None,
         batch_size: int,
-        max_prompt_tokens: int,
-        max_response_tokens: int,
-        on_error: OnError,
-        drop_long_prompts: bool,
-        num_workers: int,
-        seed: int,
+        validation: float | list[str] | str | None = 0.05,
+        format: RowFormat | None = None,
+        tokenizer: str | None = None,
+        template: str | None = None,
+        max_prompt_tokens: int = 512,
+        max_response_tokens: int = 512,
+        drop_long_prompts: bool = False,
+        on_error: OnError = "stop",
+        num_workers: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         # primitives only, so that checkpoints load with weights_only

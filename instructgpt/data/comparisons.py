@@ -17,9 +17,8 @@ from instructgpt.data.formats import (
     parse_demonstration,
     parse_to_score,
 )
-from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import ComparisonRow, LanguageRow
-from instructgpt.data.sources import Names, OnError, load
+from instructgpt.data.sources import load
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import ComparisonBatch, UserError
@@ -36,32 +35,13 @@ class ComparisonDataModule(StageData):
     such rows. As .jsonl, .json, .csv, .tsv (.gz) or .parquet.
 
     Args:
-        train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
-            ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
-            size is drawn in an epoch.
-        validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
-            that neither is in two splits; or file(s); or null.
-        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
-            class path of a RowFormat of your own; default: the format is recognised.
-        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
-            the same.
-        template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
-            ``{prompt}``; default: that of the artefact the tokenizer comes from, else the
-            tokenizer's chat template, else plain.
         batch_size: prompts per process and micro-batch, each with all its responses; a step sees
             these x processes x ``--trainer.accumulate_grad_batches`` (paper: 64).
-        max_prompt_tokens: longer chats lose their oldest turns, but not the system's; a turn that
-            is too long alone, or a text, loses its beginning (paper: 1024).
-        max_response_tokens: longer responses lose their end, and have no EOS; the summary counts
-            them, and warns where they are many.
-        on_error: what a bad row does: stop the run, or be skipped and counted.
-        drop_long_prompts: leave out rows with too long prompts instead of cutting.
         demonstrations: files, folders or data sets of demonstrations; after training a reward model
             is shifted so that they score 0 on average (paper, section 3.5).
         pairwise: train on every decided pair as a row of its own, shuffled. An ablation: it
             overfits (paper, section 3.5).
-        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split and of the order; follows --seed_everything.
+        **common: options that all data modules have (``StageData``).
     """
 
     batch_type = ComparisonBatch
@@ -76,35 +56,13 @@ class ComparisonDataModule(StageData):
 
     def __init__(
         self,
-        train: Names,
-        validation: float | list[str] | str | None = 0.05,
-        format: RowFormat | None = None,
-        tokenizer: str | None = None,
-        template: str | None = None,
+        *,
         batch_size: int = 64,
-        max_prompt_tokens: int = 512,
-        max_response_tokens: int = 512,
-        on_error: OnError = "stop",
-        drop_long_prompts: bool = False,
         demonstrations: list[str] | str | None = None,
         pairwise: bool = False,
-        num_workers: int = 0,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            train,
-            validation,
-            format,
-            tokenizer,
-            template,
-            batch_size,
-            max_prompt_tokens,
-            max_response_tokens,
-            on_error,
-            drop_long_prompts,
-            num_workers,
-            seed,
-        )
+        super().__init__(batch_size=batch_size, **common)
         self.demonstrations = demonstrations
         self.pairwise = pairwise
         self.demonstration_rows: list[LanguageRow] = []

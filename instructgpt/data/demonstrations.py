@@ -11,8 +11,6 @@ from instructgpt.data.blocks import check_block_size, load_blocks
 from instructgpt.data.collate import collate_language
 from instructgpt.data.formats import parse_demonstration
 from instructgpt.data.packing import pack
-from instructgpt.data.row_format import RowFormat
-from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import LanguageBatch, Origin, UserError
@@ -29,26 +27,8 @@ class DemonstrationDataModule(StageData):
     (.gz) or .parquet.
 
     Args:
-        train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
-            ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
-            size is drawn in an epoch.
-        validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
-            that neither is in two splits; or file(s); or null.
-        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
-            class path of a RowFormat of your own; default: the format is recognised.
-        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
-            the same.
-        template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
-            ``{prompt}``; default: that of the artefact the tokenizer comes from, else the
-            tokenizer's chat template, else plain.
         batch_size: rows per process and micro-batch; a step sees these x processes x
             ``--trainer.accumulate_grad_batches`` (paper: 32).
-        max_prompt_tokens: longer chats lose their oldest turns, but not the system's; a turn that
-            is too long alone, or a text, loses its beginning (paper: 1024).
-        max_response_tokens: longer responses lose their end and train no EOS; the summary counts
-            them, and warns where they are many.
-        on_error: what a bad row does: stop the run, or be skipped and counted.
-        drop_long_prompts: leave out rows with too long prompts instead of cutting.
         packing: put several demonstrations into a row of max_prompt_tokens + max_response_tokens;
             they do not see each other. Not for architectures with convolutions or recurrence.
             Validation is never packed.
@@ -56,8 +36,7 @@ class DemonstrationDataModule(StageData):
             has 10 %).
         pretraining_fraction: of the sequences of an epoch that are pretraining text, in (0, 1).
         pretraining_block_size: tokens of a row of pretraining text.
-        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split and of the order; follows --seed_everything.
+        **common: options that all data modules have (``StageData``).
     """
 
     batch_type = LanguageBatch
@@ -65,37 +44,15 @@ class DemonstrationDataModule(StageData):
 
     def __init__(
         self,
-        train: Names,
-        validation: float | list[str] | str | None = 0.05,
-        format: RowFormat | None = None,
-        tokenizer: str | None = None,
-        template: str | None = None,
+        *,
         batch_size: int = 32,
-        max_prompt_tokens: int = 512,
-        max_response_tokens: int = 512,
-        on_error: OnError = "stop",
-        drop_long_prompts: bool = False,
         packing: bool = False,
         pretraining: list[str] | str | None = None,
         pretraining_fraction: float = 0.1,
         pretraining_block_size: int = 512,
-        num_workers: int = 0,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            train,
-            validation,
-            format,
-            tokenizer,
-            template,
-            batch_size,
-            max_prompt_tokens,
-            max_response_tokens,
-            on_error,
-            drop_long_prompts,
-            num_workers,
-            seed,
-        )
+        super().__init__(batch_size=batch_size, **common)
         check_block_size("pretraining_block_size", pretraining_block_size)
         if not 0 < pretraining_fraction < 1:
             rule = "must be between 0 and 1"

@@ -11,9 +11,7 @@ from instructgpt.data.collate import collate_language
 from instructgpt.data.digest import rows_digest
 from instructgpt.data.formats import parse_prompt
 from instructgpt.data.order import Group, chunk, stream
-from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import LanguageRow
-from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import (
@@ -35,31 +33,12 @@ class PromptDataModule(StageData):
     see.
 
     Args:
-        train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
-            ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
-            size is drawn in a pass.
-        validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
-            that neither is in two splits; or file(s); or null. ``predict`` responds to the rows of
-            the file(s), else to all of ``train``.
-        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
-            class path of a RowFormat of your own; default: the format is recognised.
-        tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
-            the same.
-        template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
-            ``{prompt}``; default: that of the artefact the tokenizer comes from, else the
-            tokenizer's chat template, else plain.
         validation_batch_size: prompts per process that are responded to at once in validation and
             prediction.
-        max_prompt_tokens: longer chats lose their oldest turns, but not the system's; a turn that
-            is too long alone, or a text, loses its beginning (paper: 1024).
-        max_response_tokens: sampled responses end here at the latest, EOS included.
-        on_error: what a bad row does: stop the run, or be skipped and counted.
-        drop_long_prompts: leave out too long prompts instead of cutting.
         responses: to each prompt in ``predict``.
         pretraining: text files, folders or data sets for the pretraining term of PPO-ptx (eq. 2).
         pretraining_block_size: tokens of a row of pretraining text.
-        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split, of the order, and of sampling in ``predict``; follows --seed_everything.
+        **common: options that all data modules have (``StageData``).
     """
 
     batch_type = PromptBatch
@@ -67,36 +46,14 @@ class PromptDataModule(StageData):
 
     def __init__(
         self,
-        train: Names,
-        validation: float | list[str] | str | None = 0.05,
-        format: RowFormat | None = None,
-        tokenizer: str | None = None,
-        template: str | None = None,
+        *,
         validation_batch_size: int = 16,
-        max_prompt_tokens: int = 512,
-        max_response_tokens: int = 512,
-        on_error: OnError = "stop",
-        drop_long_prompts: bool = False,
         responses: int = 1,
         pretraining: list[str] | str | None = None,
         pretraining_block_size: int = 512,
-        num_workers: int = 0,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            train,
-            validation,
-            format,
-            tokenizer,
-            template,
-            validation_batch_size,
-            max_prompt_tokens,
-            max_response_tokens,
-            on_error,
-            drop_long_prompts,
-            num_workers,
-            seed,
-        )
+        super().__init__(batch_size=validation_batch_size, **common)
         check_block_size("pretraining_block_size", pretraining_block_size)
         require(responses >= 1, "--data.responses", ">= 1", responses)
         self.responses = responses

@@ -23,9 +23,7 @@ from instructgpt.data.blocks import (
 )
 from instructgpt.data.collate import collate_language
 from instructgpt.data.formats import Document, parse_text
-from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import PromptRow
-from instructgpt.data.sources import Names, OnError
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import BPE, eos_id, load_tokenizer, pad_id, train_bpe
 from instructgpt.types import LanguageBatch, Prompt, UserError
@@ -41,16 +39,6 @@ class TextDataModule(StageData):
     Rows: ``{"text": str}``, as .jsonl, .json, .csv, .tsv (.gz) or .parquet.
 
     Args:
-        train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
-            ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
-            size is drawn in an epoch.
-        validation: fraction of the text to hold out, by a hash of documents (of sections, where
-            documents are long); or file(s); or null.
-        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
-            class path of a RowFormat of your own; default: the format is recognised.
-        tokenizer: follows --model.init_from or --model.tokenizer; leave it out.
-        template: of the policy that is trained; default: that of the artefact the tokenizer comes
-            from, else the tokenizer's chat template, else plain. Text is never put into it.
         batch_size: blocks per process and step.
         block_size: tokens of a block; the last block is shorter and padded.
         bpe: instead of a tokenizer: train a byte-level BPE on the training text, and keep it in
@@ -59,9 +47,7 @@ class TextDataModule(StageData):
         max_prompt_tokens: of validation documents, so many tokens (at most half) are continued by
             sampling.
         max_response_tokens: length of the sampled continuations.
-        on_error: what a bad row does: stop the run, or be skipped and counted.
-        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
-        seed: of the split and of the order; follows --seed_everything.
+        **common: options that all data modules have (``StageData``).
     """
 
     batch_type = LanguageBatch
@@ -70,33 +56,20 @@ class TextDataModule(StageData):
 
     def __init__(
         self,
-        train: Names,
-        validation: float | list[str] | str | None = 0.05,
-        format: RowFormat | None = None,
-        tokenizer: str | None = None,
-        template: str | None = None,
+        *,
         batch_size: int = 8,
         block_size: int = 512,
         bpe: BPE | None = None,
         max_prompt_tokens: int = 64,
         max_response_tokens: int = 64,
-        on_error: OnError = "stop",
-        num_workers: int = 0,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
         super().__init__(
-            train,
-            validation,
-            format,
-            tokenizer,
-            template,
-            batch_size,
-            max_prompt_tokens,
-            max_response_tokens,
-            on_error,
-            False,  # a text is no prompt that could be too long
-            num_workers,
-            seed,
+            batch_size=batch_size,
+            max_prompt_tokens=max_prompt_tokens,
+            max_response_tokens=max_response_tokens,
+            drop_long_prompts=False,  # a text is no prompt that could be too long
+            **common,
         )
         check_block_size("block_size", block_size)
         self.block_size = block_size

@@ -144,7 +144,7 @@ def check_file(path, modules, tokenizer):
         for on_error in ("skip", "stop"):
             options = {} if module is TextDataModule else {"max_prompt_tokens": 64}
             data = module(
-                str(path), tokenizer=tokenizer, validation=0.2, on_error=on_error, **options
+                train=str(path), tokenizer=tokenizer, validation=0.2, on_error=on_error, **options
             )
             try:
                 data.setup("fit")

@@ -225,7 +225,7 @@ def test_candidates_are_rankings_or_responses_judged_alone(value, label, ranking
 def test_a_set_of_undesired_answers_stops_the_run(tmp_path, tokenizer_folder):
     path = tmp_path / "kto.jsonl"
     path.write_text('{"prompt": "q", "completion": "go away", "label": false}\n' * 4)
-    data = DemonstrationDataModule(str(path), None, tokenizer=tokenizer_folder)
+    data = DemonstrationDataModule(train=str(path), validation=None, tokenizer=tokenizer_folder)
     with pytest.raises(UserError, match="no rows left: 4 marked as undesired, so nothing"):
         data.setup("fit")
 
@@ -269,7 +269,7 @@ def test_metadata_is_in_the_batches_that_ppo_scores(tmp_path, tokenizer_folder):
     path = tmp_path / "verl.jsonl"
     row = {"prompt": [user("1 + 2?")], "reward_model": {"ground_truth": "3"}}
     path.write_text(json.dumps(row) + "\n")
-    data = PromptDataModule(str(path), None, tokenizer=tokenizer_folder)
+    data = PromptDataModule(train=str(path), validation=None, tokenizer=tokenizer_folder)
     data.setup("fit")
     (prompt,) = data.rollout_prompts(0, 1, 0, 1).prompts
     assert prompt.meta == {"reward_model": {"ground_truth": "3"}}

@@ -240,6 +240,6 @@ def test_a_header_with_two_separators_is_refused(write, header):
 
 def test_the_separator_is_named_in_the_summary(write, tokenizer_folder):
     path = str(write("excel.csv", "\ufeff" + EXCEL))
-    data = DemonstrationDataModule(path, tokenizer=tokenizer_folder, validation=None)
+    data = DemonstrationDataModule(train=path, tokenizer=tokenizer_folder, validation=None)
     data.setup("fit")
     assert f"{path}: separator ';'" in data.summary

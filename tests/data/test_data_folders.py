@@ -25,7 +25,9 @@ def make(tokenizer_folder):
 
     def build(name, validation=None):
         data = DemonstrationDataModule(
-            str(name), tokenizer=tokenizer_folder, validation=validation and str(validation)
+            train=str(name),
+            tokenizer=tokenizer_folder,
+            validation=validation and str(validation),
         )
         data.setup("fit")
         return data

@@ -22,7 +22,7 @@ def make(tokenizer_folder):
     """A demonstration module that is set up."""
 
     def build(train, stage="fit", **kwargs):
-        data = DemonstrationDataModule(train, tokenizer=tokenizer_folder, **kwargs)
+        data = DemonstrationDataModule(train=train, tokenizer=tokenizer_folder, **kwargs)
         data.setup(stage)
         return data
 
@@ -157,7 +157,7 @@ def test_wrong_arguments(make, demonstrations, kwargs, message):
 
 def test_tokenizer_is_needed(demonstrations):
     with pytest.raises(UserError, match=r"--data.tokenizer must be known, got none"):
-        DemonstrationDataModule(demonstrations).setup("fit")
+        DemonstrationDataModule(train=demonstrations).setup("fit")
 
 
 # -- splits
@@ -225,7 +225,7 @@ def test_predict_sees_every_row(write, make):
 
 
 def test_summary_is_printed_once(demonstrations, tokenizer_folder, capsys):
-    data = DemonstrationDataModule(demonstrations, tokenizer=tokenizer_folder)
+    data = DemonstrationDataModule(train=demonstrations, tokenizer=tokenizer_folder)
     data.setup("fit")
     data.setup("validate")
     printed = capsys.readouterr().out
@@ -240,9 +240,9 @@ def test_summary_is_printed_once(demonstrations, tokenizer_folder, capsys):
 def test_only_primitives_are_saved(demonstrations, text_file, tokenizer_folder):
     from instructgpt.models.tokenizer import BPE
 
-    text = TextDataModule(text_file, bpe=BPE(300))
-    others = [cls(demonstrations) for cls in (ComparisonDataModule, PromptDataModule)]
-    for data in (text, *others, DemonstrationDataModule({demonstrations: 1.0})):
+    text = TextDataModule(train=text_file, bpe=BPE(300))
+    others = [cls(train=demonstrations) for cls in (ComparisonDataModule, PromptDataModule)]
+    for data in (text, *others, DemonstrationDataModule(train={demonstrations: 1.0})):
         saved = dict(data.hparams)
         assert "bpe" not in saved
         assert saved["seed"] == 0

@@ -107,7 +107,7 @@ def test_the_summary_counts_decided_pairs_and_ties(tmp_path, tokenizer_folder):
     rows += [{"prompt": f"{i}?", "responses": texts, "ranking": [1, 2, 3]} for i in range(3)]
     path = tmp_path / "pairs.jsonl"
     write_rows(path, rows)
-    data = ComparisonDataModule(str(path), None, tokenizer=tokenizer_folder)
+    data = ComparisonDataModule(train=str(path), validation=None, tokenizer=tokenizer_folder)
     data.setup("fit")
     # pairs: 3 decided, 3 of equal scores, 1 of equal texts; of each list 2 decided and 1 tie
     assert "rankings: K=2 7, K=3 3; 9 decided pairs, 7 ties" in data.summary

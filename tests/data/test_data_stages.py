@@ -19,7 +19,7 @@ from instructgpt.types import ComparisonBatch, LanguageBatch, PromptBatch, UserE
 
 
 def ready(cls, train, stage="fit", **kwargs):
-    data = cls(train, **kwargs)
+    data = cls(train=train, **kwargs)
     data.setup(stage)
     return data
 
@@ -99,7 +99,7 @@ class Folder:
 
 def test_text_trains_a_tokenizer_once(text_file, tmp_path, monkeypatch):
     def prepared(vocab_size=280, train=text_file):
-        data = TextDataModule(train, bpe=BPE(vocab_size), validation=None)
+        data = TextDataModule(train=train, bpe=BPE(vocab_size), validation=None)
         data.trainer = Folder(tmp_path)
         data.prepare_data()
         return data
@@ -334,7 +334,7 @@ def test_pretraining_must_be_given(build, write):
     with pytest.raises(UserError, match=r"--data.pretraining must name text"):
         data.pretraining_rows(0, 2, 0, 1)
     with pytest.raises(UserError, match=r"--data.responses must be >= 1, got 0"):
-        PromptDataModule(path, responses=0)
+        PromptDataModule(train=path, responses=0)
 
 
 def test_prediction_keeps_file_order_and_ids_are_unique(build, write):

@@ -229,10 +229,10 @@ def test_a_bad_value_is_one_line_before_training_or_skipped(write, tokenizer_fol
     module = ComparisonDataModule if ranked else DemonstrationDataModule
     options = {"tokenizer": tokenizer_folder, "validation": None}
     with pytest.raises(UserError) as error:
-        module(str(path), **options).setup("fit")
+        module(train=str(path), **options).setup("fit")
     assert str(error.value).startswith(f"{path}:9: {key} must ")
     assert "\n" not in str(error.value)
-    data = module(str(path), **options, on_error="skip")
+    data = module(train=str(path), **options, on_error="skip")
     data.setup("fit")
     assert len(data.train_rows) == 8
 
@@ -242,6 +242,6 @@ def test_ratings_of_any_size(write, tokenizer_folder):
 
     row = {"prompt": "x", "responses": ["y", "z"], "ratings": [1, 10**400]}
     path = str(write("a.jsonl", [row]))
-    data = ComparisonDataModule(path, tokenizer=tokenizer_folder, validation=None)
+    data = ComparisonDataModule(train=path, tokenizer=tokenizer_folder, validation=None)
     data.setup("fit")
     assert data.train_rows[0].ranking == (2, 1)

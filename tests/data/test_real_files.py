@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
 )
 def test_read(cls, names, rows, kwargs, tokenizer_folder):
     files = [str(DATA / name) for name in names]
-    data = cls(files, tokenizer=tokenizer_folder, **kwargs)
+    data = cls(train=files, tokenizer=tokenizer_folder, **kwargs)
     data.setup("fit")
     if rows:
         assert len(data.train_rows) + len(data.validation_rows) == rows

@@ -49,7 +49,7 @@ class Wrong(RowFormat):
 
 
 def made(kind, train, tokenizer, **options):
-    data = kind(str(train), tokenizer=tokenizer, **options)
+    data = kind(train=str(train), tokenizer=tokenizer, **options)
     data.setup("fit")
     return data
 

@@ -104,7 +104,9 @@ def test_all_verbs_and_stages_agree(make_model, rows, tokenizers, tokenizer, own
 
 def test_what_is_asked_for_comes_first(make_model, rows, tokenizers):
     folder = make_model("policy", "chat", "hh")
-    data = PromptDataModule(rows, None, tokenizer=folder, template="Q: {prompt}\nA:")
+    data = PromptDataModule(
+        train=rows, validation=None, tokenizer=folder, template="Q: {prompt}\nA:"
+    )
     data.setup("fit")
     assert r"template: 'Q: {prompt}\nA:' (as asked)" in data.summary
     assert load(folder, "plain", Network(), "cpu").template.name == "plain"
@@ -154,7 +156,7 @@ def test_turns_survive_generate_and_label(make_model, tmp_path, capsys):
     ranked = tmp_path / "ranked.jsonl"
     asked = read_rows(tmp_path / "to_label.jsonl")
     ranked.write_text("".join(json.dumps(row | {"ranking": [1, 2]}) + "\n" for row in asked))
-    data = ComparisonDataModule(str(ranked), None, tokenizer=folder)
+    data = ComparisonDataModule(train=str(ranked), validation=None, tokenizer=folder)
     data.setup("fit")
     text = data.tokenizer.decode(data.train_rows[0].sequences[0])
     assert text.startswith("<|im_start|>user\nSky?<|im_end|>\n<|im_start|>assistant\nBlue.<|im")

@@ -28,6 +28,7 @@ FLOORS = {
     "modules": 3,
     "callbacks": 3,
     "evaluation": 4,
+    "hygiene": 4,
     "pipeline": 4,
     "errors": 4,
     "settings": 4,
@@ -40,6 +41,7 @@ FLOORS = {
 BESIDE = {
     "functional": {"types"},
     "callbacks": {"data", "modules"},
+    "hygiene": {"evaluation"},  # judges score rows; the page is made of the parts of its report
     "pipeline": {"errors", "settings"},
     "errors": {"settings"},
     "commands": {"cli", "miniature"},

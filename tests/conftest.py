@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
 from instructgpt.models.tokenizer import BPE, train_bpe
 
 torch.set_num_threads(1)
+# Generated examples are the same in every run, and no folder remembers them.
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.load_profile("same")
 
 # Helpers, not tests: looked through for doctests they would be imported a second time.
 collect_ignore = [

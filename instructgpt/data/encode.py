@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.data.formats import Row
 from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow, Span
 from instructgpt.data.sources import OnError
-from instructgpt.data.summary import Limit, Summary
+from instructgpt.data.summary import Summary
+from instructgpt.data.tallies import Limit
 from instructgpt.models.chat import RefusedPromptError
 from instructgpt.models.template import Template
 from instructgpt.types import UserError

@@ -10,7 +10,8 @@ from instructgpt.data.encode import Encoder
 from instructgpt.data.formats import Row, parse_prompt
 from instructgpt.data.rows import PromptRow
 from instructgpt.data.sources import load
-from instructgpt.data.summary import Noted, Summary
+from instructgpt.data.summary import Summary
+from instructgpt.data.tallies import Named, Noted
 from instructgpt.models.chat import RefusedPromptError
 from instructgpt.models.template import Template
 from instructgpt.terminal import note, say
@@ -27,10 +28,9 @@ def read(path: str) -> tuple[list[Row], list[str]]:
     """
     summary = Summary()
     rows = load([path], parse_prompt, "stop", summary)
-    for line in summary.notes:
+    for line in summary.all_notes():
         note(line)
-    uses = {use for by_use in summary.columns.values() for use in by_use}
-    plain = uses <= {"used as prompt", "used as names"} and not summary.noted
+    plain = summary.uses() <= {"used as prompt", "used as names"} and not summary.noted
     return rows, [] if plain else [line.strip() for line in summary.reading()]
 
 
@@ -110,7 +110,7 @@ def encode(
     return rows
 
 
-def _report(verb: str, table: dict[str, Noted], total: int, why: str) -> None:
+def _report(verb: str, table: Named[Noted], total: int, why: str) -> None:
     for reason, noted in table.items():
         places = ", ".join(noted.first) + (", …" if noted.count > len(noted.first) else "")
         say(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -13,12 +13,19 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.data.columns import EMPTY
 from instructgpt.data.formats import Told
 from instructgpt.data.rows import AnyRow, ComparisonRow, LanguageRow, PromptRow
+from instructgpt.data.tallies import Count, Lengths, Limit, Named, Noted
 
-LISTED = 3
-"""How many places a line of the summary names."""
+FILES, LISTED_FILES = 1000, 20
+"""How many files are told apart, and how many of them have lines of their own."""
 
-COLUMNS = 20
-"""How many columns of one use a line of the summary names."""
+COLUMNS, LISTED_COLUMNS = 100, 20
+"""How many columns of one use are told apart in a file, and how many of them a line names."""
+
+REASONS = 100
+"""How many notes, reasons, and names of lengths are told apart."""
+
+NOTES = 100
+"""How many notes of no row are kept from the beginning, and as many from the end."""
 
 WARNING = "warning: "
 """How a note begins that should be looked at."""
@@ -26,83 +33,118 @@ WARNING = "warning: "
 EXAMPLE = 700
 """Longer examples are shown without their middle (characters)."""
 
-QUANTILES = (5, 25, 50, 75, 95, 100)
 
-LOUD = 0.05
-"""Where a limit cuts a greater share than this, a warning says which one would not."""
+class ReadFile:
+    """What was read of a file."""
 
+    def __init__(self) -> None:
+        self.formats: Counter[str] = Counter()
+        self.columns: Named[Named[Count]] = Named(lambda: Named(Count, COLUMNS), REASONS)  # by use
 
-class Limit(NamedTuple):
-    """How many tokens a text may have."""
+    def merge(self, other: ReadFile) -> None:
+        """Take in what the part behind has counted."""
+        self.formats.update(other.formats)
+        self.columns.merge(other.columns)
 
-    texts: str  # what they are called
-    loss: str  # what happens to longer ones
-    option: str
-    tokens: int
+    def to_json(self) -> dict[str, Any]:
+        """All of it in types of JSON."""
+        columns = self.columns.to_json(lambda use: use.to_json(attrgetter("count")))
+        return {"formats": self.formats, "columns": columns}
 
-
-@dataclass
-class Noted:
-    """How often something happened, and where first."""
-
-    count: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, where: str) -> None:
-        """Count one."""
-        self.count += 1
-        if len(self.first) < LISTED and where not in self.first:
-            self.first.append(where)
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> ReadFile:
+        """What ``to_json`` has written."""
+        seen = cls()
+        seen.formats.update(found["formats"])
+        seen.columns.fill(found["columns"], lambda use: Named(Count, COLUMNS).fill(use, Count))
+        return seen
 
 
 class Summary:
-    """Collects counts while data are read, and writes them down as lines."""
+    """Collects counts while data are read, and writes them down as lines.
+
+    Parts of the data may be counted apart, in any process: merged in their order they make the
+    same summary as the whole.
+    """
 
     def __init__(self) -> None:
-        self.formats: dict[str, Counter[str]] = {}  # by file
-        self.columns: dict[str, dict[str, dict[str, None]]] = {}  # by file and use
-        self.noted: dict[str, Noted] = {}  # by what was noted
+        self.formats: Counter[str] = Counter()  # of all files
+        self.files: Named[ReadFile] = Named(ReadFile, FILES)
+        self.noted: Named[Noted] = Named(Noted, REASONS)  # by what was noted
         self.skipped = Noted()  # bad rows, with their messages
-        self.dropped: dict[str, Noted] = {}  # by reason
-        self.cut: dict[str, Noted] = {}  # by what was cut
-        self.lengths: dict[str, list[int]] = {}  # token counts by name
-        self.limits: dict[str, Limit] = {}  # by the same names
-        self.notes: list[str] = []
+        self.dropped: Named[Noted] = Named(Noted, REASONS)  # by reason
+        self.cut: Named[Noted] = Named(Noted, REASONS)  # by what was cut
+        self.lengths: Named[Lengths] = Named(Lengths, REASONS)  # token counts by name
+        self.notes: list[str] = []  # the first ones
+        self.last_notes: list[str] = []
+        self.notes_between = 0
         self.example = ""
 
     def read(self, origin: str, format_name: str, where: str, told: Told) -> None:
         """Count a row of a file, and what has happened to it."""
-        self.formats.setdefault(origin, Counter())[format_name] += 1
-        uses = self.columns.setdefault(origin, {})
+        seen = self.files.at(origin)
+        seen.formats[format_name] += 1
+        self.formats[format_name] += 1
         for column, use in told.columns.items():
-            uses.setdefault(use, {})[column] = None
+            seen.columns.at(use).at(column).count += 1
         for note in dict.fromkeys(told.notes):
-            self.noted.setdefault(note, Noted()).add(where)
+            self.noted.at(note).add(where)
         if told.left_out:
             self.drop(told.left_out, where)
 
     def skip(self, origin: str, message: str) -> None:
         """Count a bad row."""
-        self.formats.setdefault(origin, Counter())["bad"] += 1
+        self.files.at(origin).formats["bad"] += 1
+        self.formats["bad"] += 1
         self.skipped.add(message)
 
     def drop(self, reason: str, where: str) -> None:
         """Count a row that is left out."""
-        self.dropped.setdefault(reason, Noted()).add(where)
+        self.dropped.at(reason).add(where)
 
     def shorten(self, what: str, where: str) -> None:
         """Count a text that loses tokens."""
-        self.cut.setdefault(what, Noted()).add(where)
+        self.cut.at(what).add(where)
 
     def measure(self, name: str, tokens: int, limit: Limit | None = None) -> None:
         """Count the tokens of a text, of which there may be so many."""
-        self.lengths.setdefault(name, []).append(tokens)
-        if limit is not None:
-            self.limits[name] = limit
+        self.lengths.at(name).add(tokens, limit)
 
     def note(self, line: str) -> None:
         """Add a line."""
-        self.notes.append(line)
+        if len(self.notes) < NOTES:
+            self.notes.append(line)
+            return
+        self.last_notes.append(line)
+        if len(self.last_notes) > NOTES:
+            del self.last_notes[0]
+            self.notes_between += 1
+
+    def merge(self, other: Summary) -> None:
+        """Take in what the part behind has counted."""
+        self.formats.update(other.formats)
+        for name in NAMED:
+            getattr(self, name).merge(getattr(other, name))
+        self.skipped.merge(other.skipped)
+        for line in (*other.notes, *other.last_notes):
+            self.note(line)
+        self.notes_between += other.notes_between
+        self.example = self.example or other.example
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in types of JSON."""
+        named = {name: getattr(self, name).to_json(write) for name, (write, _) in NAMED.items()}
+        return {**vars(self), **named, "skipped": vars(self.skipped)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Summary:
+        """What ``to_json`` has written, also as JSON gives it back."""
+        summary = cls()
+        vars(summary).update({name: found[name] for name in PLAIN})
+        summary.formats, summary.skipped = Counter(found["formats"]), Noted(**found["skipped"])
+        for name, (_, read) in NAMED.items():
+            getattr(summary, name).fill(found[name], read)
+        return summary
 
     def losses(self) -> str:
         """Why rows are missing, in one line."""
@@ -110,17 +152,35 @@ class Summary:
             f"{noted.count:,} {reason} ({', '.join(noted.first)})"
             for reason, noted in self.dropped.items()
         ]
+        if rest := _uncounted(self.dropped):
+            reasons.append(f"{rest:,} for other reasons")
         if self.skipped.count:
             reasons.append(f"{self.skipped.count:,} bad ({self.skipped.first[0]})")
         return "; ".join(reasons) or "none were read"
 
+    def uses(self) -> set[str]:
+        """What columns are used as."""
+        return {use for seen in self.files.values() for use in seen.columns}
+
+    def all_notes(self) -> list[str]:
+        """Lines that were added, with a word for those there was no room for."""
+        between = [f"… {self.notes_between:,} more notes …"] if self.notes_between else []
+        return [*self.notes, *between, *self.last_notes]
+
     def reading(self) -> list[str]:
         """What was read: formats, what columns are used as, what happened to rows."""
         lines = []
-        for origin, formats in self.formats.items():
-            names = ", ".join(f"{count:,} {name}" for name, count in formats.items())
-            lines.append(f"read {origin}: {names}")
-            lines += _columns(self.columns.get(origin, {}))
+        listed, rest = 0, ReadFile()
+        rest.formats.update(self.formats)
+        for origin, seen in self.files.items():
+            if listed < LISTED_FILES:
+                listed += 1
+                rest.formats.subtract(seen.formats)
+                lines += _read(origin, seen)
+            else:
+                rest.columns.merge(seen.columns)
+        if further := self.files.more(listed):
+            lines += _read(f"{further} further files", rest)
         if self.skipped.count:
             lines.append(f"skipped {self.skipped.count:,} bad rows, the first:")
             lines += [f"  {message}" for message in self.skipped.first]
@@ -130,6 +190,8 @@ class Summary:
             rows = "row" if noted.count == 1 else "rows"
             places = ", ".join(noted.first)
             lines.append(f"{start}{noted.count:,} {rows} {what} (first: {places})")
+        if rest_of_notes := _uncounted(self.noted):
+            lines.append(f"{rest_of_notes:,} times something else was to be said of a row")
         return lines
 
     def lines(self) -> list[str]:
@@ -138,35 +200,40 @@ class Summary:
         for verb, table in (("dropped", self.dropped), ("cut", self.cut)):
             for reason, noted in table.items():
                 lines.append(f"{verb} {noted.count:,}: {reason} (first: {', '.join(noted.first)})")
-        lines += self.notes
-        lines += [f"{name}: {quantiles(values)}" for name, values in self.lengths.items()]
+            if rest := _uncounted(table):
+                lines.append(f"{verb} {rest:,}: for other reasons")
+        lines += self.all_notes()
+        lines += [f"{name}: {lengths.quantiles()}" for name, lengths in self.lengths.items()]
         if self.example:
             marked = ", the trained part in ⟦ ⟧" if "⟦" in self.example else ""
             lines.append(f"example{marked}:")
             lines += [f"  | {line}" for line in self.example.split("\n")]
-        warnings = (warning(limit, self.lengths[name]) for name, limit in self.limits.items())
+        warnings = (lengths.warning() for lengths in self.lengths.values())
         return lines + [line for line in warnings if line is not None]
 
 
-def warning(limit: Limit, lengths: Sequence[int]) -> str | None:
-    """A line about a limit that cuts more than a few texts.
-
-    >>> warning(Limit("prompts", "lose their beginning", "--max", 8), [6, 7, 8, 9, 12])
-    'warning: 2 of 5 prompts (40 %) lose their beginning: --max 12 would keep all'
-    """
-    longer = sum(length > limit.tokens for length in lengths)
-    if longer <= LOUD * len(lengths):
-        return None
-    share, most = f"{longer / len(lengths):.0%}".replace("%", " %"), max(lengths)
-    usual = nearest_rank(sorted(lengths), 95)
-    less = f", {usual} 95 % of them" if usual < most else ""
-    return (
-        f"warning: {longer:,} of {len(lengths):,} {limit.texts} ({share}) {limit.loss}: "
-        f"{limit.option} {most} would keep all{less}"
-    )
+PLAIN = ("notes", "last_notes", "notes_between", "example")
+NAMED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "files": (ReadFile.to_json, ReadFile.from_json),
+    "noted": (vars, lambda found: Noted(**found)),
+    "dropped": (vars, lambda found: Noted(**found)),
+    "cut": (vars, lambda found: Noted(**found)),
+    "lengths": (Lengths.to_json, Lengths.from_json),
+}
+"""What of a summary is by name, and how it is written as JSON and read."""
 
 
-def _columns(uses: dict[str, dict[str, None]]) -> list[str]:
+def _uncounted(table: Named[Noted]) -> int:
+    """How often something happened whose name found no room."""
+    return table.total - sum(noted.count for noted in table.values())
+
+
+def _read(what: str, seen: ReadFile) -> list[str]:
+    counts = [f"{count:,} {name}" for name, count in seen.formats.items() if count]
+    return [f"read {what}: {', '.join(counts)}", *_columns(seen.columns)]
+
+
+def _columns(uses: Named[Named[Count]]) -> list[str]:
     """What each column of a file is used as, in one line; empty cells only where all are."""
     filled = {column for use, columns in uses.items() if use != EMPTY for column in columns}
     parts = []
@@ -177,26 +244,11 @@ def _columns(uses: dict[str, dict[str, None]]) -> list[str]:
             if use != EMPTY or name not in filled
         ]
         if names:
-            more = f" and {len(names) - COLUMNS:,} more" if len(names) > COLUMNS else ""
-            parts.append(f"{', '.join(names[:COLUMNS])}{more} {use}")
+            hidden = len(columns) - len(names)  # cells that are empty in some rows only
+            more = columns.more(hidden + min(len(names), LISTED_COLUMNS))
+            end = f" and {more} more" if more else ""
+            parts.append(f"{', '.join(names[:LISTED_COLUMNS])}{end} {use}")
     return [f"  columns: {'; '.join(parts)}"] if parts else []
-
-
-def quantiles(values: Sequence[int]) -> str:
-    """Nearest-rank quantiles.
-
-    >>> quantiles(range(1, 101))
-    '5% 5 · 25% 25 · 50% 50 · 75% 75 · 95% 95 · max 100'
-    """
-    ordered = sorted(values)
-    shown = [nearest_rank(ordered, q) for q in QUANTILES]
-    names = [f"{q}%" for q in QUANTILES[:-1]] + ["max"]
-    return " · ".join(f"{name} {value:,}" for name, value in zip(names, shown, strict=True))
-
-
-def nearest_rank(ordered: Sequence[int], percent: int) -> int:
-    """The smallest value that so many percent do not exceed."""
-    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
 
 
 def show(row: AnyRow, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -8,7 +8,7 @@ from instructgpt.data.blocks import encode_documents
 from instructgpt.data.encode import Encoder
 from instructgpt.data.files import Item
 from instructgpt.data.formats import Document, parse_comparison, parse_demonstration
-from instructgpt.data.summary import Summary, quantiles, show
+from instructgpt.data.summary import Summary, show
 from instructgpt.models.template import get_template
 from instructgpt.types import UserError
 from tests.chats import chat, with_chat
@@ -118,12 +118,6 @@ def test_places_are_named_once_though_several_texts_are_cut(tokenizer):
     one.comparison(parse_comparison(Item("a.jsonl:1", "a.jsonl", value)).row)
     (noted,) = one.summary.cut.values()
     assert (noted.count, noted.first) == (2, ["a.jsonl:1"])
-
-
-def test_quantiles_are_nearest_rank():
-    # 10 values: 5% -> 1st, 25% -> 3rd, 50% -> 5th, 75% -> 8th, 95% -> 10th
-    assert quantiles(range(10, 110, 10)) == ("5% 10 · 25% 30 · 50% 50 · 75% 80 · 95% 100 · max 100")
-    assert quantiles([7]) == "5% 7 · 25% 7 · 50% 7 · 75% 7 · 95% 7 · max 7"
 
 
 def test_cuts_of_many_warn_with_the_limits_that_would_not(tokenizer):

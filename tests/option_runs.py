@@ -155,6 +155,8 @@ class Inputs:
         for kind in ("demonstrations", "prompts", "text", "comparisons"):
             good = Path(self.file(kind)).read_text()
             Path(self.file(f"{kind}_bad")).write_text(good + '{"unknown": 1}\n')
+            renamed = good.replace('"prompt": ', '"asked": ').replace('"text": ', '"asked": ')
+            Path(self.file(f"{kind}_renamed")).write_text(renamed)
         texts = [
             row["text"] for row in map(json.loads, Path(self.file("text")).read_text().splitlines())
         ]

@@ -93,6 +93,11 @@ def data_flips(kind: str) -> dict[str, Flip]:
         "train": Flip(rows(f"{kind}_other")),
         "validation": Flip(0.6),
         "format": Flip(Make(Louder, {})),
+        "columns": Flip(
+            {"text" if kind == "text" else "prompt": "asked"},
+            own={"train": rows(f"{kind}_renamed")},
+            see="refused",
+        ),
         "tokenizer": Flip(tokenizer("_other"), see="refused"),
         "template": Flip("hh", model={"init_from": folder("bare")}),
         "batch_size": Flip(2),

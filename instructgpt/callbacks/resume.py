@@ -52,6 +52,7 @@ CONTENT = (
     "data.tokenizer",
     "data.template",
     "data.format*",
+    "data.columns",
     "data.on_error",
 )
 OBEYED = (
@@ -93,7 +94,7 @@ OBEYED = (
 )
 COUNTED = ("model.algorithm.epochs", "model.algorithm.responses_per_prompt")
 """What the place in a run is counted in, among the options that may otherwise change."""
-WHOLE = ("model.architecture", "data.train", "trainer.callbacks")
+WHOLE = ("model.architecture", "data.train", "data.columns", "trainer.callbacks")
 """Dictionaries that are one value, not a group of options."""
 SHOWN = 60
 

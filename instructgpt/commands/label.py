@@ -111,7 +111,7 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
     """
     from instructgpt.callbacks.common import json_lines
     from instructgpt.data.files import Item, read_file
-    from instructgpt.data.formats import parse_comparison, parse_to_score
+    from instructgpt.data.formats import parse_item
     from instructgpt.pipeline.folder import ANSWER, PEOPLE
     from instructgpt.terminal import say
     from instructgpt.types import UserError, WaitingForLabelsError
@@ -140,8 +140,9 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
             "run the same command again"
         )
     # Both as they are read for training: what all responses repeat of their prompt is there once.
-    known = {key(parse_to_score(Item(str(question), str(question), row)).row) for row in asked}
-    ranked = [key(parse_comparison(item).row) for item in read_file(answer)]
+    items = [Item(str(question), str(question), row) for row in asked]
+    known = {key(one.row) for item in items for one in parse_item(item, "responses")}
+    ranked = [key(one.row) for item in read_file(answer) for one in parse_item(item, "comparison")]
     right = known.intersection(ranked)
     others = sum(row not in known for row in ranked)
     if not right:

@@ -11,12 +11,13 @@ from lightning.pytorch import LightningDataModule
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.collate import collate_prompts
+from instructgpt.data.conversation import Wanted
 from instructgpt.data.digest import rows_digest
 from instructgpt.data.encode import Encoder
-from instructgpt.data.files import Item
-from instructgpt.data.formats import Parsed, Row
+from instructgpt.data.formats import Row
 from instructgpt.data.loader import StatefulLoader
 from instructgpt.data.order import Group, hold_out, one_pass
+from instructgpt.data.reading import FormatName, Reading
 from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import AnyRow, PromptRow
 from instructgpt.data.sources import Names, OnError, load, weighted
@@ -47,8 +48,11 @@ class StageData(LightningDataModule, ABC):
             that neither is in two splits; of text by a hash of documents, and of sections of long
             ones; or file(s); or null. ``predict`` takes the rows of the file(s), else all of
             ``train``.
-        format: what makes rows of a public format out of those of ``train`` and ``validation``: the
-            class path of a RowFormat of your own; default: the format is recognised.
+        format: of the rows of ``train`` and ``validation``: a name (``ultrafeedback``; all of them
+            are in docs/formats.md), or the class path of a RowFormat of your own, which makes rows
+            of a public format; default: it is recognised, and the summary says by what.
+        columns: which columns the rows have in place of those of a public format:
+            ``{prompt: question, response: answer.text}``.
         tokenizer: filled from --model.init_from or --model.tokenizer; a value given here must be
             the same.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
@@ -66,7 +70,7 @@ class StageData(LightningDataModule, ABC):
 
     batch_type: ClassVar[type]
     has_prompts: ClassVar[bool] = True  # rows are put into a template
-    parse: ClassVar[staticmethod[[Item], Parsed]]
+    wanted: ClassVar[Wanted]  # what rows are read for
 
     def __init__(
         self,
@@ -74,7 +78,8 @@ class StageData(LightningDataModule, ABC):
         train: Names,
         batch_size: int,
         validation: float | list[str] | str | None = 0.05,
-        format: RowFormat | None = None,
+        format: RowFormat | FormatName | None = None,  # type: ignore[valid-type]
+        columns: dict[str, str] | None = None,
         tokenizer: str | None = None,
         template: str | None = None,
         max_prompt_tokens: int = 512,
@@ -99,7 +104,8 @@ class StageData(LightningDataModule, ABC):
             rule = "must be a fraction between 0 and 1, files, or null for none"
             raise UserError(f"--data.validation {rule}, got {validation}")
         weighted(train, "--data.train")
-        self.train_names, self.validation, self.format = train, validation, format
+        self.train_names, self.validation = train, validation
+        self.reading = Reading(format, columns)
         self.tokenizer_name, self.template_name = tokenizer, template
         self.batch_size = batch_size
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
@@ -206,9 +212,9 @@ class StageData(LightningDataModule, ABC):
             self.on_error,
         )
 
-    def parser(self, predict: bool) -> Callable[[Item], Parsed]:
-        """Checks a row; a prediction may need less of it."""
-        return self.parse
+    def wants(self, predict: bool) -> Wanted:
+        """What rows are read for; a prediction may need less of them."""
+        return self.wanted
 
     def read(self, summary: Summary, predict: bool) -> tuple[Sets, list[Any]]:
         """Training sets with their weights, and validation rows.
@@ -216,17 +222,16 @@ class StageData(LightningDataModule, ABC):
         A prediction has no training sets; it is made for all rows of ``validation`` when that
         names files, else for all rows of ``train``.
         """
-        names, parse = self.validation, self.parser(predict)
-        if self.format is not None:
-            parse = partial(self.format.parse, parse)
+        names = self.validation
+        wanted, reading = self.wants(predict), self.reading
         files = [names] if isinstance(names, str) else names
         held = []
         if isinstance(files, list):
-            held = load(files, parse, self.on_error, summary, "validation")
+            held = load(files, wanted, self.on_error, summary, "validation", reading)
         if predict and held:
             return [], held
         sets = [
-            (load(one, parse, self.on_error, summary), weight)
+            (load(one, wanted, self.on_error, summary, reading=reading), weight)
             for one, weight in weighted(self.train_names, "--data.train")
         ]
         if predict:

@@ -7,7 +7,7 @@ from itertools import groupby
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.data.formats import Document, parse_text
+from instructgpt.data.formats import Document
 from instructgpt.data.order import hold_out
 from instructgpt.data.rows import LanguageRow, Span
 from instructgpt.data.sources import OnError, load
@@ -70,7 +70,7 @@ def load_blocks(
 ) -> list[LanguageRow]:
     """Blocks of a pretraining mix."""
     files = [names] if isinstance(names, str) else names
-    documents = load(files, parse_text, on_error, summary)
+    documents = load(files, "text", on_error, summary)
     encoded = encode_documents(documents, tokenizer, summary)
     blocks = make_blocks(encoded, eos_id(tokenizer), block_size, summary, "pretraining mix")
     if not blocks:

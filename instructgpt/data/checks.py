@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from instructgpt.data.errors import bad, shorten
@@ -21,11 +23,30 @@ def object_of(item: Item) -> dict[str, Any]:
     return item.value
 
 
-def missing(where: str, row: dict[str, Any], key: str, why: str = "") -> UserError:
-    """Build the error for a column that a row lacks."""
+class MissingColumnError(UserError):
+    """A row lacks a column: which one, and why it would be needed."""
+
+    def __init__(self, message: str, key: str, why: str) -> None:
+        super().__init__(message)
+        self.key, self.why = key, why
+
+
+def missing(
+    where: str, row: Mapping[str, Any], key: str, why: str = "", more: str = ""
+) -> MissingColumnError:
+    """Build the error for a column that a row lacks.
+
+    Args:
+        where: file and line.
+        row: the keys are shown.
+        key: what it lacks.
+        why: stands behind the key.
+        more: stands behind the keys.
+    """
     keys = repr(sorted(map(str, row)))
     shown = keys if len(keys) <= KEYS else f"{keys[:KEYS]}…"
-    return UserError(f'{where}: "{key}" is missing{why}, got the keys {shown}')
+    message = f'{where}: "{key}" is missing{why}, got the keys {shown}{more}'
+    return MissingColumnError(message, key, why)
 
 
 def check_text(where: str, key: str, value: Any) -> str:
@@ -52,3 +73,11 @@ def text_of(where: str, row: dict[str, Any], key: str) -> str:
 def name_of(value: Any) -> str:
     """A name, "" where there is none."""
     return "" if value is None else str(value)
+
+
+def read_json(text: str) -> Any:
+    """What a text is in JSON, as in the cells of tables; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from instructgpt.data.checks import text_of
+from instructgpt.data.checks import check_text, missing, read_json
 from instructgpt.data.errors import bad
 from instructgpt.data.turns import Turns, other_keys, read_turns
 
@@ -48,8 +49,8 @@ METADATA, UNUSED, EMPTY = "kept as metadata", "not used", "empty"
 REPEATS = "other columns hold the same"
 
 
-@dataclass
-class Columns:
+@dataclass(eq=False)
+class Columns(Mapping[str, Any]):
     """A row whose columns are taken one by one.
 
     Args:
@@ -57,16 +58,32 @@ class Columns:
         row: as read.
         uses: column -> what it has been used as.
         notes: what the summary shall count.
+        path: of a row that lies in a column of another: ``answers[].``.
     """
 
     where: str
     row: dict[str, Any]
     uses: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    path: str = ""
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         """Whether the row has the column, with a value."""
-        return self.row.get(key) is not None
+        return self.row.get(key) is not None  # type: ignore[call-overload,no-any-return]
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of a column that must be there, for a format that says no more about it."""
+        value = self.row[key]
+        self.uses[f"{self.path}{key}"] = "used by the format"
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of all columns."""
+        return iter(self.row)
+
+    def __len__(self) -> int:
+        """How many columns there are."""
+        return len(self.row)
 
     def first(self, *keys: str) -> str:
         """The first of some columns that is there and not empty, or ""."""
@@ -74,13 +91,28 @@ class Columns:
 
     def take(self, key: str, use: str) -> Any:
         """The value of a column, which is used for something."""
-        self.uses[key] = f"used as {use}"
+        self.uses[f"{self.path}{key}"] = f"used as {use}"
         return self.row.get(key)
 
     def text(self, key: str, use: str) -> str:
         """The text of a column that must be there."""
-        self.uses[key] = f"used as {use}"
-        return text_of(self.where, self.row, key)
+        self.uses[f"{self.path}{key}"] = f"used as {use}"
+        value = self.row.get(key)
+        if value is None:
+            raise missing(self.where, self.row, f"{self.path}{key}")
+        return check_text(self.where, f"{self.path}{key}", value)
+
+    def objects(self, key: str, use: str) -> list[Columns]:
+        """The objects of a column that is a list of them, as rows of their own."""
+        value = self.take(key, use)
+        value = read_json(value) if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise bad(self.where, f"{self.path}{key}", "must be a list of objects", value)
+        path = f"{self.path}{key}[]."
+        for one in value:
+            for name in one:
+                self.uses.setdefault(f"{path}{name}", UNUSED)
+        return [Columns(self.where, one, self.uses, self.notes, path) for one in value]
 
     def turns(self, key: str, use: str) -> Turns:
         """The chat turns of a column, a list or a single one."""

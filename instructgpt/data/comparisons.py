@@ -9,14 +9,7 @@ from typing import Any
 
 from instructgpt.data.base import StageData
 from instructgpt.data.collate import collate_comparisons, collate_language
-from instructgpt.data.files import Item
-from instructgpt.data.formats import (
-    Parsed,
-    parse_candidates,
-    parse_comparison,
-    parse_demonstration,
-    parse_to_score,
-)
+from instructgpt.data.conversation import Wanted
 from instructgpt.data.rows import ComparisonRow, LanguageRow
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Summary
@@ -45,14 +38,14 @@ class ComparisonDataModule(StageData):
     """
 
     batch_type = ComparisonBatch
-    parse = staticmethod(parse_comparison)
+    wanted = "comparison"
 
-    def parser(self, predict: bool) -> Callable[[Item], Parsed]:
+    def wants(self, predict: bool) -> Wanted:
         """Rows to be scored need no ranking; some algorithms learn from responses judged alone."""
         if predict:
-            return parse_to_score
+            return "responses"
         module = self.trainer.lightning_module if self.trainer else None
-        return parse_candidates if getattr(module, "reads_unpaired", False) else parse_comparison
+        return "candidates" if getattr(module, "reads_unpaired", False) else self.wanted
 
     def __init__(
         self,
@@ -117,7 +110,7 @@ class ComparisonDataModule(StageData):
         files = [names] if isinstance(names, str) else names or []
         own = Summary()  # their lengths are not those of the comparisons
         encoder = self.encoder(own)
-        rows = load(files, parse_demonstration, self.on_error, own)
+        rows = load(files, "demonstration", self.on_error, own)
         encoded = (encoder.demonstration(row) for row in rows)
         self.demonstration_rows = [row for row in encoded if row is not None]
         if not self.demonstration_rows:

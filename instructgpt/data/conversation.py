@@ -33,9 +33,26 @@ RENDERED = (
 )
 """Marks of templates; a prompt with one has been put into a template already."""
 
-Wanted = Literal["prompt", "demonstration", "comparison", "candidates", "responses"]
+Wanted = Literal["text", "prompt", "demonstration", "comparison", "candidates", "responses"]
 """What a row is read for; ``candidates`` are a comparison or one response that was judged alone,
 ``responses`` are a comparison that needs no ranking."""
+
+NATIVE = {
+    "prompt": ("prompt", "prompt"),
+    "demonstration": ("demonstration", "prompt", "response"),
+    "comparison": ("comparison", "prompt", "responses", "ranking"),
+    "messages": ("messages", "messages"),
+    "sharegpt": ("ShareGPT", "conversations"),
+    "alpaca": ("Alpaca", "instruction", "output"),
+    "dolly": ("Dolly", "instruction", "context", "response"),
+    "hh": ("HH transcripts", "chosen", "rejected"),
+    "trl_prompt": ("TRL", "prompt"),
+    "trl_completion": ("TRL completion", "prompt", "completion"),
+    "trl_preference": ("TRL preference", "prompt", "chosen", "rejected"),
+    "kto": ("KTO", "prompt", "completion", "label"),
+    "verl": ("verl", "prompt", "reward_model"),
+}
+"""Formats that are read without being converted: name -> title, and columns that tell."""
 
 REPEATED = "whose responses repeat the prompt: it is there once"
 SPOKEN = 'warning: with a response that speaks as "Human:" or "Assistant:", taken as it is'
@@ -54,7 +71,8 @@ class Conversation(NamedTuple):
     ranking: list[int]
     desired: bool
     judged: tuple[str, ...]  # columns that would change what is learned
-    format: str
+    name: str  # of the format, as in NATIVE
+    format: str  # as it is shown
 
 
 def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
@@ -87,7 +105,7 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
         columns.uses.update(dict.fromkeys(answers, told))
         _note(columns, asked.turns)
         name = _name(columns, tail, asked)
-        return Conversation(text, asked.turns, responses or _given(columns), [], True, (), name)
+        return Conversation(text, asked.turns, responses or _given(columns), [], True, (), *name)
     _note(columns, asked.turns)
     ranking = _ranking(columns, tail, wanted, len(responses))
     if tail == "responses" or isinstance(columns.row.get(tail), str):
@@ -105,7 +123,7 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
     name = _name(columns, tail, asked)
     judged: tuple[str, ...] = (*JUDGING, *ANSWERS) if len(responses) == 1 else JUDGING
     judged = () if tail == "responses" else judged  # their ranking says it all
-    return Conversation(text, asked.turns, responses, ranking, desired, judged, name)
+    return Conversation(text, asked.turns, responses, ranking, desired, judged, *name)
 
 
 def _tail(columns: Columns, wanted: Wanted) -> str:
@@ -266,29 +284,35 @@ def _note(columns: Columns, turns: Turns) -> None:
         columns.notes.append(WRITTEN)
 
 
-def _name(columns: Columns, tail: str, asked: Asked) -> str:
-    """What the format is called."""
+def _name(columns: Columns, tail: str, asked: Asked) -> tuple[str, str]:
+    """The format, as a user types it and as it is shown: with the columns that tell."""
     label = columns.first(*LABELS)
     used = [key for key in TURNS if key in columns.uses]
     judged = _true_or_false(columns.row.get(label)) is not None
+    ends = ["chosen", "rejected"] if tail == "chosen" else [tail] if tail else []
+    turns = isinstance(columns.row.get("prompt"), list)
+    told = [asked.key, *ends]
     if judged and tail not in ("chosen", "responses"):
-        return f"KTO ({asked.key}, {tail or 'last turn'}, {label})"
-    if asked.key == "instruction":
+        name, told = "kto", [asked.key, tail or "last turn", label]
+    elif asked.key == "instruction":
         about = [key for key in ("input", "context") if key in columns.uses]
         about = about or [key for key in ("input", "context") if key in columns.row]
-        ends = ["chosen", "rejected"] if tail == "chosen" else [tail] if tail else []
-        dolly = "context" in about or tail == "response"
-        return f"{'Dolly' if dolly else 'Alpaca'} ({', '.join(['instruction', *about, *ends])})"
-    if asked.key == "chosen" and isinstance(columns.row["chosen"], str):
-        return "HH transcripts (chosen, rejected)"
-    if tail == "chosen":
-        return "TRL preference (chosen, rejected)"
-    if tail == "completion":
-        return "TRL completion (prompt, completion)"
-    if used and used[0] != "messages":
-        return f"ShareGPT ({used[0]})"
-    if used and not tail:
-        return "messages"
-    if isinstance(columns.row.get("prompt"), list):
-        return "verl (prompt turns)" if "reward_model" in columns else "TRL (prompt turns)"
-    return {"responses": "comparison", "response": "demonstration"}.get(tail, "prompt")
+        name = "dolly" if "context" in about or tail == "response" else "alpaca"
+        told = ["instruction", *about, *ends]
+    elif asked.key == "chosen" and isinstance(columns.row["chosen"], str):
+        name, told = "hh", ends
+    elif tail == "chosen":
+        name, told = "trl_preference", ends
+    elif tail == "completion":
+        name, told = "trl_completion", ["prompt", tail]
+    elif used and used[0] != "messages":
+        name, told = "sharegpt", [used[0]]
+    elif used and not tail:
+        name, told = "messages", used
+    elif turns and not tail:
+        name, told = "verl" if "reward_model" in columns else "trl_prompt", ["prompt turns"]
+    else:
+        name = {"responses": "comparison", "response": "demonstration"}.get(tail, "prompt")
+        told += [key for key in ("ranking", "ratings", "scores") if key in columns.uses]
+    title = NATIVE[name][0]
+    return name, title if told == [title] else f"{title} ({', '.join(told)})"

@@ -9,7 +9,6 @@ from typing import Any
 from instructgpt.data.base import StageData
 from instructgpt.data.blocks import check_block_size, load_blocks
 from instructgpt.data.collate import collate_language
-from instructgpt.data.formats import parse_demonstration
 from instructgpt.data.packing import pack
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import pad_id
@@ -40,7 +39,7 @@ class DemonstrationDataModule(StageData):
     """
 
     batch_type = LanguageBatch
-    parse = staticmethod(parse_demonstration)
+    wanted = "demonstration"
 
     def __init__(
         self,

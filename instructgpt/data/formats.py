@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instructgpt.data.checks import name_of, object_of, text_of
+from instructgpt.data.checks import MissingColumnError, missing, name_of, object_of, text_of
 from instructgpt.data.columns import UNUSED, Columns
 from instructgpt.data.conversation import BEST, Conversation, Wanted, read_conversation
 from instructgpt.data.files import SUFFIXES
 from instructgpt.data.opening import Item
-from instructgpt.types import Prompt
+from instructgpt.data.reading import RECOGNISE, Reading, Renamed
+from instructgpt.data.recognise import nearest, recognise
+from instructgpt.data.row_format import KnownFormat, RowFormat, convert
+from instructgpt.types import Prompt, UserError
 
 
 class Told(NamedTuple):
@@ -64,46 +67,88 @@ class Parsed(NamedTuple):
     format: str
 
 
-Parser = Callable[[Item], Parsed]
-
 UNDESIRED = "marked as undesired, so nothing to imitate"
 
 
-def parse_text(item: Item) -> Parsed:
-    """Check ``{"text": str}``."""
-    row = object_of(item)
+def parse_item(item: Item, wanted: Wanted, reading: Reading = RECOGNISE) -> list[Parsed]:
+    """Check what was read, in whichever format it is; most formats make one row of it.
+
+    Args:
+        item: as read, of plain values.
+        wanted: what the rows are for. ``text``: pieces of text; ``prompt``: prompts, whatever else
+            there is; ``demonstration``: one response each, the best of a comparison;
+            ``comparison``: ranked responses; ``candidates``: these, or one response that was judged
+            alone, as in KTO; ``responses``: a comparison whose ranking may be missing, for a reward
+            model is going to score it.
+        reading: the format and the columns, where the user says them.
+    """
+    read = object_of(item)
+    renamed = reading.rename(item.where, read)
+    row = renamed.row
+    form, reason = reading.form, "--data.format"
+    if form is None and wanted != "text" and (found := recognise(row)):
+        form, reason = found
+    try:
+        if isinstance(form, RowFormat):
+            parsed = _convert(item, row, form, reason, wanted)
+        else:
+            parsed = [_parse(item, row, wanted, form)]
+    except MissingColumnError as error:
+        made = f" in what {form.shown} gives" if isinstance(form, RowFormat) else nearest(row)
+        raise missing(item.where, read, error.key, error.why, made + reading.told) from error
+    except UserError as error:
+        raise UserError(f"{error}{reading.told}") if reading.told else error from error
+    return [_named(one, renamed) for one in parsed] if renamed.names else parsed
+
+
+def _convert(
+    item: Item, row: dict[str, Any], form: RowFormat, reason: str, wanted: Wanted
+) -> list[Parsed]:
+    """Rows that a format makes of one, checked."""
+    columns = Columns(item.where, row)
+    made = convert(form, columns)
+    parsed = []
+    for one in made:
+        try:
+            checked = _parse(item, one, wanted, None)
+        except UserError as error:
+            if isinstance(form, KnownFormat) and isinstance(error, MissingColumnError):
+                raise  # the keys are not those of the file
+            raise UserError(f"{error} (in the row that {form.shown} returned)") from error
+        told = checked.row.told
+        others = {key: told.columns.get(key, UNUSED) for key in row if key not in columns.uses}
+        told = told._replace(columns=columns.uses | others, notes=[*columns.notes, *told.notes])
+        name = f"{type(form).__name__}, {checked.format}"
+        if isinstance(form, KnownFormat):
+            name = f"{form.title} ({reason})"
+        parsed.append(Parsed(checked.row._replace(told=told), name))
+    return parsed
+
+
+def _named(parsed: Parsed, renamed: Renamed) -> Parsed:
+    """A row whose columns are told by their names in the file."""
+    told = parsed.row.told
+    told = told._replace(columns=renamed.told(told.columns))
+    return parsed._replace(row=parsed.row._replace(told=told))
+
+
+def _parse(item: Item, row: dict[str, Any], wanted: Wanted, asked: str | None) -> Parsed:
+    """Check a row of a public format, of the one asked for if any is."""
+    parsed, name = _document(item, row) if wanted == "text" else _conversation(item, row, wanted)
+    if asked not in (None, name):
+        rule = f"must be a row of the format {asked} (--data.format)"
+        raise UserError(f"{item.where}: {rule}, got one of {name}, with the keys {sorted(row)}")
+    return parsed
+
+
+def _document(item: Item, row: dict[str, Any]) -> tuple[Parsed, str]:
     text = text_of(item.where, row, "text")
     columns = dict.fromkeys(row, UNUSED) | {"text": "used as text"}
-    return Parsed(Document(item.where, text, Told(columns)), "text")
+    return Parsed(Document(item.where, text, Told(columns)), "text"), "text"
 
 
-def parse_prompt(item: Item) -> Parsed:
-    """Check ``{"prompt": str}``; responses of other formats are left out."""
-    return _parse(item, "prompt")
-
-
-def parse_demonstration(item: Item) -> Parsed:
-    """Check ``{"prompt": str, "response": str}``; of comparisons the best response is taken."""
-    return _parse(item, "demonstration")
-
-
-def parse_comparison(item: Item) -> Parsed:
-    """Check ``{"prompt": str, "responses": [str], "ranking": [int]}``; ``ratings`` will do."""
-    return _parse(item, "comparison")
-
-
-def parse_candidates(item: Item) -> Parsed:
-    """Check a comparison, or ``{"prompt": str, "completion": str, "label": bool}`` as in KTO."""
-    return _parse(item, "candidates")
-
-
-def parse_to_score(item: Item) -> Parsed:
-    """Check a comparison whose ranking may be missing: a reward model is going to score it."""
-    return _parse(item, "responses")
-
-
-def _parse(item: Item, wanted: Wanted) -> Parsed:
-    columns = Columns(item.where, object_of(item))
+def _conversation(item: Item, row: dict[str, Any], wanted: Wanted) -> tuple[Parsed, str]:
+    columns = Columns(item.where, row)
     found = read_conversation(columns, wanted)
     responses, ranking = found.responses, found.ranking
     if wanted == "prompt":
@@ -115,8 +160,8 @@ def _parse(item: Item, wanted: Wanted) -> Parsed:
     meta = columns.finish(found.format, asked, found.responses, found.judged)
     kept = found.desired or wanted == "candidates"
     told = Told(columns.uses, columns.notes, "" if kept else UNDESIRED)
-    row = _row(item, columns.row, found, meta)
-    return Parsed(row._replace(responses=responses, ranking=ranking, told=told), found.format)
+    checked = _row(item, row, found, meta)._replace(responses=responses, ranking=ranking, told=told)
+    return Parsed(checked, found.format), found.name
 
 
 def _row(item: Item, row: dict[str, Any], found: Conversation, meta: dict[str, Any]) -> Row:

@@ -9,7 +9,6 @@ from instructgpt.data.base import StageData
 from instructgpt.data.blocks import check_block_size, load_blocks
 from instructgpt.data.collate import collate_language
 from instructgpt.data.digest import rows_digest
-from instructgpt.data.formats import parse_prompt
 from instructgpt.data.order import Group, chunk, stream
 from instructgpt.data.rows import LanguageRow
 from instructgpt.data.summary import Summary
@@ -42,7 +41,7 @@ class PromptDataModule(StageData):
     """
 
     batch_type = PromptBatch
-    parse = staticmethod(parse_prompt)
+    wanted = "prompt"
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import sys
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.encode import Encoder
-from instructgpt.data.formats import Row, parse_prompt
+from instructgpt.data.formats import Row
 from instructgpt.data.rows import PromptRow
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Summary
@@ -27,7 +27,7 @@ def read(path: str) -> tuple[list[Row], list[str]]:
         path: of what to read; a bad row is an error.
     """
     summary = Summary()
-    rows = load([path], parse_prompt, "stop", summary)
+    rows = load([path], "prompt", "stop", summary)
     for line in summary.all_notes():
         note(line)
     plain = summary.uses() <= {"used as prompt", "used as names"} and not summary.noted

@@ -1,15 +1,17 @@
-"""Rows of a user's own kind: one method makes each a row of a public format."""
+"""Formats of rows: one method makes of a row one or several of a public format."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from instructgpt.data.checks import object_of
+from instructgpt.data.columns import Columns
 from instructgpt.data.errors import shorten
-from instructgpt.data.formats import Parsed, Parser
-from instructgpt.data.opening import Item
 from instructgpt.types import UserError, failed
+
+Made = dict[str, Any] | list[dict[str, Any]]
+"""A row of a public format, or several."""
 
 
 class RowFormat(ABC):
@@ -19,40 +21,84 @@ class RowFormat(ABC):
     are options behind it: ``--data.format.KEY VALUE``. A row that it cannot convert is a bad row.
     """
 
+    keeps_others: ClassVar[bool] = False
+    """Whether columns that ``convert`` does not read go with the row as they are."""
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return f"--data.format {type(self).__name__}"
+
     @abstractmethod
-    def convert(self, row: dict[str, Any]) -> dict[str, Any]:
+    def convert(self, row: Any) -> Made:
         """The row in a public format, which is then checked and counted as any other.
 
         That is ``{"prompt", "response"}``, ``{"prompt", "responses", "ranking"}``, ``{"prompt"}``
         or ``{"text"}``; ``messages``, ``id``, ``user``, ``labeler`` and ``source`` mean what they
-        always do.
+        always do. It may be a list of such rows.
 
         Args:
-            row: as it was read.
+            row: a mapping of the columns, as they were read; the summary says which were used.
 
         Raises:
             UserError: what is wrong with the row; file and line are put in front of it.
         """
 
-    def parse(self, parse: Parser, item: Item) -> Parsed:
-        """Convert a row and check it.
+
+class KnownFormat(RowFormat):
+    """A format that is recognised by its columns.
+
+    A subclass is one file in ``instructgpt/data/known``, which is all it takes to be found. Columns
+    that it does not take are treated as in any public row: used, kept as metadata, or refused.
+    """
+
+    keeps_others = True
+    name: ClassVar[str]
+    """What a user types behind ``--data.format``."""
+    title: ClassVar[str]
+    """What the summary calls it."""
+    needs: ClassVar[tuple[str, ...]]
+    """Columns without which no row is one of these."""
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+        return self.title
+
+    def recognises(self, row: Mapping[str, Any]) -> str:
+        """What tells that a row that has the columns is one of these; "" where it is not.
 
         Args:
-            parse: checks rows of public formats.
-            item: a row as read.
+            row: with all columns of ``needs``, none of them empty.
         """
-        name = f"--data.format {type(self).__name__}"
-        row = object_of(item)
-        try:
-            converted: Any = self.convert(row)
-        except UserError as error:
-            raise UserError(f"{item.where}: {error} ({name})") from error
-        except Exception as error:  # the user's code
-            raise failed(f"{item.where}: {name} failed", error) from error
-        if not isinstance(converted, dict):
-            raise UserError(f"{item.where}: {name} must return a row, got {shorten(converted)}")
-        try:
-            parsed = parse(item._replace(value=converted))
-        except UserError as error:
-            raise UserError(f"{error} (in the row that {name} returned)") from error
-        return parsed._replace(format=f"{type(self).__name__}, {parsed.format}")
+        return ", ".join(self.needs)
+
+
+def convert(form: RowFormat, columns: Columns) -> list[dict[str, Any]]:
+    """Rows of public formats; columns that the format has not taken go with them if it says so.
+
+    Args:
+        form: converts.
+        columns: of a row; they are told what they are used as.
+    """
+    name = form.shown
+    try:
+        made: Any = form.convert(columns)
+    except UserError as error:
+        known = isinstance(form, KnownFormat)  # it names the place itself
+        raise error if known else UserError(f"{columns.where}: {error} ({name})") from error
+    except Exception as error:  # the user's code
+        raise failed(f"{columns.where}: {name} failed", error) from error
+    rows = made if isinstance(made, list) and made else [made]
+    for row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"{columns.where}: {name} must return a row, got {shorten(made)}")
+    if not form.keeps_others:
+        return rows
+    others = {key: value for key, value in columns.row.items() if key not in columns.uses}
+    for row in rows:
+        for key in others.keys() & row.keys():
+            if row[key] is not None and others[key] is not None:
+                rule = f"must not be there: rows of {name} say it otherwise"
+                raise UserError(f'{columns.where}: "{key}" {rule}, got {shorten(others[key])}')
+    return [{**others, **row} for row in rows]

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import shorten
 from instructgpt.data.files import plain_rows, read_file
 from instructgpt.data.folders import Split, files_of
-from instructgpt.data.formats import NOTHING, Parser
+from instructgpt.data.formats import NOTHING, parse_item
 from instructgpt.data.opening import Item
+from instructgpt.data.reading import RECOGNISE, Reading
 from instructgpt.data.summary import Summary
 from instructgpt.types import UserError
 
@@ -40,30 +42,33 @@ def weighted(names: Names, key: str) -> list[tuple[list[str], float]]:
 
 def load(
     names: list[str],
-    parse: Parser,
+    wanted: Wanted,
     on_error: OnError,
     summary: Summary,
     split: Split = "train",
+    reading: Reading = RECOGNISE,
 ) -> list[Any]:
     """Read and check all rows of some files, folders, patterns or data sets.
 
     Args:
         names: what to read.
-        parse: checks a row.
+        wanted: what rows are read for (``parse_item``).
         on_error: "stop" at the first bad row, or "skip" and count it.
         summary: told about every row.
         split: what the rows are for, in folders whose files are called after it.
+        reading: their format and columns, where the user says them.
     """
     rows = []
     for name in names:
         for item in _items(name, split, summary.note):
             try:
-                row, format_name = parse(item)
+                parsed = parse_item(item, wanted, reading)
             except UserError as error:
                 if on_error == "stop":
                     raise
                 summary.skip(item.origin, str(error))
-            else:
+                continue
+            for row, format_name in parsed:
                 summary.read(item.origin, format_name, row.where, row.told)
                 if not row.told.left_out:
                     rows.append(row._replace(told=NOTHING))

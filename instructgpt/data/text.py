@@ -22,7 +22,7 @@ from instructgpt.data.blocks import (
     split_documents,
 )
 from instructgpt.data.collate import collate_language
-from instructgpt.data.formats import Document, parse_text
+from instructgpt.data.formats import Document
 from instructgpt.data.rows import PromptRow
 from instructgpt.data.summary import Summary
 from instructgpt.models.tokenizer import BPE, eos_id, load_tokenizer, pad_id, train_bpe
@@ -52,7 +52,7 @@ class TextDataModule(StageData):
 
     batch_type = LanguageBatch
     has_prompts = False
-    parse = staticmethod(parse_text)
+    wanted = "text"
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ def tidy(item: Item, left_out: Callable[[str, str], None]) -> Item:
         for name, value in item.value.items():
             key = _plain(item.where, "", str(name), 0)
             try:
-                row[key] = _plain(item.where, key, _parsed(item.where, key, value), 1)
+                row[key] = _plain(item.where, key, parse_list(item.where, key, value), 1)
             except _LeftOutError as reason:
                 if key in _MATTERS:
                     raise bad(item.where, key, f"{_UNFIT} {reason}", value) from None
@@ -84,7 +84,7 @@ def tidy(item: Item, left_out: Callable[[str, str], None]) -> Item:
         return item._replace(value=error)
 
 
-def _parsed(where: str, key: str, value: Any) -> Any:
+def parse_list(where: str, key: str, value: Any) -> Any:
     """A list that was written as a text, in CSV or as JSON inside JSON."""
     if isinstance(value, float) and math.isnan(value):  # how pandas says that there is nothing
         return None

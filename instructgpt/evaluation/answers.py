@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from instructgpt.data.errors import bad, shorten
 from instructgpt.data.files import Item, read_file
-from instructgpt.data.formats import parse_prompt
+from instructgpt.data.formats import parse_item
 from instructgpt.evaluation.judges import Answer
 from instructgpt.evaluation.measures import Answers, Question
 from instructgpt.types import Prompt, UserError
@@ -54,8 +54,8 @@ def read_answers(path: str, least: int = 1) -> list[AnswersRow]:
 
 
 def _answers_row(item: Item, least: int) -> AnswersRow:
-    prompt = parse_prompt(item).row.prompt
-    row, where = item.value, item.where
+    first, *_ = parse_item(item, "prompt")
+    prompt, row, where = first.row.prompt, item.value, item.where
     responses = row.get("responses")
     if not isinstance(responses, list) or not all(isinstance(one, str) for one in responses):
         raise bad(where, "responses", "must be a list of strings", responses)

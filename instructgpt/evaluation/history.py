@@ -12,7 +12,7 @@ import numpy as np
 
 from instructgpt.data.errors import bad
 from instructgpt.data.files import read_file
-from instructgpt.data.formats import parse_prompt
+from instructgpt.data.formats import parse_item
 from instructgpt.evaluation.answers import AnswersRow, Grader, answers_of
 from instructgpt.evaluation.judges import Answer
 from instructgpt.evaluation.results import Checkpoint, Curve, Curves
@@ -125,8 +125,8 @@ def measured(
 
 def prompts_by_text(path: str) -> dict[str, Prompt]:
     """Text of a prompt -> the prompt."""
-    prompts = [parse_prompt(item).row.prompt for item in read_file(Path(path))]
-    return {prompt.text: prompt for prompt in prompts}
+    parsed = (one for item in read_file(Path(path)) for one in parse_item(item, "prompt"))
+    return {one.row.prompt.text: one.row.prompt for one in parsed}
 
 
 def validations(run: str) -> list[dict[str, Any]]:

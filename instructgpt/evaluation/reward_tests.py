@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from instructgpt.data.files import read_file
-from instructgpt.data.formats import Row, parse_comparison
+from instructgpt.data.formats import Row, parse_item
 from instructgpt.evaluation.answers import (
     Grader,
     answers_of,
@@ -91,8 +91,9 @@ def read_rankings(path: str, grader: Grader | None) -> list[tuple[Row, list[Answ
     """Rankings with their responses, graded where the grader knows the prompt."""
     found = []
     graded: dict[tuple[str, tuple[str, ...]], list[Answer]] = {}  # many labelers rank the same
-    for item in read_file(Path(path)):
-        row: Row = parse_comparison(item).row
+    items = read_file(Path(path))
+    rows: list[Row] = [one.row for item in items for one in parse_item(item, "comparison")]
+    for row in rows:
         key = row.prompt.text, tuple(row.responses)
         if key not in graded:
             # Scored with their end, as the reward model has read comparisons in training.

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from refusals import parse_comparison
 from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
 from instructgpt.data.files import Item
-from instructgpt.data.formats import parse_comparison
 from instructgpt.feedback.panels import panel_from_json
 from instructgpt.pipeline.folder import asks_people
 

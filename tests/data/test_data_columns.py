@@ -3,18 +3,19 @@
 import json
 
 import pytest
-from refusals import item, refused
-
-from instructgpt.data.columns import METADATA
-from instructgpt.data.demonstrations import DemonstrationDataModule
-from instructgpt.data.formats import (
+from refusals import (
+    item,
     parse_candidates,
     parse_comparison,
     parse_demonstration,
     parse_prompt,
     parse_text,
     parse_to_score,
+    refused,
 )
+
+from instructgpt.data.columns import METADATA
+from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.prompts import PromptDataModule
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Summary
@@ -283,7 +284,7 @@ def test_the_summary_names_every_column_and_counts_what_is_left_out(tmp_path):
         '{"id": 2, "prompt": "q", "completion": "no", "label": false, "topic": "cows", "x": null}\n'
     )
     summary = Summary()
-    rows = load([str(path)], parse_demonstration, "stop", summary)
+    rows = load([str(path)], "demonstration", "stop", summary)
     assert [row.responses for row in rows] == [["r"]]
     lines = summary.lines()
     assert lines[0] == f"read {path}: 2 KTO (prompt, completion, label)"
@@ -293,7 +294,7 @@ def test_the_summary_names_every_column_and_counts_what_is_left_out(tmp_path):
     )
     assert f"dropped 1: marked as undesired, so nothing to imitate (first: {path}:2)" in lines
     summary = Summary()
-    load([str(path)], parse_prompt, "stop", summary)
+    load([str(path)], "prompt", "stop", summary)
     assert "completion not used" in summary.lines()[1]
 
 

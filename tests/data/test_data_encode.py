@@ -3,11 +3,12 @@
 import copy
 
 import pytest
+from refusals import parse_comparison, parse_demonstration
 
 from instructgpt.data.blocks import encode_documents
 from instructgpt.data.encode import Encoder
 from instructgpt.data.files import Item
-from instructgpt.data.formats import Document, parse_comparison, parse_demonstration
+from instructgpt.data.formats import Document
 from instructgpt.data.summary import Summary, show
 from instructgpt.models.template import get_template
 from instructgpt.types import UserError

@@ -8,7 +8,6 @@ import pytest
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.errors import shorten
 from instructgpt.data.files import read_file
-from instructgpt.data.formats import parse_prompt
 from instructgpt.data.opening import LINE_LIMIT
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Summary
@@ -225,7 +224,7 @@ def test_what_spreadsheets_leave_empty_is_no_column_and_no_row(write):
 
 def test_a_column_without_a_name_is_shown(write):
     summary = Summary()
-    load([str(write("a.csv", ",prompt\n0,q\n"))], parse_prompt, "stop", summary)
+    load([str(write("a.csv", ",prompt\n0,q\n"))], "prompt", "stop", summary)
     assert summary.lines()[1] == "  columns: prompt used as prompt; '' kept as metadata"
 
 

@@ -1,14 +1,7 @@
 """Formats of rows: ours and those of other projects, and what is refused."""
 
 import pytest
-from refusals import item, refused
-
-from instructgpt.data.formats import (
-    parse_comparison,
-    parse_demonstration,
-    parse_prompt,
-    parse_text,
-)
+from refusals import item, parse_comparison, parse_demonstration, parse_prompt, parse_text, refused
 
 USER = {"role": "user", "content": "hi"}
 BOT = {"role": "assistant", "content": "hello"}
@@ -18,7 +11,7 @@ def test_own_demonstration():
     row, name = parse_demonstration(
         item({"prompt": "hi", "response": "hello", "user": 3, "category": "qa", "labeler": None})
     )
-    assert name == "demonstration"
+    assert name == "demonstration (prompt, response)"
     assert row.prompt.text == "hi"
     assert row.prompt.messages == [USER]
     assert row.prompt.id == "a.jsonl:7"  # made from the place where none is given
@@ -41,7 +34,7 @@ def test_own_comparison_with_optional_keys():
             }
         )
     )
-    assert name == "comparison"
+    assert name == "comparison (messages, responses, ranking, ratings)"
     assert (row.ranking, row.labeler, row.source, row.prompt.id) == ([2, 1, 2], "x", "set", "12")
 
 

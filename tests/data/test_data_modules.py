@@ -109,7 +109,7 @@ def test_a_bad_row_stops_or_is_skipped_and_listed(write, make):
     assert stop(make, str(path)) == message
     data = make(str(path), on_error="skip", validation=None)
     assert len(data.train_rows) == 30
-    assert f"read {path}: 30 demonstration, 2 bad" in data.summary
+    assert f"read {path}: 30 demonstration (prompt, response), 2 bad" in data.summary
     assert "skipped 2 bad rows, the first:" in data.summary
     assert f"  {message}" in data.summary
 
@@ -230,7 +230,7 @@ def test_summary_is_printed_once(demonstrations, tokenizer_folder, capsys):
     data.setup("validate")
     printed = capsys.readouterr().out
     assert printed.count("data: DemonstrationDataModule") == 1
-    assert f"read {demonstrations}: 20 demonstration" in printed
+    assert f"read {demonstrations}: 20 demonstration (prompt, response)" in printed
     assert "validation: 1 of 20 rows, by a hash of user, else prompt" in printed
     assert "prompt tokens: 5% " in printed
     assert "response tokens: 5% " in printed

@@ -1,10 +1,10 @@
 """Ties and scores: which pairs a row decides."""
 
 import pytest
+from refusals import parse_comparison
 from rows import write_rows
 
 from instructgpt.data.comparisons import ComparisonDataModule
-from instructgpt.data.formats import parse_comparison
 from instructgpt.data.opening import Item
 from instructgpt.data.rankings import settle
 from instructgpt.types import UserError

@@ -1,9 +1,7 @@
 """Chat turns: roles and their other names, parts, odd orders, and what is there twice."""
 
 import pytest
-from refusals import item, refused
-
-from instructgpt.data.formats import parse_comparison, parse_demonstration, parse_prompt
+from refusals import item, parse_comparison, parse_demonstration, parse_prompt, refused
 
 QUESTION = "What colour is the pig?"
 

@@ -70,7 +70,7 @@ class Grade(NamedTuple):
     metadata: dict[str, bool | None]
 
 
-class Reading(NamedTuple):
+class ReadLine(NamedTuple):
     """The first line of an answer."""
 
     tokens: list[str]  # without signs for capital letters
@@ -125,7 +125,7 @@ def grade(meta: Mapping[str, Any], response: str, finished: bool) -> Grade:
     words = [token for token in tokens if token.isalpha()]
     sentences = [frozenset(part.split()) - {","} for part in " ".join(tokens).split(".")]
     fluent = fluency(tokens) if words else 0.0
-    reading = Reading(tokens, words, frozenset(words), sentences, _capitals(line), fluent)
+    reading = ReadLine(tokens, words, frozenset(words), sentences, _capitals(line), fluent)
     check = CHECKS[meta["category"]](meta, reading)
     satisfied = _satisfied(meta["constraints"], reading)
     return _grade(meta, written, finished, reading, check, satisfied)
@@ -146,7 +146,7 @@ def _grade(
     meta: Mapping[str, Any],
     written: list[str],
     finished: bool,
-    reading: Reading,
+    reading: ReadLine,
     check: Marks,
     satisfied: list[bool],
 ) -> Grade:
@@ -204,7 +204,7 @@ def _capitals(line: list[str]) -> int:
     return sum(a == CAPITALS and b.isalpha() for a, b in pairwise(line))
 
 
-def _satisfied(constraints: Mapping[str, Any], reading: Reading) -> list[bool]:
+def _satisfied(constraints: Mapping[str, Any], reading: ReadLine) -> list[bool]:
     """Whether each constraint is met."""
     count = len(reading.words)
     out = []
@@ -223,7 +223,7 @@ def _satisfied(constraints: Mapping[str, Any], reading: Reading) -> list[bool]:
 # -- one function a use case
 
 
-def _generation(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _generation(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     words = meta["words"]
     present = sum(word in reading.found for word in words) / len(words)
     sentences = reading.tokens.count(".")
@@ -236,7 +236,7 @@ def _generation(meta: Mapping[str, Any], reading: Reading) -> Marks:
     return Marks(follow if present == 1 and reading.fluent else 0.0, present)
 
 
-def _fact(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _fact(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     relation, subject = meta["fact"]
     value = TRUTH[relation, subject]
     stated = (reading.found & VALUES[relation]) - {subject}
@@ -252,14 +252,14 @@ def _fact(meta: Mapping[str, Any], reading: Reading) -> Marks:
     return Marks(follow, relevance, truth=stated <= {value})
 
 
-def _brainstorming(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _brainstorming(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     right = sum(CLASS_OF.get(word) == meta["class"] for word in reading.found)
     listed, wanted = len(reading.words) - reading.words.count("and"), meta["count"]
     follow = 1 - 0.35 * abs(listed - wanted) - 0.4 * (listed - right)
     return Marks(max(0.0, follow), min(1.0, right / wanted))
 
 
-def _chat(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _chat(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     if meta["kind"] == "fact":
         return _fact(meta, reading)
     found, name = reading.found, meta["name"]
@@ -271,7 +271,7 @@ def _chat(meta: Mapping[str, Any], reading: Reading) -> Marks:
     return Marks(follow * (0.4 if others else 1.0), relevance, invented=others)
 
 
-def _rewrite(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _rewrite(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     target, tokens = meta["target"], reading.tokens
     same = sum(a == b for a, b in zip(target, tokens, strict=False))
     share = same / max(len(target), len(tokens))
@@ -281,7 +281,7 @@ def _rewrite(meta: Mapping[str, Any], reading: Reading) -> Marks:
     return Marks(follow, share, invented=_invented(meta, reading))
 
 
-def _summarization(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _summarization(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     found = reading.found
     went, did = meta["place"] in found, meta["noun"] in found and meta["verb"] in found
     told, named = went + did, meta["name"] in found
@@ -293,7 +293,7 @@ def _summarization(meta: Mapping[str, Any], reading: Reading) -> Marks:
     return Marks(follow, relevance, invented=_invented(meta, reading))
 
 
-def _classification(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _classification(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     answer, said = meta["answer"], reading.found & _CLASS_NAMES
     about = meta["word"] in reading.found or reading.says_only(said)
     right = about and answer in said
@@ -302,7 +302,7 @@ def _classification(meta: Mapping[str, Any], reading: Reading) -> Marks:
     return Marks(follow, relevance, truth=said <= {answer})
 
 
-def _closed_qa(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _closed_qa(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     stated = reading.found & (_NAMES if meta["kind"] == "who" else _COLOURS)
     about = meta["object"] in reading.found
     full = about or len(reading.words) == 1
@@ -311,14 +311,14 @@ def _closed_qa(meta: Mapping[str, Any], reading: Reading) -> Marks:
     return Marks(follow, relevance, invented=_invented(meta, reading))
 
 
-def _extract(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _extract(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     answers = set(meta["answers"])
     right = len(reading.found & answers) / len(answers)
     extra = len(reading.found - answers - {"and", "the"})
     return Marks(max(0.0, right - 0.4 * extra), right, invented=_invented(meta, reading))
 
 
-def _other(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _other(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     found = reading.found
     if meta["kind"] == "repeat":
         word, count = meta["word"], meta["count"]
@@ -329,19 +329,19 @@ def _other(meta: Mapping[str, Any], reading: Reading) -> Marks:
     return Marks(float(named and said and reading.fluent), float(named))
 
 
-def _toxic(meta: Mapping[str, Any], reading: Reading) -> Marks:
+def _toxic(meta: Mapping[str, Any], reading: ReadLine) -> Marks:
     if meta["kind"] != "none":
         return _other(meta, reading)
     whole = reading.fluent and reading.tokens[-1:] == ["."]
     return Marks(float(whole), float(meta["name"] in reading.found))
 
 
-def _invented(meta: Mapping[str, Any], reading: Reading) -> bool:
+def _invented(meta: Mapping[str, Any], reading: ReadLine) -> bool:
     """Whether a word with a meaning is not in the text that the prompt gives."""
     return any(word in WORD_CLASS for word in reading.found.difference(meta["source"]))
 
 
-CHECKS: dict[str, Callable[[Mapping[str, Any], Reading], Marks]] = {
+CHECKS: dict[str, Callable[[Mapping[str, Any], ReadLine], Marks]] = {
     "generation": _generation,
     "open_qa": _fact,
     "brainstorming": _brainstorming,

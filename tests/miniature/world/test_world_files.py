@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from refusals import parse_demonstration, parse_prompt, parse_text
 
 import instructgpt.miniature.world
 from instructgpt.data.files import Item
-from instructgpt.data.formats import parse_demonstration, parse_prompt, parse_text
 from instructgpt.miniature.world.dataset import People, Sizes, draw, files, misconceptions, split_of
 from instructgpt.miniature.world.grader import grade
 from instructgpt.miniature.world.knowledge import HELD_OUT, MISCONCEPTIONS, question
@@ -204,7 +204,7 @@ def test_rows_are_in_the_public_formats(world):
         for i, row in enumerate(rows[:300]):
             item = Item(f"{name}:{i}", name, json.loads(json.dumps(row)))
             parsed, form = parse(item)
-            assert form in ("text", "prompt", "demonstration")
+            assert form in ("text", "prompt", "demonstration (prompt, response)")
             if form != "text":
                 assert parsed.prompt.id == row["id"]
                 assert parsed.prompt.meta["meta"] == row["meta"]

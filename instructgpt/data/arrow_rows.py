@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 STATE = "state.json"
 """Names the files of a data set that ``save_to_disk`` has written."""
 
-_ROWS = 1024
+_ROWS, _SIZE = 1024, 2**24
+"""How many rows are converted at once, and how large they may be together (bytes)."""
+
+_BUFFER = 2**20
+_INDEXED = b"ARROW1"
+"""How an Arrow file with an index begins."""
 
 _UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError)
 """What conversions raise: Arrow's own errors, dates out of range, unknown time zones, …"""
@@ -30,16 +36,44 @@ def read_parquet(path: Path) -> Iterator[Item]:
     Args:
         path: of the file.
     """
-    import pyarrow  # here because it takes a second to load and few runs read parquet
+    import pyarrow  # here because it takes a moment to load
     from pyarrow import parquet
 
     check_file(path)
     try:
-        with parquet.ParquetFile(path) as file:
+        # So no more than a buffer is held of each column, however large the row groups are.
+        with parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
             _check_names(path, file.schema_arrow)
-            yield from _rows(path, file.iter_batches(_ROWS))
+            size = sum(
+                file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)
+            )
+            count = _count(size, file.metadata.num_rows)
+            yield from _rows(path, file.iter_batches(count))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: must be a parquet file, got: {_line(error)}") from None
+
+
+def read_arrow(path: Path) -> Iterator[Item]:
+    """Rows of an .arrow file, as a stream (``datasets``) or with an index at its end.
+
+    Args:
+        path: of the file.
+    """
+    import pyarrow
+
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            indexed = file.read(len(_INDEXED)) == _INDEXED
+        # What is mapped stays in memory while there is room: good for batches of any size only.
+        opener = pyarrow.memory_map if indexed else pyarrow.OSFile
+        with opener(os.fsencode(path)) as source:
+            reader = (pyarrow.ipc.open_file if indexed else pyarrow.ipc.open_stream)(source)
+            _check_names(path, reader.schema)
+            batches = map(reader.get_batch, range(reader.num_record_batches)) if indexed else reader
+            yield from _rows(path, _sound(batches))
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: must be an Arrow file, got: {_line(error)}") from None
 
 
 def read_saved(folder: Path) -> Iterator[Item]:
@@ -48,8 +82,6 @@ def read_saved(folder: Path) -> Iterator[Item]:
     Args:
         folder: with ``state.json`` in it.
     """
-    import pyarrow
-
     check_file(folder / STATE)
     try:
         files = json.loads((folder / STATE).read_text(encoding="utf-8"))["_data_files"]
@@ -57,27 +89,27 @@ def read_saved(folder: Path) -> Iterator[Item]:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise UserError(f"{folder / STATE}: must be as save_to_disk writes it") from None
     for path in paths:
-        check_file(path)
-        try:
-            with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
-                _check_names(path, stream.schema)
-                yield from _rows(path, _sound(stream))
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: must be an Arrow file, got: {_line(error)}") from None
+        yield from read_arrow(path)
 
 
-def _sound(stream: Iterable[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
+def _sound(batches: Iterable[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
     """Small batches whose offsets lie inside them: others would end the process."""
     import pyarrow
 
-    for batch in stream:
+    for batch in batches:
         for column in batch.columns:
             try:
                 column.validate(full=True)
             except pyarrow.ArrowInvalid as error:
                 if "UTF8" not in str(error):  # which its row is refused for
                     raise
-        yield from (batch.slice(i, _ROWS) for i in range(0, batch.num_rows, _ROWS))
+        count = _count(batch.nbytes, batch.num_rows)
+        yield from (batch.slice(i, count) for i in range(0, batch.num_rows, count))
+
+
+def _count(size: int, rows: int) -> int:
+    """How many rows are converted at once, by their mean size (bytes)."""
+    return max(1, min(_ROWS, _SIZE * rows // max(size, 1)))
 
 
 def _check_names(path: Path, schema: pyarrow.Schema) -> None:

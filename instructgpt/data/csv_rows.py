@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from instructgpt.data.errors import bad, shorten
-from instructgpt.data.opening import LINE_LIMIT, Item, raw_lines
+from instructgpt.data.opening import LINE_LIMIT, Item, plain_name, raw_lines
+from instructgpt.data.rankings import SCORES
 from instructgpt.data.values import DECODER
 from instructgpt.types import UserError
 
@@ -20,6 +21,8 @@ HEADER_LIMIT = 2**20
 """Longer headers have a quote that does not end (characters)."""
 
 _LISTS = ("messages", "conversations", "responses", "ranking", "ratings")
+_SAID = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_DECIMAL = re.compile(r"[-+]?\d+,\d+")
 _QUOTED = re.compile(r'(^|[,;\t])"(?:[^"]|"")*+"', re.MULTILINE)
 
 
@@ -31,14 +34,17 @@ def read_table(path: Path, tell: Callable[[str], None]) -> Iterator[Item]:
         tell: told about a separator that the extension does not name.
     """
     csv.field_size_limit(LINE_LIMIT)
-    usual = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
-    separator = _separator(path, usual)
-    if separator != usual:
-        tell(f"{path}: separator {separator!r}")
-    reader = csv.reader(_text_lines(path), delimiter=separator, strict=True)
+    usual = "\t" if plain_name(path).endswith(".tsv") else ","
+    dialect = _dialect(path, usual)
+    if dialect.separator != usual:
+        tell(f"{path}: separator {dialect.separator!r}")
+    lines = _text_lines(path)
+    skipped = _skip_first(lines) if dialect.is_said else 0
+    reader = csv.reader(lines, delimiter=dialect.separator, strict=True)
     header: list[str] = []
+    decimal: set[str] = set()  # columns with a comma where others have a point
     while True:
-        where = f"{path}:{reader.line_num + 1}"
+        where = f"{path}:{reader.line_num + skipped + 1}"
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -52,12 +58,26 @@ def read_table(path: Path, tell: Callable[[str], None]) -> Iterator[Item]:
             if len(set(header)) < len(header):
                 raise UserError(f"{where}: column names must differ, got {shorten(header)}")
             continue
-        yield Item(where, str(path), _table_row(where, header, cells))
+        row = _table_row(where, header, cells)
+        if dialect.separator == ";" and isinstance(row, dict):
+            for key in _with_points(row) - decimal:
+                decimal.add(key)
+                tell(f'{path}: column "{key}" has decimal commas (first: {where})')
+        yield Item(where, str(path), row)
 
 
-def _separator(path: Path, usual: str) -> str:
-    """The separator that stands in the header, outside of quotes."""
-    bare = _QUOTED.sub(r"\1", _header(path))
+class _Dialect(NamedTuple):
+    """How a table is written."""
+
+    separator: str
+    is_said: bool  # by a first line of its own, as Excel writes it
+
+
+def _dialect(path: Path, usual: str) -> _Dialect:
+    """The separator that stands in the header, outside of quotes, or is said before it."""
+    header = _header(path)
+    said = _SAID.fullmatch(header.strip("\r\n"))
+    bare = said[1] if said else _QUOTED.sub(r"\1", header)
     found = [one for one in SEPARATORS if one in bare]
     if len(found) > 1:
         names = " and ".join(SEPARATORS[one] for one in found)
@@ -65,7 +85,15 @@ def _separator(path: Path, usual: str) -> str:
             f"{path}:1: the header must have one separator (comma, semicolon or tab; names that "
             f"hold another stand in quotes), got {names}: {shorten(bare.strip())}"
         )
-    return found[0] if found else usual
+    if said and not found:
+        rule = "the separator must be a comma, a semicolon or a tab"
+        raise UserError(f"{path}:1: {rule}, got {shorten(header.strip())}")
+    return _Dialect(found[0] if found else usual, bool(said))
+
+
+def _skip_first(lines: Iterator[str]) -> int:
+    """Go behind the first line that is not empty; how many lines that were."""
+    return next(number for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _header(path: Path) -> str:
@@ -94,6 +122,17 @@ def _without_end(cells: list[str], least: int) -> list[str]:
     while count > least and not cells[count - 1].strip():
         count -= 1
     return cells[:count]
+
+
+def _with_points(row: dict[str, Any]) -> set[str]:
+    """Give numbers with a comma a point, in columns of scores; the columns where that was so."""
+    changed = set()
+    for key, cell in row.items():
+        scored = any(word in key.lower() for word in (*SCORES, "margin"))
+        if scored and isinstance(cell, str) and _DECIMAL.fullmatch(cell.strip()):
+            row[key] = cell.strip().replace(",", ".")
+            changed.add(key)
+    return changed
 
 
 def _table_row(where: str, header: list[str], cells: list[str]) -> dict[str, Any] | UserError:

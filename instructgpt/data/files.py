@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from instructgpt.data.arrow_rows import STATE, read_parquet, read_saved
+from instructgpt.data.arrow_rows import STATE, read_arrow, read_parquet, read_saved
 from instructgpt.data.csv_rows import read_table
-from instructgpt.data.json_rows import read_array, read_lines
-from instructgpt.data.opening import Item, check_file
+from instructgpt.data.json_document import read_document
+from instructgpt.data.json_rows import read_lines
+from instructgpt.data.opening import COMPRESSED, Item, check_file, plain_name
 from instructgpt.data.values import tidy
 from instructgpt.terminal import note, printable
 from instructgpt.types import UserError
 
-SUFFIXES = (
-    *(".jsonl", ".jsonl.gz", ".json", ".json.gz"),
-    *(".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"),
-)
+LINES, TEXTS = (".jsonl", ".ndjson", ".jsonlines"), (".json", ".csv", ".tsv")
+TABLES = {".parquet": read_parquet, ".arrow": read_arrow}
+
+KINDS = f"{', '.join(LINES + TEXTS)} (also with {' or '.join(COMPRESSED)}), {', '.join(TABLES)}"
+"""How the names of files that can be read end, in words."""
+
+SUFFIXES = (*(kind + packed for kind in LINES + TEXTS for packed in ("", *COMPRESSED)), *TABLES)
+
+
+def stem_of(name: str) -> str:
+    """The name of a file without what its kind adds to it.
+
+    >>> stem_of("A.JSONL.gz"), stem_of("a.b"), stem_of("owner/name")
+    ('A', 'a.b', 'owner/name')
+    """
+    ends = (len(suffix) for suffix in SUFFIXES if name.lower().endswith(suffix))
+    return name[: len(name) - max(ends, default=0)]
 
 
 def is_known(path: Path) -> bool:
@@ -33,7 +47,7 @@ def read_file(path: Path, tell: Callable[[str], None] = note) -> Iterator[Item]:
     """Read a file row by row.
 
     Args:
-        path: ending in one of ``SUFFIXES``, or a folder that ``save_to_disk`` has written.
+        path: of one of the ``KINDS``, or a folder that ``save_to_disk`` has written.
         tell: told what is particular about the file, such as its separator.
 
     Yields:
@@ -42,7 +56,7 @@ def read_file(path: Path, tell: Callable[[str], None] = note) -> Iterator[Item]:
 
     Raises:
         UserError: the file as a whole cannot be read: missing, no ordinary file, unknown
-            extension, broken gzip, UTF-16, no rows.
+            extension, broken gzip or zstd, UTF-16, no rows.
     """
     empty = True
     for item in plain_rows(_reader(path, tell), tell):
@@ -57,12 +71,13 @@ def _reader(path: Path, tell: Callable[[str], None]) -> Iterator[Item]:
         return read_saved(path)
     if not is_known(path):
         check_file(path)
-        raise UserError(f"{path}: extension must be one of {', '.join(SUFFIXES)}")
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith((".csv", ".tsv")):
-        return read_table(path, tell)
-    readers = {".jsonl": read_lines, ".json": read_array, ".parquet": read_parquet}
-    return readers[Path(name).suffix](path)
+        raise UserError(f"{path}: extension must be one of {KINDS}")
+    kind = Path(plain_name(path)).suffix
+    if kind in TABLES:
+        return TABLES[kind](path)
+    if kind in LINES:
+        return read_lines(path)
+    return read_document(path, tell) if kind == ".json" else read_table(path, tell)
 
 
 def plain_rows(items: Iterable[Item], tell: Callable[[str], None]) -> Iterator[Item]:

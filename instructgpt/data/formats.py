@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from instructgpt.data.checks import MissingColumnError, missing, name_of, object_of, text_of
 from instructgpt.data.columns import UNUSED, Columns
 from instructgpt.data.conversation import BEST, Conversation, Wanted, read_conversation
-from instructgpt.data.files import SUFFIXES
+from instructgpt.data.files import stem_of
 from instructgpt.data.opening import Item
 from instructgpt.data.reading import RECOGNISE, Reading, Renamed
 from instructgpt.data.recognise import nearest, recognise
@@ -165,9 +165,7 @@ def _conversation(item: Item, row: dict[str, Any], wanted: Wanted) -> tuple[Pars
 
 
 def _row(item: Item, row: dict[str, Any], found: Conversation, meta: dict[str, Any]) -> Row:
-    stem = Path(item.origin).name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        stem = stem.removesuffix(suffix)
+    stem = stem_of(Path(item.origin).name)
     user, labeler, source = (name_of(row.get(key)) for key in ("user", "labeler", "source"))
     name = name_of(row.get("id")) or Path(item.where).name
     prompt = Prompt(found.text, found.turns, name, meta)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import stat
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,8 +18,11 @@ from instructgpt.types import UserError
 LINE_LIMIT = 8 * 2**20
 """Longer rows are refused: they are a wrong file more often than a row (bytes)."""
 
-WHOLE_LIMIT = 2**30
-"""Longer files are not read whole (bytes, decompressed)."""
+BUFFER = 2**20
+"""How much is decompressed at once (bytes)."""
+
+COMPRESSED = (".gz", ".zst")
+"""How the names of compressed files end."""
 
 MARK = b"\xef\xbb\xbf"
 """The byte order mark of UTF-8, which some programs put in front; it means nothing."""
@@ -70,20 +74,45 @@ def check_file(path: str | Path) -> None:
         raise UserError(f"{path}: must be an ordinary file, got a {kind}")
 
 
+def plain_name(path: Path) -> str:
+    """The name of a file in lower case, without what compression adds to it.
+
+    >>> plain_name(Path("here/A.JSONL.gz"))
+    'a.jsonl'
+    """
+    name = path.name.lower()
+    return name.removesuffix(packed) if (packed := _packed(path)) else name
+
+
+def _packed(path: Path) -> str:
+    return next((kind for kind in COMPRESSED if path.name.lower().endswith(kind)), "")
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of an ordinary file, decompressed where the name ends with .gz.
+    """The bytes of an ordinary file, decompressed where the name ends with .gz or .zst.
 
     Args:
         path: of the file.
     """
     check_file(path)
+    packed = _packed(path)
     try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            yield file  # type: ignore[misc]
+        with ExitStack() as stack:
+            file: Any = stack.enter_context(path.open("rb"))
+            if packed == ".gz":
+                file = stack.enter_context(gzip.open(file))
+            elif packed == ".zst":
+                import pyarrow  # here because it takes a moment to load; it comes with datasets
+
+                file = stack.enter_context(pyarrow.CompressedInputStream(file, "zstd"))
+                file = io.BufferedReader(file, BUFFER)
+            yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: must be a whole gzip file, got: {error}") from None
     except OSError as error:
+        if packed == ".zst" and error.errno is None:
+            raise UserError(f"{path}: must be a whole zstd file, got: {error}") from None
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
@@ -103,7 +132,7 @@ def without_mark(path: Path, start: bytes) -> bytes:
     return start.removeprefix(MARK)
 
 
-def raw_lines(path: Path) -> Iterator[tuple[str, bytes | UserError]]:
+def raw_lines(path: Path) -> Generator[tuple[str, bytes | UserError], None, None]:
     """Lines by line feed alone: other Unicode separators may stand inside a JSON string.
 
     Args:
@@ -124,22 +153,6 @@ def raw_lines(path: Path) -> Iterator[tuple[str, bytes | UserError]]:
                 yield where, UserError(f"{where}: must be at most 8 MiB long, got a longer line")
             else:
                 yield where, without_mark(path, raw) if number == 1 else raw
-
-
-def all_bytes(path: Path) -> bytes:
-    """All of a file.
-
-    Args:
-        path: of the file.
-    """
-    with opened(path) as file:
-        raw = file.read(WHOLE_LIMIT + 1)
-    if len(raw) > WHOLE_LIMIT:
-        raise UserError(
-            f"{path}: must hold at most 1 GiB to be read whole, got more: "
-            "write one object a line, as .jsonl"
-        )
-    return without_mark(path, raw)
 
 
 def text_of(where: str, raw: bytes) -> str:

@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
 
 
@@ -31,11 +32,15 @@ def write(tmp_path):
 
     def write_file(name, content) -> Path:
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, list):
             content = "".join(json.dumps(row) + "\n" for row in content)
         data = content.encode() if isinstance(content, str) else content
-        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        if name.lower().endswith(".gz"):
+            data = gzip.compress(data)
+        elif name.lower().endswith(".zst"):
+            data = pyarrow.compress(data, codec="zstd", asbytes=True)
+        path.write_bytes(data)
         return path
 
     return write_file

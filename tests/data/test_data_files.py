@@ -3,7 +3,9 @@
 import gzip
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.errors import shorten
@@ -31,14 +33,25 @@ def complaint(path):
     return message.removeprefix(f"{path.parent}/")
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.jsonl",
+        "a.jsonl.gz",
+        "a.jsonl.zst",
+        "a.ndjson",
+        "a.jsonlines.zst",
+        "A.JSONL",
+        "A.NDJson.GZ",
+    ],
+)
 def test_jsonl(write, name):
     path = write(name, ROWS)
     assert values(path) == ROWS
     assert [item.where for item in read_file(path)] == [f"{path}:1", f"{path}:2"]
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "A.Json.Zst"])
 def test_json_array_knows_line_and_item(write, name):
     path = write(name, json.dumps(ROWS, indent=1))
     assert values(path) == ROWS
@@ -46,7 +59,7 @@ def test_json_array_knows_line_and_item(write, name):
     assert [item.where for item in read_file(path)] == [f"{path}:2 (item 1)", f"{path}:6 (item 2)"]
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.csv.zst"])
 def test_csv_with_lists_as_json_and_rows_of_several_lines(write, name):
     table = 'prompt,responses,ranking\n"two\nlines","[""x"", ""y""]","[1, 2]"\nb,,\n'
     first, second = read_file(write(name, table))
@@ -57,9 +70,6 @@ def test_csv_with_lists_as_json_and_rows_of_several_lines(write, name):
 
 
 def test_parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     path = tmp_path / "a.parquet"
     rows = [{"prompt": "a", "responses": ["x", "y"]}, {"prompt": "b", "responses": None}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
@@ -118,7 +128,7 @@ def test_separators_inside_strings_nan_and_blank_lines_keep_line_numbers(write):
         ("a.csv", "a,a\n1,2\n", "a.csv:1: column names must differ, got ['a', 'a']"),
         ("a.csv", "ranking\n1 2\n", "a.csv:2: \"ranking\" must be JSON in a CSV cell, got '1 2'"),
         ("a.parquet", "no", "a.parquet: must be a parquet file, got: "),
-        ("a.txt", "text", "a.txt: extension must be one of .jsonl, .jsonl.gz, .json"),
+        ("a.txt", "text", "a.txt: extension must be one of .jsonl, .ndjson, "),
     ],
 )
 def test_bad_files(write, name, content, message):
@@ -144,6 +154,16 @@ def test_unreadable_and_truncated_gzip(write, tmp_path):
     broken = tmp_path / "broken.jsonl.gz"
     broken.write_bytes(whole[:12] + bytes([whole[12] ^ 255]) + whole[13:])
     assert complaint(broken).startswith("broken.jsonl.gz: must be a whole gzip file")
+
+
+def test_zstd_of_several_frames_and_what_is_none(tmp_path):
+    frame = pyarrow.compress(b'{"a": 1}\n' * 1000, codec="zstd", asbytes=True)
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(frame + frame)  # as `cat` and parallel compressors write it
+    assert len(values(path)) == 2000
+    for broken in (b'{"a": 1}\n', frame[: len(frame) // 2], frame[:-2], frame + b"more"):
+        path.write_bytes(broken)
+        assert complaint(path).startswith("a.jsonl.zst: must be a whole zstd file, got: ")
 
 
 def test_long_line_is_one_bad_row_and_the_next_line_is_read(write):
@@ -177,7 +197,7 @@ PIG = [{"prompt": 'What colour,\r\nis "the" pig?', "response": "Pink."}]
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("end", ["", ".gz", ".zst"])
 @pytest.mark.parametrize(
     ("name", "separator", "told"),
     [
@@ -220,6 +240,28 @@ def test_what_spreadsheets_leave_empty_is_no_column_and_no_row(write):
     assert values(write("a.csv", table)) == rows
     lost = write("lost.csv", "a,b,,\n1,2,,3\n")
     assert complaint(lost) == "lost.csv:2: must have 2 cells as the header, got 4"
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;", "\ufeffsep=;"])
+def test_a_first_line_that_says_the_separator(write, first):
+    path, told = write("a.csv", f"{first}\r\nprompt;b,c\r\nx;y\r\nz\r\n"), []
+    good, bad = read_file(path, told.append)
+    assert (good.where, good.value) == (f"{path}:3", {"prompt": "x", "b,c": "y"})
+    assert str(bad.value) == f"{path}:4: must have 2 cells as the header, got 1"
+    assert told == [f"{path}: separator ';'"]
+    rule = "a.csv:1: the separator must be a comma, a semicolon or a tab, got 'sep=|'"
+    assert complaint(write("a.csv", "sep=|\na|b\n1|2\n")) == rule
+
+
+def test_decimal_commas_of_scores(write):
+    table = "prompt;score_chosen;n\na;8,5;1,5\nb; -2,25 ;x\nc;1,2,3;x\n"
+    path, told = write("a.csv", table), []
+    rows = [item.value for item in read_file(path, told.append)]
+    assert [row["score_chosen"] for row in rows] == ["8.5", "-2.25", "1,2,3"]
+    assert rows[0]["n"] == "1,5"  # a text, for all we know
+    column = 'column "score_chosen" has decimal commas'
+    assert told == [f"{path}: separator ';'", f"{path}: {column} (first: {path}:2)"]
+    assert values(write("b.tsv", "score\n8,5\n")) == [{"score": "8,5"}]
 
 
 def test_a_column_without_a_name_is_shown(write):

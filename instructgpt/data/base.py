@@ -16,7 +16,7 @@ from instructgpt.data.digest import rows_digest
 from instructgpt.data.encode import Encoder
 from instructgpt.data.formats import Row
 from instructgpt.data.loader import StatefulLoader
-from instructgpt.data.order import Group, hold_out, one_pass
+from instructgpt.data.order import Group, Rows, hold_out, one_pass
 from instructgpt.data.reading import FormatName, Reading
 from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import AnyRow, PromptRow
@@ -353,7 +353,7 @@ class StageData(LightningDataModule, ABC):
         self,
         rows: Sequence[AnyRow],
         collate: Callable[[list[Any]], Any],
-        order: Callable[[int], Sequence[int]] | None,
+        order: Callable[[int], Rows] | None,
     ) -> StatefulLoader:
         """A loader of this process's share; without ``order`` for evaluation."""
         return StatefulLoader(
@@ -368,7 +368,7 @@ class StageData(LightningDataModule, ABC):
         )
 
 
-def _pass(groups: list[Group], seed: int, fixed: bool, epoch: int) -> list[int]:
+def _pass(groups: list[Group], seed: int, fixed: bool, epoch: int) -> Rows:
     return one_pass(groups, seed, 0 if fixed else epoch)
 
 

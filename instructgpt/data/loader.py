@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from instructgpt.data.rows import AnyRow, LanguageRow
@@ -17,6 +19,54 @@ class _Rows(Dataset[AnyRow]):
 
     def __getitem__(self, index: int) -> AnyRow:
         return self.rows[index] if index >= 0 else self.rows[0].blank()
+
+
+class RankBatches:
+    """Row numbers of a rank's batches, each made when it is asked for.
+
+    Args:
+        order: row numbers of an epoch.
+        count: of the batches.
+        batch_size: rows of this rank in a batch.
+        rank: of this process.
+        world_size: number of processes.
+        start: the first batch.
+    """
+
+    def __init__(
+        self,
+        order: Sequence[int] | NDArray[np.int64],
+        count: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        start: int = 0,
+    ) -> None:
+        self.order, self.count, self.start = order, count, start
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+
+    def behind(self, start: int) -> RankBatches:
+        """The batches from one on."""
+        place = self.batch_size, self.rank, self.world_size
+        return RankBatches(self.order, self.count, *place, start)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.count - self.start
+
+    def __getitem__(self, index: int) -> list[int]:
+        """Row numbers of a batch."""
+        if index >= len(self):
+            raise IndexError(index)
+        size = self.batch_size * self.world_size
+        first = (self.start + index) * size
+        rows = np.asarray(self.order[first : first + size])
+        share = -(-len(rows) // self.world_size)
+        return rows[self.rank * share : (self.rank + 1) * share].tolist() or [-1]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """One batch after the other."""
+        return map(self.__getitem__, range(len(self)))
 
 
 class StatefulLoader:
@@ -43,7 +93,7 @@ class StatefulLoader:
         rows: Sequence[AnyRow],
         collate: Callable[[list[Any]], Any],
         batch_size: int,
-        order: Callable[[int], Sequence[int]],
+        order: Callable[[int], Sequence[int] | NDArray[np.int64]],
         training: bool,
         rank: int = 0,
         world_size: int = 1,
@@ -62,7 +112,9 @@ class StatefulLoader:
         self._resume = 0
         if training:
             self.sampler = self  # Lightning calls sampler.set_epoch
-        whole, rest = divmod(len(order(0)), batch_size * world_size)
+        # An epoch, and its order.
+        self._known: tuple[int, Sequence[int] | NDArray[np.int64]] = (0, order(0))
+        whole, rest = divmod(len(self._known[1]), batch_size * world_size)
         self._length = whole + (rest > 0 and not (training and whole))
 
     def __len__(self) -> int:
@@ -74,15 +126,13 @@ class StatefulLoader:
         if epoch != self.epoch:
             self.epoch, self._resume = epoch, 0
 
-    def batches(self, epoch: int) -> list[list[int]]:
+    def batches(self, epoch: int) -> RankBatches:
         """Row numbers of this rank's batches; -1 is a blank row."""
-        order, size = self.order(epoch), self.batch_size * self.world_size
-        batches = []
-        for start in range(0, len(self) * size, size):
-            rows = list(order[start : start + size])
-            share = -(-len(rows) // self.world_size)
-            batches.append(rows[self.rank * share : (self.rank + 1) * share] or [-1])
-        return batches
+        if self._known[0] != epoch:
+            self._known = (epoch, ())  # not two of them at once: they are large
+            self._known = (epoch, self.order(epoch))
+        order = self._known[1]
+        return RankBatches(order, len(self), self.batch_size, self.rank, self.world_size)
 
     def ids(self, epoch: int, batch: int) -> list[str]:
         """Ids of the documents of one of this rank's batches."""
@@ -96,7 +146,7 @@ class StatefulLoader:
         # the generator keeps DataLoader from drawing its base seed from the global one
         loader = DataLoader(
             _Rows(self.rows),
-            batch_sampler=self.batches(self.epoch)[start:],
+            batch_sampler=self.batches(self.epoch).behind(start),
             collate_fn=self.collate,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(0),

@@ -1,5 +1,6 @@
 """The loader: any place of a run can be resumed, any number of ranks sees the same batches."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -40,8 +41,19 @@ def test_an_epoch_has_each_row_once_and_drops_the_incomplete_batch():
     batches = list(one)
     assert len(one) == len(batches) == 5
     assert all(len(batch) == 4 for batch in batches)
-    assert [row for batch in batches for row in batch] == SHUFFLED(0)[:20]
+    assert [row for batch in batches for row in batch] == SHUFFLED(0)[:20].tolist()
     assert run(one, [0]) == batches != run(one, [1])
+
+
+def test_a_large_order_is_no_python_objects():
+    rows = range(10**6)
+    before = sys.getallocatedblocks()
+    one = StatefulLoader(rows, list, 4, partial(one_pass, [Group(0, 10**6, 10**6)], 0), True)
+    batch = next(iter(one))
+    assert len(one.batches(0)) == 250_000
+    assert sys.getallocatedblocks() - before < 10_000
+    assert batch == one.batches(0)[0]
+    assert batch != one.batches(1)[0]
 
 
 def test_the_only_batch_is_kept_although_incomplete():

@@ -6,6 +6,7 @@ import socket
 import struct
 
 import datasets
+import pyarrow
 import pytest
 
 from instructgpt.__main__ import main
@@ -244,3 +245,111 @@ def test_several_data_sets_in_one_folder(write, make):
     assert refusal(make, folder) == (
         f"{folder}: must hold one data set, got the folders de, en: name one"
     )
+
+
+def test_the_cache_of_the_hub(tmp_path, make):
+    """Files are links into a folder of blobs; one of several revisions is the one to read."""
+    cache = tmp_path / "datasets--me--pigs"
+    for revision, part in (("aaa", "a"), ("bbb", "b")):
+        data = cache / "snapshots" / revision / "en" / "data"
+        data.mkdir(parents=True)
+        blob = cache / "blobs" / part
+        blob.parent.mkdir(exist_ok=True)
+        datasets.Dataset.from_list(rows(part)).to_parquet(blob)
+        (data / "train-00000-of-00001.parquet").symlink_to(blob)
+        (data.parent.parent / "README.md").write_text("# Pigs\n")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("bbb")
+    (cache / ".no_exist").mkdir()
+    data = make(cache)
+    assert shown(data, data.train_rows) == ["b"]
+    assert shown(data, make(cache / "snapshots" / "aaa").train_rows) == ["a"]
+    hidden = cache / "snapshots" / "aaa" / ".cache" / "huggingface"  # of a download to a folder
+    hidden.mkdir(parents=True)
+    (hidden / "train.jsonl").write_text("{}")
+    text = "\n".join(make(cache / "snapshots" / "aaa").summary)
+    assert "README.md" in text
+    assert ".cache" not in text
+
+
+def test_folders_of_splits_and_of_configurations(write, make, tmp_path):
+    for config, split in (("en", "train"), ("en", "test"), ("de", "train")):
+        write(f"set/{config}/{split}/0.jsonl", rows(f"{config}{split}"))
+    data = make(tmp_path / "set" / "en", validation=tmp_path / "set" / "en")
+    assert shown(data, data.train_rows) == ["entrain"]
+    assert shown(data, data.validation_rows) == ["entest"]
+    assert refusal(make, tmp_path / "set") == (
+        f"{tmp_path}/set: must hold one data set, got the folders de, en: name one"
+    )
+
+
+@pytest.mark.parametrize("name", ["set", "set/*", "set/**"])
+@pytest.mark.parametrize("held", ["test.jsonl", "eval-1.csv", "valid-00000-of-00001.jsonl.zst"])
+def test_what_is_only_held_out_is_not_trained_on(write, make, tmp_path, name, held):
+    content = "prompt,response\na,b\n" if ".csv" in held else rows("a")
+    if ".zst" in held:
+        content = "".join(json.dumps(row) + "\n" for row in content)
+    write(f"set/{held}", content)
+    message = refusal(make, tmp_path / name)
+    assert message.startswith(f"{tmp_path}/{name}: must hold files for train, got only what is")
+    assert message.endswith(f"({held}, …): name the files")
+    assert make(tmp_path / "set" / held).train_rows  # the user says so
+    assert make(tmp_path / "set" / f"{held[:5]}*").train_rows
+
+
+def test_what_is_only_trained_on_is_not_held_out(write, make, tmp_path):
+    write("set/train.jsonl", rows("a"))
+    with pytest.raises(UserError, match="must hold files for validation, got only what is called"):
+        make(tmp_path / "set", validation=tmp_path / "set")
+
+
+def test_several_splits_to_train_on(tmp_path, make):
+    """They have their prompts in common, so that all of them would be everything twice."""
+    for name in ("train_sft", "train_gen", "test_sft"):
+        path = tmp_path / "set" / "data" / f"{name}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(rows(name.replace("_", ""))).to_parquet(path)
+    folder = tmp_path / "set" / "data"
+    assert refusal(make, tmp_path / "set") == (
+        f"{folder}: must hold one data set, got train_gen, train_sft: name one, as train_gen-*"
+    )
+    assert len(make(folder / "train_sft-*").train_rows) == 3
+
+
+@pytest.mark.parametrize("twin", ["train.csv", "train.jsonl.gz", "train.json"])
+def test_the_same_name_with_two_endings(write, make, twin):
+    folder = write("set/train.jsonl", rows("a")).parent
+    write(f"set/{twin}", "prompt,response\na,b\n" if "csv" in twin else json.dumps(rows("a")))
+    message = refusal(make, folder)
+    assert message.startswith(f"{folder}: must hold its rows once, got ")
+    assert twin in message
+
+
+def test_a_pattern_over_folders(tmp_path, write, make):
+    for name in ("x", "y/z"):
+        write(f"set/{name}/a.jsonl", rows(name[-1]))
+    datasets.Dataset.from_list(rows("saved")).save_to_disk(tmp_path / "set" / "w")
+    (tmp_path / "set" / "w" / "cache-12ab.arrow").write_text("what map computed")
+    data = make(tmp_path / "set" / "**")
+    assert shown(data, data.train_rows) == ["saved", "x", "z"]
+    assert len(data.train_rows) == 9  # each once
+    assert "ignored" not in "\n".join(data.summary)
+    data = make(tmp_path / "set" / "**" / "*.jsonl")
+    assert shown(data, data.train_rows) == ["x", "z"]
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_arrow_files(tmp_path, make, indexed):
+    table = pyarrow.Table.from_pylist(rows("a", 3000))
+    for part in ("train", "test"):
+        path = tmp_path / "set" / f"pigs-{part}.arrow"
+        path.parent.mkdir(exist_ok=True)
+        new = pyarrow.ipc.new_file if indexed else pyarrow.ipc.new_stream
+        with path.open("wb") as file, new(file, table.schema) as writer:
+            writer.write_table(table)
+    assert len(make(tmp_path / "set").train_rows) == 3000
+    assert list(read_file(path))[-1].where == f"{path}:3000"
+    whole = path.read_bytes()
+    for broken in (whole[: len(whole) // 2], b"", b"ARROW1", b"no arrow at all"):
+        path.write_bytes(broken)
+        assert refusal(make, path).startswith(f"{path}: must be an Arrow file, got: ")

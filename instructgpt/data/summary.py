@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -39,7 +40,7 @@ class ReadFile:
 
     def __init__(self) -> None:
         self.formats: Counter[str] = Counter()
-        self.columns: Named[Named[Count]] = Named(lambda: Named(Count, COLUMNS), REASONS)  # by use
+        self.columns: Named[Named[Count]] = Named(partial(Named, Count, COLUMNS), REASONS)  # by use
 
     def merge(self, other: ReadFile) -> None:
         """Take in what the part behind has counted."""

@@ -3,10 +3,10 @@
 from instructgpt.hygiene.clean_row import CleanRow
 
 
-def prompt(text, **given):
+def prompt(asked, **given):
     """A prompt."""
-    turns = [{"role": "user", "content": text}]
-    values = {"where": "f:1", "kind": "prompts", "id": "1", "prompt": text, "messages": turns}
+    turns = [{"role": "user", "content": asked}]
+    values = {"where": "f:1", "kind": "prompts", "id": "1", "prompt": asked, "messages": turns}
     values |= {"responses": [], "ranking": [], "text": "", "user": "", "labeler": ""}
     values |= {"source": "f", "split": "train", "meta": {}}
     return CleanRow(**{**values, **given})

@@ -1,0 +1,88 @@
+"""Texts as numbers: the words of each, and of so many words in a row, as hashes."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+# Languages that put no spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese. Each of
+# their characters is a word.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[-+*/=<>^%&|~$€£]")
+_MOST_KNOWN = 500_000
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+class _Numbers(dict[str, int]):
+    """A number for each word, the same in every process."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        number = zlib.crc32(word.encode("utf-8", "surrogatepass")) + 1
+        self[word] = number
+        return number
+
+
+_numbers = _Numbers()
+
+
+class Flat(NamedTuple):
+    """Numbers of several texts, one behind the other."""
+
+    values: np.ndarray  # [all] uint64
+    starts: np.ndarray  # [texts] int64
+    counts: np.ndarray  # [texts] int64
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in small letters, without punctuation but for signs that calculate.
+
+    A text without any is taken character by character.
+
+    Args:
+        text: any.
+
+    Examples:
+        >>> words("What's 3 - 4, René?"), words("你好 ok"), words("?!")
+        (['what', 's', '3', '-', '4', 'rené'], ['你', '好', 'ok'], ['?', '!'])
+    """
+    return _WORD.findall(text.casefold()) or list("".join(text.split()))
+
+
+def ngrams(texts: Sequence[list[str]], size: int) -> Flat:
+    """A hash of every so many words in a row; of a shorter text, of all its words.
+
+    Args:
+        texts: words of each text.
+        size: words.
+    """
+    lengths = [max(len(one), size) for one in texts]
+    numbers = np.zeros(sum(lengths), np.uint64)  # what is missing in a short text is 0, no word
+    at = 0
+    for one, length in zip(texts, lengths, strict=True):
+        numbers[at : at + len(one)] = [_numbers[word] for word in one]
+        at += length
+    mixed = _mixed(numbers)
+    count = len(numbers) - size + 1
+    sums = np.zeros(max(count, 0), np.uint64)
+    for place in range(size if texts else 0):
+        sums *= _PRIME
+        sums += mixed[place : place + count]
+    counts = np.array(lengths, np.int64) - size + 1
+    begins = np.cumsum([0, *lengths[:-1]]).astype(np.int64) if texts else np.zeros(0, np.int64)
+    starts = np.cumsum(counts) - counts
+    inside = np.arange(counts.sum()) + np.repeat(begins - starts, counts)
+    return Flat(_mixed(sums[inside]), starts, counts)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Every bit of the result depends on every bit of the value (splitmix64)."""
+    values = values + _PRIME
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

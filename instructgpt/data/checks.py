@@ -81,3 +81,10 @@ def read_json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def first_of(value: Any) -> Mapping[str, Any]:
+    """The first object of a list, which may be JSON; an empty one where there is none."""
+    value = read_json(value) if isinstance(value, str) else value
+    first = value[0] if isinstance(value, list) and value else None
+    return first if isinstance(first, dict) else {}

@@ -38,9 +38,12 @@ not use them."""
 JUDGING = (
     *LABELS,
     *("labels", "preference", "preferred", "is_preferred", "winner", "better", "desirable"),
-    *("undesirable", "accepted", "weight", "sample_weight"),
+    *("undesirable", "accepted", "weight", "sample_weight", "is_safe", "is_correct"),
 )
 """Columns that change whether a response is to be learned; they are used or refused, too."""
+
+SCORED = "score_"
+"""How columns begin that judge the one response of a row, and are used or refused there."""
 
 NAMES = ("id", "user", "labeler", "source")
 """Columns that name something; but for the id they are metadata as well."""
@@ -108,11 +111,20 @@ class Columns(Mapping[str, Any]):
         value = read_json(value) if isinstance(value, str) else value
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
             raise bad(self.where, f"{self.path}{key}", "must be a list of objects", value)
-        path = f"{self.path}{key}[]."
-        for one in value:
-            for name in one:
-                self.uses.setdefault(f"{path}{name}", UNUSED)
-        return [Columns(self.where, one, self.uses, self.notes, path) for one in value]
+        return [self._inside(one, f"{self.path}{key}[].") for one in value]
+
+    def object(self, key: str, use: str) -> Columns:
+        """The object in a column, as a row of its own."""
+        value = self.take(key, use)
+        value = read_json(value) if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            raise bad(self.where, f"{self.path}{key}", "must be an object", value)
+        return self._inside(value, f"{self.path}{key}.")
+
+    def _inside(self, value: dict[str, Any], path: str) -> Columns:
+        for name in value:
+            self.uses.setdefault(f"{path}{name}", UNUSED)
+        return Columns(self.where, value, self.uses, self.notes, path)
 
     def turns(self, key: str, use: str) -> Turns:
         """The chat turns of a column, a list or a single one."""
@@ -142,7 +154,7 @@ class Columns(Mapping[str, Any]):
                 self.uses[key] = EMPTY if value is None else "used as names"
             elif is_empty(value):
                 self.uses[key] = EMPTY
-            elif name in (*ASKING, *judged):
+            elif name in (*ASKING, *judged) or (SCORED in judged and name.startswith(SCORED)):
                 if not _repeats(value, asked, responses):
                     matter = "what is asked" if name in ASKING else "what is learned"
                     rule = f"changes {matter}, which rows of this format ({format_name}) cannot use"

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from instructgpt.data.asked import Asked, read_asked
 from instructgpt.data.checks import check_text, missing
-from instructgpt.data.columns import ANSWERS, JUDGING, LABELS, TAILS, TURNS, UNUSED, Columns
+from instructgpt.data.columns import ANSWERS, JUDGING, LABELS, SCORED, TAILS, TURNS, UNUSED, Columns
 from instructgpt.data.errors import bad
 from instructgpt.data.rankings import list_ranking, pair_ranking, settle
 from instructgpt.data.turns import (
@@ -38,6 +38,7 @@ Wanted = Literal["text", "prompt", "demonstration", "comparison", "candidates", 
 ``responses`` are a comparison that needs no ranking."""
 
 NATIVE = {
+    "text": ("text", "text"),
     "prompt": ("prompt", "prompt"),
     "demonstration": ("demonstration", "prompt", "response"),
     "comparison": ("comparison", "prompt", "responses", "ranking"),
@@ -121,8 +122,11 @@ def read_conversation(columns: Columns, wanted: Wanted) -> Conversation:
     if wanted == "candidates" and len(responses) == 1:
         ranking = [1 if desired else 2]
     name = _name(columns, tail, asked)
-    judged: tuple[str, ...] = (*JUDGING, *ANSWERS) if len(responses) == 1 else JUDGING
-    judged = () if tail == "responses" else judged  # their ranking says it all
+    judged: tuple[str, ...] = JUDGING
+    if len(responses) == 1:
+        judged = (*JUDGING, *ANSWERS, "margin", SCORED)
+    elif tail == "responses":
+        judged = ()  # their ranking says it all
     return Conversation(text, asked.turns, responses, ranking, desired, judged, *name)
 
 

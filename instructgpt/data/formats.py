@@ -67,6 +67,9 @@ class Parsed(NamedTuple):
     format: str
 
 
+ASKED = ("used as prompt", "used as labeler", "used as source")
+"""What known formats use of a row for a prompt."""
+
 UNDESIRED = "marked as undesired, so nothing to imitate"
 
 
@@ -94,10 +97,12 @@ def parse_item(item: Item, wanted: Wanted, reading: Reading = RECOGNISE) -> list
         else:
             parsed = [_parse(item, row, wanted, form)]
     except MissingColumnError as error:
-        made = f" in what {form.shown} gives" if isinstance(form, RowFormat) else nearest(row)
+        made = f" for a row of {form.shown}" if isinstance(form, RowFormat) else nearest(row)
         raise missing(item.where, read, error.key, error.why, made + reading.told) from error
     except UserError as error:
-        raise UserError(f"{error}{reading.told}") if reading.told else error from error
+        if not reading.told:
+            raise
+        raise UserError(f"{error}{reading.told}") from error
     return [_named(one, renamed) for one in parsed] if renamed.names else parsed
 
 
@@ -106,6 +111,10 @@ def _convert(
 ) -> list[Parsed]:
     """Rows that a format makes of one, checked."""
     columns = Columns(item.where, row)
+    if isinstance(form, KnownFormat):
+        for key in form.needs:
+            if key not in row:
+                raise missing(item.where, row, key)
     made = convert(form, columns)
     parsed = []
     for one in made:
@@ -116,8 +125,14 @@ def _convert(
                 raise  # the keys are not those of the file
             raise UserError(f"{error} (in the row that {form.shown} returned)") from error
         told = checked.row.told
-        others = {key: told.columns.get(key, UNUSED) for key in row if key not in columns.uses}
-        told = told._replace(columns=columns.uses | others, notes=[*columns.notes, *told.notes])
+        own, notes = columns.uses, columns.notes
+        if wanted == "prompt" and isinstance(
+            form, KnownFormat
+        ):  # what is said about responses is not true of them
+            unused = {key for key, use in own.items() if use not in ASKED}
+            own, notes = {**own, **{key: told.columns.get(key, UNUSED) for key in unused}}, []
+        others = {key: told.columns.get(key, UNUSED) for key in row if key not in own}
+        told = told._replace(columns=own | others, notes=[*notes, *told.notes])
         name = f"{type(form).__name__}, {checked.format}"
         if isinstance(form, KnownFormat):
             name = f"{form.title} ({reason})"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
 
 from instructgpt.data.checks import missing
 from instructgpt.data.columns import Columns
 from instructgpt.data.errors import bad
+from instructgpt.data.numbers import number_of
 
 SCORES = ("score", "rating", "reward", "grade")
 """A column of pairs with one of these words and "chosen" or "rejected" in its name is a score."""
@@ -34,24 +34,9 @@ def _lead(columns: Columns) -> float | None:
         other = key.replace("chosen", "rejected")
         scored = other != key and any(word in key for word in SCORES)
         if scored and columns.first(key) and columns.first(other):
-            chosen, rejected = (_number(columns, name, "score") for name in (key, other))
+            chosen, rejected = (number_of(columns, name, "score") for name in (key, other))
             return chosen - rejected
-    return _number(columns, "margin", "margin") if columns.first("margin") else None
-
-
-def _number(columns: Columns, key: str, use: str) -> float:
-    return check_number(columns.where, key, columns.take(key, use))
-
-
-def check_number(where: str, key: str, value: Any) -> float:
-    """The value, which must be a finite number; cells of a table are texts."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise bad(where, key, "must be a finite number", value)
-    return number
+    return number_of(columns, "margin", "margin") if columns.first("margin") else None
 
 
 def list_ranking(columns: Columns, count: int) -> list[int]:

@@ -73,7 +73,7 @@ def find_format(name: str, argument: str = "data.format") -> RowFormat | str:
 
 
 def nearest(keys: Iterable[str]) -> str:
-    """The format that needs the most of some columns and what of it is missing; "" if none is near.
+    """The format that needs most of some columns, and what of it is missing; "" if none is near.
 
     Args:
         keys: of a row.
@@ -85,7 +85,9 @@ def nearest(keys: Iterable[str]) -> str:
     def share(title: str) -> float:
         return sum(key in there for key in needs[title]) / len(needs[title])
 
-    best = max(needs, key=share)
+    best = max(needs, key=lambda title: (share(title), len(needs[title])))
+    if share(best) == 1 and best in known:
+        return f"; it has the columns of {best}, but not with what they hold there"
     if not 0.5 <= share(best) < 1:
         return ""
     lacking = ", ".join(f'"{key}"' for key in needs[best] if key not in there)

@@ -303,7 +303,7 @@ def test_columns_of_text_are_named():
     assert row.told.columns == {"text": "used as text", "lang": "not used"}
 
 
-@pytest.mark.parametrize("keys", [["question", "answer"], ["query", "response"], ["text", "label"]])
+@pytest.mark.parametrize("keys", [["query", "answer"], ["query", "response"], ["text", "label"]])
 def test_what_only_looks_like_a_format_is_refused_with_its_keys(keys):
     value = dict.fromkeys(keys, "x")
     for parse in (parse_prompt, parse_demonstration, parse_comparison):

@@ -1,0 +1,80 @@
+"""HelpSteer2 and HelpSteer3: ratings and preferences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from instructgpt.data.columns import Columns
+from instructgpt.data.numbers import number_of
+from instructgpt.data.row_format import KnownFormat, Made
+
+SPEAKER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+
+
+class HelpSteer2(KnownFormat):
+    """Rows ``{"prompt", "response", "helpfulness", "correctness", "coherence", …}``.
+
+    They are demonstrations, of any quality; the ratings are kept as metadata.
+    """
+
+    name, title = "helpsteer2", "HelpSteer2"
+    needs = ("prompt", "response", "helpfulness", "correctness", "coherence")
+
+    def convert(self, row: Columns) -> Made:
+        """A demonstration."""
+        return {**asked(row), "response": row.text("response", "response")}
+
+
+class HelpSteer2Preference(KnownFormat):
+    """Rows ``{"prompt", "response_1", "response_2", "preference_strength"}``, -3 = the first."""
+
+    name, title = "helpsteer2_preference", "HelpSteer2 preference"
+    needs = ("prompt", "response_1", "response_2", "preference_strength")
+
+    def convert(self, row: Columns) -> Made:
+        """A comparison."""
+        return {
+            **asked(row),
+            "responses": [row.text(f"response_{i}", "response") for i in (1, 2)],
+            "ranking": ranked(row, "preference_strength"),
+        }
+
+
+class HelpSteer3(KnownFormat):
+    """Rows ``{"context": turns, "response1", "response2", "overall_preference"}``: -3 to 3."""
+
+    name, title = "helpsteer3", "HelpSteer3"
+    needs = ("context", "response1", "response2", "overall_preference")
+
+    def recognises(self, row: Mapping[str, Any]) -> str:
+        """By a context of turns."""
+        return ", ".join(self.needs) if isinstance(row["context"], list) else ""
+
+    def convert(self, row: Columns) -> Made:
+        """A comparison."""
+        return {
+            "messages": row.turns("context", "prompt"),
+            "responses": [row.text(f"response{i}", "response") for i in (1, 2)],
+            "ranking": ranked(row, "overall_preference"),
+        }
+
+
+def ranked(row: Columns, key: str) -> list[int]:
+    """The ranking of two responses by a number that is negative where the first is better."""
+    number = number_of(row, key, "ranking")
+    return [1, 1] if number == 0 else [1, 2] if number < 0 else [2, 1]
+
+
+def asked(row: Columns) -> dict[str, Any]:
+    """A prompt, with the marks of its speakers read as turns."""
+    text = row.text("prompt", "prompt")
+    first, *parts = SPEAKER.split(text)
+    if not parts:
+        return {"prompt": text}
+    said = [("User", first), *zip(parts[::2], parts[1::2], strict=True)]
+    turns = [{"role": who.lower(), "content": what.strip()} for who, what in said]
+    if turns[-1] == {"role": "assistant", "content": ""}:  # the mark that the response follows
+        turns.pop()
+    return {"messages": turns}

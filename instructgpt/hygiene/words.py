@@ -12,7 +12,8 @@ import numpy as np
 # Languages that put no spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese. Each of
 # their characters is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[-+*/=<>^%&|~$€£]")
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_WORD_OR_SIGN = re.compile(rf"{_WORD.pattern}|[-+*/=<>^%&|~$€£]")
 _MOST_KNOWN = 500_000
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
@@ -39,19 +40,21 @@ class Flat(NamedTuple):
     counts: np.ndarray  # [texts] int64
 
 
-def words(text: str) -> list[str]:
+def words(text: str, signs: bool = True) -> list[str]:
     """The words of a text, in small letters, without punctuation but for signs that calculate.
 
     A text without any is taken character by character.
 
     Args:
         text: any.
+        signs: whether these signs are words.
 
     Examples:
         >>> words("What's 3 - 4, René?"), words("你好 ok"), words("?!")
         (['what', 's', '3', '-', '4', 'rené'], ['你', '好', 'ok'], ['?', '!'])
     """
-    return _WORD.findall(text.casefold()) or list("".join(text.split()))
+    pattern = _WORD_OR_SIGN if signs else _WORD
+    return pattern.findall(text.casefold()) or list("".join(text.split()))
 
 
 def ngrams(texts: Sequence[list[str]], size: int) -> Flat:

@@ -17,7 +17,7 @@ from instructgpt.data.formats import parse_item
 from instructgpt.data.opening import Item
 from instructgpt.hygiene.base import RowRule, Verdict
 from instructgpt.hygiene.clean_row import CleanRow
-from instructgpt.hygiene.words import Flat, ngrams, words
+from instructgpt.hygiene.words import ngrams, numbers, words
 from instructgpt.types import UserError, require
 
 _NONE = np.zeros(0, np.int64)
@@ -96,32 +96,36 @@ class Decontamination(RowRule):
 
     def check_all(self, rows: Sequence[CleanRow]) -> list[Verdict]:
         """Drop those that say what an evaluation set says, with its name and the words."""
-        index = self._index()
-        matches = [
-            self._first_match(index, texts, row.asked)
-            for row, texts in zip(rows, [row.texts for row in rows], strict=True)
-        ]
-        return [
-            Verdict(row) if match is None else self._dropped(index, match)
-            for row, match in zip(rows, matches, strict=True)
-        ]
-
-    def _dropped(self, index: Index, match: Match) -> Verdict:
-        return Verdict(None, (f"in {index.names[match.set]}",), f"… {match.words} …")
-
-    def _first_match(self, index: Index, texts: Sequence[str], asked: str) -> Match | None:
-        said = [words(text, signs=False) for text in texts]
+        index, matches = self._index(), dict[int, Match]()
+        texts = [(place, text) for place, row in enumerate(rows) for text in row.texts]
+        said = [words(text, signs=False) for _, text in texts]
+        numbered = numbers(said)
         for length, table in index.runs.items():
-            flat = ngrams(said, length)
+            flat = ngrams(numbered, length)
             found = table.find(flat.values)
-            hit = int(np.argmax(found >= 0)) if len(found) else 0
-            if len(found) and found[hit] >= 0:
-                return Match(int(found[hit]), _run(said, flat, hit, length))
-        if len(words(asked, signs=False)) < self.shortest:
-            whole = ngrams([words(asked)], _whole(asked)).values
-            if (place := int(index.prompts.find(whole)[0])) >= 0:
-                return Match(place, " ".join(asked.split()))
-        return None
+            for hit in np.flatnonzero(found >= 0).tolist():
+                text = int(np.searchsorted(flat.starts, hit, side="right")) - 1
+                begin = hit - int(flat.starts[text])
+                run = " ".join(said[text][begin : begin + length])
+                matches.setdefault(texts[text][0], Match(int(found[hit]), run))
+        if len(index.prompts.hashes):
+            matches = self._whole_prompts(index.prompts, rows) | matches
+        return [
+            Verdict(None, (f"in {index.names[matches[place].set]}",), f"… {matches[place].words} …")
+            if place in matches
+            else Verdict(row)
+            for place, row in enumerate(rows)
+        ]
+
+    def _whole_prompts(self, table: Table, rows: Sequence[CleanRow]) -> dict[int, Match]:
+        """Rows whose prompt is a short one of an evaluation set."""
+        matches = {}
+        for place, row in enumerate(rows):
+            if found := _short(row.asked, self.shortest):
+                known = int(table.find(found[0])[0])
+                if known >= 0:
+                    matches[place] = Match(known, " ".join(row.asked.split()))
+        return matches
 
     def _names(self) -> tuple[str, ...]:
         return (self.against,) if isinstance(self.against, str) else tuple(self.against or ())
@@ -130,15 +134,12 @@ class Decontamination(RowRule):
         return _read_index(self._names(), self.ngram, self.shortest)
 
 
-def _run(said: Sequence[list[str]], flat: Flat, hit: int, length: int) -> str:
-    """The words of a run, by its place among all of the texts'."""
-    text = int(np.searchsorted(flat.starts, hit, side="right")) - 1
-    begin = hit - int(flat.starts[text])
-    return " ".join(said[text][begin : begin + length])
-
-
-def _whole(text: str) -> int:
-    return max(1, len(words(text)))
+def _short(text: str, shortest: int) -> list[np.ndarray]:
+    """The hash of a whole text, if it is too short to be looked for inside of others."""
+    said = words(text)
+    if not said or len(words(text, signs=False)) >= shortest:
+        return []
+    return [ngrams(numbers([said]), len(said)).values]
 
 
 @lru_cache(maxsize=4)
@@ -155,10 +156,10 @@ def _read_index(names: tuple[str, ...], ngram: int, shortest: int) -> Index:
                 said = words(text, signs=False)
                 if len(said) >= shortest:
                     length = min(len(said), ngram)
-                    runs.setdefault(length, []).append((ngrams([said], length).values, place))
+                    hashes = ngrams(numbers([said]), length).values
+                    runs.setdefault(length, []).append((hashes, place))
             for prompt in _prompts(item):
-                if len(words(prompt, signs=False)) < shortest:
-                    whole.append((ngrams([words(prompt)], _whole(prompt)).values, place))
+                whole += [(hashes, place) for hashes in _short(prompt, shortest)]
     stems = tuple(path.name for path in paths)
     longest_first = {length: _table(runs[length]) for length in sorted(runs, reverse=True)}
     return Index(stems, longest_first, _table(whole))

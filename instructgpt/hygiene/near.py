@@ -11,7 +11,7 @@ import numpy as np
 from instructgpt.hygiene.base import Decision, GlobalRule, Keys, keep_all
 from instructgpt.hygiene.clean_row import CleanRow, texts_of
 from instructgpt.hygiene.minhash import clusters, signatures
-from instructgpt.hygiene.words import ngrams, words
+from instructgpt.hygiene.words import ngrams, numbers, words
 from instructgpt.types import require
 
 SHOWN = 5
@@ -55,7 +55,8 @@ class NearDuplicates(GlobalRule):
     def keys(self, rows: Sequence[CleanRow]) -> dict[str, np.ndarray]:
         """The signatures of the texts."""
         texts = texts_of(rows) if self.of == "row" else [row.asked for row in rows]
-        return {"signature": signatures(ngrams([words(text) for text in texts], self.words))}
+        numbered = numbers([words(text) for text in texts])
+        return {"signature": signatures(ngrams(numbered, self.words))}
 
     def decide(self, keys: Keys, splits: np.ndarray) -> Decision:
         """Drop all of a cluster but its first."""

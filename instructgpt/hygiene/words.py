@@ -57,30 +57,41 @@ def words(text: str, signs: bool = True) -> list[str]:
     return pattern.findall(text.casefold()) or list("".join(text.split()))
 
 
-def ngrams(texts: Sequence[list[str]], size: int) -> Flat:
-    """A hash of every so many words in a row; of a shorter text, of all its words.
+def numbers(texts: Sequence[list[str]]) -> Flat:
+    """A number for each word, the same in every process; 0 is none.
 
     Args:
         texts: words of each text.
+    """
+    counts = np.array([len(one) for one in texts], np.int64)
+    values = np.array([_numbers[word] for one in texts for word in one], np.uint64)
+    return Flat(values, np.cumsum(counts) - counts, counts)
+
+
+def ngrams(texts: Flat, size: int) -> Flat:
+    """A hash of every so many words in a row; of a shorter text, of all its words.
+
+    Args:
+        texts: numbers of the words of each text.
         size: words.
     """
-    lengths = [max(len(one), size) for one in texts]
-    numbers = np.zeros(sum(lengths), np.uint64)  # what is missing in a short text is 0, no word
-    at = 0
-    for one, length in zip(texts, lengths, strict=True):
-        numbers[at : at + len(one)] = [_numbers[word] for word in one]
-        at += length
-    mixed = _mixed(numbers)
-    count = len(numbers) - size + 1
-    sums = np.zeros(max(count, 0), np.uint64)
-    for place in range(size if texts else 0):
+    lengths = np.maximum(texts.counts, size)
+    begins = np.cumsum(lengths) - lengths
+    padded = np.zeros(lengths.sum(), np.uint64)  # what is missing in a short text is 0, no word
+    padded[_places(begins, texts.counts)] = texts.values
+    mixed = _mixed(padded)
+    count = max(0, len(padded) - size + 1)
+    sums = np.zeros(count, np.uint64)
+    for place in range(size):
         sums *= _PRIME
         sums += mixed[place : place + count]
-    counts = np.array(lengths, np.int64) - size + 1
-    begins = np.cumsum([0, *lengths[:-1]]).astype(np.int64) if texts else np.zeros(0, np.int64)
-    starts = np.cumsum(counts) - counts
-    inside = np.arange(counts.sum()) + np.repeat(begins - starts, counts)
-    return Flat(_mixed(sums[inside]), starts, counts)
+    counts = lengths - size + 1
+    return Flat(_mixed(sums[_places(begins, counts)]), np.cumsum(counts) - counts, counts)
+
+
+def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """So many places from each beginning on, one behind the other."""
+    return np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from hygiene_rows import demonstration, document, prompt
 
 from instructgpt.hygiene.minhash import HASHES, band_rows, clusters, signatures
 from instructgpt.hygiene.near import NearDuplicates
-from instructgpt.hygiene.words import ngrams, words
+from instructgpt.hygiene.words import ngrams, numbers, words
 from instructgpt.types import UserError
 
 
@@ -23,7 +23,7 @@ def jaccard(first, second, size):
 
 
 def signed(texts, size=3):
-    return signatures(ngrams([words(text) for text in texts], size))
+    return signatures(ngrams(numbers([words(text) for text in texts]), size))
 
 
 def text_of(rng, length):
@@ -38,7 +38,8 @@ def test_words():
 
 
 def test_runs_of_words_are_the_same_wherever_they_stand_and_only_they():
-    flat = ngrams([["a", "b", "c", "d"], ["x", "b", "c", "d"], ["a"], ["b", "a"], []], 3)
+    texts = [["a", "b", "c", "d"], ["x", "b", "c", "d"], ["a"], ["b", "a"], []]
+    flat = ngrams(numbers(texts), 3)
     first, second, one, two, none = np.split(flat.values, flat.starts[1:])
     assert flat.counts.tolist() == [2, 2, 1, 1, 1]
     assert first[1] == second[1]
@@ -49,7 +50,7 @@ def test_runs_of_words_are_the_same_wherever_they_stand_and_only_they():
 def test_the_set_of_runs_has_as_many_members_as_counted_by_hand(size):
     rng = random.Random(size)
     texts = [[rng.choice("abc") for _ in range(rng.randrange(0, 40))] for _ in range(50)]
-    flat = ngrams(texts, size)
+    flat = ngrams(numbers(texts), size)
     for text, found in zip(texts, np.split(flat.values, flat.starts[1:]), strict=True):
         runs = {tuple(text[at : at + size]) for at in range(max(1, len(text) - size + 1))}
         assert len(set(found.tolist())) == len(runs)

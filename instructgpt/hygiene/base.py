@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from dataclasses import asdict
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,10 @@ class Rule(ABC):
     def is_on(self, kind: str) -> bool:
         """Whether it has anything to do, with these options and rows of this kind."""
         return True
+
+    def options(self) -> dict[str, Any]:
+        """Its options as plain values, for the report and to know an output that is up to date."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
 
     def made_from(self) -> list[str]:
         """Files and folders that its verdicts depend on besides its options and the rows."""

@@ -33,6 +33,7 @@ collect_ignore = [
     "report_claims.py",
     "small_ppo.py",
     "small_preference.py",
+    "streams.py",
     "interrupted.py",
     "last_line.py",
     "refusals.py",

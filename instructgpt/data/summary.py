@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.data.columns import EMPTY
 from instructgpt.data.formats import Told
 from instructgpt.data.rows import AnyRow, ComparisonRow, LanguageRow, PromptRow
-from instructgpt.data.tallies import Count, Lengths, Limit, Named, Noted
+from instructgpt.data.tallies import Count, First, Lengths, Limit, Named, Noted
 
 FILES, LISTED_FILES = 1000, 20
 """How many files are told apart, and how many of them have lines of their own."""
@@ -76,6 +76,7 @@ class Summary:
         self.dropped: Named[Noted] = Named(Noted, REASONS)  # by reason
         self.cut: Named[Noted] = Named(Noted, REASONS)  # by what was cut
         self.lengths: Named[Lengths] = Named(Lengths, REASONS)  # token counts by name
+        self.told: Named[First] = Named(First, REASONS)  # notes, by what is told once
         self.notes: list[str] = []  # the first ones
         self.last_notes: list[str] = []
         self.notes_between = 0
@@ -121,6 +122,10 @@ class Summary:
             del self.last_notes[0]
             self.notes_between += 1
 
+    def tell(self, about: str, line: str) -> None:
+        """Add a line, unless there is one about the same."""
+        self.told.at(about).merge(First(line))
+
     def merge(self, other: Summary) -> None:
         """Take in what the part behind has counted."""
         self.formats.update(other.formats)
@@ -165,8 +170,10 @@ class Summary:
 
     def all_notes(self) -> list[str]:
         """Lines that were added, with a word for those there was no room for."""
+        told = [first.line for first in self.told.values()]
+        told += ["… more such notes …"] if self.told.full else []
         between = [f"… {self.notes_between:,} more notes …"] if self.notes_between else []
-        return [*self.notes, *between, *self.last_notes]
+        return [*told, *self.notes, *between, *self.last_notes]
 
     def reading(self) -> list[str]:
         """What was read: formats, what columns are used as, what happened to rows."""
@@ -219,6 +226,7 @@ NAMED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "noted": (vars, lambda found: Noted(**found)),
     "dropped": (vars, lambda found: Noted(**found)),
     "cut": (vars, lambda found: Noted(**found)),
+    "told": (attrgetter("line"), First),
     "lengths": (Lengths.to_json, Lengths.from_json),
 }
 """What of a summary is by name, and how it is written as JSON and read."""

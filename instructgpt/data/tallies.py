@@ -50,6 +50,17 @@ class Count:
 
 
 @dataclass
+class First:
+    """A line that is told once."""
+
+    line: str = ""
+
+    def merge(self, other: First) -> None:
+        """Keep the first."""
+        self.line = self.line or other.line
+
+
+@dataclass
 class Noted:
     """How often something happened, and where first."""
 

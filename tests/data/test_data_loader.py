@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
+from streams import Recorder, SaveAll
 
 from instructgpt.data.loader import StatefulLoader
 from instructgpt.data.order import Group, one_pass
@@ -120,32 +121,6 @@ def test_evaluation_covers_every_row_once(world):
     assert len({len(batches) for batches in ranks}) == 1
     seen = [row for batches in ranks for batch in batches for row in batch if row >= 0]
     assert sorted(seen) == list(range(23))
-
-
-class Recorder(LightningModule):
-    """Trains a single number and writes down its batches."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(batch)
-        return self.weight.sum()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-class SaveAll(Callback):
-    """Saves after every batch."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_batch_end(self, trainer, *args):
-        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
 def fit(folder, workers=0, ckpt_path=None, callbacks=(), **kwargs):

@@ -4,35 +4,11 @@ from collections import Counter
 from itertools import islice
 
 import pytest
+from streams import Numbers, stream
 
 from instructgpt.data import shuffled
-from instructgpt.data.opening import Item
 from instructgpt.data.shuffled import CHUNK, Cursor, Mixture, ShuffledSet
 from instructgpt.types import UserError
-
-
-class Numbers:
-    """A source of some numbers, which counts how many were read."""
-
-    def __init__(self, numbers):
-        self.numbers, self.read = list(numbers), 0
-
-    def open(self, mark):
-        return Opened(self, mark or 0)
-
-
-class Opened:
-    def __init__(self, source, place):
-        self.source, self.place = source, place
-
-    def __iter__(self):
-        for number in self.source.numbers[self.place :]:
-            self.place += 1
-            self.source.read += 1
-            yield Item(f"{number}", "numbers", number)
-
-    def mark(self):
-        return self.place
 
 
 def taken(stream, count, start=None):
@@ -40,10 +16,6 @@ def taken(stream, count, start=None):
     items = stream.items() if start is None else stream.items(start)
     pairs = list(islice(items, count))
     return [item.value for item, _ in pairs], [place for _, place in pairs]
-
-
-def stream(buffer=7, seed=0, files=((0, 20), (20, 23), (23, 50))):
-    return ShuffledSet([Numbers(range(*span)) for span in files], buffer, seed, 0)
 
 
 def test_a_turn_has_every_item_once_in_an_order_of_its_own():

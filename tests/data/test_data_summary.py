@@ -28,6 +28,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("shorten"), few, few),
     st.tuples(st.just("measure"), word, st.integers(0, 12), st.sampled_from([None, LIMIT])),
     st.tuples(st.just("note"), few),
+    st.tuples(st.just("tell"), few, word),
 )
 
 
@@ -82,17 +83,25 @@ def test_the_size_does_not_grow_with_rows_files_and_columns():
             one.shorten(f"what {row:07}", "here")
             one.measure("tokens", row)
             one.note(f"line {row}")
+            one.tell(f"{row:07}", f"about {row}")
         return len(state(one)), one
 
     (small, _), (large, one) = size(2000), size(8000)
     assert large < 1.2 * small
     lines = one.lines()
+    assert lines[lines.index("line 0") - 1] == "… more such notes …"
     assert "read more than 980 further files: 7,980 text, 7,980 bad" in lines
     assert "dropped 7,900: for other reasons" in lines
     assert "cut 7,900: for other reasons" in lines
     assert "7,900 times something else was to be said of a row" in lines
     assert lines[lines.index("line 99") + 1 :][:2] == ["… 7,800 more notes …", "line 7900"]
     assert one.losses().endswith("(here); 7,900 for other reasons; 8,000 bad (0: bad)")
+
+
+def test_a_line_about_the_same_is_told_once():
+    one = counted([("tell", "a", "first"), ("note", "x"), ("tell", "b", "other")])
+    one.merge(counted([("tell", "a", "second"), ("tell", "c", "third")]))
+    assert one.lines() == ["first", "other", "third", "x"]
 
 
 def test_files_beyond_the_listed_ones_share_a_line():

@@ -77,6 +77,12 @@ def architecture_named(name: str) -> dict[str, Any]:
     return {"model_type": name, "initializer_range": 0.2, **ARCHITECTURES[name]}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What runs keep for other runs is kept for this session alone."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A BPE of 290 tokens with EOS 0 and padding 1; do not change it."""

@@ -14,6 +14,7 @@ import types
 import typing
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer, seed_everything
 from safetensors.torch import load_file
 
+import instructgpt.data.build
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.plan import plan_of
@@ -286,12 +288,20 @@ def observe(data: type, settings: dict[str, Any], see: str | None) -> dict[str, 
         work.update(["sdpa"])
         return sdpa(*args, **options)
 
+    class Workers(ProcessPoolExecutor):
+        def __init__(self, *args: Any) -> None:
+            work.update(["workers"])
+            super().__init__(*args)
+
     try:
         with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+            patch.setattr(instructgpt.data.build, "ProcessPoolExecutor", Workers)
             patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
             warnings.simplefilter("ignore")
-            return {**run(data, settings, see, folder), "work": work}
+            seen = run(data, settings, see, folder)
+            work["kept"] = len(list(folder.glob("cache/instructgpt/data/*/rows.arrow")))
+            return {**seen, "work": work}
     except UserError as error:
         return {"refused": str(error)}
     finally:

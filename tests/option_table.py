@@ -105,6 +105,8 @@ def data_flips(kind: str) -> dict[str, Flip]:
         "max_response_tokens": Flip(3),
         "on_error": Flip("skip", own={"train": rows(f"{kind}_bad")}, see="refused"),
         "drop_long_prompts": Flip(True, own={"max_prompt_tokens": 5}),
+        "cache": Flip(folder("own_cache"), see="work"),
+        "num_proc": Flip(2, see="work"),
         "num_workers": Flip(1, see="workers"),
         "seed": Flip(1),
     }

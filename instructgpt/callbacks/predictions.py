@@ -15,7 +15,7 @@ from instructgpt.data.loader import StatefulLoader
 from instructgpt.modules.ranks import everyones
 from instructgpt.types import UserError
 
-HARDWARE_OPTIONS = ("batch_size", "validation_batch_size", "num_workers")
+HARDWARE_OPTIONS = ("batch_size", "validation_batch_size", "num_workers", "num_proc", "cache")
 """Options of data modules that change no row."""
 
 

@@ -36,6 +36,8 @@ FREE = (
     "model.reward*.microbatch_size",
     "*.gradient_checkpointing",
     "*.trust_remote_code",
+    "data.cache",
+    "data.num_proc",
     "data.num_workers",
     "data.responses",
     "data.validation_batch_size",

@@ -12,6 +12,7 @@ from instructgpt.terminal import say
 
 try:
     import attrs
+    import pyarrow
     import torch.utils.tensorboard
     import transformers.modeling_layers
 

@@ -7,29 +7,35 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from instructgpt.data.blocks import Blocks, Stream
+from instructgpt.data.build import prepared
+from instructgpt.data.cache import cache_folder
 from instructgpt.data.collate import collate_prompts
 from instructgpt.data.conversation import Wanted
-from instructgpt.data.digest import rows_digest
-from instructgpt.data.encode import Encoder
-from instructgpt.data.formats import Row
+from instructgpt.data.folders import Split
 from instructgpt.data.loader import StatefulLoader
-from instructgpt.data.order import Group, Rows, hold_out, one_pass
-from instructgpt.data.reading import FormatName, Reading
+from instructgpt.data.order import Group, one_pass
+from instructgpt.data.reading import RECOGNISE, FormatName, Reading
+from instructgpt.data.records import Recipe
 from instructgpt.data.row_format import RowFormat
 from instructgpt.data.rows import AnyRow, PromptRow
-from instructgpt.data.sources import Names, OnError, load, weighted
+from instructgpt.data.sources import Names, OnError, sources_of, weighted
+from instructgpt.data.split import split_rows
 from instructgpt.data.summary import Summary, show
+from instructgpt.data.views import Joined, Picked, Rows, all_numbers, names_of, rows_digest
 from instructgpt.models.artefact import check_artefact, read_artefact
 from instructgpt.models.choice import choose_template
 from instructgpt.models.template import Template
-from instructgpt.models.tokenizer import load_tokenizer, pad_id
+from instructgpt.models.tokenizer import eos_id, load_tokenizer, pad_id
 from instructgpt.terminal import say
 from instructgpt.types import Origin, UserError, require
 
-Sets = list[tuple[list[Any], float]]
+Sets = list[tuple[Picked, float]]
 """Rows to train on, with the weight of each set."""
 
 
@@ -64,6 +70,10 @@ class StageData(LightningDataModule, ABC):
             them, and warns where they are many. Sampled ones end here at the latest, EOS included.
         drop_long_prompts: leave out rows with too long prompts instead of cutting.
         on_error: what a bad row does: stop the run, or be skipped and counted.
+        cache: folder where rows are kept checked and tokenised, for the next start and for other
+            runs; default: ``instructgpt/data`` in the user's cache folder.
+        num_proc: processes that read and tokenise rows; default: as many as there are cores for
+            more than 32 MB, else this one.
         num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
         seed: of the split, of the order, and of sampling in ``predict``; follows --seed_everything.
     """
@@ -86,6 +96,8 @@ class StageData(LightningDataModule, ABC):
         max_response_tokens: int = 512,
         drop_long_prompts: bool = False,
         on_error: OnError = "stop",
+        cache: str | None = None,
+        num_proc: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -100,6 +112,8 @@ class StageData(LightningDataModule, ABC):
         for key, value in limits.items():
             require(value >= 1, f"--data.{key}", ">= 1", value)
         require(num_workers >= 0, "--data.num_workers", ">= 0", num_workers)
+        require(num_proc is None or num_proc >= 1, "--data.num_proc", ">= 1", num_proc)
+        require(cache is None or bool(cache.strip()), "--data.cache", "a folder", repr(cache))
         if isinstance(validation, int | float) and not 0 < validation < 1:
             rule = "must be a fraction between 0 and 1, files, or null for none"
             raise UserError(f"--data.validation {rule}, got {validation}")
@@ -111,14 +125,16 @@ class StageData(LightningDataModule, ABC):
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
         self.on_error: OnError = on_error
         self.drop_long_prompts = drop_long_prompts
+        self.cache, self.num_proc = cache, num_proc
         self.num_workers, self.seed = num_workers, seed
         self.tokenizer: PreTrainedTokenizerBase
         self.template: Template
         self.summary: list[str] = []
         self.groups: list[Group] = []
-        self.train_rows: list[Any] = []
-        self.validation_rows: list[Any] = []
-        self.prompt_rows: list[PromptRow] = []  # of the validation rows
+        self.train_parts: list[Rows[Any]] = []  # one for each group
+        self.train_rows: Sequence[Any] = []
+        self.validation_rows: Sequence[Any] = []
+        self.prompt_rows: Sequence[PromptRow] = []  # of the validation rows
         self.origins: dict[str, Origin] = {}
         self._ready = ""
 
@@ -151,7 +167,8 @@ class StageData(LightningDataModule, ABC):
         if self._ready == wanted:
             return
         self.tokenizer = self.make_tokenizer()
-        self.groups, self.train_rows, self.validation_rows, self.prompt_rows = [], [], [], []
+        self.groups, self.train_parts = [], []
+        self.train_rows, self.validation_rows, self.prompt_rows = [], [], []
         summary = Summary()
         chosen = choose_template(
             self.template_name, self.tokenizer_name, self.tokenizer, "--data.template"
@@ -174,15 +191,17 @@ class StageData(LightningDataModule, ABC):
 
     def find_origins(self) -> dict[str, Origin]:
         """What is trained on and measured on, so that a resume with other rows is refused."""
+        held = rows_digest(names_of(self.validation_rows))
         return {
-            "data.train": Origin(f"{self.train_names}", self.groups_digest(self.groups)),
-            "data.validation": Origin(f"{self.validation}", rows_digest(self.validation_rows)),
+            "data.train": Origin(f"{self.train_names}", self.train_digest()),
+            "data.validation": Origin(f"{self.validation}", held),
         }
 
-    def groups_digest(self, groups: list[Group]) -> str:
-        """Name the rows of some groups, and how many of them are drawn a pass."""
-        rows = self.train_rows
-        return rows_digest((g.share, *rows[g.start : g.start + g.size]) for g in groups)
+    def train_digest(self, start: int = 0, stop: int | None = None) -> str:
+        """Name the rows of some sets, and how many of them are drawn a pass."""
+        groups, parts = self.groups[start:stop], self.train_parts[start:stop]
+        shares = zip(groups, parts, strict=True)
+        return rows_digest(*(one for group, rows in shares for one in (group.share, rows.names)))
 
     def check_start(self) -> None:
         """Refuse text that the model's artefact cannot read, before there is any work."""
@@ -200,92 +219,78 @@ class StageData(LightningDataModule, ABC):
             )
         return load_tokenizer(self.tokenizer_name)
 
-    def encoder(self, summary: Summary) -> Encoder:
-        """Tokenizer, template and limits together."""
-        return Encoder(
-            self.tokenizer,
-            self.template,
-            self.max_prompt_tokens,
-            self.max_response_tokens,
-            self.drop_long_prompts,
-            summary,
-            self.on_error,
-        )
-
     def wants(self, predict: bool) -> Wanted:
         """What rows are read for; a prediction may need less of them."""
         return self.wanted
 
-    def read(self, summary: Summary, predict: bool) -> tuple[Sets, list[Any]]:
+    def rows_of(
+        self,
+        names: list[str] | str,
+        wanted: Wanted,
+        summary: Summary,
+        split: Split = "train",
+        reading: Reading = RECOGNISE,
+        raw: bool = False,
+    ) -> Picked:
+        """All rows of some files, checked and tokenised, from the cache if they are there.
+
+        Args:
+            names: files, folders, patterns or data sets.
+            wanted: what the rows are for.
+            summary: to tell.
+            split: what the rows are for, in folders whose files are called after it.
+            reading: their format and columns, where the user says them.
+            raw: text is kept as its bytes.
+        """
+        sources = sources_of([names] if isinstance(names, str) else names, split, summary.note)
+        recipe = Recipe(
+            wanted,
+            self.on_error,
+            reading,
+            None if raw else self.tokenizer,
+            None if wanted == "text" else self.template,
+            self.max_prompt_tokens,
+            self.max_response_tokens,
+            self.drop_long_prompts,
+        )
+        store = prepared(sources, recipe, cache_folder(self.cache), self.num_proc)
+        summary.merge(Summary.from_json(store.summary))
+        return Picked.all(store)
+
+    def read(self, summary: Summary, predict: bool, raw: bool = False) -> tuple[Sets, list[Picked]]:
         """Training sets with their weights, and validation rows.
 
         A prediction has no training sets; it is made for all rows of ``validation`` when that
         names files, else for all rows of ``train``.
         """
-        names = self.validation
-        wanted, reading = self.wants(predict), self.reading
-        files = [names] if isinstance(names, str) else names
-        held = []
-        if isinstance(files, list):
-            held = load(files, wanted, self.on_error, summary, "validation", reading)
+        names, held = self.validation, []
+
+        def load(names: list[str] | str, split: Split = "train") -> Picked:
+            return self.rows_of(names, self.wants(predict), summary, split, self.reading, raw)
+
+        if isinstance(names, list | str):
+            held = [load(names, "validation")]
         if predict and held:
             return [], held
-        sets = [
-            (load(one, wanted, self.on_error, summary, reading=reading), weight)
-            for one, weight in weighted(self.train_names, "--data.train")
-        ]
+        sets = [(load(one), weight) for one, weight in weighted(self.train_names, "--data.train")]
         if predict:
-            return [], [row for rows, _ in sets for row in rows]
+            return [], [rows for rows, _ in sets]
         if isinstance(names, float):
             return self.split(sets, names, summary)
-        trained = {row.key for rows, _ in sets for row in rows}
-        if shared := sum(row.key in trained for row in held):
+        trained = all_numbers("key", [rows for rows, _ in sets])
+        if shared := int(np.isin(all_numbers("key", held), trained).sum()):
             summary.note(
                 f"warning: the prompts or texts of {shared:,} validation rows are trained on"
             )
         return sets, held
 
-    def split(self, sets: Sets, fraction: float, summary: Summary) -> tuple[Sets, list[Any]]:
-        """Hold rows out by a hash of the user, else of the prompt.
+    def split(self, sets: Sets, fraction: float, summary: Summary) -> tuple[Sets, list[Picked]]:
+        """Hold rows out; arguments as for ``split_rows``."""
+        what = "rows" if self.has_prompts else "text"
+        rest, held = split_rows([rows for rows, _ in sets], fraction, self.seed, summary, what)
+        return [(rows, weight) for rows, (_, weight) in zip(rest, sets, strict=True)], held
 
-        A prompt that several users gave may fall on both sides; then its validation rows are left
-        out, so that neither a user nor a prompt is in two splits.
-
-        Args:
-            sets: rows to train on, with weights.
-            fraction: of the users or prompts to hold out.
-            summary: to tell.
-
-        Returns:
-            The sets without the rows held out, and these rows.
-        """
-        rows = [row for members, _ in sets for row in members]
-        names = [f"user {row.user}" if row.user else f"prompt {row.key}" for row in rows]
-        chosen = iter(hold_out(names, fraction, self.seed))
-        out: list[Any] = []
-        rest: Sets = []
-        for members, weight in sets:
-            kept: list[Any] = []
-            for row in members:
-                (out if next(chosen) else kept).append(row)
-            rest.append((kept, weight))
-        total = len(rows)
-        if rows and len(out) == total:
-            raise UserError(
-                f"--data.validation must leave rows to train on, got {fraction} of {total:,} rows"
-            )
-        trained = {row.key for members, _ in rest for row in members}
-        held = [row for row in out if row.key not in trained]
-        for row in out:
-            if row.key in trained:
-                summary.drop("validation row with a prompt that is trained on", row.where)
-        summary.note(
-            f"validation: {len(held):,} of {total:,} rows, by a hash of user, else prompt"
-            + ("" if out else " (all rows share one user or prompt)")
-        )
-        return rest, held
-
-    def add_set(self, rows: Sequence[AnyRow], weight: float, seen: str, summary: Summary) -> None:
+    def add_set(self, rows: Rows[Any], weight: float, seen: str, summary: Summary) -> None:
         """Add rows to train on.
 
         Args:
@@ -297,15 +302,27 @@ class StageData(LightningDataModule, ABC):
         if rows:
             count = max(1, round(weight * len(rows)))
             self.groups.append(Group(len(self.train_rows), len(rows), count))
-            self.train_rows += rows
+            self.train_parts.append(rows)
+            self.train_rows = Joined(self.train_parts)
             drawn = f", {count:,} drawn a pass" if count != len(rows) else ""
             summary.note(f"{seen}: {len(rows):,} rows{drawn}")
 
-    def prompts_of(self, rows: list[Row]) -> list[PromptRow]:
-        """Prompts of rows that the summary has seen already."""
-        encoder = self.encoder(Summary())
-        encoded = (encoder.prompt_row(row, i) for i, row in enumerate(rows))
-        return [row for row in encoded if row is not None]
+    def pretraining_blocks(self, names: list[str] | str, size: int, summary: Summary) -> Blocks:
+        """Blocks of a pretraining mix.
+
+        Args:
+            names: files, folders, patterns or data sets.
+            size: tokens of a block.
+            summary: to tell.
+        """
+        own = Summary()
+        text = self.rows_of(names, "text", own)
+        blocks = Blocks(Stream([text], eos_id(self.tokenizer)), size, "pretraining mix")
+        if not blocks:
+            raise UserError(f"--data.pretraining: no rows left: {own.losses()}")
+        summary.merge(own)
+        summary.note(str(blocks))
+        return blocks
 
     # -- batches
 
@@ -353,7 +370,7 @@ class StageData(LightningDataModule, ABC):
         self,
         rows: Sequence[AnyRow],
         collate: Callable[[list[Any]], Any],
-        order: Callable[[int], Rows] | None,
+        order: Callable[[int], Sequence[int] | NDArray[np.int64]] | None,
     ) -> StatefulLoader:
         """A loader of this process's share; without ``order`` for evaluation."""
         return StatefulLoader(
@@ -368,7 +385,7 @@ class StageData(LightningDataModule, ABC):
         )
 
 
-def _pass(groups: list[Group], seed: int, fixed: bool, epoch: int) -> Rows:
+def _pass(groups: list[Group], seed: int, fixed: bool, epoch: int) -> NDArray[np.int64]:
     return one_pass(groups, seed, 0 if fixed else epoch)
 
 

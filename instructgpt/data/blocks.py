@@ -2,125 +2,127 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Sequence
 
-import torch
-from transformers import PreTrainedTokenizerBase
+import numpy as np
 
-from instructgpt.data.formats import Document
-from instructgpt.data.order import hold_out
-from instructgpt.data.rows import LanguageRow, Span
-from instructgpt.data.sources import OnError, load
-from instructgpt.data.summary import Summary
-from instructgpt.models.tokenizer import eos_id
-from instructgpt.types import UserError, require
-
-SECTION = 16384
-"""Longer documents are held out section by section (characters)."""
+from instructgpt.data.rows import LanguageRow, Span, joined
+from instructgpt.data.views import Picked, Rows
+from instructgpt.types import require
 
 
-def encode_documents(
-    documents: list[Document], tokenizer: PreTrainedTokenizerBase, summary: Summary
-) -> list[list[int]]:
-    """Token ids of each document, without EOS; names of special tokens are text like any other."""
-    encoded: list[list[int]] = []
-    for start in range(0, len(documents), 1024):
-        texts = [document.text for document in documents[start : start + 1024]]
-        # verbose: documents are longer than the context, which is no news here
-        encoded += tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )["input_ids"]
-    for tokens in encoded:
-        summary.measure("document tokens", len(tokens))
-    return encoded
+class Stream:
+    """Documents behind each other, each ended by EOS; tokens are gathered when they are asked for.
+
+    Documents are stored in sections. Where some are left out, what was before them ends there.
+
+    Args:
+        parts: sections of documents, in order.
+        eos: id that ends each document.
+    """
+
+    def __init__(self, parts: Sequence[Picked], eos: int) -> None:
+        self.parts, self.eos = parts, eos
+        self.ends = np.concatenate([np.zeros(0, bool), *map(_ends, parts)])
+        self.first = np.cumsum([0, *(len(part.rows) for part in parts)])  # section of each part
+        lengths = [part.store.lists("tokens").lengths[part.rows] for part in parts]
+        sizes = np.concatenate([np.zeros(0, np.int64), *lengths]) + self.ends
+        self.begins = np.concatenate([[0], np.cumsum(sizes)])  # of sections, and the end of all
+
+    def __len__(self) -> int:
+        """How many tokens there are."""
+        return int(self.begins[-1])
+
+    def tokens(self, start: int, stop: int) -> np.ndarray:
+        """Some of the tokens, int64."""
+        found = np.full(stop - start, self.eos)
+        section = int(np.searchsorted(self.begins, start, "right")) - 1
+        while section < len(self.ends) and (begin := int(self.begins[section])) < stop:
+            piece = self._section(section)
+            low, high = max(start - begin, 0), min(len(piece), stop - begin)
+            if low < high:
+                found[begin + low - start : begin + high - start] = piece[low:high]
+            section += 1
+        return found
+
+    def _section(self, number: int) -> np.ndarray:
+        part = int(np.searchsorted(self.first, number, "right")) - 1
+        picked = self.parts[part]
+        return picked.store.lists("tokens")[int(picked.rows[number - self.first[part]])]
+
+    def documents(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first section of each document, and how many tokens it has without EOS."""
+        last = np.flatnonzero(self.ends)
+        first = np.concatenate([[0], last[:-1] + 1]) if len(last) else last
+        return first, self.begins[last + 1] - 1 - self.begins[first]
+
+    def where(self, section: int) -> str:
+        """File and line of a section."""
+        part = int(np.searchsorted(self.first, section, "right")) - 1
+        picked = self.parts[part]
+        return picked.store.text("where", int(picked.rows[section - self.first[part]]))
+
+    @property
+    def names(self) -> Sequence[np.ndarray]:
+        """What names the tokens."""
+        return [*(part.names for part in self.parts), self.ends]
 
 
-def make_blocks(
-    encoded: list[list[int]], eos: int, block_size: int, summary: Summary, name: str
-) -> list[LanguageRow]:
-    """Join documents by EOS and cut the result into rows.
+def _ends(part: Picked) -> np.ndarray:
+    """Whether a document ends behind a section, or goes on with one that is not there."""
+    follows = np.append(np.diff(part.rows) == 1, False)
+    return part.numbers("ends") | ~follows
+
+
+class Blocks(Rows[LanguageRow]):
+    """A stream cut into rows; every token is trained.
 
     Documents of a block see each other, as in GPT. The last block is as long as it happens to be.
 
     Args:
-        encoded: token ids of the documents.
-        eos: id that ends each document.
-        block_size: tokens of a row.
-        summary: told how many blocks there are.
-        name: what the blocks are for, in the summary.
+        stream: documents.
+        size: tokens of a row.
+        name: what the blocks are for.
     """
-    tokens = torch.tensor([token for document in encoded for token in (*document, eos)])
-    blocks = [block for block in tokens.split(block_size) if len(block) > 1]
-    if blocks:
-        last = len(blocks[-1])
-        short = f"; the last one has {last:,} and is padded" if last < block_size else ""
-        summary.note(f"{name}: {len(blocks):,} blocks of {block_size:,} tokens{short}")
-    return [
-        LanguageRow(block, (Span(0, 1, len(block)),), (f"{name} block {number}",))
-        for number, block in enumerate(blocks)
-    ]
 
+    def __init__(self, stream: Stream, size: int, name: str) -> None:
+        self.stream, self.size, self.name = stream, size, name
 
-def load_blocks(
-    names: str | list[str],
-    tokenizer: PreTrainedTokenizerBase,
-    block_size: int,
-    on_error: OnError,
-    summary: Summary,
-) -> list[LanguageRow]:
-    """Blocks of a pretraining mix."""
-    files = [names] if isinstance(names, str) else names
-    documents = load(files, "text", on_error, summary)
-    encoded = encode_documents(documents, tokenizer, summary)
-    blocks = make_blocks(encoded, eos_id(tokenizer), block_size, summary, "pretraining mix")
-    if not blocks:
-        raise UserError(f"--data.pretraining: no rows left: {summary.losses()}")
-    return blocks
+    def __len__(self) -> int:
+        """How many there are; one of a single token would train nothing."""
+        whole, rest = divmod(len(self.stream), self.size)
+        return whole + (rest > 1)
+
+    def row(self, place: int) -> LanguageRow:
+        """A row, made now."""
+        start = place * self.size
+        tokens = joined(self.stream.tokens(start, min(start + self.size, len(self.stream))))
+        name = f"{self.name} block {place}"
+        return LanguageRow(tokens, (Span(0, 1, len(tokens)),), (name,))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row."""
+        starts = np.arange(len(self)) * self.size
+        return np.minimum(starts + self.size, len(self.stream)) - starts
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Trained tokens of each row."""
+        return self.lengths - 1
+
+    @property
+    def names(self) -> Sequence[np.ndarray]:
+        """Of the text, and how it is cut."""
+        return [*self.stream.names, np.array([self.size, self.stream.eos])]
+
+    def __str__(self) -> str:
+        """How many there are."""
+        last = int(self.lengths[-1]) if len(self) else self.size
+        short = f"; the last one has {last:,} and is padded" if last < self.size else ""
+        return f"{self.name}: {len(self):,} blocks of {self.size:,} tokens{short}"
 
 
 def check_block_size(key: str, value: int) -> None:
     """Refuse blocks in which nothing can be predicted."""
     require(value >= 2, f"--data.{key}", ">= 2", value)
-
-
-def sections(document: Document) -> list[Document]:
-    """Cut a long document behind ends of lines."""
-    pieces, text, start = [], document.text, 0
-    while len(text) - start > SECTION:
-        end = text.rfind("\n", start, start + SECTION) + 1 or start + SECTION
-        pieces.append(text[start:end])
-        start = end
-    return [Document(document.where, piece) for piece in (*pieces, text[start:]) if piece]
-
-
-def split_documents(
-    groups: list[list[Document]], fraction: float, seed: int
-) -> tuple[list[list[Document]], list[Document]]:
-    """Hold out text by its hash: whole documents, and sections of long ones.
-
-    A few long books would make any split of documents lopsided. Sections that stay neighbours are
-    one document again, so no EOS comes between them.
-
-    Args:
-        groups: sets of documents.
-        fraction: of the sections to hold out.
-        seed: of the hash.
-
-    Returns:
-        The sets without what is held out, and what is held out.
-    """
-    cut = [
-        (g, d, s)
-        for g, docs in enumerate(groups)
-        for d, doc in enumerate(docs)
-        for s in sections(doc)
-    ]
-    chosen = hold_out([section.text for _, _, section in cut], fraction, seed)
-    rest: list[list[Document]] = [[] for _ in groups]
-    held: list[Document] = []
-    runs = groupby(zip(cut, chosen, strict=True), key=lambda pair: (pair[0][:2], pair[1]))
-    for ((g, _), out), run in runs:
-        parts = [section for (_, _, section), _ in run]
-        whole = Document(parts[0].where, "".join(part.text for part in parts))
-        (held if out else rest[g]).append(whole)
-    return rest, held

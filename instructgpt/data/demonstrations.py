@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 from instructgpt.data.base import StageData
-from instructgpt.data.blocks import check_block_size, load_blocks
+from instructgpt.data.blocks import check_block_size
 from instructgpt.data.collate import collate_language
 from instructgpt.data.packing import pack
+from instructgpt.data.stored_rows import Demonstrations, Packed, Prompts
 from instructgpt.data.summary import Summary
+from instructgpt.data.views import together
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import LanguageBatch, Origin, UserError
 
@@ -73,44 +75,35 @@ class DemonstrationDataModule(StageData):
         return partial(collate_language, pad_id=pad_id(self.tokenizer))
 
     def build(self, summary: Summary, predict: bool) -> None:
-        """Tokenise, pack, and mix in pretraining text."""
+        """Pack, and mix in pretraining text."""
         sets, held = self.read(summary, predict)
-        encoder = self.encoder(summary)
-        for rows, weight in sets:
-            encoded = [row for one in rows if (row := encoder.demonstration(one)) is not None]
-            if self.packing:
-                packed = pack(encoded, super().row_tokens)
-                summary.note(f"packed {len(encoded):,} demonstrations into {len(packed):,} rows")
-                encoded = packed
-            self.add_set(encoded, weight, "train", summary)
-        for one in held:
-            if (row := encoder.demonstration(one)) is not None:
-                self.validation_rows.append(row)
-        self.prompt_rows = self.prompts_of(held)
+        for picked, weight in sets:
+            rows = Demonstrations(picked)
+            if not self.packing:
+                self.add_set(rows, weight, "train", summary)
+                continue
+            packed = Packed(rows, *pack(rows.lengths, super().row_tokens))
+            summary.note(f"packed {len(rows):,} demonstrations into {len(packed):,} rows")
+            self.add_set(packed, weight, "train", summary)
+        self.validation_rows = together(Demonstrations, held)
+        self.prompt_rows = together(Prompts, held)
         if self.pretraining and self.train_rows:
-            self._mix(summary)
+            self._mix(self.pretraining, summary)
 
     def find_origins(self) -> dict[str, Origin]:
         """Tell demonstrations and the text mixed in apart: it is the last group."""
         origins = super().find_origins()
         if not self.pretraining:
             return origins
-        train, text = (self.groups_digest(part) for part in (self.groups[:-1], self.groups[-1:]))
         return {
             **origins,
-            "data.train": Origin(f"{self.train_names}", train),
-            "data.pretraining": Origin(f"{self.pretraining}", text),
+            "data.train": Origin(f"{self.train_names}", self.train_digest(stop=-1)),
+            "data.pretraining": Origin(f"{self.pretraining}", self.train_digest(start=-1)),
         }
 
-    def _mix(self, summary: Summary) -> None:
+    def _mix(self, names: list[str] | str, summary: Summary) -> None:
         """Add so many blocks a pass that they are ``pretraining_fraction`` of all rows."""
-        blocks = load_blocks(
-            self.pretraining or [],
-            self.tokenizer,
-            self.pretraining_block_size,
-            self.on_error,
-            summary,
-        )
+        blocks = self.pretraining_blocks(names, self.pretraining_block_size, summary)
         rows = sum(group.share for group in self.groups)
         wanted = rows * self.pretraining_fraction / (1 - self.pretraining_fraction)
         self.add_set(blocks, wanted / len(blocks), "pretraining", summary)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.formats import Row
-from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow, Span
 from instructgpt.data.sources import OnError
 from instructgpt.data.summary import Summary
 from instructgpt.data.tallies import Limit
 from instructgpt.models.chat import RefusedPromptError
 from instructgpt.models.template import Template
 from instructgpt.types import UserError
+
+
+class Encoded(NamedTuple):
+    """A row whose texts are tokens."""
+
+    row: Row
+    prompt: list[int]
+    responses: list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,30 @@ class Encoder:
     summary: Summary
     on_error: OnError = "stop"
 
-    def prompt(self, row: Row) -> list[int] | None:
+    def encode(self, rows: Sequence[Row]) -> list[Encoded | None]:
+        """Tokens of each row; None for one that is dropped.
+
+        Args:
+            rows: as many as may be in memory; together they are encoded much faster.
+        """
+        prompts = self.template.encode_prompts(self.tokenizer, [row.prompt for row in rows])
+        fitting = [self._fit(row, ids) for row, ids in zip(rows, prompts, strict=True)]
+        kept = [row for row, ids in zip(rows, fitting, strict=True) if ids is not None]
+        texts = [text for row in kept for text in row.responses]
+        responses = iter(self.template.encode_responses(self.tokenizer, texts))
+        return [
+            None
+            if ids is None
+            else Encoded(row, ids, [self._cut(row, next(responses)) for _ in row.responses])
+            for row, ids in zip(rows, fitting, strict=True)
+        ]
+
+    def _fit(self, row: Row, tokens: list[int] | RefusedPromptError) -> list[int] | None:
         """Tokens of the prompt, None when the row is dropped."""
         limit = self.max_prompt_tokens
         try:
-            tokens = self.template.encode_prompt(self.tokenizer, row.prompt)
+            if isinstance(tokens, RefusedPromptError):
+                raise tokens
             loss = "are left out" if self.drop_long_prompts else "lose their beginning"
             allowed = Limit("prompts", loss, "--data.max_prompt_tokens", limit)
             self.summary.measure("prompt tokens", len(tokens), allowed)
@@ -64,44 +91,11 @@ class Encoder:
         self.summary.shorten(f"prompts on the left, to {limit} tokens", row.where)
         return fitting
 
-    def responses(self, row: Row) -> list[list[int]]:
-        """Tokens of the responses, each with EOS unless it is cut."""
-        responses, limit = [], self.max_response_tokens
-        loss = "lose their end and EOS"
-        allowed = Limit("responses", loss, "--data.max_response_tokens", limit)
-        for text in row.responses:
-            tokens = self.template.encode_response(self.tokenizer, text)
-            self.summary.measure("response tokens", len(tokens), allowed)
-            if len(tokens) > limit:
-                self.summary.shorten(f"responses to {limit} tokens, without EOS", row.where)
-            responses.append(tokens[:limit])
-        return responses
-
-    def demonstration(self, row: Row) -> LanguageRow | None:
-        """Prompt and response; the response is trained."""
-        prompt = self.prompt(row)
-        if prompt is None:
-            return None
-        tokens = prompt + self.responses(row)[0]
-        spans = (Span(0, len(prompt), len(tokens)),)
-        return LanguageRow(torch.tensor(tokens), spans, (row.prompt.id,))
-
-    def comparison(self, row: Row) -> ComparisonRow | None:
-        """Prompt with each response."""
-        prompt = self.prompt(row)
-        if prompt is None:
-            return None
-        responses = self.responses(row)
-        return ComparisonRow(
-            tuple(torch.tensor(prompt + response) for response in responses),
-            tuple(len(response) for response in responses),
-            tuple(row.ranking),
-            row.labeler,
-            row.source,
-            row.prompt.id,
-        )
-
-    def prompt_row(self, row: Row, sample_id: int) -> PromptRow | None:
-        """The prompt alone."""
-        tokens = self.prompt(row)
-        return None if tokens is None else PromptRow(torch.tensor(tokens), row.prompt, sample_id)
+    def _cut(self, row: Row, tokens: list[int]) -> list[int]:
+        """A response, with EOS unless it is cut."""
+        limit = self.max_response_tokens
+        allowed = Limit("responses", "lose their end and EOS", "--data.max_response_tokens", limit)
+        self.summary.measure("response tokens", len(tokens), allowed)
+        if len(tokens) > limit:
+            self.summary.shorten(f"responses to {limit} tokens, without EOS", row.where)
+        return tokens[:limit]

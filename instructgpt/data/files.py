@@ -8,7 +8,7 @@ from pathlib import Path
 from instructgpt.data.arrow_rows import STATE, read_arrow, read_parquet, read_saved
 from instructgpt.data.csv_rows import read_table
 from instructgpt.data.json_document import read_document
-from instructgpt.data.json_rows import read_lines
+from instructgpt.data.json_rows import decoded, read_lines
 from instructgpt.data.opening import COMPRESSED, Item, check_file, plain_name
 from instructgpt.data.values import tidy
 from instructgpt.terminal import note, printable
@@ -58,8 +58,18 @@ def read_file(path: Path, tell: Callable[[str], None] = note) -> Iterator[Item]:
         UserError: the file as a whole cannot be read: missing, no ordinary file, unknown
             extension, broken gzip or zstd, UTF-16, no rows.
     """
+    return plain_rows(raw_rows(path, tell), tell)
+
+
+def raw_rows(path: Path, tell: Callable[[str], None] = note) -> Iterator[Item]:
+    """Read a file row by row, and leave it to ``plain_rows`` to make values of them.
+
+    Args:
+        path: as for ``read_file``, which raises the same.
+        tell: told what is particular about the file.
+    """
     empty = True
-    for item in plain_rows(_reader(path, tell), tell):
+    for item in _reader(path, tell):
         empty = False
         yield item
     if empty:
@@ -89,6 +99,7 @@ def plain_rows(items: Iterable[Item], tell: Callable[[str], None]) -> Iterator[I
     """
     told = set()
     for item in items:
+        item = decoded(item)
         if not item.where.isprintable():  # the name of the file becomes part of ids and sources
             where, origin = printable(item.where), printable(item.origin)
             item = item._replace(where=where, origin=origin)

@@ -31,19 +31,25 @@ def parse(where: str, text: str) -> Any:
 
 
 def read_lines(path: Path) -> Iterator[Item]:
-    """Rows of a .jsonl file.
+    """Rows of a .jsonl file, as they stand there: ``decoded`` makes values of them.
 
     Args:
         path: of the file.
     """
     for where, raw in raw_lines(path):
-        value: Any
-        try:
-            if isinstance(raw, UserError):
-                raise raw
-            if not raw.strip():
-                continue
-            value = parse(where, text_of(where, raw))
-        except UserError as error:
-            value = error
-        yield Item(where, str(path), value)
+        if isinstance(raw, UserError) or raw.strip():
+            yield Item(where, str(path), raw)
+
+
+def decoded(item: Item) -> Item:
+    """A row whose value is read from its JSON, in whichever process.
+
+    Args:
+        item: of ``read_lines``, or of a reader that gives values.
+    """
+    if not isinstance(item.value, bytes):
+        return item
+    try:
+        return item._replace(value=parse(item.where, text_of(item.where, item.value)))
+    except UserError as error:
+        return item._replace(value=error)

@@ -87,21 +87,3 @@ def chunk(rows: S, rank: int, world_size: int) -> S:
         raise ValueError(f"{len(rows)} rows do not divide by {world_size} processes")
     share = len(rows) // world_size
     return rows[rank * share : (rank + 1) * share]
-
-
-def hold_out(names: list[str], fraction: float, seed: int) -> list[bool]:
-    """Choose rows for validation by the hash of their names; equal names stay together.
-
-    Args:
-        names: of each row, such as its user or its prompt.
-        fraction: of the names to hold out, in (0, 1); at least one, where there are two.
-        seed: of the hash.
-
-    Returns:
-        For each row whether it is held out.
-    """
-    place = {name: text_hash(f"{seed} {name}") / 2**64 for name in names}
-    chosen = {name for name in place if place[name] < fraction}
-    if not chosen and len(place) > 1:
-        chosen = {min(place, key=lambda name: place[name])}
-    return [name in chosen for name in names]

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from heapq import heappop, heappush
 
-import torch
-
-from instructgpt.data.rows import LanguageRow, Span
+import numpy as np
 
 
-def pack(rows: list[LanguageRow], capacity: int) -> list[LanguageRow]:
+def pack(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """Put documents into rows of at most ``capacity`` tokens, best fit, the longest first.
 
     Args:
-        rows: none longer than ``capacity``.
+        lengths: tokens of each document, none longer than ``capacity``.
         capacity: tokens of a row.
 
     Returns:
-        Rows with every document once; the order is a function of the input alone.
+        Places of the documents, row by row, and where each row begins in them, and the last ends:
+        a function of the lengths alone.
     """
-    bins: list[list[LanguageRow]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, bin), sorted
-    for row in sorted(rows, key=lambda row: -len(row.tokens)):
-        size = len(row.tokens)
-        place = bisect_left(room, (size, -1))
-        if place == len(room):
-            bins.append([row])
-            insort(room, (capacity - size, len(bins) - 1))
+    by_size = np.argsort(-lengths, kind="stable")
+    bins = np.zeros(len(lengths), np.int64)  # of the documents by size
+    room: list[list[int]] = [[] for _ in range(capacity + 1)]  # bins by the tokens left in them
+    there = 0  # bit i: some bin has room for i
+    count = 0
+    for place, size in enumerate(lengths[by_size].tolist()):
+        fits = there >> size
+        if fits:
+            left = size + (fits & -fits).bit_length() - 1
+            number = heappop(room[left])
+            if not room[left]:
+                there &= ~(1 << left)
         else:
-            left, number = room.pop(place)
-            bins[number].append(row)
-            insort(room, (left - size, number))
-    return [join(rows) for rows in bins]
-
-
-def join(rows: list[LanguageRow]) -> LanguageRow:
-    """One row of all documents, one behind the other."""
-    spans, offset = [], 0
-    for row in rows:
-        spans += [Span(*(offset + place for place in span)) for span in row.spans]
-        offset += len(row.tokens)
-    ids = tuple(name for row in rows for name in row.ids)
-    return LanguageRow(torch.cat([row.tokens for row in rows]), tuple(spans), ids)
+            left, number, count = capacity, count, count + 1
+        bins[place] = number
+        left -= size
+        if left:
+            heappush(room[left], number)
+            there |= 1 << left
+    order = np.argsort(bins, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(bins, minlength=count))])
+    return by_size[order], starts

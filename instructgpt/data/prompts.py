@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from instructgpt.data.base import StageData
-from instructgpt.data.blocks import check_block_size, load_blocks
+from instructgpt.data.blocks import check_block_size
 from instructgpt.data.collate import collate_language
-from instructgpt.data.digest import rows_digest
 from instructgpt.data.order import Group, chunk, stream
 from instructgpt.data.rows import LanguageRow
+from instructgpt.data.stored_rows import Prompts
 from instructgpt.data.summary import Summary
+from instructgpt.data.views import names_of, rows_digest, together
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import (
     CollectsRollouts,
@@ -58,7 +59,7 @@ class PromptDataModule(StageData):
         self.responses = responses
         self.pretraining = pretraining
         self.pretraining_block_size = pretraining_block_size
-        self.blocks: list[LanguageRow] = []
+        self.blocks: Sequence[LanguageRow] = []
 
     @property
     def row_tokens(self) -> int:
@@ -72,27 +73,18 @@ class PromptDataModule(StageData):
         return self.prompt_collate
 
     def build(self, summary: Summary, predict: bool) -> None:
-        """Tokenise prompts and pretraining text."""
+        """Draw prompts from the sets, and pretraining text beside them."""
         sets, held = self.read(summary, predict)
-        encoder = self.encoder(summary)
-        for rows, weight in sets:
-            encoded = (encoder.prompt_row(row, i) for i, row in enumerate(rows))
-            self.add_set([row for row in encoded if row is not None], weight, "train", summary)
-        encoded = (encoder.prompt_row(row, i) for i, row in enumerate(held))
-        self.prompt_rows = [row for row in encoded if row is not None]
-        self.validation_rows = self.prompt_rows
+        for picked, weight in sets:
+            self.add_set(Prompts(picked), weight, "train", summary)
+        self.prompt_rows = self.validation_rows = together(Prompts, held)
         if self.pretraining and not predict:
-            self.blocks = load_blocks(
-                self.pretraining,
-                self.tokenizer,
-                self.pretraining_block_size,
-                self.on_error,
-                summary,
-            )
+            size = self.pretraining_block_size
+            self.blocks = self.pretraining_blocks(self.pretraining, size, summary)
 
     def find_origins(self) -> dict[str, Origin]:
         """Add the text of the pretraining term."""
-        text = Origin(f"{self.pretraining}", rows_digest(self.blocks))
+        text = Origin(f"{self.pretraining}", rows_digest(names_of(self.blocks)))
         return {**super().find_origins(), "data.pretraining": text}
 
     def train_dataloader(self) -> Any:

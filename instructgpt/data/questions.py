@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.encode import Encoder
 from instructgpt.data.formats import Row
-from instructgpt.data.rows import PromptRow
+from instructgpt.data.rows import PromptRow, joined
 from instructgpt.data.sources import load
 from instructgpt.data.summary import Summary
 from instructgpt.data.tallies import Named, Noted
@@ -100,8 +100,11 @@ def encode(
         summary=summary,
         on_error="skip",
     )
-    encoded = [encoder.prompt_row(row, number) for number, row in enumerate(given)]
-    rows = [row for row in encoded if row is not None]
+    rows = [
+        PromptRow(joined(one.prompt), one.row.prompt, number)
+        for number, one in enumerate(encoder.encode(given))
+        if one is not None
+    ]
     if given and not rows:
         raise UserError(f"no prompt is left to answer: {summary.losses()}")
     room = f"; a context of {context} tokens has no more room beside --max_response_tokens"

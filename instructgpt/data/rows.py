@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from instructgpt.types import Prompt
@@ -59,3 +62,57 @@ class PromptRow(NamedTuple):
 
 
 AnyRow = LanguageRow | ComparisonRow | PromptRow
+
+
+Ids = Sequence[int] | np.ndarray
+"""Token ids in a list or an array."""
+
+
+def joined(*parts: Ids) -> Tensor:
+    """One tensor of some tokens, one behind the other, [T] int64."""
+    return torch.from_numpy(np.concatenate([np.asarray(part, np.int64) for part in parts]))
+
+
+def demonstration_row(prompt: Ids, response: Ids, name: str) -> LanguageRow:
+    """Prompt and response; the response is trained.
+
+    Args:
+        prompt: tokens.
+        response: tokens.
+        name: of the row.
+    """
+    span = Span(0, len(prompt), len(prompt) + len(response))
+    return LanguageRow(joined(prompt, response), (span,), (name,))
+
+
+def comparison_row(
+    prompt: Ids,
+    responses: Sequence[Ids],
+    ranking: Sequence[int],
+    labeler: str,
+    source: str,
+    name: str,
+) -> ComparisonRow:
+    """Prompt with each response.
+
+    Args:
+        prompt: tokens.
+        responses: tokens of each.
+        ranking: of the responses.
+        labeler: who ranked them.
+        source: what they are from.
+        name: of the row.
+    """
+    sequences = tuple(joined(prompt, response) for response in responses)
+    lengths = tuple(len(response) for response in responses)
+    return ComparisonRow(sequences, lengths, tuple(ranking), labeler, source, name)
+
+
+def join(rows: Sequence[LanguageRow]) -> LanguageRow:
+    """One row of all documents, one behind the other."""
+    spans, offset = [], 0
+    for row in rows:
+        spans += [Span(*(offset + place for place in span)) for span in row.spans]
+        offset += len(row.tokens)
+    ids = tuple(name for row in rows for name in row.ids)
+    return LanguageRow(torch.cat([row.tokens for row in rows]), tuple(spans), ids)

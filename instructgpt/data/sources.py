@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import shorten
-from instructgpt.data.files import plain_rows, read_file
+from instructgpt.data.files import plain_rows, raw_rows
 from instructgpt.data.folders import Split, files_of
 from instructgpt.data.formats import NOTHING, parse_item
 from instructgpt.data.opening import Item
@@ -40,6 +40,47 @@ def weighted(names: Names, key: str) -> list[tuple[list[str], float]]:
     return [([name], float(weight)) for name, weight in names.items()]
 
 
+class HubRows(NamedTuple):
+    """A data set of the Hugging Face hub."""
+
+    name: str
+    rows: Any
+
+    def read(self) -> Iterator[Item]:
+        """Its rows in order."""
+        for number, row in enumerate(self.rows, 1):
+            yield Item(f"{self.name}:{number}", self.name, row)
+
+
+Source = Path | HubRows
+
+
+def sources_of(names: list[str], split: Split, tell: Callable[[str], None]) -> list[Source]:
+    """What some names stand for: files, folders of ``save_to_disk``, data sets of the hub.
+
+    Args:
+        names: files, folders, patterns or data sets.
+        split: what the rows are for, in folders whose files are called after it.
+        tell: told what is there and not read.
+    """
+    found: list[Source] = []
+    for name in names:
+        files = files_of(name, split, tell)
+        found += [_hub(name)] if files is None else files
+    return found
+
+
+def raw_items(sources: Iterable[Source], tell: Callable[[str], None]) -> Iterator[Item]:
+    """Rows as they stand in their files, in order.
+
+    Args:
+        sources: to read.
+        tell: told what is particular about a file.
+    """
+    for one in sources:
+        yield from one.read() if isinstance(one, HubRows) else raw_rows(one, tell)
+
+
 def load(
     names: list[str],
     wanted: Wanted,
@@ -59,31 +100,23 @@ def load(
         reading: their format and columns, where the user says them.
     """
     rows = []
-    for name in names:
-        for item in _items(name, split, summary.note):
-            try:
-                parsed = parse_item(item, wanted, reading)
-            except UserError as error:
-                if on_error == "stop":
-                    raise
-                summary.skip(item.origin, str(error))
-                continue
-            for row, format_name in parsed:
-                summary.read(item.origin, format_name, row.where, row.told)
-                if not row.told.left_out:
-                    rows.append(row._replace(told=NOTHING))
+    sources = sources_of(names, split, summary.note)
+    for item in plain_rows(raw_items(sources, summary.note), summary.note):
+        try:
+            parsed = parse_item(item, wanted, reading)
+        except UserError as error:
+            if on_error == "stop":
+                raise
+            summary.skip(item.origin, str(error))
+            continue
+        for row, format_name in parsed:
+            summary.read(item.origin, format_name, row.where, row.told)
+            if not row.told.left_out:
+                rows.append(row._replace(told=NOTHING))
     return rows
 
 
-def _items(name: str, split: Split, tell: Callable[[str], None]) -> Iterator[Item]:
-    files = files_of(name, split, tell)
-    if files is None:
-        yield from plain_rows(_hub(name), tell)
-    for file in files or []:
-        yield from read_file(file, tell)
-
-
-def _hub(name: str) -> Iterator[Item]:
+def _hub(name: str) -> HubRows:
     """A data set of the Hugging Face hub, ``owner/name`` or ``owner/name:split``."""
     repository, _, split = name.partition(":")
     looks_like_path = name.startswith((".", "/", "~")) or repository.count("/") > 1
@@ -97,5 +130,4 @@ def _hub(name: str) -> Iterator[Item]:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         rule = "must be a file, a folder, or a data set that can be loaded"
         raise UserError(f"{name}: {rule}, got {type(error).__name__}: {shorten(line)}") from None
-    for number, row in enumerate(rows, 1):
-        yield Item(f"{name}:{number}", name, row)
+    return HubRows(name, rows)

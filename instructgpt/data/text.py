@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.base import Sets, StageData
-from instructgpt.data.blocks import (
-    check_block_size,
-    encode_documents,
-    make_blocks,
-    split_documents,
-)
+from instructgpt.data.blocks import Blocks, Stream, check_block_size
 from instructgpt.data.collate import collate_language
-from instructgpt.data.formats import Document
-from instructgpt.data.rows import PromptRow
+from instructgpt.data.rows import PromptRow, joined
 from instructgpt.data.summary import Summary
+from instructgpt.data.views import Picked, Rows, rows_digest
 from instructgpt.models.tokenizer import BPE, eos_id, load_tokenizer, pad_id, train_bpe
 from instructgpt.types import LanguageBatch, Prompt, UserError
 
@@ -92,9 +86,9 @@ class TextDataModule(StageData):
         """Train the tokenizer, unless the run has one of the same text and settings."""
         if self.tokenizer_name is not None or self.bpe is None:
             return
-        sets, _ = self.read(Summary(), predict=False)
-        texts = [document.text for documents, _ in sets for document in documents]
-        made_from = {"bpe": asdict(self.bpe), "text": _digest(texts)}
+        sets, _ = self.read(Summary(), predict=False, raw=True)
+        text = Stream([picked for picked, _ in sets], eos=0)
+        made_from = {"bpe": asdict(self.bpe), "text": rows_digest(text.names)}
         folder = self.tokenizer_folder
         if _record(folder) == made_from:
             return
@@ -107,7 +101,7 @@ class TextDataModule(StageData):
         partial_folder = folder.with_name(folder.name + ".partial")
         for old in (folder, partial_folder):
             shutil.rmtree(old, ignore_errors=True)
-        train_bpe(texts, self.bpe).save_pretrained(partial_folder)
+        train_bpe(_texts(text), self.bpe).save_pretrained(partial_folder)
         (partial_folder / MADE_FROM).write_text(json.dumps(made_from))
         partial_folder.rename(folder)
 
@@ -131,31 +125,71 @@ class TextDataModule(StageData):
 
     # -- the text
 
-    def split(self, sets: Sets, fraction: float, summary: Summary) -> tuple[Sets, list[Any]]:
+    def split(self, sets: Sets, fraction: float, summary: Summary) -> tuple[Sets, list[Picked]]:
         """Hold out text by a hash of documents and of sections of long ones."""
-        rest, held = split_documents([documents for documents, _ in sets], fraction, self.seed)
-        total, kept = (_characters(docs) for docs in ([d for d, _ in sets], rest))
-        if total and not kept:
-            raise UserError(f"--data.validation must leave text to train on, got {fraction}")
-        summary.note(f"validation: {total - kept:,} of {total:,} characters, by a hash")
-        return [(docs, weight) for docs, (_, weight) in zip(rest, sets, strict=True)], held
+        own = Summary()
+        rest, held = super().split(sets, fraction, own)
+        total, kept = (_size([picked for picked, _ in some]) for some in (sets, rest))
+        summary.note(f"validation: {total - kept:,} of {total:,} tokens, by a hash")
+        return rest, held
 
     def build(self, summary: Summary, predict: bool) -> None:
-        """Tokenise and cut into blocks."""
+        """Cut into blocks."""
         sets, held = self.read(summary, predict)
         eos = eos_id(self.tokenizer)
-        for documents, weight in sets:
-            encoded = encode_documents(documents, self.tokenizer, summary)
-            blocks = make_blocks(encoded, eos, self.block_size, summary, "train")
+        for picked, weight in sets:
+            blocks = Blocks(Stream([picked], eos), self.block_size, "train")
+            if blocks:
+                summary.note(str(blocks))
             self.add_set(blocks, weight, "train", summary)
-        encoded = encode_documents(held, self.tokenizer, summary)
-        self.validation_rows = make_blocks(encoded, eos, self.block_size, summary, "validation")
-        for number, (document, tokens) in enumerate(zip(held, encoded, strict=True)):
-            if start := tokens[: min(self.max_prompt_tokens, len(tokens) // 2)]:
-                text = str(self.tokenizer.decode(start))
-                turns = [{"role": "user", "content": text}]
-                prompt = Prompt(text, turns, Path(document.where).name, {})
-                self.prompt_rows.append(PromptRow(torch.tensor(start), prompt, number))
+        text = Stream(held, eos)
+        blocks = Blocks(text, self.block_size, "validation")
+        if blocks:
+            summary.note(str(blocks))
+            self.validation_rows = blocks
+        if len(beginnings := Beginnings(text, self.max_prompt_tokens, self.tokenizer)):
+            self.prompt_rows = beginnings
+
+
+class Beginnings(Rows[PromptRow]):
+    """Beginnings of documents, which are continued by sampling.
+
+    Args:
+        text: documents.
+        most: tokens of a beginning, at most half of the document's.
+        tokenizer: of the text.
+    """
+
+    def __init__(self, text: Stream, most: int, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.text, self.tokenizer = text, tokenizer
+        first, tokens = text.documents()
+        sizes = np.minimum(most, tokens // 2)
+        self.numbers = np.flatnonzero(sizes)  # of the documents
+        self.first, self.sizes = first[self.numbers], sizes[self.numbers]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.numbers)
+
+    def row(self, place: int) -> PromptRow:
+        """A row, made now."""
+        section = int(self.first[place])
+        start = int(self.text.begins[section])
+        tokens = joined(self.text.tokens(start, start + int(self.sizes[place])))
+        text = str(self.tokenizer.decode(tokens))
+        turns = [{"role": "user", "content": text}]
+        prompt = Prompt(text, turns, Path(self.text.where(section)).name, {})
+        return PromptRow(tokens, prompt, int(self.numbers[place]))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each."""
+        return self.sizes
+
+    @property
+    def names(self) -> Sequence[np.ndarray]:
+        """Of the text, and how long they are."""
+        return [*self.text.names, self.sizes]
 
 
 def _record(folder: Path) -> Any:
@@ -164,12 +198,14 @@ def _record(folder: Path) -> Any:
     return json.loads(file.read_text()) if file.is_file() else None
 
 
-def _characters(sets: list[list[Document]]) -> int:
-    return sum(len(document.text) for documents in sets for document in documents)
+def _size(parts: list[Picked]) -> int:
+    """Tokens of some sections."""
+    return sum(int(part.store.lists("tokens").lengths[part.rows].sum()) for part in parts)
 
 
-def _digest(texts: list[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    return digest.hexdigest()
+def _texts(text: Stream) -> Iterator[str]:
+    """Documents that are stored as their bytes."""
+    first, sizes = text.documents()
+    for section, size in zip(first.tolist(), sizes.tolist(), strict=True):
+        start = int(text.begins[section])
+        yield text.tokens(start, start + size).astype(np.uint8).tobytes().decode()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -15,9 +16,16 @@ from instructgpt.types import UserError
 
 LOCK_FILE = ".fit.lock"
 
+TURN = 0.2
+"""How often one that waits for a lock looks again (seconds)."""
+
 
 class InUseError(UserError):
     """Another process writes to the folder."""
+
+
+class _HeldError(Exception):
+    """Another process holds the lock; who it is."""
 
 
 @contextmanager
@@ -35,9 +43,45 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     path = folder / LOCK_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _open(path, what)
+        file = _open(path)
+    except _HeldError as owner:
+        raise InUseError(
+            f"--output {folder} is in use by another {what} ({owner}): wait for it, or give "
+            "another folder"
+        ) from None
     except OSError as error:
         raise UserError(f"--output {folder} cannot be written to: {error.strerror}") from error
+    with _held(path, file):
+        yield
+
+
+@contextmanager
+def in_turn(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock file as soon as no other process does.
+
+    Args:
+        path: of the lock file, which is removed afterwards.
+        waiting: told once who holds it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    told = False
+    while True:
+        try:
+            file = _open(path)
+            break
+        except _HeldError as owner:
+            if not told:
+                waiting(str(owner))
+            told = True
+            time.sleep(TURN)
+    with _held(path, file):
+        yield
+
+
+@contextmanager
+def _held(path: Path, file: IO[str]) -> Iterator[None]:
     try:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -48,7 +92,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         file.close()
 
 
-def _open(path: Path, what: str) -> IO[str]:
+def _open(path: Path) -> IO[str]:
     """The lock file, locked; what a kill has left is taken over."""
     while True:
         file = path.open("a+", encoding="utf-8")
@@ -59,10 +103,7 @@ def _open(path: Path, what: str) -> IO[str]:
             file.seek(0)
             owner = file.read() or "another process"
             file.close()
-            raise InUseError(
-                f"--output {path.parent} is in use by another {what} ({owner}): wait for it, or "
-                "give another folder"
-            ) from None
+            raise _HeldError(owner) from None
         except OSError as error:
             warnings.warn(
                 f"{path.parent} cannot be locked ({error.strerror}): two runs in it at once would "

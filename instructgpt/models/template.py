@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -56,7 +57,21 @@ class Template:
 
     def encode_prompt(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         """The ids of a prompt, BOS in front once where the tokenizer puts it by default."""
-        return self._encode(tokenizer, *self._turns(prompt))
+        (ids,) = self.encode_prompts(tokenizer, [prompt])
+        if isinstance(ids, RefusedPromptError):
+            raise ids
+        return ids
+
+    def encode_prompts(
+        self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
+    ) -> list[list[int] | RefusedPromptError]:
+        """The ids of many prompts, or why one is refused; much faster than one by one.
+
+        Args:
+            tokenizer: the tokenizer.
+            prompts: as written.
+        """
+        return self._encode_all(tokenizer, [self._turns(prompt) for prompt in prompts])
 
     def shorten_prompt(
         self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tokens: list[int], limit: int
@@ -146,14 +161,24 @@ class Template:
             text: the response; an end token written at its end is not doubled.
             end: whether the response is finished, so that the end token belongs to it.
         """
-        if self.pattern == HH and not text[:1].isspace():
-            text = f" {text}"
-        names = tuple(map(str, tokenizer.convert_ids_to_tokens(self.stop_ids(tokenizer))))
-        while text.rstrip().endswith(names):
-            text = text.rstrip()
-            text = text[: -max(len(name) for name in names if text.endswith(name))]
-        ids = _encode_text(tokenizer, text)
-        return [*ids, self.end_id(tokenizer)] if end else ids
+        (ids,) = self.encode_responses(tokenizer, [text], end)
+        return ids
+
+    def encode_responses(
+        self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], end: bool = True
+    ) -> list[list[int]]:
+        """The ids of many responses; arguments as for ``encode_response``."""
+        stops, own = self.stop_ids(tokenizer), [self.end_id(tokenizer)] if end else []
+        names = tuple(map(str, tokenizer.convert_ids_to_tokens(stops)))
+        written = []
+        for text in texts:
+            if self.pattern == HH and not text[:1].isspace():
+                text = f" {text}"
+            while text.rstrip().endswith(names):
+                text = text.rstrip()
+                text = text[: -max(len(name) for name in names if text.endswith(name))]
+            written.append(text)
+        return [[*ids, *own] for ids in encode_texts(tokenizer, written)]
 
     def decode_response(self, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
         """The text of a response up to its first end token, without special tokens."""
@@ -190,13 +215,35 @@ class Template:
     def _encode(
         self, tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], bare: bool
     ) -> list[int]:
-        hidden = _hide(tokenizer, turns)
-        if hidden is turns:
-            ids = _encode(tokenizer, self._render(tokenizer, turns, bare))
-        else:
-            ids = _encode_hidden(tokenizer, self._render(tokenizer, hidden, bare))
-        bos = default_bos(tokenizer)
-        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+        (ids,) = self._encode_all(tokenizer, [(turns, bare)])
+        if isinstance(ids, RefusedPromptError):
+            raise ids
+        return ids
+
+    def _encode_all(
+        self, tokenizer: PreTrainedTokenizerBase, prompts: list[tuple[list[dict[str, str]], bool]]
+    ) -> list[list[int] | RefusedPromptError]:
+        special, bos = _special_names(tokenizer), default_bos(tokenizer)
+        found: list[list[int] | RefusedPromptError] = []
+        texts: dict[int, str] = {}  # without names of special tokens, by place
+        for turns, bare in prompts:
+            hidden = _hide(special, turns)
+            try:
+                text = self._render(tokenizer, hidden, bare)
+            except RefusedPromptError as error:
+                found.append(error)
+                continue
+            if hidden is turns:
+                texts[len(found)] = text
+            found.append([] if hidden is turns else _encode_hidden(tokenizer, special, text))
+        for place, ids in zip(texts, _ids(tokenizer, list(texts.values())), strict=True):
+            found[place] = ids
+        if bos is None:
+            return found
+        return [
+            ids if isinstance(ids, RefusedPromptError) or ids[:1] == [bos] else [bos, *ids]
+            for ids in found
+        ]
 
     def _render(
         self, tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], bare: bool
@@ -231,14 +278,22 @@ def get_template(name: str) -> Template:
     )
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """The ids of texts without special tokens, even where they write their names.
+
+    Args:
+        tokenizer: the tokenizer.
+        texts: of any length.
+    """
+    return _ids(tokenizer, texts, split_special_tokens=True)
 
 
-def _encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of a text without special tokens, even where it writes their names."""
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return list(ids)
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], **how: bool) -> list[list[int]]:
+    if not texts:  # which not every tokenizer takes
+        return []
+    # verbose: texts may be longer than the context, which is no news here
+    asked: dict[str, Any] = {"return_attention_mask": False, "verbose": False, **how}
+    return list(tokenizer(texts, add_special_tokens=False, **asked)["input_ids"])
 
 
 def _special_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -248,9 +303,9 @@ def _special_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {name: names[name] for name in sorted(names, key=lambda name: (-len(name), name))}
 
 
-def _hide(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> list[dict[str, str]]:
+def _hide(special: dict[str, int], turns: list[dict[str, str]]) -> list[dict[str, str]]:
     """The turns with marks for the names of special tokens; themselves if they have none."""
-    names = list(_special_names(tokenizer))
+    names = list(special)
     if not any(name in turn["content"] for name in names for turn in turns):
         return turns
 
@@ -262,9 +317,10 @@ def _hide(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> li
     return [{**turn, "content": hidden(turn["content"])} for turn in turns]
 
 
-def _encode_hidden(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _encode_hidden(
+    tokenizer: PreTrainedTokenizerBase, special: dict[str, int], text: str
+) -> list[int]:
     """Ids of a rendered prompt: special tokens of the template, and marks as the text they hide."""
-    special = _special_names(tokenizer)
     names, ids = list(special), []
     for piece in re.split(f"({'|'.join(map(re.escape, names))})", text):
         if piece in special:
@@ -272,7 +328,7 @@ def _encode_hidden(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         elif piece:
             for i, name in enumerate(names):
                 piece = piece.replace(MARK.format(i), name)
-            ids += _encode_text(tokenizer, piece)
+            ids += encode_texts(tokenizer, [piece])[0]
     return ids
 
 
@@ -283,7 +339,7 @@ def _token_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
         return [start for start, _ in encoded["offset_mapping"]]
-    count = len(_encode_text(tokenizer, text))  # about there
+    count = len(encode_texts(tokenizer, [text])[0])  # about there
     return [i * len(text) // count for i in range(count)]
 
 

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from safetensors import SafetensorError
@@ -25,20 +25,21 @@ class Kept(NamedTuple):
     """Log-probabilities of all response tokens of a split, one row behind the other."""
 
     values: Tensor  # [tokens] float32
-    starts: list[int]  # of the rows, and the end of the last
+    starts: np.ndarray  # of the rows, and the end of the last
 
     @classmethod
-    def empty(cls, rows: Sequence[Any]) -> Kept:
-        """Room for those of some rows of the data."""
-        starts = [0, *accumulate(sum(row.response_lengths) for row in rows)]
-        return cls(torch.zeros(starts[-1]), starts)
+    def empty(cls, tokens: Sequence[int] | np.ndarray) -> Kept:
+        """Room for those of rows whose responses have so many tokens."""
+        starts = np.concatenate([[0], np.cumsum(tokens, dtype=np.int64)])
+        return cls(torch.zeros(int(starts[-1])), starts)
 
     def places(self, batch: ComparisonBatch) -> Iterator[slice]:
         """Where those of each prompt of a batch are; nowhere for one that fills up a batch."""
         for number, length in zip(
             batch.numbers, batch.response_lengths.sum(1).tolist(), strict=True
         ):
-            yield slice(self.starts[number], self.starts[number] + length)
+            start = int(self.starts[number])
+            yield slice(start, start + length)
 
     def put(self, batch: ComparisonBatch, logprobs: Tensor) -> None:
         """Keep those of a batch, [S, R]."""

@@ -47,7 +47,7 @@ def phase_memory(
     """
     batches, plan, pretraining = sizes
     policy, response = networks.policy, data.max_response_tokens
-    length = max(len(row.tokens) for row in data.train_rows) + response
+    length = data.train_rows.longest + response
     decoded = min(sampling.batch_size, batches.rollout_batch_size // plan.world_size)
     rows, shape, size = plan.microbatch_size, shape_of(policy), number_size(precision, policy)
     kept = activation_bytes(shape, rows * length, length, size)

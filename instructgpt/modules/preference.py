@@ -160,7 +160,7 @@ class PreferenceModule(StageModule):
     def memory(self) -> Memory:
         """An update on the largest batch of the first epoch, as it is padded; the reference."""
         rows, loader = self.data.train_rows, self.data.train_dataloader()
-        batches = [[rows[number] for number in batch] for batch in loader.batches(0)]
+        batches = ([rows.sizes(number) for number in batch] for batch in loader.batches(0))
         copy, kept = self.reference.copy, self.kept.values()
         sizes = {
             "reference": 0 if copy is None else held(copy).weights,
@@ -198,7 +198,7 @@ class PreferenceModule(StageModule):
         """Find the log-probabilities of all rows, or compute and keep them."""
         data, path = self.data, kept_path(self._reference_facts())
         rows = {"train": data.train_rows, "validation": data.validation_rows}
-        kept = {name: Kept.empty(own) for name, own in rows.items()}
+        kept = {name: Kept.empty(own.response_tokens if own else ()) for name, own in rows.items()}
         if all(everyones(read_kept(path, kept))):
             rank_zero_info(f"reference log-probabilities: found in {path}")
         else:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -17,19 +16,24 @@ from instructgpt.modules.memory import (
     shape_of,
 )
 
+Sizes = tuple[Sequence[int], Sequence[int]]
+"""Tokens of the sequences of a row, and of its responses."""
 
-def update_needs(policy: nn.Module, batches: Sequence[Sequence[Any]], precision: str) -> list[Need]:
+
+def update_needs(
+    policy: nn.Module, batches: Iterable[Sequence[Sizes]], precision: str
+) -> list[Need]:
     """Of the batch with the most tokens, and of the one with the most logits.
 
     Args:
         policy: that learns.
-        batches: rows of each batch.
+        batches: of each row of each batch the tokens of its sequences, and of its responses.
         precision: of the trainer.
     """
     tokens, logits, targets, longest = 0, 0, 0, 0
     for rows in batches:
-        lengths = [len(sequence) for row in rows for sequence in row.sequences]
-        responses = [length for row in rows for length in row.response_lengths]
+        lengths = [length for sequences, _ in rows for length in sequences]
+        responses = [length for _, own in rows for length in own]
         tokens = max(tokens, padded_tokens(lengths))
         logits = max(logits, padded_logits(lengths, responses))
         targets, longest = max(targets, sum(responses)), max(longest, *lengths)

@@ -97,10 +97,10 @@ class RewardModule(StageModule):
         """An update on the largest batch of the first epoch, as it is padded."""
         rows, loader = self.data.train_rows, self.data.train_dataloader()
         most = max(
-            padded_tokens([len(s) for row in batch for s in rows[row].sequences])
+            padded_tokens([length for row in batch for length in rows.sizes(row)[0]])
             for batch in loader.batches(0)
         )
-        longest = max(len(s) for row in rows for s in row.sequences)
+        longest = rows.longest
         size = number_size(self.trainer.precision, self.model)
         kept = activation_bytes(shape_of(self.model.trunk), most, longest, size)
         return super().memory()._replace(needs=[Need("update", "activations", kept)])

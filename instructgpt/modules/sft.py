@@ -117,8 +117,7 @@ class SFTModule(StageModule):
     def memory(self) -> Memory:
         """An update on the longest rows there are."""
         rows = self.data.train_rows
-        longest = max(len(row.tokens) for row in rows)
-        targets = max(sum(s.end - s.trained for s in row.spans) for row in rows)
+        longest, targets = rows.longest, int(rows.targets.max())
         shape, count = shape_of(self.policy), self.data.batch_size
         size = number_size(self.trainer.precision, self.policy)
         kept = activation_bytes(shape, count * longest, longest, size)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from instructgpt.data.collate import collate_comparisons, collate_language, collate_prompts
-from instructgpt.data.packing import join, pack
-from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow, Span
+from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow, Span, join
 from instructgpt.types import Prompt
 
 T, F = True, False
@@ -46,26 +45,6 @@ def test_blank_language_row_trains_nothing_but_can_be_run():
     batch = collate_language([demonstration(1, 2).blank()], 0)
     assert batch.mask.all()
     assert not batch.targets.any()
-
-
-def test_packing_is_complete_and_tight():
-    generator = torch.Generator().manual_seed(0)
-    sizes = torch.randint(2, 40, (200,), generator=generator).tolist()
-    rows = [demonstration(1, size - 1, fill=10 * i) for i, size in enumerate(sizes)]
-    packed = pack(rows, 40)
-    assert max(len(row.tokens) for row in packed) <= 40
-    found = sorted(tuple(r.tokens[s.start : s.end].tolist()) for r in packed for s in r.spans)
-    assert found == sorted(tuple(row.tokens.tolist()) for row in rows)
-    # best fit decreasing needs at most 11/9 of the optimum + 1; the optimum is >= tokens / 40
-    assert len(packed) <= 11 / 9 * -(-sum(sizes) // 40) + 1
-    again = pack(rows, 40)
-    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(packed, again, strict=True))
-
-
-def test_packing_fills_a_row_to_the_last_token():
-    # 7 + 3 and 6 + 4 make 10 each, although 3 would also fit beside 6
-    rows = [demonstration(1, size - 1) for size in (3, 4, 6, 7)]
-    assert [len(row.tokens) for row in pack(rows, 10)] == [10, 10]
 
 
 def comparison(lengths, ranking, name):

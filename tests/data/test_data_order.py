@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instructgpt.data import order
-from instructgpt.data.order import Group, chunk, cycle, hold_out, one_pass, stream, text_hash
+from instructgpt.data.order import Group, chunk, cycle, one_pass, stream, text_hash
 from instructgpt.seeds import permutation
 
 
@@ -86,23 +86,3 @@ def test_chunks_make_up_the_whole():
     with pytest.raises(ValueError, match="12 rows do not divide by 5 processes"):
         chunk(rows, 0, 5)
     assert chunk(np.arange(12), 1, 4).tolist() == [3, 4, 5]
-
-
-def test_hold_out_keeps_equal_names_together_and_meets_the_fraction():
-    names = [f"user {i % 500}" for i in range(2000)]
-    chosen = hold_out(names, 0.2, 0)
-    assert chosen[:500] == chosen[500:1000] == chosen[1000:1500]
-    assert 0.15 < sum(chosen) / 2000 < 0.25
-
-
-def test_hold_out_does_not_depend_on_order_or_on_other_rows():
-    names = [f"prompt {i}" for i in range(200)]
-    chosen = hold_out(names, 0.3, 5)
-    assert hold_out(names[::-1], 0.3, 5) == chosen[::-1]
-    assert hold_out(names[:100], 0.3, 5) == chosen[:100]
-    assert hold_out(names, 0.3, 6) != chosen
-
-
-def test_at_least_one_name_is_held_out():
-    assert sum(hold_out(["a", "b", "c"], 1e-9, 0)) == 1
-    assert hold_out(["a", "a"], 1e-9, 0) == [False, False]

@@ -8,11 +8,10 @@ from functools import partial
 import pytest
 import torch
 
-from instructgpt.data.blocks import SECTION, split_documents
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.data.demonstrations import DemonstrationDataModule
-from instructgpt.data.formats import Document
 from instructgpt.data.prompts import PromptDataModule
+from instructgpt.data.sections import SECTION
 from instructgpt.data.text import TextDataModule
 from instructgpt.models.tokenizer import BPE
 from instructgpt.types import ComparisonBatch, LanguageBatch, PromptBatch, UserError
@@ -60,21 +59,32 @@ def test_text_blocks(request, text_file, folder):
     assert data.row_tokens == 128  # 64 + 64 tokens of a sampled continuation
 
 
-def test_text_is_held_out_without_loss_or_eos_between_neighbours():
+def test_text_is_held_out_without_loss_or_eos_between_neighbours(build, write):
     text = "".join(f"line {i} of a long book\n" for i in range(20_000))
-    sets = [[Document("a:1", text), Document("a:2", "short")], [Document("b:1", "other")]]
-    rest, held = split_documents(sets, 0.3, 0)
     assert len(text) > 20 * SECTION
-    kept = sum(len(d.text) for docs in rest for d in docs)
-    out = sum(len(d.text) for d in held)
-    assert kept + out == len(text) + len("shortother")
-    assert 0.1 < out / (kept + out) < 0.5
-    pieces = sorted(text.index(d.text) for d in [*rest[0], *held] if d.where == "a:1")
-    assert pieces[0] == 0
-    assert all(text[start - 1] == "\n" for start in pieces[1:])
+    one, two = (
+        str(write(f"{name}.jsonl", [{"text": text} for text in texts]))
+        for name, texts in (("a", [text, "short"]), ("b", ["other"]))
+    )
+    sets = {one: 1.0, two: 1.0}
+    data = build(TextDataModule, sets, validation=0.3, block_size=4096, max_prompt_tokens=512)
+    end = "<|endoftext|>"
+
+    def documents(rows):
+        tokens = [token for row in rows for token in row.tokens.tolist()]
+        assert tokens[-1] == data.tokenizer.eos_token_id
+        return data.tokenizer.decode(tokens).removesuffix(end).split(end)
+
+    rest, held = documents(data.train_rows), documents(data.validation_rows)
+    assert sum(map(len, rest + held)) == len(text) + len("shortother")
+    assert 0.1 < sum(map(len, held)) / len(text) < 0.5
+    book = sorted((text.index(d), d in held) for d in rest + held if d.startswith("line"))
+    assert book[0][0] == 0
+    assert all(text[start - 1] == "\n" for start, _ in book[1:])
     # neighbours on one side were joined: sides alternate along the book
-    book = sorted((text.index(d.text), d in held) for d in [*rest[0], *held] if d.where == "a:1")
     assert all(a[1] != b[1] for a, b in itertools.pairwise(book))
+    starts = [prompt.prompt.text for prompt in data.prompt_rows]
+    assert all(document.startswith(start) for document, start in zip(held, starts, strict=True))
 
 
 def test_text_prompts_are_beginnings_of_validation_documents(build, text_file):

@@ -58,7 +58,7 @@ def by_data(folder, rows):
         PromptDataModule,
         TextDataModule,
     ):
-        data = kind(rows, None, tokenizer=folder)
+        data = kind(train=rows, validation=None, tokenizer=folder)
         data.setup("fit")
         (line,) = [line for line in data.summary if line.startswith("template: ")]
         found.add((data.template.name, line))

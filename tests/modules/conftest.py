@@ -136,7 +136,7 @@ def demonstration_data(files, policy_artefact):
 @pytest.fixture
 def comparison_data(files, policy_artefact):
     def make(**options):
-        defaults = {"validation": 0.3, "max_prompt_tokens": 24, "max_response_tokens": 24}
+        defaults = {"validation": 0.2, "max_prompt_tokens": 24, "max_response_tokens": 24}
         return ComparisonDataModule(
             train=files["comparisons"], tokenizer=policy_artefact, **{**defaults, **options}
         )

@@ -7,7 +7,6 @@ import torch
 from small_ppo import make
 
 from instructgpt.callbacks.plan import PlanPrinter
-from instructgpt.data.rows import ComparisonRow
 from instructgpt.functional.lengths import padded_tokens
 from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.memory import (
@@ -49,8 +48,7 @@ def test_worked_numbers():
 def test_logits_of_ranked_responses(policy_artefact, tiny_tokenizer):
     """Two rows of 5 and 6 tokens, responses of 2 and 1: each a group of its own."""
     policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer)
-    row = ComparisonRow((torch.zeros(5), torch.zeros(6)), (2, 1), (1, 2), "", "", "a")
-    _, logits = update_needs(policy, [[row]], "32-true")
+    _, logits = update_needs(policy, [[([5, 6], [2, 1])]], "32-true")
     # from the last prompt token on 3 and 2 positions; 3 of them with a log-softmax and its source
     assert logits.bytes == (3 + 2 + 2 * 3) * 290 * 4
 

@@ -1,0 +1,213 @@
+"""Rows of files into the cache: a reader, workers, and a writer that keeps the order."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from instructgpt.data.cache import DIGESTS, stored
+from instructgpt.data.digest import file_digest, file_state
+from instructgpt.data.opening import Item
+from instructgpt.data.progress import Progress
+from instructgpt.data.records import Part, Recipe
+from instructgpt.data.sources import HubRows, Source, raw_items
+from instructgpt.data.store import ROWS_FILE, SUMMARY_FILE, Store
+from instructgpt.data.summary import Summary
+from instructgpt.types import UserError
+
+BATCH_ITEMS, BATCH_BYTES = 1000, 2**20
+"""A worker gets so many items at once, or those of so many bytes if they are fewer."""
+
+ALONE = 2**25
+"""Smaller inputs are prepared in this process: to start workers takes a while (bytes)."""
+
+END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""How an Arrow stream ends."""
+
+
+def prepared(sources: list[Source], recipe: Recipe, root: Path, num_proc: int | None) -> Store:
+    """The rows of some sources, from the cache if they are there.
+
+    Args:
+        sources: to read.
+        recipe: what is made of the rows.
+        root: of the cache.
+        num_proc: processes that read and tokenise; None: as many as there are cores, where it is
+            worth it.
+    """
+    facts, own = _facts(sources, root / DIGESTS), recipe.facts()
+    name = ", ".join(_name(one) for one in sources[:1]) + (", …" if len(sources) > 1 else "")
+
+    def write(folder: Path) -> None:
+        before = _states(sources)
+        _write(folder, sources, recipe, num_proc or _processes(sources), name)
+        if _states(sources) != before:
+            raise UserError(f"{name}: must stay as it is while it is read, got changes")
+
+    known = None if facts is None or own is None else {"sources": facts, **own}
+    return Store(stored(root, known, name, write))
+
+
+def _name(source: Source) -> str:
+    return source.name if isinstance(source, HubRows) else str(source)
+
+
+def _facts(sources: list[Source], known: Path) -> list[list[str]] | None:
+    """Names and contents of the sources; None where one lies in no file."""
+    found = []
+    for one in sources:
+        files = [one] if isinstance(one, Path) else _files(one)
+        if not files:
+            return None
+        found.append([_name(one), *(file_digest(file, known) for file in files)])
+    return found
+
+
+def _files(hub: HubRows) -> list[Path]:
+    return [Path(one["filename"]) for one in getattr(hub.rows, "cache_files", [])]
+
+
+def _all_files(sources: list[Source]) -> Iterator[Path]:
+    for one in sources:
+        for path in [one] if isinstance(one, Path) else _files(one):
+            yield from sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _states(sources: list[Source]) -> list[list[int]]:
+    return [file_state(path) for path in _all_files(sources)]
+
+
+def _processes(sources: list[Source]) -> int:
+    size = sum(state[0] for state in _states(sources))
+    return len(os.sched_getaffinity(0)) if size > ALONE else 1
+
+
+def _write(folder: Path, sources: list[Source], recipe: Recipe, num_proc: int, name: str) -> None:
+    summary, told = Summary(), dict[str, str]()
+    size = sum(state[0] for state in _states(sources))
+    items = raw_items(sources, summary.note)
+    with (
+        (folder / ROWS_FILE).open("wb") as file,
+        Progress(f"preparing {name}", size) as progress,
+        _mapped(recipe, num_proc) as record,
+    ):
+        file.write(recipe.schema.serialize().to_pybytes())
+        for part, read in record(_batches(items)):
+            file.write(part.message)
+            summary.merge(Summary.from_json(part.summary))
+            for about, line in part.told.items():
+                if about not in told:
+                    told[about] = line
+                    summary.note(line)
+            progress.add(part.rows, read)
+        file.write(END)
+        file.flush()
+        os.fsync(file.fileno())
+    text = json.dumps(summary.to_json())
+    (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+
+
+def _batches(items: Iterable[Item]) -> Iterator[tuple[list[Item], int]]:
+    """Items for a worker, and their bytes; what stops the reader comes behind what it has read."""
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += _bytes(item.value)
+        if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
+            yield batch, size
+            batch, size = [], 0
+    if batch:
+        yield batch, size
+
+
+def _bytes(value: Any) -> int:
+    """About how large a value is."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, list) else 8
+
+
+Batches = Iterable[tuple[list[Item], int]]
+Mapped = Callable[[Batches], Iterator[tuple[Part, int]]]
+
+
+@contextmanager
+def _mapped(recipe: Recipe, num_proc: int) -> Iterator[Mapped]:
+    """What makes records of batches, in order: this process, or so many others."""
+    if num_proc == 1:
+        yield lambda batches: ((recipe.record(items), size) for items, size in batches)
+        return
+    # Forked, as DataLoader's workers are: they start at once, and need no script that can be
+    # imported again. Where that is not safe (macOS), Python's own choice.
+    how = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    pool = ProcessPoolExecutor(num_proc, how, _begin, (recipe,))
+    try:
+        yield lambda batches: _in_order(pool, batches, 2 * num_proc + 1)
+    except BrokenProcessPool:
+        raise UserError(
+            "data: a process that prepares rows was killed, perhaps for want of memory: "
+            "give fewer with --data.num_proc"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, batches: Batches, ahead: int
+) -> Iterator[tuple[Part, int]]:
+    waiting: deque[tuple[Future[Part], int]] = deque()
+    problem: Exception | None = None
+    source = iter(batches)
+    while True:
+        while problem is None and len(waiting) < ahead:
+            try:
+                items, size = next(source)
+            except StopIteration:
+                break
+            except Exception as error:  # a bad row before it comes first
+                problem = error
+                break
+            waiting.append((pool.submit(_record, items), size))
+        if not waiting:
+            break
+        future, size = waiting.popleft()
+        yield future.result(), size
+    if problem is not None:
+        raise problem
+
+
+_recipe: Recipe  # of a worker
+
+
+def _begin(recipe: Recipe) -> None:
+    """Get a worker ready: it ends with its parent, and leaves Ctrl-C to it."""
+    global _recipe
+    _recipe = recipe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _record(items: list[Item]) -> Part:
+    return _recipe.record(items)

@@ -1,0 +1,275 @@
+"""From items to stored records: a function of the items, so that any process can do it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from instructgpt.data.conversation import Wanted
+from instructgpt.data.digest import code_digest, digest_of
+from instructgpt.data.encode import Encoded, Encoder
+from instructgpt.data.files import plain_rows
+from instructgpt.data.formats import Document, parse_item
+from instructgpt.data.opening import Item
+from instructgpt.data.order import text_hash
+from instructgpt.data.reading import RECOGNISE, Reading
+from instructgpt.data.row_format import RowFormat
+from instructgpt.data.sections import sections
+from instructgpt.data.sources import OnError
+from instructgpt.data.store import schema_of, token_type
+from instructgpt.data.summary import Summary
+from instructgpt.models.template import Template, encode_texts
+from instructgpt.models.tokenizer import id_count, tokenizer_fingerprint
+from instructgpt.types import Prompt, UserError
+
+if TYPE_CHECKING:  # takes a while to load
+    import pyarrow
+
+
+class Part(NamedTuple):
+    """Records of some items."""
+
+    message: bytes  # a record batch as it stands in an Arrow stream
+    rows: int
+    summary: dict[str, Any]  # in types of JSON
+    told: dict[str, str]  # what is particular about files, by what must be told once
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that records depend on but the items themselves.
+
+    Args:
+        wanted: what rows are read for.
+        on_error: "stop" at the first bad row, or "skip" and count it.
+        reading: format and columns, where the user says them.
+        tokenizer: of prompts, responses and text; None keeps text as its bytes.
+        template: of prompts; None for text.
+        max_prompt_tokens: limit of prompts.
+        max_response_tokens: limit of responses.
+        drop_long_prompts: drop instead of cutting.
+    """
+
+    wanted: Wanted
+    on_error: OnError
+    reading: Reading = RECOGNISE
+    tokenizer: PreTrainedTokenizerBase | None = None
+    template: Template | None = None
+    max_prompt_tokens: int = 0
+    max_response_tokens: int = 0
+    drop_long_prompts: bool = False
+
+    def facts(self) -> dict[str, Any] | None:
+        """What names the records, in types of JSON; None where nobody can tell."""
+        facts: dict[str, Any] = {
+            "wanted": self.wanted,
+            "on_error": self.on_error,
+            "code": code_digest(),
+        }
+        form = self.reading.format
+        facts["columns"] = dict(self.reading.columns or {})
+        if isinstance(form, RowFormat):
+            try:
+                code = inspect.getsource(inspect.getmodule(form) or type(form))
+                options = json.dumps(vars(form), sort_keys=True)
+            except (OSError, TypeError, ValueError):  # typed in, or with objects inside
+                return None
+            name = f"{type(form).__module__}.{type(form).__qualname__}"
+            facts["format"] = [name, options, digest_of(code)]
+        elif form is not None:
+            facts["format"] = str(form)
+        if self.tokenizer is not None:
+            facts["tokenizer"] = tokenizer_fingerprint(self.tokenizer)
+        if self.template is not None and self.tokenizer is not None:
+            template = self.template
+            facts["template"] = [template.name, template.fingerprint(self.tokenizer)]
+            facts["limits"] = [self.max_prompt_tokens, self.drop_long_prompts]
+            if self.wanted != "prompt":
+                facts["limits"].append(self.max_response_tokens)
+        return facts
+
+    @cached_property
+    def token(self) -> type[np.unsignedinteger[Any]]:
+        """What a token is stored as."""
+        return np.uint8 if self.tokenizer is None else token_type(id_count(self.tokenizer))
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        """Columns of the records."""
+        return schema_of(self.wanted == "text", np.dtype(self.token))
+
+    def record(self, items: Sequence[Item]) -> Part:
+        """Check, normalise and tokenise items.
+
+        Args:
+            items: as read, in the order of their files.
+
+        Raises:
+            UserError: the first bad row, unless such rows are skipped.
+        """
+        import pyarrow as pa
+
+        summary, told = Summary(), dict[str, str]()
+        rows, problem = self._parse(items, summary, told)
+        columns = self._texts(rows, summary) if self.wanted == "text" else self._rows(rows, summary)
+        if problem is not None:  # rows before it were all right
+            raise problem
+        arrays = [columns[name] for name in self.schema.names]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        return Part(batch.serialize().to_pybytes(), batch.num_rows, summary.to_json(), told)
+
+    def _parse(
+        self, items: Sequence[Item], summary: Summary, told: dict[str, str]
+    ) -> tuple[list[Any], UserError | None]:
+        rows: list[Any] = []
+
+        def tell(line: str) -> None:
+            told.setdefault(line.partition(" (first: ")[0], line)
+
+        for item in plain_rows(items, tell):
+            try:
+                parsed = parse_item(item, self.wanted, self.reading)
+            except UserError as error:
+                if self.on_error == "stop":
+                    return rows, error
+                summary.skip(item.origin, str(error))
+                continue
+            for row, format_name in parsed:
+                summary.read(item.origin, format_name, row.where, row.told)
+                if not row.told.left_out:
+                    rows.append(row)
+        return rows, None
+
+    def _texts(self, documents: list[Document], summary: Summary) -> dict[str, Any]:
+        """Columns of text: a row for each section of a document."""
+        import pyarrow as pa
+
+        cut = [sections(document) for document in documents]
+        pieces = [section for own in cut for section in own]
+        ends = [place == len(own) for own in cut for place in range(1, len(own) + 1)]
+        texts = [piece.text for piece in pieces]
+        keys = [text_hash(text) for text in texts]
+        if self.tokenizer is None:
+            tokens = [np.frombuffer(text.encode(), np.uint8) for text in texts]
+        else:
+            encoded = encode_texts(self.tokenizer, texts)
+            tokens = [np.asarray(ids, self.token) for ids in encoded]
+        total = 0
+        for ids, end in zip(tokens, ends, strict=True):
+            total += len(ids)
+            if end:
+                summary.measure("document tokens", total)
+                total = 0
+        return {
+            "where": pa.array([piece.where for piece in pieces], pa.string()),
+            "key": pa.array(keys, pa.uint64()),
+            "party": pa.array(keys, pa.uint64()),
+            "content": pa.array(map(_content, tokens), pa.uint64()),
+            "tokens": self._lists(tokens),
+            "ends": pa.array(ends, pa.bool_()),
+        }
+
+    def _rows(self, rows: list[Any], summary: Summary) -> dict[str, Any]:
+        """Columns of prompts with their responses."""
+        import pyarrow as pa
+
+        if self.tokenizer is None or self.template is None:
+            raise ValueError("prompts need a tokenizer and a template")
+        encoder = Encoder(
+            self.tokenizer,
+            self.template,
+            self.max_prompt_tokens,
+            self.max_response_tokens,
+            self.drop_long_prompts,
+            summary,
+            self.on_error,
+        )
+        kept = [one for one in encoder.encode(rows) if one is not None]
+        prompts = [_prompt_json(one) for one in kept]
+        keys = [one.row.key for one in kept]
+        parties = [
+            f"user {one.row.user}" if one.row.user else f"prompt {key}"
+            for one, key in zip(kept, keys, strict=True)
+        ]
+        asked = [np.asarray(one.prompt, self.token) for one in kept]
+        said = [[np.asarray(ids, self.token) for ids in one.responses] for one in kept]
+        contents = [
+            _content(ids, *answers, also=[one.row.ranking, self._written(one.row.prompt)])
+            for ids, answers, one in zip(asked, said, kept, strict=True)
+        ]
+        texts = {
+            "where": [one.row.where for one in kept],
+            "id": [one.row.prompt.id for one in kept],
+            "labeler": [one.row.labeler for one in kept],
+            "source": [one.row.source for one in kept],
+            "prompt": prompts,
+        }
+        numbers = {
+            "key": list(map(text_hash, keys)),
+            "party": list(map(text_hash, parties)),
+            "content": contents,
+        }
+        return {
+            **{name: pa.array(values, pa.string()) for name, values in texts.items()},
+            **{name: pa.array(values, pa.uint64()) for name, values in numbers.items()},
+            "prompt_tokens": self._lists(asked),
+            "responses": pa.ListArray.from_arrays(
+                _starts(said), self._lists([ids for answers in said for ids in answers])
+            ),
+            "ranking": pa.array([one.row.ranking for one in kept], pa.list_(pa.int64())),
+        }
+
+    def _written(self, prompt: Prompt) -> Any:
+        """What a stage that is given prompts sees of one."""
+        return [prompt.text, prompt.messages, prompt.meta] if self.wanted == "prompt" else None
+
+    def _lists(self, arrays: Sequence[np.ndarray]) -> pyarrow.Array:
+        import pyarrow as pa
+
+        values = np.concatenate([np.zeros(0, self.token), *arrays])
+        return pa.ListArray.from_arrays(_starts(arrays), pa.array(values))
+
+
+def read_prompt(text: str, name: str) -> Prompt:
+    """A prompt as it was before it was stored.
+
+    Args:
+        text: of the column ``prompt``.
+        name: its id.
+    """
+    found = json.loads(text)
+    turns = found.get("messages") or [{"role": "user", "content": found["text"]}]
+    return Prompt(found["text"], turns, name, found["meta"])
+
+
+def _prompt_json(one: Encoded) -> str:
+    prompt = one.row.prompt
+    single = prompt.messages == [{"role": "user", "content": prompt.text}]
+    turns = {} if single else {"messages": prompt.messages}
+    try:
+        return json.dumps({"text": prompt.text, **turns, "meta": prompt.meta})
+    except (TypeError, ValueError) as error:  # of a format of the user's
+        raise UserError(f"{one.row.where}: metadata must be what JSON can hold: {error}") from None
+
+
+def _starts(lists: Sequence[Sequence[Any] | np.ndarray]) -> pyarrow.Array:
+    import pyarrow as pa
+
+    return pa.array(np.cumsum([0, *map(len, lists)], dtype=np.int32))
+
+
+def _content(*tokens: np.ndarray, also: Any = None) -> int:
+    """Name what a stage sees of a row: its tokens, and what there is beside them."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(json.dumps([[len(ids) for ids in tokens], also], sort_keys=True).encode())
+    for ids in tokens:
+        digest.update(ids.astype(np.uint32).tobytes())
+    return int.from_bytes(digest.digest(), "big")

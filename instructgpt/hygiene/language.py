@@ -10,7 +10,7 @@ from instructgpt.hygiene.base import RowRule, Verdict
 from instructgpt.hygiene.clean_row import CleanRow
 from instructgpt.types import UserError, require
 
-LOOKED_AT = 2000
+LOOKED_AT = 1000
 """Characters of a text that are enough to know its language."""
 
 

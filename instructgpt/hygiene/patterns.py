@@ -26,10 +26,10 @@ class Found(NamedTuple):
     kind: Kind
 
 
-_LOCAL = r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*"
+_LOCAL = r"\w[\w+'%-]*(?:\.[\w+'%-]+)*"
 _LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
 _EMAIL = re.compile(
-    rf"(?<![\w.+-]){_LOCAL}@(?:{_LABEL}\.)+(?:xn--[a-z0-9]+|[^\W\d_]{{2,24}})(?!\w)"
+    rf"(?<![\w.+-]){_LOCAL}[@\uff20](?:{_LABEL}\.)+(?:xn--[a-z0-9]+|[^\W\d_]{{2,24}})(?!\w)"
 )
 # Names of files (icon@2x.png) and of packages end like addresses.
 _NO_DOMAINS = {"png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "js", "jsx", "ts", "tsx", "css"}
@@ -74,17 +74,23 @@ stop stops login sign information info details deals free
 
 _KEY = re.compile(
     r"(?<![\w-])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,}"
-    r"|sk-[\w-]{20,}|[rs]k_live_[A-Za-z0-9]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|hf_[A-Za-z]{30,}"
+    r"|sk-(?=[\w-]*\d)[\w-]{20,}|[rs]k_live_[A-Za-z0-9]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|hf_[A-Za-z]{30,}"
     r"|glpat-[\w-]{20}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,})(?![\w-])"
     r"|-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,20}PRIVATE KEY-----|\Z)",
     re.S,
 )
+_NAMED_KEY = re.compile(
+    r"(?<![a-z])(?:api[_ -]?key|(?:secret|access)(?:[_-]access)?[_-]?key|client[_-]?secret|bearer"
+    r"|(?:access|auth|api)[_-]?token)[\"']?\s{0,2}[:= ]\s{0,2}[\"']?"
+    r"(?=[a-z+/=_-]{0,60}\d)(?P<who>[\w+/=-]{20,200})",
+    re.IGNORECASE,
+)
 _CREDENTIALS = re.compile(
-    r"\b[a-z][a-z0-9+.-]{1,20}://(?P<who>[^\s/@:\[\]]+:[^\s/@\[\]]+)@(?=\w)", re.I
+    r"\b[a-z][a-z0-9+.-]{1,20}://(?P<who>[^\s/@:\[\]]*:[^\s/@\[\]]+)@(?=\w)", re.I
 )
 
 _CARD = re.compile(
-    r"(?<![\w.+-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5}"
+    r"(?<![\w.+-])(?:\d{4}([ .-])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ .-])\d{6}\2\d{4,5}"
     r"|\d{13,19})"
     r"(?![\w-]|[.,]\d)"
 )
@@ -108,7 +114,7 @@ _NO_ADDRESS = re.compile(
 
 def emails(text: str) -> Iterator[Span]:
     """Addresses of mail, those too that are hidden from robots ("jo at mail dot com")."""
-    if "@" in text:
+    if "@" in text or "\uff20" in text:
         for match in _EMAIL.finditer(text):
             remote = text[match.end() : match.end() + 1] == ":" and match[0].startswith("git@")
             if not remote and match[0].rpartition(".")[2].lower() not in _NO_DOMAINS:
@@ -134,9 +140,11 @@ def _is_hidden(text: str, match: re.Match[str]) -> bool:
 
 
 def keys(text: str) -> Iterator[Span]:
-    """Keys and tokens of well-known services, and private keys."""
+    """Keys and tokens of well-known services, those that are named so, and private keys."""
     for match in _KEY.finditer(text):
         yield match.span()
+    for match in _NAMED_KEY.finditer(text):
+        yield match.span("who")
 
 
 def credentials(text: str) -> Iterator[Span]:

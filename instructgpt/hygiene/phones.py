@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import phonenumbers
 
-_GAP = r"(?:[ \xa0]?[().\-/][ \xa0]?\(?|[ \xa0]\(?)"
+_GAP = r"(?:[ \xa0]?[().\-/\u2010-\u2013][ \xa0]?\(?|[ \xa0]\(?)"
+_DASH = re.compile("[\u2010-\u2013]")
 _NUMBER = re.compile(
     rf"(?<![\w+])(?<!\d[.,/-])(?:\+\(?|\()?\d{_GAP}?(?:\d{_GAP}?){{5,16}}\d(?![\w+]|[.,/-]\d| ?=)"
 )
@@ -21,9 +22,11 @@ _NO_PHONE = re.compile(
     r"|\d\d?[-./ ]\d\d?[-./ ](?:19|20)\d\d(?!\d))"
 )
 _CALL = re.compile(
-    r"\b(?:tele?phones?|tel|phones?|mobile|cell|calls?|fax|whatsapp|sms|ring|dial|hotline|telefon\w*"
-    r"|handy|tél|téléphone|móvil|teléfono)\b\.?(?:\W{0,3}\b(?:numbers?|no|nr|num|is|at|me|us|him|her"
-    r"|on|line|under|the|my|our|to|office|directly|now|today|free)\b\.?)*[\s:#=(\"'-]{0,4}\Z",
+    r"(?<![a-z])(?:tele?phones?|tel|phones?|ph|mobile|cell|calls?|fax|whatsapp|sms|ring|dial|hotline"
+    r"|telefon\w*|handy|tél|téléphone|móvil|teléfono|(?:text|reach|contact) (?:me|us|him|her)"
+    r"|(?:contact|my|phone)[ _]number)(?![a-z])\.?"
+    r"(?:[\W_]{0,3}(?<![a-z])(?:numbers?|no|nr|num|is|at|me|us|him|her|on|line|under|the|my|our|to"
+    r"|office|directly|now|today|free)\b\.?)*[\s:#=(\"'-]{0,6}\Z",
     re.IGNORECASE,
 )
 _OTHER = re.compile(
@@ -47,7 +50,7 @@ def phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
         regions: two letters of each country whose national numbers are known.
     """
     for match in _NUMBER.finditer(text):
-        number = match[0]
+        number = _DASH.sub("-", match[0])
         if _NO_PHONE.match(number):
             continue
         before = text[max(0, match.start() - 40) : match.start()]

@@ -32,6 +32,13 @@ FOUND = [
     ("http://93.184.216.34:80/x from 2a00:1450:4001::200e", "http://[IP]:80/x from [IP]"),
     ("postgres://bob:s3cret@db.host.com/x", "postgres://[CREDENTIALS]@db.host.com/x"),
     ("export K=AKIAIOSFODNN7EXAMPLE", "export K=[KEY]"),
+    ("redis://:s3cret@10.0.0.1:6379", "redis://[CREDENTIALS]@10.0.0.1:6379"),
+    ("API_KEY = 'abcdef1234567890abcdef'", "API_KEY = '[KEY]'"),
+    ('{"phone_number": "4155552671"}', '{"phone_number": "[PHONE]"}'),
+    ("text me at 4155552671, 415\u2013555\u20132671", "text me at [PHONE], [PHONE]"),
+    ("https://a.com/?email=jo@mail.de&x=1", "https://a.com/?email=[EMAIL]&x=1"),
+    ("jo\uff20mail.de 'jo@mail.de'", "[EMAIL] '[EMAIL]'"),
+    ("4111.1111.1111.1111", "[CARD]"),
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n", "[KEY]\n"),
 ]
 NOT_FOUND = """
@@ -44,6 +51,7 @@ version 10.0.19041.1 | v1.2.3.4 | Chrome/120.0.6099.109 | pkg==1.2.3.4 | lodash@
 git@github.com:a/b.git | icon@2x.png | @app.route('/x') | x = a @ b.T | @handle
 meet me at amazon dot com | who works at acme dot com | look at example.com | we arrived at 5.30
 https://example.com/a/123456789?id=1234567890 | arXiv:2203.02155 | doi 10.1145/3442188.3445922
+sk-learn-compatible-transformers-api | api_key = your_api_key_goes_right_here | 415 555
 550e8400-e29b-41d4-a716-446655440000 | The phone cost 1200 in 2020 | 51.507351, -0.127758
 """
 
@@ -68,6 +76,13 @@ def test_masking_twice_is_masking_once_and_spans_do_not_overlap():
         assert RULE.find(once) == []
         ends = [0, *(end for _, _, end in RULE.find(text))]
         assert all(start >= end for (_, start, _), end in zip(RULE.find(text), ends, strict=False))
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "1 ", "a at b dot ", "api_key=", "(415) ", "a@", "::"])
+@pytest.mark.timeout(5)
+def test_a_long_text_takes_time_in_proportion(unit):
+    # 0.1 s each; a pattern that goes back and forth over it would take minutes.
+    RULE.find(unit * (30_000 // len(unit)))
 
 
 def test_text_without_hits_is_the_same_object_of_a_row():

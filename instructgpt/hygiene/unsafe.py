@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -46,7 +47,7 @@ class UnsafeResponses(RowRule):
     is ranked best is refusing or unsafe.
 
     Args:
-        empty: take out responses without a letter or a number.
+        empty: take out responses of white space and punctuation only.
         refusals: take out those that only refuse ("As an AI, I cannot …", below 60 words).
         flags: metadata columns that mark a row as unsafe, or each of its responses, and what they
             say of unsafe ones; also looked for inside a column ``flags``.
@@ -74,9 +75,9 @@ class UnsafeResponses(RowRule):
     def check(self, row: CleanRow) -> Verdict:
         """Drop it, or the responses of a comparison that are empty."""
         if row.kind == "text":
-            empty = self.empty and not any(map(str.isalnum, row.text))
+            empty = self.empty and _is_empty(row.text)
             return Verdict(None, ("empty",)) if empty else self._judge(row, [row.text])
-        bad = [self.empty and not any(map(str.isalnum, text)) for text in row.responses]
+        bad = [self.empty and _is_empty(text) for text in row.responses]
         left = without(row, bad) if any(bad) else row
         if left is None:
             return Verdict(None, ("empty",))
@@ -99,6 +100,11 @@ class UnsafeResponses(RowRule):
         ):
             return Verdict(None, ("refusal",), text)
         return Verdict(row)
+
+
+def _is_empty(text: str) -> bool:
+    """Whether nothing in it is a letter, a number or a symbol, such as an emoji."""
+    return all(unicodedata.category(sign)[0] in "PZC" for sign in text)
 
 
 def _unsafe_by(meta: Mapping[str, Any], flags: Mapping[str, bool], best: int, count: int) -> str:

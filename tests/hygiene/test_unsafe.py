@@ -9,14 +9,14 @@ from instructgpt.types import UserError
 RULE = UnsafeResponses(refusals=True)
 
 
-@pytest.mark.parametrize("text", ["...", "?!", " - ", "\n\t", "🙂"])
-def test_a_response_without_a_letter_or_a_number_is_empty(text):
+@pytest.mark.parametrize("text", ["...", "?!", " - ", "\n\t", "\u200b\u3000"])
+def test_a_response_of_punctuation_is_empty(text):
     assert RULE.check(demonstration("Hi", text)).reasons == ("empty",)
     assert RULE.check(demonstration("Hi", text)).row is None
     assert UnsafeResponses(empty=False).check(demonstration("Hi", text)).row is not None
 
 
-@pytest.mark.parametrize("text", ["4", "да", "はい", "x"])
+@pytest.mark.parametrize("text", ["4", "да", "はい", "x", "🙂", "+"])
 def test_a_short_answer_is_one(text):
     row = demonstration("2 + 2?", text)
     assert RULE.check(row) == (row, (), "")

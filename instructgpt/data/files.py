@@ -10,6 +10,7 @@ from instructgpt.data.csv_rows import read_table
 from instructgpt.data.json_document import read_document
 from instructgpt.data.json_rows import decoded, read_lines
 from instructgpt.data.opening import COMPRESSED, Item, check_file, plain_name
+from instructgpt.data.trees import with_trees
 from instructgpt.data.values import tidy
 from instructgpt.terminal import note, printable
 from instructgpt.types import UserError
@@ -69,7 +70,7 @@ def raw_rows(path: Path, tell: Callable[[str], None] = note) -> Iterator[Item]:
         tell: told what is particular about the file.
     """
     empty = True
-    for item in _reader(path, tell):
+    for item in with_trees(_reader(path, tell), tell):
         empty = False
         yield item
     if empty:

@@ -13,7 +13,7 @@ from instructgpt.data.files import stem_of
 from instructgpt.data.opening import Item
 from instructgpt.data.reading import RECOGNISE, Reading, Renamed
 from instructgpt.data.recognise import nearest, recognise
-from instructgpt.data.row_format import KnownFormat, RowFormat, convert
+from instructgpt.data.row_format import KnownFormat, RowFormat, Without, convert
 from instructgpt.types import Prompt, UserError
 
 
@@ -70,6 +70,9 @@ class Parsed(NamedTuple):
 ASKED = ("used as prompt", "used as labeler", "used as source")
 """What known formats use of a row for a prompt."""
 
+NO_PROMPT = Prompt("", [], "", {})
+"""Of rows that are left out."""
+
 UNDESIRED = "marked as undesired, so nothing to imitate"
 
 
@@ -115,7 +118,10 @@ def _convert(
         for key in form.needs:
             if key not in row:
                 raise missing(item.where, row, key)
-    made = convert(form, columns)
+    made = convert(form, columns, wanted)
+    if isinstance(made, Without):
+        told = Told(dict.fromkeys(row, UNUSED) | columns.uses, columns.notes, made.reason)
+        return [Parsed(Row(item.where, NO_PROMPT, [], [], "", "", "", told), form.shown)]
     parsed = []
     for one in made:
         try:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from instructgpt.data.columns import Columns
+from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import shorten
 from instructgpt.types import UserError, failed
 
 Made = dict[str, Any] | list[dict[str, Any]]
 """A row of a public format, or several."""
+
+
+class Without(NamedTuple):
+    """There is nothing in a row for what it is read for; why."""
+
+    reason: str
 
 
 class RowFormat(ABC):
@@ -73,22 +80,36 @@ class KnownFormat(RowFormat):
         """
         return ", ".join(self.needs)
 
+    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
+        """The rows for one use, where that decides which there are.
 
-def convert(form: RowFormat, columns: Columns) -> list[dict[str, Any]]:
+        Args:
+            row: the columns.
+            wanted: what the rows are for.
+        """
+        return self.convert(row)
+
+
+def convert(form: RowFormat, columns: Columns, wanted: Wanted) -> list[dict[str, Any]] | Without:
     """Rows of public formats; columns that the format has not taken go with them if it says so.
 
     Args:
         form: converts.
         columns: of a row; they are told what they are used as.
+        wanted: what the rows are for.
     """
     name = form.shown
     try:
-        made: Any = form.convert(columns)
+        made: Any = (
+            form.rows(columns, wanted) if isinstance(form, KnownFormat) else form.convert(columns)
+        )
     except UserError as error:
         known = isinstance(form, KnownFormat)  # it names the place itself
         raise error if known else UserError(f"{columns.where}: {error} ({name})") from error
     except Exception as error:  # the user's code
         raise failed(f"{columns.where}: {name} failed", error) from error
+    if isinstance(made, Without):
+        return made
     rows = made if isinstance(made, list) and made else [made]
     for row in rows:
         if not isinstance(row, dict):

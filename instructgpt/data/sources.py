@@ -15,6 +15,7 @@ from instructgpt.data.formats import NOTHING, parse_item
 from instructgpt.data.opening import Item
 from instructgpt.data.reading import RECOGNISE, Reading
 from instructgpt.data.summary import Summary
+from instructgpt.data.trees import with_trees
 from instructgpt.types import UserError
 
 Names = dict[str, float] | list[str] | str
@@ -78,7 +79,10 @@ def raw_items(sources: Iterable[Source], tell: Callable[[str], None]) -> Iterato
         tell: told what is particular about a file.
     """
     for one in sources:
-        yield from one.read() if isinstance(one, HubRows) else raw_rows(one, tell)
+        if isinstance(one, HubRows):
+            yield from with_trees(one.read(), tell)
+        else:
+            yield from raw_rows(one, tell)
 
 
 def load(

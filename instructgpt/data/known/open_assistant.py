@@ -19,7 +19,7 @@ NOT_ACCEPTED = "of trees with messages that are deleted, or not accepted by a re
 UNRANKED = "with replies that have no rank: these are left out"
 
 
-class Asked(NamedTuple):
+class Prompted(NamedTuple):
     """A message of a prompter, with the replies to it."""
 
     turns: Turns
@@ -111,13 +111,13 @@ def _rows(row: Columns, tree: Tree, wanted: Wanted) -> list[dict[str, Any]]:
     return [one for one in made if len(one["responses"]) > 1]
 
 
-def _row(asked: Asked, tree: str) -> dict[str, Any]:
+def _row(asked: Prompted, tree: str) -> dict[str, Any]:
     lang = asked.message.get("lang")
     about = {"id": asked.message.get("message_id"), "user": tree}
     return {"messages": asked.turns, **about, **({"lang": lang} if lang else {})}
 
 
-def _compared(row: Columns, asked: Asked) -> dict[str, Any]:
+def _compared(row: Columns, asked: Prompted) -> dict[str, Any]:
     ranked = [reply for reply in asked.replies if reply.get("rank") is not None]
     if 1 < len(ranked) < len(asked.replies) and UNRANKED not in row.notes:
         row.notes.append(UNRANKED)
@@ -129,7 +129,7 @@ def _compared(row: Columns, asked: Asked) -> dict[str, Any]:
 
 def _walk(
     row: Columns, path: str, message: Any, before: Turns, after_best: bool
-) -> Iterator[Asked]:
+) -> Iterator[Prompted]:
     """The messages of prompters in a tree, each with what was said before it.
 
     Args:
@@ -155,7 +155,7 @@ def _walk(
     best: Mapping[str, Any] | None = None
     if role == "prompter":
         kept = [reply for reply in replies if _is_accepted(reply)]
-        asked = Asked(turns, message, kept, after_best)
+        asked = Prompted(turns, message, kept, after_best)
         best = asked.best()
         yield asked
     for place, reply in zip(places, replies, strict=True):

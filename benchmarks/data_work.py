@@ -65,9 +65,7 @@ def _datasets(kind: str, files: list[str], tokenizer: str, processes: int, scrat
         remove_columns=rows.column_names,
     )
     yield sum(
-        len(column.values)
-        for name in done.column_names
-        for column in done.data.column(name).chunks
+        len(column.values) for name in done.column_names for column in done.data.column(name).chunks
     )
 
 

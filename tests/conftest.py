@@ -25,9 +25,11 @@ settings.load_profile("same")
 # Helpers, not tests: looked through for doctests they would be imported a second time.
 collect_ignore = [
     "chats.py",
+    "containers.py",
     "descent.py",
     "evaluation_answers.py",
     "harness.py",
+    "odd_rows.py",
     "option_runs.py",
     "option_table.py",
     "report_claims.py",
@@ -37,6 +39,7 @@ collect_ignore = [
     "interrupted.py",
     "last_line.py",
     "refusals.py",
+    "row_checks.py",
     "rows.py",
     "tiny_models.py",
     "toy_preference.py",

@@ -75,16 +75,16 @@ def name_of(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def read_json(text: str) -> Any:
-    """What a text is in JSON, as in the cells of tables; the text itself where it is none."""
+def read_json(value: Any) -> Any:
+    """What a text is in JSON, as in the cells of tables; what is none as it is."""
     try:
-        return json.loads(text)
+        return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
-        return text
+        return value
 
 
 def first_of(value: Any) -> Mapping[str, Any]:
     """The first object of a list, which may be JSON; an empty one where there is none."""
-    value = read_json(value) if isinstance(value, str) else value
+    value = read_json(value)
     first = value[0] if isinstance(value, list) and value else None
     return first if isinstance(first, dict) else {}

@@ -107,16 +107,14 @@ class Columns(Mapping[str, Any]):
 
     def objects(self, key: str, use: str) -> list[Columns]:
         """The objects of a column that is a list of them, as rows of their own."""
-        value = self.take(key, use)
-        value = read_json(value) if isinstance(value, str) else value
+        value = read_json(self.take(key, use))
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
             raise bad(self.where, f"{self.path}{key}", "must be a list of objects", value)
         return [self._inside(one, f"{self.path}{key}[].") for one in value]
 
     def object(self, key: str, use: str) -> Columns:
         """The object in a column, as a row of its own."""
-        value = self.take(key, use)
-        value = read_json(value) if isinstance(value, str) else value
+        value = read_json(self.take(key, use))
         if not isinstance(value, dict):
             raise bad(self.where, f"{self.path}{key}", "must be an object", value)
         return self._inside(value, f"{self.path}{key}.")

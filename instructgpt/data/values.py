@@ -23,7 +23,7 @@ DEPTH_LIMIT = 100
 LISTS = (*TURNS, "responses", "ranking", "ratings", "scores", "finished", "history")
 """Keys that hold lists: a text there is JSON."""
 
-SAID = ("prompt", "chosen", "rejected", "completion")
+SAID = ("prompt", "chosen", "rejected", "completion", "context", "conversation_a", "conversation_b")
 """Keys that hold a text or chat turns: a text there that is nothing but turns in JSON is turns."""
 
 _MATTERS = {*ASKING, *TAILS, *JUDGING, *NAMES, "text", "finished"}

@@ -20,7 +20,8 @@ from instructgpt.types import Prompt, UserError
 CHAT = "{chat_template}"  # stands for the tokenizer's own template
 HH = "{transcript}"  # stands for turns as in the HH data
 
-MARK = "\ue000{}\ue001"  # stands for the name of a special token in a prompt
+MARK = "\ue000{}\ue001"  # stands for the name of a special token in a prompt, or for its own start
+_MARKED = re.compile(MARK.format("([0-9]+)"))
 
 BUILT_IN = {
     "plain": "{prompt}",
@@ -303,9 +304,14 @@ def _special_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {name: names[name] for name in sorted(names, key=lambda name: (-len(name), name))}
 
 
+def _hidden_names(special: dict[str, int]) -> list[str]:
+    """What marks stand for."""
+    return [*special, MARK[0]]
+
+
 def _hide(special: dict[str, int], turns: list[dict[str, str]]) -> list[dict[str, str]]:
     """The turns with marks for the names of special tokens; themselves if they have none."""
-    names = list(special)
+    names = _hidden_names(special)
     if not any(name in turn["content"] for name in names for turn in turns):
         return turns
 
@@ -321,14 +327,13 @@ def _encode_hidden(
     tokenizer: PreTrainedTokenizerBase, special: dict[str, int], text: str
 ) -> list[int]:
     """Ids of a rendered prompt: special tokens of the template, and marks as the text they hide."""
-    names, ids = list(special), []
-    for piece in re.split(f"({'|'.join(map(re.escape, names))})", text):
+    names, ids = _hidden_names(special), []
+    for piece in re.split(f"({'|'.join(map(re.escape, special))})", text):
         if piece in special:
             ids.append(special[piece])
         elif piece:
-            for i, name in enumerate(names):
-                piece = piece.replace(MARK.format(i), name)
-            ids += encode_texts(tokenizer, [piece])[0]
+            shown = _MARKED.sub(lambda found: names[int(found[1])], piece)
+            ids += encode_texts(tokenizer, [shown])[0]
     return ids
 
 

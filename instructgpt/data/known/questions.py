@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from instructgpt.data.checks import first_of
+from instructgpt.data.checks import first_of, read_json
 from instructgpt.data.columns import HEADS, Columns, is_empty
 from instructgpt.data.errors import bad
 from instructgpt.data.numbers import number_of
@@ -120,8 +120,7 @@ class WebGPT(KnownFormat):
 
     def convert(self, row: Columns) -> Made:
         """A comparison, a tie where the scores are equal; quotes are kept as metadata."""
-        question = row.row["question"]
-        if isinstance(question, dict):
+        if isinstance(read_json(row.row["question"]), dict):
             prompt = row.object("question", "prompt").text("full_text", "prompt")
         else:
             prompt = row.text("question", "prompt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from instructgpt.data.checks import read_json
 from instructgpt.data.columns import Columns
 from instructgpt.data.errors import bad
 from instructgpt.data.row_format import KnownFormat, Made
@@ -34,8 +35,8 @@ class RewardBench2(KnownFormat):
 
     def recognises(self, row: Mapping[str, Any]) -> str:
         """By lists of texts."""
-        lists = [row["chosen"], row["rejected"]]
-        texts = all(isinstance(one, list) and isinstance(one[0], str) for one in lists)
+        lists = [_listed(row, key) for key in ("chosen", "rejected")]
+        texts = all(isinstance(one, list) and one and isinstance(one[0], str) for one in lists)
         return "prompt, lists of chosen and rejected texts" if texts else ""
 
     def convert(self, row: Columns) -> Made:
@@ -49,8 +50,14 @@ class RewardBench2(KnownFormat):
         }
 
 
+def _listed(row: Mapping[str, Any], key: str) -> Any:
+    """A column, which is JSON in tables; the count of right answers tells those from others."""
+    return read_json(row[key]) if "num_correct" in row else row[key]
+
+
 def _texts(row: Columns, key: str) -> list[str]:
-    value = row.take(key, "responses")
+    row.take(key, "responses")
+    value = _listed(row.row, key)
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise bad(row.where, key, "must be a list of strings", value)
     return value

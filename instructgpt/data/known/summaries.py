@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from instructgpt.data.checks import read_json
 from instructgpt.data.columns import Columns
 from instructgpt.data.numbers import whole_of
 from instructgpt.data.row_format import KnownFormat, Made
@@ -40,8 +41,8 @@ class SummaryAxes(KnownFormat):
 
     def recognises(self, row: Mapping[str, Any]) -> str:
         """By a summary with axes."""
-        summary = row["summary"]
-        rated = isinstance(summary, dict) and "axes" in summary and isinstance(row["info"], dict)
+        summary, info = (read_json(row[key]) for key in ("summary", "info"))
+        rated = isinstance(summary, dict) and "axes" in summary and isinstance(info, dict)
         return "info, summary.axes" if rated else ""
 
     def convert(self, row: Columns) -> Made:

@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/hygiene.py
 
 Patterns and thresholds were chosen on seeds 1 to 3; the numbers are of other seeds. Texts, planted
-data and what only looks like them are made by hygiene_truth.py and near_truth.py. Where datatrove
+data and what only looks like them are made by hygiene_truth.py and near_truth.py;
+hygiene_unseen.py has forms that were written down after the patterns. Where datatrove
 is installed, its rule for personal data reads the same texts. The numbers go into
 results/hygiene.json.
 """
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from hygiene_truth import Planted, personal_texts
+from hygiene_unseen import unseen_texts
 from near_truth import EDITS, Pair, jaccard, near_texts
 
 from instructgpt.evaluation.statistics import share_interval
@@ -51,6 +53,23 @@ def share(hits: int, count: int) -> dict[str, Any]:
     low, high = share_interval(hits / count, count)
     rounded = [round(one, 4) for one in (hits / count, low, high)]
     return {"share": rounded[0], "interval": rounded[1:], "of": count}
+
+
+def unseen(find: Find, each: int) -> dict[str, Any]:
+    """How often something is found of forms that the patterns were not written for."""
+    hits: Counter[str] = Counter()
+    planted: Counter[str] = Counter()
+    for seed in SEEDS:
+        for text in unseen_texts(seed, each):
+            begin = text.text.index(text.value)
+            end = begin + len(text.value)
+            name = f"{text.kind}: {text.form}"
+            planted[name] += 1
+            hits[name] += any(
+                kind == text.kind and begin <= first < last <= end
+                for kind, first, last in find(text.text)
+            )
+    return {name: share(hits[name], planted[name]) for name in planted}
 
 
 def personal(find: Find, each: int) -> dict[str, Any]:
@@ -268,6 +287,7 @@ def main() -> None:
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "seeds": SEEDS,
         "personal": personal(PersonalData().find, options.each),
+        "personal, forms that were not foreseen": unseen(PersonalData().find, options.each // 3),
         "personal, datatrove": None if other is None else personal(other, options.each),
         "near_duplicates": near(NearDuplicates(), options.near),
         "near_duplicates, runs of 5 words": near(NearDuplicates(words=5, **common), options.near),

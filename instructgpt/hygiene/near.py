@@ -31,7 +31,7 @@ class NearDuplicates(GlobalRule):
             rule is off.
         words: in a run; with 3 one changed word in 20 costs 0.3 of the similarity, in 100 0.06.
             Of copies with 5 % of their words changed, 0.7 and 3 found four times as many as the
-            more common 5, and took as few for copies that are none (``docs/prepare.md``).
+            more common 5, and took as few for copies that are none (``docs/hygiene.md``).
         of: compare the ``prompt`` with all its turns, or the whole ``row`` with its responses.
     """
 

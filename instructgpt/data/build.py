@@ -169,7 +169,7 @@ def _mapped(recipe: Recipe, num_proc: int) -> Iterator[Mapped]:
 def _in_order(
     pool: ProcessPoolExecutor, batches: Batches, ahead: int
 ) -> Iterator[tuple[Part, int]]:
-    waiting: deque[tuple[Future[Part], int]] = deque()
+    waiting: deque[tuple[Future[Part | str], int]] = deque()
     problem: Exception | None = None
     source = iter(batches)
     while True:
@@ -185,7 +185,10 @@ def _in_order(
         if not waiting:
             break
         future, size = waiting.popleft()
-        yield future.result(), size
+        part = future.result()
+        if isinstance(part, str):
+            raise UserError(part)
+        yield part, size
     if problem is not None:
         raise problem
 
@@ -209,5 +212,9 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _record(items: list[Item]) -> Part:
-    return _recipe.record(items)
+def _record(items: list[Item]) -> Part | str:
+    """Records, or what is wrong with a row: not every error finds its way between processes."""
+    try:
+        return _recipe.record(items)
+    except UserError as error:
+        return str(error)

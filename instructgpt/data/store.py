@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # takes a while to load
 
 ROWS_FILE, SUMMARY_FILE = "rows.arrow", "summary.json"
 
+LOOKS = 500
+"""After so many looks into the file, it is let go of."""
+
 NARROW = 2**16
 """Smaller vocabularies have ids of two bytes."""
 
@@ -133,8 +136,8 @@ class Store:
         self._batches = list(reader)
         self._lists: dict[str, Lists] = {}
         self._nested: dict[str, Nested] = {}
-        if hasattr(mmap, "MADV_RANDOM"):  # rows are drawn, so what lies around them is not wanted
-            self._map.madvise(mmap.MADV_RANDOM)
+        self._looks = 0
+        self._let_go()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the same folder."""
@@ -143,6 +146,20 @@ class Store:
     def __len__(self) -> int:
         """How many rows there are."""
         return sum(batch.num_rows for batch in self._batches)
+
+    def _let_go(self) -> None:
+        """Have no more of the file in this process's memory than what is looked at now.
+
+        The system maps 64 kB around every look, and never takes them back while there is room.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on all systems
+            self._map.madvise(mmap.MADV_DONTNEED)
+        self._looks = 0
+
+    def _look(self) -> None:
+        self._looks += 1
+        if self._looks > LOOKS:
+            self._let_go()
 
     @property
     def summary(self) -> Any:
@@ -153,10 +170,13 @@ class Store:
         """A column of numbers, in memory."""
         columns = [batch.column(name) for batch in self._batches]
         empty = np.zeros(0, self._schema.field(name).type.to_pandas_dtype())
-        return np.concatenate([empty, *(c.to_numpy(zero_copy_only=False) for c in columns)])
+        found = np.concatenate([empty, *(c.to_numpy(zero_copy_only=False) for c in columns)])
+        self._let_go()
+        return found
 
     def lists(self, name: str) -> Lists:
         """A column of lists."""
+        self._look()
         if name not in self._lists:
             columns = [batch.column(name) for batch in self._batches]
             self._lists[name] = Lists([(_offsets(one), _values(one)) for one in columns])
@@ -164,6 +184,7 @@ class Store:
 
     def nested(self, name: str) -> Nested:
         """A column of lists of lists."""
+        self._look()
         if name not in self._nested:
             columns = [batch.column(name) for batch in self._batches]
             inner = [Lists([(_offsets(one.values), _values(one.values))]) for one in columns]

@@ -68,7 +68,7 @@ class Decontamination(RowRule):
     """
 
     name: ClassVar[str] = "decontaminate"
-    title: ClassVar[str] = "Evaluation sets"
+    title: ClassVar[str] = "evaluation sets"
 
     against: list[str] | str | None = None
     ngram: int = 13

@@ -10,13 +10,16 @@ from instructgpt.hygiene.base import RowRule, Verdict
 from instructgpt.hygiene.clean_row import CleanRow
 from instructgpt.types import UserError, require
 
+NO_LANGUAGE = "zxx"
+"""What the classifier calls code, formulas and the like."""
+
 LOOKED_AT = 1000
 """Characters of a text that are enough to know its language."""
 
 
 @dataclass(frozen=True)
 class LanguageFilter(RowRule):
-    """Keep rows in some languages, by what the person wrote (of text: by the text).
+    """Keep rows in some languages, or in none, by what the person wrote (of text: by the text).
 
     The classifier is py3langid, the descendant of the langid.py by which the paper (appendix A.4)
     found 96 % of its prompts to be English; its model is in the package.
@@ -28,7 +31,7 @@ class LanguageFilter(RowRule):
     """
 
     name: ClassVar[str] = "language"
-    title: ClassVar[str] = "Language"
+    title: ClassVar[str] = "language"
 
     keep: list[str] | str | None = None
     sure: float = 0.5
@@ -54,7 +57,7 @@ class LanguageFilter(RowRule):
         if sum(map(str.isalpha, text)) < self.shortest:
             return Verdict(row)
         language, probability = _classifier().classify(text)
-        if language in self._kept() or probability < self.sure:
+        if language in (*self._kept(), NO_LANGUAGE) or probability < self.sure:
             return Verdict(row)
         return Verdict(None, (language,))
 

@@ -36,7 +36,7 @@ class NearDuplicates(GlobalRule):
     """
 
     name: ClassVar[str] = "near_duplicates"
-    title: ClassVar[str] = "Near duplicates"
+    title: ClassVar[str] = "near duplicates"
 
     similarity: float | None = 0.7
     words: int = 3

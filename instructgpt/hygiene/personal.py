@@ -61,7 +61,7 @@ class PersonalData(RowRule):
     """
 
     name: ClassVar[str] = "personal"
-    title: ClassVar[str] = "Personal data"
+    title: ClassVar[str] = "personal data"
 
     action: Literal["drop", "mask", "report"] = "drop"
     kinds: tuple[Kind, ...] = PATTERNS

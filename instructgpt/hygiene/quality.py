@@ -11,6 +11,10 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedTokenizerBase
 
+# Rewards are found by their names once they are imported.
+import instructgpt.rewards.learned
+import instructgpt.rewards.mixture
+import instructgpt.rewards.rules  # noqa: F401
 from instructgpt.hygiene.base import RowRule, Verdict
 from instructgpt.hygiene.clean_row import CleanRow
 from instructgpt.models.choice import choose_template
@@ -36,7 +40,7 @@ class Quality(RowRule):
     """
 
     name: ClassVar[str] = "quality"
-    title: ClassVar[str] = "Quality"
+    title: ClassVar[str] = "quality"
 
     reward: RewardFunction | None = None
     least: float | None = None
@@ -102,7 +106,7 @@ class Safety(Quality):
     """
 
     name: ClassVar[str] = "safety"
-    title: ClassVar[str] = "Safety"
+    title: ClassVar[str] = "safety"
 
 
 class _Ready:

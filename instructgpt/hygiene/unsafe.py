@@ -56,7 +56,7 @@ class UnsafeResponses(RowRule):
     """
 
     name: ClassVar[str] = "responses"
-    title: ClassVar[str] = "Unsafe or empty responses"
+    title: ClassVar[str] = "unsafe or empty responses"
 
     empty: bool = True
     refusals: bool = False

@@ -16,6 +16,7 @@ SENTENCES = {
     "zh": "请问您能告诉我怎么从火车站走到老港口吗 从那里出发大概需要多长时间呢",
     "ja": "駅から古い港までどうやって行けばよいか教えていただけますか。",
 }
+CODE = "zqx1 bfp2 kkw3 zzt4 qpl5 xxv6 jjk7 wwq8 ggh9 ttr0 zqx1 bfp2 kkw3"
 
 
 @pytest.mark.parametrize("language", SENTENCES)
@@ -29,7 +30,7 @@ def test_a_sentence_is_kept_in_its_language_only(language):
 
 def test_what_is_too_short_or_no_language_is_kept():
     rule = LanguageFilter(keep=["en"])
-    for text in ["3 + 4 * 17 = ?", "Bonjour!", "🙂🙂🙂", "x = [i ** 2 for i in y]"]:
+    for text in ["3 + 4 * 17 = ?", "Bonjour!", "🙂🙂🙂", "x = [i ** 2 for i in y]", CODE]:
         assert rule.check(prompt(text)).row is not None
 
 

@@ -35,6 +35,11 @@ ASKING = (
 """Columns that change what is asked, however they are spelt; a set is refused where its format does
 not use them."""
 
+_ASKING = frozenset(ASKING)
+
+_LONG = 30
+"""Texts of so many characters are no empty list, whatever the white space around it."""
+
 JUDGING = (
     *LABELS,
     *("labels", "preference", "preferred", "is_preferred", "winner", "better", "desirable"),
@@ -90,7 +95,11 @@ class Columns(Mapping[str, Any]):
 
     def first(self, *keys: str) -> str:
         """The first of some columns that is there and not empty, or ""."""
-        return next((key for key in keys if not is_empty(self.row.get(key))), "")
+        row = self.row
+        for key in keys:  # a loop: this is what most of the time goes to
+            if key in row and not is_empty(row[key]):
+                return key
+        return ""
 
     def take(self, key: str, use: str) -> Any:
         """The value of a column, which is used for something."""
@@ -144,17 +153,18 @@ class Columns(Mapping[str, Any]):
                 nothing.
             judged: columns that change what is learned.
         """
+        asking, scored = _ASKING, SCORED in judged
         for key, value in self.row.items():
-            name = key.strip().lower()
             if key in self.uses:
                 continue
+            name = key.strip().lower()
             if key in NAMES:
                 self.uses[key] = EMPTY if value is None else "used as names"
             elif is_empty(value):
                 self.uses[key] = EMPTY
-            elif name in (*ASKING, *judged) or (SCORED in judged and name.startswith(SCORED)):
+            elif name in asking or name in judged or (scored and name.startswith(SCORED)):
                 if not _repeats(value, asked, responses):
-                    matter = "what is asked" if name in ASKING else "what is learned"
+                    matter = "what is asked" if name in asking else "what is learned"
                     rule = f"changes {matter}, which rows of this format ({format_name}) cannot use"
                     raise bad(self.where, key, f"{rule}: remove or rename the column", value)
                 own = key in (*HEADS, *TAILS)
@@ -162,9 +172,9 @@ class Columns(Mapping[str, Any]):
             else:
                 self.uses[key] = UNUSED if key in TAILS else METADATA
         hidden = (*ASKING, *TAILS)
-        kept = [key for key, use in self.uses.items() if use == METADATA or key in NAMES[1:]]
-        kept += [key for key, use in self.uses.items() if use == EMPTY and key not in hidden]
-        return {key: value for key, value in self.row.items() if key in kept}
+        kept = {key for key, use in self.uses.items() if use == METADATA or key in NAMES[1:]}
+        kept |= {key for key, use in self.uses.items() if use == EMPTY and key not in hidden}
+        return {key: value for key, value in self.row.items() if key in kept} if kept else {}
 
 
 def is_empty(value: Any) -> bool:
@@ -174,7 +184,8 @@ def is_empty(value: Any) -> bool:
     [True, True, True, True, False, False]
     """
     if isinstance(value, str):
-        return value.strip() in ("", "[]", "{}", "null")
+        short = len(value) < _LONG and value.strip() in ("", "[]", "{}", "null")
+        return short or value.isspace()
     return value is None or (isinstance(value, list | dict | tuple) and not value)
 
 

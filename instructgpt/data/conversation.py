@@ -283,7 +283,7 @@ def _note(columns: Columns, turns: Turns) -> None:
     if not all(turn["content"].strip() for turn in turns):
         columns.notes.append(SILENT)
     texts = [turn["content"] for turn in turns]
-    led = any(text.rstrip().lower().endswith("assistant:") for text in texts)
+    led = any(text.rstrip()[-10:].lower() == "assistant:" for text in texts)
     if led or any(mark in text for text in texts for mark in RENDERED):
         columns.notes.append(WRITTEN)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import lru_cache
+from os.path import basename
 from typing import Any, NamedTuple
 
 from instructgpt.data.checks import MissingColumnError, missing, name_of, object_of, text_of
@@ -186,8 +187,12 @@ def _conversation(item: Item, row: dict[str, Any], wanted: Wanted) -> tuple[Pars
 
 
 def _row(item: Item, row: dict[str, Any], found: Conversation, meta: dict[str, Any]) -> Row:
-    stem = stem_of(Path(item.origin).name)
     user, labeler, source = (name_of(row.get(key)) for key in ("user", "labeler", "source"))
-    name = name_of(row.get("id")) or Path(item.where).name
+    name = name_of(row.get("id")) or basename(item.where)
     prompt = Prompt(found.text, found.turns, name, meta)
-    return Row(item.where, prompt, [], [], user, labeler, source or stem)
+    return Row(item.where, prompt, [], [], user, labeler, source or _stem(item.origin))
+
+
+@lru_cache(256)
+def _stem(origin: str) -> str:
+    return stem_of(basename(origin))

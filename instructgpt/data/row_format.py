@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from instructgpt.data.columns import Columns
+from instructgpt.data.columns import Columns, is_empty
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import shorten
 from instructgpt.types import UserError, failed
@@ -119,7 +119,7 @@ def convert(form: RowFormat, columns: Columns, wanted: Wanted) -> list[dict[str,
     others = {key: value for key, value in columns.row.items() if key not in columns.uses}
     for row in rows:
         for key in others.keys() & row.keys():
-            if row[key] is not None and others[key] is not None:
+            if row[key] is not None and not is_empty(others[key]):
                 rule = f"must not be there: rows of {name} say it otherwise"
                 raise UserError(f'{columns.where}: "{key}" {rule}, got {shorten(others[key])}')
     return [{**others, **row} for row in rows]

@@ -90,7 +90,10 @@ def _states(sources: list[Source]) -> list[list[int]]:
 
 def _processes(sources: list[Source]) -> int:
     size = sum(state[0] for state in _states(sources))
-    return len(os.sched_getaffinity(0)) if size > ALONE else 1
+    if size <= ALONE:
+        return 1
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _write(folder: Path, sources: list[Source], recipe: Recipe, num_proc: int, name: str) -> None:
@@ -99,7 +102,7 @@ def _write(folder: Path, sources: list[Source], recipe: Recipe, num_proc: int, n
     items = raw_items(sources, summary.note)
     with (
         (folder / ROWS_FILE).open("wb") as file,
-        Progress(f"preparing {name}", size) as progress,
+        Progress(f"preparing {Path(name).name}", size) as progress,
         _mapped(recipe, num_proc) as record,
     ):
         file.write(recipe.schema.serialize().to_pybytes())

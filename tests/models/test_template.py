@@ -228,3 +228,19 @@ def test_a_text_and_a_single_turn_of_the_user_are_the_same(tiny_tokenizer, name)
     assert "System: Be kind.\n\nHuman: Hi" in text_of(
         tiny_tokenizer, template, prompt_of("Hi", system)
     )
+
+
+@pytest.mark.parametrize("name", ["plain", "instruction", "alpaca", "hh", "chat"])
+def test_many_texts_are_encoded_as_one_by_one(chat_tokenizer, name):
+    template = get_template(name)
+    texts = ["Hi", "", "two  words", "a<|im_end|>b <|endoftext|>", "longer " * 40, "ü\n\n日本"]
+    prompts = [prompt_of(text or "x") for text in texts]
+    one_by_one = [template.encode_prompt(chat_tokenizer, prompt) for prompt in prompts]
+    assert template.encode_prompts(chat_tokenizer, prompts) == one_by_one
+    assert len({len(ids) for ids in one_by_one}) > 3
+    responses = [template.encode_response(chat_tokenizer, text) for text in texts]
+    assert template.encode_responses(chat_tokenizer, texts) == responses
+    assert template.encode_prompts(chat_tokenizer, []) == []
+    assert template.encode_responses(chat_tokenizer, []) == []
+    bare = chat_tokenizer("two  words", add_special_tokens=False)["input_ids"]
+    assert get_template("plain").encode_prompts(chat_tokenizer, prompts)[2] == bare

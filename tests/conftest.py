@@ -93,6 +93,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
+def tokenizer_folder(tiny_tokenizer, tmp_path_factory):
+    """The tiny tokenizer (EOS 0, padding 1) as a folder."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def eos_padded_tokenizer() -> PreTrainedTokenizerFast:
     """A BPE whose padding token is EOS; do not change it."""
     tokenizer = train_bpe(TEXTS, BPE(vocab_size=290, special_tokens=["<|endoftext|>"]))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from instructgpt.commands.cache import cache
 from instructgpt.commands.evaluate import evaluate
 from instructgpt.commands.export import export
 from instructgpt.commands.generate import generate
 from instructgpt.commands.label import label
 from instructgpt.commands.world import world
 
-FUNCTIONS = {verb.__name__: verb for verb in (world, generate, label, evaluate, export)}
+FUNCTIONS = {verb.__name__: verb for verb in (world, generate, label, evaluate, export, cache)}
 """All but ``pipeline``, which reads its options itself and runs these."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from instructgpt.data.digest import digest_of
 from instructgpt.data.store import ROWS_FILE
-from instructgpt.models.lock import in_turn
+from instructgpt.models.lock import holder, in_turn
 from instructgpt.terminal import note
 from instructgpt.types import UserError
 
@@ -112,13 +112,14 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def leftovers(root: Path) -> list[Path]:
-    """What builds that were killed have left; none of a build that goes on.
+def builds(root: Path) -> Iterator[tuple[Path, str]]:
+    """What is being built, and by whom; "" for what a kill has left.
 
     Args:
         root: of the cache.
     """
-    return [one for one in root.glob(f"*{BUSY}") if not one.with_suffix(LOCK).exists()]
+    for folder in sorted(root.glob(f"*{BUSY}")):
+        yield folder, holder(folder.with_suffix(LOCK))
 
 
 def _is_whole(folder: Path, facts: dict[str, Any]) -> bool:

@@ -80,6 +80,22 @@ def in_turn(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+def holder(path: Path) -> str:
+    """Who holds a lock file, "" for nobody; what a kill has left of one is removed.
+
+    Args:
+        path: of the lock file.
+    """
+    if not path.exists():
+        return ""
+    try:
+        file = _open(path)
+    except _HeldError as owner:
+        return str(owner)
+    with _held(path, file):
+        return ""
+
+
 @contextmanager
 def _held(path: Path, file: IO[str]) -> Iterator[None]:
     try:

@@ -59,8 +59,13 @@ class Kept(NamedTuple):
 def kept_path(facts: Mapping[str, Any]) -> Path:
     """Where log-probabilities are kept that depend on these facts and on nothing else."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return kept_folder() / f"{digest}.safetensors"
+
+
+def kept_folder() -> Path:
+    """Where log-probabilities are kept, a file for each reference and set of rows."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "instructgpt", "reference_logprobs", f"{digest}.safetensors")
+    return Path(cache, "instructgpt", "reference_logprobs")
 
 
 def read_kept(path: Path, splits: Mapping[str, Kept]) -> bool:

@@ -11,6 +11,7 @@ from option_runs import Inputs
 from toy_stage import fit
 
 from instructgpt.__main__ import main as run
+from instructgpt.commands.cache import cache
 from instructgpt.commands.evaluate import evaluate
 from instructgpt.commands.export import export
 from instructgpt.commands.generate import generate
@@ -117,6 +118,7 @@ FLIPS = {
         "base": "{inputs}/sft",
         "output": ("elsewhere", {"output": "out/x"}),
     },
+    cache: {"folder": "{inputs}", "clear": True},
 }
 ELSEWHERE = {pipeline: "tests/pipeline/test_pipeline.py and test_pipeline_verb.py"}
 CASES = [(verb, name) for verb, flips in FLIPS.items() for name in flips]
@@ -195,6 +197,7 @@ def base(verb):
         },
         label: {"samples": "{inputs}/samples.jsonl", "output": "out"},
         export: {"run": "{inputs}/run"},
+        cache: {},
         evaluate: {
             "answers": '{"sft": "{inputs}/sft.jsonl", "ppo": "{inputs}/ppo.jsonl"}',
             "output": "out",

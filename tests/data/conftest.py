@@ -11,14 +11,6 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def tokenizer_folder(tiny_tokenizer, tmp_path_factory):
-    """The tiny tokenizer (EOS 0, padding 1) as a folder."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    tiny_tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="session")
 def eos_padded_folder(eos_padded_tokenizer, tmp_path_factory):
     """A tokenizer whose padding is EOS, as a folder."""
     folder = tmp_path_factory.mktemp("eos_padded")

@@ -1,0 +1,113 @@
+"""``cache``: what earlier runs have prepared and kept for later ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from instructgpt.terminal import say
+
+if TYPE_CHECKING:
+    from instructgpt.data.cache import Entry
+
+
+class Piece(NamedTuple):
+    """Something that can be removed by itself."""
+
+    about: str
+    size: int  # bytes
+    used: float  # when, in seconds since 1970
+    remove: Callable[[], None]
+
+
+def cache(folder: str | None = None, clear: bool = False) -> None:
+    """Say what is kept for later runs, how large it is and when it was last used; or empty it.
+
+    Rows of data, tokenised, and log-probabilities of references are made again when they are asked
+    for, so nothing is lost but time. Runs that are reading them go on.
+
+    Args:
+        folder: that ``--data.cache`` named; by default the user's, with the log-probabilities.
+        clear: remove all of it. What another run is building stays, and so does what was not
+            written by this package.
+    """
+    from instructgpt.data.cache import builds, cache_folder
+    from instructgpt.modules.kept import kept_folder
+    from instructgpt.types import UserError
+
+    root = cache_folder(folder)
+    if folder is not None and not root.is_dir():
+        raise UserError(f"--folder must be a folder, got {folder}: there is none")
+    kinds = {f"rows of data in {root}": _rows(root)}
+    if folder is None:
+        kinds[f"reference log-probabilities in {kept_folder()}"] = _kept(kept_folder())
+    for kind, pieces in kinds.items():
+        say(f"{kind}: {_count(pieces)}")
+        for piece in sorted(pieces, key=lambda one: -one.used):
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(piece.used))
+            say(f"  {_size(piece.size):>9}  last used {used}  {piece.about}")
+    for path, owner in builds(root):
+        if owner:
+            say(f"being built by {owner}{', stays' if clear else ''}: {path}")
+    if clear:
+        pieces = [piece for kind in kinds.values() for piece in kind]
+        for piece in pieces:
+            piece.remove()
+        say(f"removed: {_count(pieces)}")
+
+
+def _rows(root: Path) -> list[Piece]:
+    """Sets of rows, digests of the files they come from, and what killed builds have left."""
+    import shutil
+
+    from instructgpt.data.cache import DIGESTS, builds, entries, remove
+
+    def removing(path: Path) -> Callable[[], None]:
+        return lambda: remove(path)
+
+    pieces = [Piece(_about(one), one.size, one.used, removing(one.folder)) for one in entries(root)]
+    left = [(path, "left by a run that was killed") for path, owner in builds(root) if not owner]
+    if (digests := root / DIGESTS).is_dir():
+        left.append((digests, "digests of large files"))
+    for path, about in left:
+        files = [file.stat() for file in path.iterdir() if file.is_file()]
+        used = max([path.stat().st_mtime, *(file.st_mtime for file in files)])
+        size = sum(file.st_size for file in files)
+        pieces.append(Piece(about, size, used, lambda path=path: shutil.rmtree(path)))  # type: ignore[misc]
+    return pieces
+
+
+def _about(entry: Entry) -> str:
+    """What an entry was made from: what its rows were read for, and the files."""
+    facts = entry.made_from
+    names = [str(source[0]) for source in facts["sources"]]
+    more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
+    kind = facts["wanted"] if facts["wanted"].endswith("s") else f"{facts['wanted']}s"
+    return f"{kind} of {', '.join(names[:2])}{more}"
+
+
+def _kept(folder: Path) -> list[Piece]:
+    return [
+        Piece(file.name, file.stat().st_size, file.stat().st_mtime, file.unlink)
+        for file in sorted(folder.glob("*.safetensors"))
+    ]
+
+
+def _count(pieces: list[Piece]) -> str:
+    entries = "1 entry" if len(pieces) == 1 else f"{len(pieces):,} entries"
+    return f"{entries}, {_size(sum(piece.size for piece in pieces))}"
+
+
+def _size(size: float) -> str:
+    """Bytes for people.
+
+    >>> _size(999), _size(2_345_678)
+    ('999 B', '2.3 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

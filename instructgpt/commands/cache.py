@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,36 +54,58 @@ def cache(folder: str | None = None, clear: bool = False) -> None:
         if owner:
             say(f"being built by {owner}{', stays' if clear else ''}: {path}")
     if clear:
-        pieces = [piece for kind in kinds.values() for piece in kind]
-        for piece in pieces:
+        _remove([piece for kind in kinds.values() for piece in kind])
+
+
+def _remove(pieces: list[Piece]) -> None:
+    from instructgpt.models.lock import InUseError
+    from instructgpt.types import UserError
+
+    removed = []
+    for piece in pieces:
+        try:
             piece.remove()
-        say(f"removed: {_count(pieces)}")
+            removed.append(piece)
+        except InUseError as error:  # since it was listed
+            say(error)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot remove {error.filename}: {reason}") from error
+    say(f"removed: {_count(removed)}")
 
 
 def _rows(root: Path) -> list[Piece]:
     """Sets of rows, digests of the files they come from, and what killed builds have left."""
-    import shutil
+    from instructgpt.data.cache import DIGESTS, builds, entries, named, remove, size_of
 
-    from instructgpt.data.cache import DIGESTS, builds, entries, remove
-
-    def removing(path: Path) -> Callable[[], None]:
-        return lambda: remove(path)
-
-    pieces = [Piece(_about(one), one.size, one.used, removing(one.folder)) for one in entries(root)]
-    left = [(path, "left by a run that was killed") for path, owner in builds(root) if not owner]
-    if (digests := root / DIGESTS).is_dir():
-        left.append((digests, "digests of large files"))
-    for path, about in left:
-        files = [file.stat() for file in path.iterdir() if file.is_file()]
-        used = max([path.stat().st_mtime, *(file.st_mtime for file in files)])
-        size = sum(file.st_size for file in files)
-        pieces.append(Piece(about, size, used, lambda path=path: shutil.rmtree(path)))  # type: ignore[misc]
+    pieces = [
+        Piece(_about(one), one.size, one.used, partial(remove, one.folder)) for one in entries(root)
+    ]
+    for path, owner in builds(root):
+        if not owner:
+            about, used = "left by a run that was killed", path.stat().st_mtime
+            pieces.append(Piece(about, size_of(path), used, partial(remove, path)))
+    if digests := [(file, file.stat()) for file in named(root / DIGESTS, ".json")]:
+        size = sum(state.st_size for _, state in digests)
+        used = max(state.st_mtime for _, state in digests)
+        files = [file for file, _ in digests]
+        pieces.append(Piece("digests of large files", size, used, partial(_unlink, files)))
     return pieces
+
+
+def _unlink(files: list[Path]) -> None:
+    """Remove files, and their folder if nothing else is in it."""
+    for file in files:
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        files[0].parent.rmdir()
 
 
 def _about(entry: Entry) -> str:
     """What an entry was made from: what its rows were read for, and the files."""
     facts = entry.made_from
+    if not {"sources", "wanted"} <= set(facts):
+        return "damaged"
     names = [str(source[0]) for source in facts["sources"]]
     more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
     kind = facts["wanted"] if facts["wanted"].endswith("s") else f"{facts['wanted']}s"
@@ -89,10 +113,21 @@ def _about(entry: Entry) -> str:
 
 
 def _kept(folder: Path) -> list[Piece]:
-    return [
-        Piece(file.name, file.stat().st_size, file.stat().st_mtime, file.unlink)
-        for file in sorted(folder.glob("*.safetensors"))
-    ]
+    """Log-probabilities, with what they were computed from."""
+    from safetensors import SafetensorError
+
+    from instructgpt.data.cache import named
+    from instructgpt.modules.kept import made_from
+
+    pieces = []
+    for file in named(folder, ".safetensors"):
+        try:
+            about = made_from(file) or file.name
+        except (OSError, SafetensorError):
+            about = f"damaged: {file.name}"
+        state = file.stat()
+        pieces.append(Piece(about, state.st_size, state.st_mtime, partial(file.unlink, True)))
+    return pieces
 
 
 def _count(pieces: list[Piece]) -> str:

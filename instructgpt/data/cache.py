@@ -6,6 +6,7 @@ import atexit
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instructgpt.data.digest import digest_of
-from instructgpt.data.store import ROWS_FILE
-from instructgpt.models.lock import holder, in_turn
+from instructgpt.data.store import ROWS_FILE, SUMMARY_FILE
+from instructgpt.models.lock import InUseError, holder, in_turn
 from instructgpt.terminal import note
 from instructgpt.types import UserError
 
@@ -27,6 +28,12 @@ DIGESTS = "digests"
 """The folder in the cache where digests of large files are remembered."""
 
 BUSY, LOCK = ".partial", ".lock"
+
+NAME = re.compile(r"[0-9a-f]{32}")
+"""How entries are called."""
+
+FILES = (MADE_FROM, SUMMARY_FILE, ROWS_FILE)
+"""What an entry consists of."""
 
 
 class Entry(NamedTuple):
@@ -88,28 +95,65 @@ def stored(
     return folder
 
 
+def named(root: Path, end: str = "") -> list[Path]:
+    """What is called as an entry is: a folder that users name may hold what is theirs.
+
+    Args:
+        root: where it lies, if it is there.
+        end: of the names, behind the digits.
+    """
+    found = root.iterdir() if root.is_dir() else ()
+    return sorted(
+        path
+        for path in found
+        if NAME.fullmatch(path.name.removesuffix(end)) and path.name.endswith(end)
+        if not path.is_symlink()
+    )
+
+
 def entries(root: Path) -> Iterator[Entry]:
-    """All sets of rows in the cache.
+    """All sets of rows in the cache, and what is left of damaged ones.
 
     Args:
         root: of the cache.
     """
-    for file in sorted(root.glob(f"*/{MADE_FROM}")):
-        with suppress(OSError, ValueError):  # another process has just removed it
-            made_from = json.loads(file.read_text(encoding="utf-8"))["facts"]
-            size = sum(one.stat().st_size for one in file.parent.iterdir())
-            yield Entry(file.parent, made_from, size, file.stat().st_mtime)
+    for folder in named(root):
+        file, made_from = folder / MADE_FROM, {}
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            made_from = dict(json.loads(file.read_text(encoding="utf-8"))["facts"])
+        with suppress(OSError):  # another process has just removed it
+            used = (file if file.exists() else folder).stat().st_mtime
+            yield Entry(folder, made_from, size_of(folder), used)
 
 
-def remove(folder: Path) -> None:
-    """Remove an entry; runs that have it open go on reading it.
+def size_of(folder: Path) -> int:
+    """Bytes of an entry.
 
     Args:
         folder: of the entry.
     """
-    with in_turn(folder.with_name(folder.name + LOCK), lambda owner: None):
-        (folder / MADE_FROM).unlink(missing_ok=True)  # from now on it is no entry
-        shutil.rmtree(folder, ignore_errors=True)
+    return sum(file.stat().st_size for name in FILES if (file := folder / name).is_file())
+
+
+def remove(folder: Path) -> None:
+    """Remove an entry, or what a build has left; runs that have it open go on reading it.
+
+    Args:
+        folder: of the entry.
+
+    Raises:
+        InUseError: another run is writing it.
+        OSError: it cannot be removed.
+    """
+
+    def refuse(owner: str) -> None:
+        raise InUseError(f"being built by {owner}, stays: {folder}")
+
+    with in_turn(folder.with_name(folder.name.removesuffix(BUSY) + LOCK), refuse):
+        for name in FILES:  # the first makes it an entry
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            folder.rmdir()
 
 
 def builds(root: Path) -> Iterator[tuple[Path, str]]:
@@ -118,7 +162,7 @@ def builds(root: Path) -> Iterator[tuple[Path, str]]:
     Args:
         root: of the cache.
     """
-    for folder in sorted(root.glob(f"*{BUSY}")):
+    for folder in named(root, BUSY):
         yield folder, holder(folder.with_suffix(LOCK))
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from instructgpt.models.folder import write_bytes
 from instructgpt.modules.candidates import response_mask
 from instructgpt.types import ComparisonBatch
+
+MADE_FROM = "made_from"
+"""The name of what a file says about itself."""
 
 
 class Kept(NamedTuple):
@@ -68,6 +73,19 @@ def kept_folder() -> Path:
     return Path(cache, "instructgpt", "reference_logprobs")
 
 
+def made_from(path: Path) -> str:
+    """What log-probabilities were computed from, "" where nobody has written it down.
+
+    Args:
+        path: of their file.
+
+    Raises:
+        SafetensorError: it is none.
+    """
+    with safe_open(path, "pt") as file:
+        return str((file.metadata() or {}).get(MADE_FROM, ""))
+
+
 def read_kept(path: Path, splits: Mapping[str, Kept]) -> bool:
     """Fill the splits from a file; False where there is none that fits.
 
@@ -91,14 +109,24 @@ def read_kept(path: Path, splits: Mapping[str, Kept]) -> bool:
         return False
     for name, kept in splits.items():
         kept.values.copy_(found[name])
+    with suppress(OSError):  # another's cache may be read, but not changed
+        os.utime(path, (time.time(),) * 2)  # when it was used last
     return True
 
 
-def write_kept(path: Path, splits: Mapping[str, Kept]) -> None:
-    """Keep the splits for the next run; a cache that cannot be written is no reason to stop."""
+def write_kept(path: Path, splits: Mapping[str, Kept], names: Mapping[str, str]) -> None:
+    """Keep the splits for the next run; a cache that cannot be written is no reason to stop.
+
+    Args:
+        path: of the file.
+        splits: by name.
+        names: of what they were computed from, for people who look.
+    """
+    about = "; ".join(f"{name} {place}" for name, place in names.items())  # one: they have no order
+    values = {name: kept.values for name, kept in splits.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, save({name: kept.values for name, kept in splits.items()}))
+        write_bytes(path, save(values, {MADE_FROM: about}))
     except OSError as error:
         rank_zero_warn(f"the reference log-probabilities are not kept for other runs: {error}")
     else:

@@ -207,7 +207,8 @@ class PreferenceModule(StageModule):
                 self._compute_kept(name, own, kept[name])
             self.guard.check(self)
             if self.trainer.is_global_zero:
-                write_kept(path, kept)
+                places = {name: origin.place for name, origin in data.origins.items()}
+                write_kept(path, kept, {"reference": f"{self.init_from}", **places})
         self.reference.copy = None
         self.kept = kept
         if self.adapter is None and self.answers.prompts:

@@ -9,7 +9,10 @@ import torch
 
 from instructgpt.__main__ import main as run
 from instructgpt.data.demonstrations import DemonstrationDataModule
-from instructgpt.modules.kept import Kept, kept_path, write_kept
+from instructgpt.modules.kept import Kept, kept_path, read_kept, write_kept
+
+OF = {"reference": "runs/sft/export", "data.train": "c.jsonl"}
+FIRST, SECOND, THIRD = ("0" * 32, "1" * 32, "f" * 32)
 
 
 @pytest.fixture
@@ -38,12 +41,13 @@ def said(capsys, *options):
 
 def test_what_is_kept_is_listed_and_removed(home, tmp_path, tokenizer_folder, capsys):
     file, data = prepare(tmp_path, tokenizer_folder)
-    write_kept(kept_path({"of": "one"}), {"train": Kept(torch.zeros(7), [0, 7])})
+    write_kept(kept_path({"of": "one"}), {"train": Kept(torch.zeros(7), [0, 7])}, OF)
     code, out = said(capsys)
     assert code == 0
     assert f"rows of data in {home / 'data'}: 1 entry" in out
     assert f"demonstrations of {file}\n" in out
     assert f"reference log-probabilities in {home / 'reference_logprobs'}: 1 entry" in out
+    assert "reference runs/sft/export; data.train c.jsonl\n" in out
     (home / "data" / "notes.txt").write_text("mine")
     code, out = said(capsys, "--clear", "true")
     assert code == 0
@@ -80,7 +84,7 @@ def _hold(path, held, done):
 
 
 def test_what_is_being_built_stays_and_what_a_kill_left_goes(home, tmp_path, capsys):
-    building, left = home / "data" / "aa.partial", home / "data" / "bb.partial"
+    building, left = (home / "data" / f"{name}.partial" for name in (FIRST, THIRD))
     for folder in (building, left):
         folder.mkdir(parents=True)
         (folder / "rows.arrow").write_bytes(bytes(2000))
@@ -100,3 +104,71 @@ def test_what_is_being_built_stays_and_what_a_kill_left_goes(home, tmp_path, cap
     assert "left by a run that was killed" in out
     assert building.is_dir()
     assert not left.exists()
+
+
+def test_what_is_of_others_stays(home, tmp_path, tokenizer_folder, capsys):
+    prepare(tmp_path, tokenizer_folder)
+    (entry,) = (home / "data").iterdir()
+    linked = tmp_path / "linked"
+    theirs = [
+        linked / "rows.arrow",  # a link leads there
+        entry / "notes.txt",
+        home / "data" / "digests" / "notes.json",
+        home / "data" / "download.partial" / "film",
+        home / "data" / "tokenizer" / "made_from.json",
+        home / "data" / f"{SECOND}.txt",
+        home / "reference_logprobs" / "model.safetensors",
+    ]
+    own = [home / "data" / "digests" / f"{SECOND}.json"]
+    for file in (*theirs, *own):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{}")
+    (home / "data" / THIRD).symlink_to(linked)
+    assert said(capsys, "--clear=true")[0] == 0
+    assert all(file.read_text() == "{}" for file in theirs)
+    assert {file for file in home.rglob("*") if file.is_file()} - set(theirs) <= {
+        home / "data" / THIRD / "rows.arrow"
+    }
+
+
+def test_damaged_entries_are_named_and_removed(home, tmp_path, tokenizer_folder, capsys):
+    for number, text in enumerate(["{", "3", '{"facts": 3}', '{"facts": {}}']):
+        prepare(tmp_path, tokenizer_folder, f"rows {number}")
+        new = max((home / "data").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        (new / "made_from.json").write_text(text)
+    (home / "data" / FIRST).mkdir()
+    write_kept(kept_path({"of": "one"}), {"train": Kept(torch.zeros(7), [0, 7])}, OF)
+    (file,) = (home / "reference_logprobs").iterdir()
+    file.write_bytes(b"x")
+    code, out = said(capsys)
+    assert code == 0
+    assert out.count("  damaged") == 6
+    assert "removed: 6 entries" in said(capsys, "--clear=true")[1]
+    assert list((home / "data").iterdir()) == []
+
+
+def test_an_entry_that_another_run_holds_is_not_waited_for(
+    home, tmp_path, tokenizer_folder, capsys
+):
+    prepare(tmp_path, tokenizer_folder)
+    (entry,) = (home / "data").iterdir()
+    forking = multiprocessing.get_context("fork")
+    held, done = forking.Event(), forking.Event()
+    other = forking.Process(target=_hold, args=(entry.with_suffix(".lock"), held, done))
+    other.start()
+    held.wait(60)
+    code, out = said(capsys, "--clear=true")
+    done.set()
+    other.join()
+    assert code == 0
+    assert f"being built by process {other.pid}, stays: {entry}" in out
+    assert (entry / "rows.arrow").exists()
+
+
+def test_when_log_probabilities_were_used_is_known(home, capsys):
+    path, kept = kept_path({"of": "one"}), {"train": Kept(torch.zeros(7), [0, 7])}
+    write_kept(path, kept, OF)
+    os.utime(path, (86400 * 2, 86400 * 2))
+    assert "last used 1970-01-0" in said(capsys)[1]
+    assert read_kept(path, kept)
+    assert "last used 1970-01-0" not in said(capsys)[1]

@@ -138,7 +138,7 @@ class Columns(Mapping[str, Any]):
         value = self.take(key, use)
         value = [value] if isinstance(value, dict) else value
         turns = read_turns(self.where, key, value)
-        self.uses |= {f"{key}[].{name}": UNUSED for name in other_keys(value)}
+        self.uses |= {f"{key}[].{name}": told for name, told in other_keys(value).items()}
         return turns
 
     def finish(

@@ -7,6 +7,7 @@ from typing import Any
 
 from instructgpt.data.checks import check_text
 from instructgpt.data.errors import bad
+from instructgpt.data.tool_calls import CALLS, WRITTEN, with_calls
 from instructgpt.models.transcript import transcript
 
 Turn = dict[str, str]
@@ -35,17 +36,10 @@ ROLES = {
 """What speakers are called, in lower case, and the role they have here."""
 
 _SPEAKER, _CONTENT = ("role", "from"), ("content", "value")
-_MORE: tuple[str, ...] = (
-    "tool_calls",
-    "function_call",
-    "tools",
-    "functions",
-    "image",
-    "images",
-    "audio",
-    "video",
+_MORE = (  # they change what is said
+    *("tools", "functions", "image", "images", "audio", "video", "videos"),
+    *("prefix", "reasoning_content", "reasoning", "thinking"),
 )
-_MORE += ("videos", "prefix", "reasoning_content", "reasoning", "thinking")  # change what is said
 _TRAINED = ("weight", "train", "loss")  # false where a turn is not to be imitated
 
 
@@ -82,6 +76,8 @@ def _turn(where: str, key: str, turn: Any) -> Turn:
         if fields.get(name):
             rule = "must not be there: no stage can use it"
             raise bad(where, f"{key}.{name}", rule, fields[name])
+    calls = any(fields.get(name) for name in CALLS)
+    content = "" if content is None and calls else content
     if not isinstance(speaker, str) or not isinstance(content, str | list):
         rule = 'must have a "role" and a "content" that are strings'
         raise bad(where, key, rule, turn)
@@ -91,6 +87,10 @@ def _turn(where: str, key: str, turn: Any) -> Turn:
     if isinstance(content, list):
         parts = [_part(where, f"{key}.content[{i}]", part) for i, part in enumerate(content)]
         content = "\n".join(parts)
+    if calls and role != "assistant":
+        raise bad(where, key, "must be the assistant's, for it has calls of tools", speaker)
+    if calls:
+        content = with_calls(where, key, fields, content)
     if content.strip():
         check_text(where, key, content)
     if role != "assistant" and is_transcript(content):
@@ -109,10 +109,13 @@ def _part(where: str, key: str, part: Any) -> str:
     return text
 
 
-def other_keys(value: list[Any]) -> list[str]:
-    """The keys of turns that nothing is made of."""
+def other_keys(value: list[Any]) -> dict[str, str]:
+    """The keys of turns that are neither speaker nor words, and what they are used as."""
     known = (*_SPEAKER, *_CONTENT, *_MORE, *_TRAINED)
-    return list(dict.fromkeys(str(key) for turn in value for key in turn if key not in known))
+    keys = dict.fromkeys(str(key) for turn in value for key in turn if key not in known)
+    filled = {key for turn in value for key in CALLS if turn.get(key)}
+    unused = {key: "not used" for key in keys if key not in CALLS}
+    return unused | dict.fromkeys(sorted(filled), WRITTEN)
 
 
 def is_answered(turns: Turns) -> bool:

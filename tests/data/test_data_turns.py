@@ -79,13 +79,57 @@ def test_content_parts_are_text_on_lines_of_their_own():
     assert rule in refused(parse_demonstration, value)
 
 
-@pytest.mark.parametrize("key", ["tool_calls", "function_call", "images", "reasoning_content"])
+@pytest.mark.parametrize("key", ["tools", "images", "reasoning_content"])
 def test_keys_of_turns_that_say_more_are_refused_by_name(key):
     value = chat("user: hi", "assistant: yo")
     value["messages"][1][key] = [{"name": "search"}]
     assert f'"messages[1].{key}" must not be there' in refused(parse_demonstration, value)
     value["messages"][1][key] = None
     assert parse_demonstration(item(value)).row.responses == ["yo"]
+
+
+CALL = {"name": "add", "arguments": {"a": 1, "to": "é"}}
+WRITTEN = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "to": "é"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        {"tool_calls": [{"id": "c1", "type": "function", "function": CALL}]},
+        {"tool_calls": [{"function": {**CALL, "arguments": '{"a": 1, "to": "é"}'}}]},
+        {"tool_calls": [CALL], "function_call": None},
+        {"function_call": CALL},
+        {"tool_calls": '[{"name": "add", "arguments": {"a": 1, "to": "é"}}]'},
+    ],
+)
+@pytest.mark.parametrize(("content", "before"), [(None, ""), ("", ""), ("I ask.", "I ask.\n")])
+def test_calls_of_tools_are_words_of_the_turn(calls, content, before):
+    asks = {"role": "assistant", "content": content, **calls}
+    result = {"role": "tool", "content": "2", "tool_call_id": "c1"}
+    value = {"messages": [*turns("user: 1 + 1?"), asks, result, *turns("assistant: Two.")]}
+    row, _ = parse_demonstration(item(value))
+    assert row.prompt.messages == [
+        *turns("user: 1 + 1?", f"assistant: {before}{WRITTEN}", "tool: 2"),
+    ]
+    name = "function_call" if calls.get("function_call") else "tool_calls"
+    columns = row.told.columns
+    assert columns[f"messages[].{name}"] == (
+        "used as text: <tool_call>, a line of JSON, </tool_call>"
+    )
+    assert columns["messages[].tool_call_id"] == "not used"
+    assert "messages[].content" not in columns
+    last, _ = parse_demonstration(item({"messages": value["messages"][:2]}))
+    assert last.responses == [before + WRITTEN]  # which is imitated
+
+
+@pytest.mark.parametrize("calls", [[{"name": "add"}], [{"arguments": {}}], ["add"], "add", 3])
+def test_calls_that_are_none_are_refused(calls):
+    value = chat("user: hi", "assistant: yo")
+    value["messages"][1]["tool_calls"] = calls
+    rule = '"messages[1].tool_calls" must be calls with a "name" and "arguments", got '
+    assert rule in refused(parse_demonstration, value)
+    value["messages"][0]["tool_calls"] = [CALL]
+    assert '"messages[0]" must be the assistant\'s' in refused(parse_demonstration, value)
 
 
 def test_keys_of_turns_that_say_nothing_are_named():

@@ -7,7 +7,9 @@ from instructgpt.commands.evaluate import evaluate
 from instructgpt.commands.export import export
 from instructgpt.commands.generate import generate
 from instructgpt.commands.label import label
+from instructgpt.commands.prepare import prepare
 from instructgpt.commands.world import world
 
-FUNCTIONS = {verb.__name__: verb for verb in (world, generate, label, evaluate, export, cache)}
+VERBS = (prepare, world, generate, label, evaluate, export, cache)
+FUNCTIONS = {verb.__name__: verb for verb in VERBS}
 """All but ``pipeline``, which reads its options itself and runs these."""

@@ -14,7 +14,7 @@ from instructgpt.data.files import KINDS, is_known, is_saved, stem_of
 from instructgpt.data.opening import check_file, kind_of
 from instructgpt.types import UserError
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
 Tell = Callable[[str], None]
 
 _ABOUT = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", STATE)
@@ -163,8 +163,9 @@ def _chosen(name: str, paths: list[Path], split: Split, tell: Tell) -> list[Path
     parts: dict[str, list[Path]] = {}
     for path in paths:
         parts.setdefault(_split_of(path.name), []).append(path)
-    order = ("train",) if split == "train" else ("validation", "test")
-    chosen = next((part for part in order if part in parts), "")
+    order = {"train": ("train",), "test": ("test", "validation")}
+    wanted = order.get(split, ("validation", "test"))
+    chosen = next((part for part in wanted if part in parts), "")
     if set(parts) == {""} or set(parts) == {_split_of(Path(name).name)}:  # the user says which
         return _once(name, paths)
     if not chosen and len(parts) == 1:

@@ -8,9 +8,9 @@ and rows that a rule has let pass pass it again.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -32,7 +32,8 @@ class Verdict(NamedTuple):
     example: str = ""
 
 
-class Rule(ABC):
+@dataclass(frozen=True)
+class Rule(metaclass=ABCMeta):  # no ABC, which is no dataclass: options would be of a class
     """A rule of either kind."""
 
     name: ClassVar[str]
@@ -64,6 +65,7 @@ class Rule(ABC):
         return []
 
 
+@dataclass(frozen=True)
 class RowRule(Rule):
     """Looks at one row at a time."""
 
@@ -93,8 +95,10 @@ class Decision(NamedTuple):
     reason: np.ndarray  # uint8: place in ``reasons`` of why a row is dropped
     notes: tuple[str, ...] = ()  # lines for the report
     split: np.ndarray | None = None  # uint8: place in SPLITS, of the rule that decides on them
+    counts: tuple[tuple[str, int], ...] = ()  # numbers for the report, such as rows of a class
 
 
+@dataclass(frozen=True)
 class GlobalRule(Rule):
     """Looks at all rows at once, but only at compact keys of them (some hundred bytes a row)."""
 

@@ -94,7 +94,7 @@ class CleanRow(NamedTuple):
 
     def dumps(self) -> str:
         """The row as one line between two passes; ``loads`` gives it back."""
-        return json.dumps(list(self), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(list(self), separators=(",", ":"))
 
     @classmethod
     def loads(cls, line: str) -> CleanRow:

@@ -17,6 +17,7 @@ from instructgpt.commands.export import export
 from instructgpt.commands.generate import generate
 from instructgpt.commands.label import label
 from instructgpt.commands.pipeline import pipeline
+from instructgpt.commands.prepare import prepare
 from instructgpt.commands.world import world
 from instructgpt.verbs import VERBS
 
@@ -120,7 +121,10 @@ FLIPS = {
     },
     cache: {"folder": "{inputs}", "clear": True},
 }
-ELSEWHERE = {pipeline: "tests/pipeline/test_pipeline.py and test_pipeline_verb.py"}
+ELSEWHERE = {
+    pipeline: "tests/pipeline/test_pipeline.py and test_pipeline_verb.py",
+    prepare: "tests/commands/test_prepare_options.py",
+}
 CASES = [(verb, name) for verb, flips in FLIPS.items() for name in flips]
 
 

@@ -49,27 +49,36 @@ def page_of(view: View, contents: Contents) -> str:
     """The whole page."""
     results = view.results
     made = [section for make in contents.sections if (section := make(view)) is not None]
+    header = element(
+        "header", element("h1", results.title), contents.lede(results), facts(view), links(made)
+    )
+    main = element("main", *(card(one, contents.verdicts(results, one.id)) for one in made))
+    footer = (
+        "Made by instructgpt, after Ouyang et al. 2022, “Training language models to follow "
+        "instructions with human feedback” (arXiv:2203.02155). The numbers are in "
+        "results.json, the figures as PNG in figures/."
+    )
+    return whole_page(results.title, header, main, footer)
+
+
+def whole_page(title: str, header: Html, main: Html, footer: str) -> str:
+    """A page in the style of the house.
+
+    Args:
+        title: for the browser.
+        header: with the heading.
+        main: the sections.
+        footer: in a few words.
+    """
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", results.title),
+        element("title", title),
         element("style", Html(CSS)),
     )
-    body = element(
-        "body",
-        element(
-            "header", element("h1", results.title), contents.lede(results), facts(view), links(made)
-        ),
-        element("main", *(card(one, contents.verdicts(results, one.id)) for one in made)),
-        element(
-            "footer",
-            "Made by instructgpt, after Ouyang et al. 2022, “Training language models to follow "
-            "instructions with human feedback” (arXiv:2203.02155). The numbers are in "
-            "results.json, the figures as PNG in figures/.",
-        ),
-    )
+    body = element("body", header, main, element("footer", footer))
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 

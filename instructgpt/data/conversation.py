@@ -29,7 +29,7 @@ from instructgpt.data.turns import (
 
 RENDERED = (
     *("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|user|>", "[INST]"),
-    *("### Instruction:", "### Response:"),
+    *("### Instruction:", "### Response:", "<extra_id_1>"),
 )
 """Marks of templates; a prompt with one has been put into a template already."""
 

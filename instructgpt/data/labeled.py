@@ -14,7 +14,7 @@ PROMPTS = ("prompt", "instruction", "question", "query", *TURNS)
 
 TIES = {"tie", "equal", "both", "same", "draw", "neither"}
 _RESPONSE = re.compile(
-    r"respon|answer|complet|output|reply|candidate|option|text|summary|generat|^[a-z0-9]$"
+    r"respon|answer|complet|output|reply|candidate|option|text|summary|generat|^left$|^right$|^.$"
 )
 """What the names of fields that hold responses have in them."""
 
@@ -48,7 +48,7 @@ def labeled_row(
             found = {"responses": [texts[name] for name in ranks], "ranking": list(ranks.values())}
         elif rated:
             ratings[rated] = answer
-        elif isinstance(answer, str) and answer.strip() and not texts and not found:
+        elif _is_text(answer) and not texts and not found:
             found = {"response": answer}
         else:
             others[question] = answer
@@ -83,7 +83,9 @@ def _ranks(names: list[str], answer: Any) -> dict[str, int]:
     by_word = {_word(name): name for name in names}
     if isinstance(answer, str) and len(names) > 1:
         word = _word(answer)
-        side = names[SIDES.index(word)] if word in SIDES and len(names) == 2 else by_word.get(word)
+        side = by_word.get(word)
+        if side is None and word in SIDES and len(names) == 2:
+            side = names[SIDES.index(word)]
         if side:
             return {name: 1 if name == side else 2 for name in names}
         return dict.fromkeys(names, 1) if word in TIES else {}
@@ -98,6 +100,11 @@ def _ranks(names: list[str], answer: Any) -> dict[str, int]:
             return {}
         ranks[name] = rank
     return ranks
+
+
+def _is_text(answer: Any) -> bool:
+    """Whether an answer can be a response that was written."""
+    return isinstance(answer, str) and bool(answer.strip()) and answer not in SIDES
 
 
 def _rated(names: list[str], question: str, answer: Any) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 from instructgpt.data.columns import Columns
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
-from instructgpt.data.labeled import labeled_row
+from instructgpt.data.labeled import SIDES, labeled_row
 from instructgpt.data.row_format import KnownFormat, Made, Without
 from instructgpt.data.using import fitting
 
 CANCELLED = "of tasks with cancelled annotations: left out"
 PREDICTED = "of tasks with predictions of a model: not read"
+ORDERED = "whose left and right response are the first and the second column of responses"
 
 
 class LabelStudio(KnownFormat):
@@ -36,7 +37,7 @@ class LabelStudio(KnownFormat):
             if annotation.get("was_cancelled"):
                 row.notes.append(CANCELLED)
                 continue
-            answers = _answers(row, annotation.get("result"))
+            answers = _answers(row, annotation.get("result"), fields)
             if one := labeled_row(row.where, fields, answers):
                 made.append({**one, "labeler": _name(annotation.get("completed_by"))})
         if row.row.get("predictions"):
@@ -68,8 +69,10 @@ class LabelStudioMin(KnownFormat):
         shown = {key: value for key, value in fields.items() if key not in judged}
         for key in shown:
             row.take(key, "prompt and responses")
-        for key in judged:
+        for key, value in judged.items():
             row.take(key, "answer of the labeler")
+            if value in SIDES:
+                row.notes.append(ORDERED)
         return [{**one, **labeler}] if (one := labeled_row(row.where, shown, judged)) else []
 
     def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
@@ -78,7 +81,7 @@ class LabelStudioMin(KnownFormat):
         return fitting(made, wanted) if isinstance(made, list) else made
 
 
-def _answers(row: Columns, result: Any) -> dict[str, Any]:
+def _answers(row: Columns, result: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Question -> answer; ratings of one response are called by it, too."""
     if not isinstance(result, list) or not all(isinstance(one, dict) for one in result):
         raise bad(row.where, "annotations[].result", "must be a list of objects", result)
@@ -87,13 +90,24 @@ def _answers(row: Columns, result: Any) -> dict[str, Any]:
         name = str(one.get("from_name"))
         if one.get("type") == "rating":
             name = f"{name} {one.get('to_name')}"
-        answers[name] = _value(one.get("value"))
+        answer = _value(one.get("value"))
+        if answer in SIDES:
+            answer = _sided(row, answer, str(one.get("to_name")).split(","), fields)
+        answers[name] = answer
     return answers
+
+
+def _sided(row: Columns, side: str, shown: list[str], fields: Mapping[str, Any]) -> str:
+    """The response on a side: the task says which stood there, if it calls them as its fields."""
+    if len(shown) == len(SIDES) and all(name in fields for name in shown):
+        return shown[SIDES.index(side)]
+    row.notes.append(ORDERED)
+    return side
 
 
 def _is_answer(value: Any) -> bool:
     """Whether a column of JSON-MIN can be nothing but an answer."""
-    return value in ("left", "right") or (
+    return value in SIDES or (
         isinstance(value, dict) and not value.keys().isdisjoint(_KINDS)
     )
 

@@ -4,6 +4,7 @@ import pytest
 from refusals import item
 
 from instructgpt.data.formats import parse_item
+from instructgpt.data.known.label_studio import ORDERED
 from instructgpt.types import UserError
 
 PAIR = {"prompt": "q", "response_a": "x", "response_b": "y", "category": "qa"}
@@ -51,9 +52,24 @@ def test_pairwise_by_two_annotators_and_one_who_cancelled():
     assert notes == {
         "of tasks with cancelled annotations: left out",
         "of tasks with predictions of a model: not read",
+        ORDERED,
     }
     assert [row for row, _, _ in parse(value, "demonstration")[0]] == [["x"], ["y"]]
     assert len(parse(value, "prompt")[0]) == 1
+
+
+def test_left_is_what_the_task_shows_there_and_no_text():
+    pair = {"prompt": "q", "answer2": "two", "answer1": "one"}  # as a database may sort them
+    shown = {**side("left"), "to_name": "answer1,answer2"}
+    made, _, notes = parse(task(pair, shown))
+    assert (made, notes) == ([(["two", "one"], [2, 1], "1")], set())
+    about = {"id": 1, "annotator": 1, "annotation_id": 9, "lead_time": 1.5}
+    made, _, notes = parse({**pair, **about, "better": "left"})  # which does not say it
+    assert (made, notes) == ([(["two", "one"], [1, 2], "1")], {ORDERED})
+    named = {"prompt": "q", "right": "one", "left": "two"}
+    assert parse(task(named, side("left")))[0] == [(["one", "two"], [2, 1], "1")]
+    unknown = {"prompt": "q", "a1": "x", "a2": "y"}
+    assert parse(task(unknown, side("left")), "demonstration")[:2] == ([], {"without an answer"})
 
 
 ITEMS = [{"id": f"i{n}", "title": "", "body": text} for n, text in enumerate("xyz")]

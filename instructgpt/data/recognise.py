@@ -48,7 +48,7 @@ def recognise(row: Mapping[str, Any]) -> tuple[KnownFormat, str] | None:
         row: as read.
     """
     for form in _candidates(tuple(row)):
-        filled = not any(is_empty(row[key]) for key in form.needs)
+        filled = form.may_be_empty or not any(is_empty(row[key]) for key in form.needs)
         if filled and (reason := form.recognises(row)):
             return form, reason
     return None

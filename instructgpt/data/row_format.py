@@ -66,6 +66,8 @@ class KnownFormat(RowFormat):
     """What the summary calls it."""
     needs: ClassVar[tuple[str, ...]]
     """Columns without which no row is one of these."""
+    may_be_empty: ClassVar[bool] = False
+    """Whether these columns may be empty."""
 
     @property
     def shown(self) -> str:
@@ -76,7 +78,7 @@ class KnownFormat(RowFormat):
         """What tells that a row that has the columns is one of these; "" where it is not.
 
         Args:
-            row: with all columns of ``needs``, none of them empty.
+            row: with all columns of ``needs``, of which none is empty unless they may be.
         """
         return ", ".join(self.needs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from instructgpt.data.columns import Columns
+from instructgpt.data.columns import Columns, is_empty
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
 from instructgpt.data.labeled import labeled_row
@@ -72,17 +72,74 @@ class ArgillaTable(KnownFormat):
         for key in row:
             if ".suggestion" in key and key.partition(".")[0] in questions:
                 row.uses[key] = "not used"
-        about = {"id", *self.needs, *row.uses}
-        fields = {key: value for key, value in row.row.items() if key not in about}
-        made = _made(row, fields, answers)
-        for key, value in fields.items():
-            if isinstance(value, str | list):
-                row.take(key, "prompt and responses")
-        return made
+        return _flat(row, answers, {"id", *self.needs})
 
     def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
         """Those for one use."""
         return fitting(self.convert(row), wanted)
+
+
+class ArgillaHub(KnownFormat):
+    """The same as version 1 puts it on the hub: a column for each field and for each question."""
+
+    name, title = "argilla_hub", "Argilla on the hub"
+    needs, may_be_empty = ("external_id", "metadata"), True
+
+    def recognises(self, row: Mapping[str, Any]) -> str:
+        """By a column of answers with their users."""
+        key = next((key for key, value in row.items() if _listed(value)), "")
+        return f"{key}[].user_id, {key}[].value, {key}[].status" if key else ""
+
+    def convert(self, row: Columns) -> Made:
+        """A row for each user."""
+        answers: Answers = {}
+        questions = [key for key, value in row.row.items() if _listed(value)]
+        for question in questions:
+            for one in _listed(row.take(question, "answers of labelers")):
+                value = _listed(one["value"], "rank", "value") or one["value"]
+                _add(row, answers, one["user_id"], question, value, one["status"])
+        for key in row:
+            if "-suggestion" in key:
+                if not is_empty(row.row[key]) and not key.endswith("-metadata"):
+                    row.notes.append(SUGGESTED)
+                row.uses[key] = "not used"
+        return _flat(row, answers, set(self.needs))
+
+    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
+        """Those for one use."""
+        return fitting(self.convert(row), wanted)
+
+
+ANSWER = ("user_id", "value", "status")
+
+
+def _listed(value: Any, *keys: str) -> list[dict[str, Any]]:
+    """Objects with some keys, which tables may hold as one object of lists; nothing of others."""
+    keys = keys or ANSWER
+    if isinstance(value, dict) and value.keys() >= {*keys}:
+        columns = [value[key] for key in keys]
+        lists = all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns)
+        return (
+            [dict(zip(keys, one, strict=True)) for one in zip(*columns, strict=True)]
+            if lists
+            else []
+        )
+    fine = isinstance(value, list) and all(
+        isinstance(one, dict) and one.keys() >= {*keys} for one in value
+    )
+    return value if fine else []
+
+
+def _flat(row: Columns, answers: Answers, about: set[str]) -> Made:
+    """The rows of a table whose columns are fields, but for those about the record."""
+    fields = {
+        key: value for key, value in row.row.items() if key not in about and key not in row.uses
+    }
+    made = _made(row, fields, answers)
+    for key, value in fields.items():
+        if isinstance(value, str | list):
+            row.take(key, "prompt and responses")
+    return made
 
 
 def _made(row: Columns, fields: Mapping[str, Any], answers: Answers) -> Made:

@@ -107,9 +107,7 @@ def _sided(row: Columns, side: str, shown: list[str], fields: Mapping[str, Any])
 
 def _is_answer(value: Any) -> bool:
     """Whether a column of JSON-MIN can be nothing but an answer."""
-    return value in SIDES or (
-        isinstance(value, dict) and not value.keys().isdisjoint(_KINDS)
-    )
+    return value in SIDES or (isinstance(value, dict) and not value.keys().isdisjoint(_KINDS))
 
 
 _KINDS = ("selected", "ranker", "choices", "rating", "text")

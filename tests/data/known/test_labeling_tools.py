@@ -169,3 +169,30 @@ def test_argilla_ratings_texts_drafts_and_suggestions():
     assert made == [(["x"], [], "u")]
     assert notes == {"of records with answers that were not submitted: left out"}
     assert parse({"fields": FIELDS, "responses": {}})[1] == {"without an answer"}
+
+
+RANKED = [{"rank": 1, "value": "response-2"}, {"rank": 2, "value": "response-1"}]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [
+            {"user_id": "u", "value": RANKED, "status": "submitted"},
+            {"user_id": "v", "value": None, "status": "discarded"},
+        ],
+        {  # the same where a table holds lists of objects as objects of lists
+            "user_id": ["u", "v"],
+            "value": [{"rank": [1, 2], "value": ["response-2", "response-1"]}, None],
+            "status": ["submitted", "discarded"],
+        },
+    ],
+)
+def test_argilla_as_version_1_puts_it_on_the_hub(answers):
+    value = {**FIELDS, "best": answers, "best-suggestion": "x", "best-suggestion-metadata": {}}
+    made, _, notes = parse({**value, "external_id": None, "metadata": "{}"})
+    assert made == [(["y", "x"], [1, 2], "u")]
+    assert notes == {
+        "of records with answers that were not submitted: left out",
+        "of records with suggestions of a model: not read",
+    }

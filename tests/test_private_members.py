@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 from peft import PrefixTuningConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel, PreTrainedTokenizerFast
 
 import instructgpt
 from instructgpt.models.shift_gpt import ShiftGPTConfig
@@ -89,6 +89,7 @@ MEMBERS = [
     Member("transformers", "_is_stateful", PreTrainedModel, "refusing to pack recurrent models"),
     Member("transformers", "_init_weights", PreTrainedModel, "the first weights of ShiftGPT"),
     Member("transformers", "_tied_weights_keys", PreTrainedModel, "the tied head of ShiftGPT"),
+    Member("transformers", "_encode_plus", PreTrainedTokenizerFast, "encoding without the places"),
     Member("peft", "_disable_adapters", BaseTunerLayer, "the reference of LoRA"),
     Member("peft", "_adapters_disabled", prefixed, "the reference of a prefix"),
     Member("jsonargparse", "_actions", ArgumentParser, "guessing what a misspelt option meant"),

@@ -9,7 +9,12 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import (
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 
 def attention_name(config: PreTrainedConfig) -> str:
@@ -47,6 +52,18 @@ def keeps_states(kind: type[PreTrainedModel]) -> bool:
         kind: of the model.
     """
     return bool(kind._is_stateful)
+
+
+def encodes_plainly(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer's ids are those of its backend: some prepare texts themselves.
+
+    Args:
+        tokenizer: of any kind.
+    """
+    kind, plain = type(tokenizer), PreTrainedTokenizerFast
+    if not issubclass(kind, plain) or kind.__call__ is not plain.__call__:
+        return False
+    return bool(kind._encode_plus is plain._encode_plus)
 
 
 def config_facts(config: PreTrainedConfig) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 import copy
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from instructgpt.models.template import get_template
+from instructgpt.models.template import encode_texts, get_template
 from instructgpt.types import Prompt, UserError
 
 CHATML = (
@@ -244,3 +245,22 @@ def test_many_texts_are_encoded_as_one_by_one(chat_tokenizer, name):
     assert template.encode_responses(chat_tokenizer, []) == []
     bare = chat_tokenizer("two  words", add_special_tokens=False)["input_ids"]
     assert get_template("plain").encode_prompts(chat_tokenizer, prompts)[2] == bare
+
+
+def test_a_tokenizer_that_prepares_texts_itself_is_asked_for_many_texts(chat_tokenizer, tmp_path):
+    class Loud(PreTrainedTokenizerFast):
+        def _encode_plus(self, text, *args, **options):
+            return super()._encode_plus([one.upper() for one in text], *args, **options)
+
+    chat_tokenizer.save_pretrained(tmp_path)
+    quiet, loud = (kind.from_pretrained(tmp_path) for kind in (PreTrainedTokenizerFast, Loud))
+    assert encode_texts(loud, ["a b", "c"]) == encode_texts(quiet, ["A B", "C"])
+
+
+def test_what_else_a_tokenizer_was_asked_for_plays_no_part(chat_tokenizer, tmp_path):
+    chat_tokenizer.save_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    texts = ["some words <|im_end|>", "a"]
+    first = encode_texts(tokenizer, texts)
+    tokenizer(texts, truncation=True, max_length=3, padding="max_length")
+    assert encode_texts(tokenizer, texts) == first

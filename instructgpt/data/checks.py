@@ -27,8 +27,12 @@ class MissingColumnError(UserError):
     """A row lacks a column: which one, and why it would be needed."""
 
     def __init__(self, message: str, key: str, why: str) -> None:
-        super().__init__(message)
+        super().__init__(message, key, why)  # all of them, so that it can be pickled
         self.key, self.why = key, why
+
+    def __str__(self) -> str:
+        """The message."""
+        return str(self.args[0])
 
 
 def missing(

@@ -1,11 +1,16 @@
 """``--data.format`` and ``--data.columns``: what the user says of the rows."""
 
+import pickle
+
 import pytest
 from refusals import item, refused
 
+from instructgpt.data.checks import missing
 from instructgpt.data.demonstrations import DemonstrationDataModule
-from instructgpt.data.formats import parse_item
+from instructgpt.data.formats import Told, parse_item
 from instructgpt.data.reading import Reading
+from instructgpt.data.summary import Summary
+from instructgpt.data.tallies import Limit
 from instructgpt.types import UserError
 
 
@@ -145,3 +150,13 @@ def test_single_responses_with_scores_are_refused_where_they_are_learned():
     for key in ("score_response", "margin", "is_safe"):
         assert f'"{key}" changes what is learned' in complaint({**value, key: 1})
         assert read({**value, key: 1}, "prompt").row.prompt.meta == {key: 1}
+
+
+def test_errors_and_summaries_travel_between_processes():
+    error = missing("a.jsonl:1", {"question": 1}, "prompt", " of a chat")
+    found = pickle.loads(pickle.dumps(error))
+    assert (str(found), found.key, found.why) == (str(error), "prompt", " of a chat")
+    summary = Summary()
+    summary.read("a.jsonl", "text", "a.jsonl:1", Told({"text": "used as text"}, ["odd"]))
+    summary.measure("prompt tokens", 3, Limit("prompts", "are cut", "--most", 2))
+    assert pickle.loads(pickle.dumps(summary)).lines() == summary.lines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from instructgpt.data.records import Part, Recipe
 from instructgpt.data.sources import HubRows, Source, raw_items
 from instructgpt.data.store import ROWS_FILE, SUMMARY_FILE, Store
 from instructgpt.data.summary import Summary
+from instructgpt.terminal import note
 from instructgpt.types import UserError
 
 BATCH_ITEMS, BATCH_BYTES = 1000, 2**20
@@ -55,8 +57,11 @@ def prepared(sources: list[Source], recipe: Recipe, root: Path, num_proc: int | 
         if _states(sources) != before:
             raise UserError(f"{name}: must stay as it is while it is read, got changes")
 
-    known = None if facts is None or own is None else {"sources": facts, **own}
-    return Store(stored(root, known, name, write))
+    if facts is None or own is None:
+        why = "the code or the options of its --data.format" if own is None else "what it holds"
+        note(f"{name} is prepared for this run only, not kept: nobody can name {why}")
+        return Store(stored(root, None, name, write))
+    return Store(stored(root, {"sources": facts, **own}, name, write))
 
 
 def _name(source: Source) -> str:
@@ -205,6 +210,8 @@ def _begin(recipe: Recipe) -> None:
     _recipe = recipe
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    gc.freeze()  # rows are many small objects without cycles: looking for some took a quarter
+    gc.set_threshold(100_000)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -15,6 +15,7 @@ import instructgpt.data.build as build_module
 from instructgpt.data.cache import cache_folder, entries, remove
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.digest import file_digest
+from instructgpt.data.row_format import RowFormat
 from instructgpt.data.store import Store
 from instructgpt.data.text import TextDataModule
 from instructgpt.types import UserError
@@ -185,6 +186,23 @@ def test_a_cache_that_cannot_be_written_is_said_and_the_run_goes_on(
     data, _ = prepare(rows)
     assert len(data.train_rows) == ROWS
     assert "cannot be written to" in capsys.readouterr().err
+
+
+class Opaque(RowFormat):
+    """A format with an object that JSON cannot hold."""
+
+    def __init__(self):
+        self.inside = object()
+
+    def convert(self, row):
+        return {"prompt": row["prompt"], "response": row["response"]}
+
+
+def test_rows_that_nobody_can_name_are_said_not_to_be_kept(prepare, rows, tmp_path, capsys):
+    data, _ = prepare(rows, format=Opaque())
+    assert len(data.train_rows) == ROWS
+    assert f"{rows} is prepared for this run only, not kept" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 def _prepare_at_once(train, cache, tokenizer, barrier, results):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from datatrove.executor import LocalPipelineExecutor
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -27,6 +28,7 @@ PRIVATE = {
     "transformers": "instructgpt.models.transformers_private",
     "peft": "instructgpt.models.peft_private",
     "jsonargparse": "instructgpt.jsonargparse_private",
+    "datatrove": "instructgpt.hygiene.datatrove_private",
 }
 """Libraries, and the one file each that may reach inside."""
 OF_NAMED_TUPLES = {"_asdict", "_replace", "_fields", "_make", "_field_defaults"}
@@ -57,6 +59,7 @@ class Member(NamedTuple):
 
 
 MEMBERS = [
+    Member("datatrove", "_run_for_rank", LocalPipelineExecutor, "prepare"),
     Member("lightning", "_restarting", lambda: trainer().fit_loop, "exact resume"),
     Member("lightning", "_load_combined_loader_states", lambda: trainer().fit_loop, "exact resume"),
     Member(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from instructgpt.hygiene.datatrove_private import run_task
 from instructgpt.types import UserError
 
 Executor = Literal["local", "slurm", "ray"]
@@ -136,7 +137,7 @@ def _local(job: Job, logs: Path) -> Any:
 def _run_task(executor: Any, rank: int) -> None:
     with open(os.devnull, "w") as nothing, redirect_stderr(nothing):  # it logs to a file as well
         try:
-            executor._run_for_rank(rank, local_rank=rank)
+            run_task(executor, rank)
         except UserError as error:  # kinds of it do not travel between processes
             raise UserError(f"{error}") from None
 
@@ -152,7 +153,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def slurm_executors(jobs: Sequence[Job], logs: Path, slurm: Slurm, workers: int) -> list[Any]:

@@ -107,6 +107,8 @@ def data_flips(kind: str) -> dict[str, Flip]:
         "drop_long_prompts": Flip(True, own={"max_prompt_tokens": 5}),
         "cache": Flip(folder("own_cache"), see="work"),
         "num_proc": Flip(2, see="work"),
+        "streaming": Flip(True, trainer={"max_steps": 2}),
+        "shuffle_buffer": Flip(3, own={"streaming": True}, trainer={"max_steps": 2}),
         "num_workers": Flip(1, see="workers"),
         "seed": Flip(1),
     }
@@ -182,6 +184,7 @@ TABLE: dict[type, dict[str, Flip]] = {
     },
     PromptDataModule: data_flips("prompts")
     | {
+        "streaming": Flip(True, see="refused"),
         "validation_batch_size": Flip(2, see="metrics"),
         "responses": Flip(2, see="predictions"),
         "pretraining": Flip(rows("text_other"), own=MIX, model=MIXED),

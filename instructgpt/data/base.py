@@ -12,26 +12,26 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.data.blocks import Blocks, Stream
-from instructgpt.data.build import prepared
-from instructgpt.data.cache import cache_folder
+from instructgpt.data.checks import check_counts
 from instructgpt.data.collate import collate_prompts
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.folders import Split
 from instructgpt.data.loader import StatefulLoader
-from instructgpt.data.order import Group, one_pass
-from instructgpt.data.reading import RECOGNISE, FormatName, Reading
-from instructgpt.data.records import Recipe
+from instructgpt.data.order import Group, nth_pass, straight
+from instructgpt.data.reading import FormatName, Reading
 from instructgpt.data.row_format import RowFormat
+from instructgpt.data.row_reader import RowReader
 from instructgpt.data.rows import AnyRow, PromptRow
-from instructgpt.data.sources import Names, OnError, sources_of, weighted
+from instructgpt.data.sources import Names, OnError, weighted
 from instructgpt.data.split import split_rows
+from instructgpt.data.start import check_start
+from instructgpt.data.stream_loader import Cut
+from instructgpt.data.streaming import Streamed, check_options, stream_steps, streamed_sets
 from instructgpt.data.summary import Summary, show
 from instructgpt.data.views import Joined, Picked, Rows, all_numbers, names_of, rows_digest
-from instructgpt.models.artefact import check_artefact, read_artefact
 from instructgpt.models.choice import choose_template
 from instructgpt.models.template import Template
-from instructgpt.models.tokenizer import eos_id, load_tokenizer, pad_id
+from instructgpt.models.tokenizer import load_tokenizer, pad_id
 from instructgpt.terminal import say
 from instructgpt.types import Origin, UserError, require
 
@@ -74,7 +74,14 @@ class StageData(LightningDataModule, ABC):
             runs; default: ``instructgpt/data`` in the user's cache folder.
         num_proc: processes that read and tokenise rows; default: as many as there are cores for
             more than 32 MB, else this one.
-        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand.
+        streaming: train on rows as they are read, for what does not fit on the disk; needs
+            --trainer.max_steps. Nothing is kept; at the end the rows are read again, in another
+            order. Of a fraction as ``validation``, the rows among the first ``shuffle_buffer`` are
+            measured on, and no row of that fraction is trained on. Weights of ``train`` say how
+            often each set is drawn from.
+        shuffle_buffer: rows that are shuffled together with ``streaming``; at most 64 MB of them.
+        num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand,
+            except with ``streaming``.
         seed: of the split, of the order, and of sampling in ``predict``; follows --seed_everything.
     """
 
@@ -98,21 +105,22 @@ class StageData(LightningDataModule, ABC):
         on_error: OnError = "stop",
         cache: str | None = None,
         num_proc: int | None = None,
+        streaming: bool = False,
+        shuffle_buffer: int = 10_000,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         # primitives only, so that checkpoints load with weights_only
         self.save_hyperparameters(logger=False, ignore=["bpe", "format"])
-        limits = {
-            "batch_size": batch_size,
-            "max_prompt_tokens": max_prompt_tokens,
-            "max_response_tokens": max_response_tokens,
-        }
-        for key, value in limits.items():
-            require(value >= 1, f"--data.{key}", ">= 1", value)
+        check_counts(
+            batch_size=batch_size,
+            max_prompt_tokens=max_prompt_tokens,
+            max_response_tokens=max_response_tokens,
+            shuffle_buffer=shuffle_buffer,
+            num_proc=num_proc,
+        )
         require(num_workers >= 0, "--data.num_workers", ">= 0", num_workers)
-        require(num_proc is None or num_proc >= 1, "--data.num_proc", ">= 1", num_proc)
         require(cache is None or bool(cache.strip()), "--data.cache", "a folder", repr(cache))
         if isinstance(validation, int | float) and not 0 < validation < 1:
             rule = "must be a fraction between 0 and 1, files, or null for none"
@@ -126,6 +134,9 @@ class StageData(LightningDataModule, ABC):
         self.on_error: OnError = on_error
         self.drop_long_prompts = drop_long_prompts
         self.cache, self.num_proc = cache, num_proc
+        self.streaming, self.shuffle_buffer = streaming, shuffle_buffer
+        if streaming:
+            check_options({"cache": cache, "num_proc": num_proc}, "which keeps nothing")
         self.num_workers, self.seed = num_workers, seed
         self.tokenizer: PreTrainedTokenizerBase
         self.template: Template
@@ -137,6 +148,7 @@ class StageData(LightningDataModule, ABC):
         self.prompt_rows: Sequence[PromptRow] = []  # of the validation rows
         self.origins: dict[str, Origin] = {}
         self._ready = ""
+        self._streamed: Streamed | None = None
 
     # -- what differs
 
@@ -147,6 +159,19 @@ class StageData(LightningDataModule, ABC):
         Args:
             summary: to tell.
             predict: nothing is trained; all rows are for evaluation.
+        """
+
+    @abstractmethod
+    def cut(self) -> Cut:
+        """Makes rows of records, with ``streaming``."""
+
+    @abstractmethod
+    def hold(self, held: list[Picked], summary: Summary) -> None:
+        """Fill ``validation_rows`` and ``prompt_rows``.
+
+        Args:
+            held: rows that are not trained on.
+            summary: to tell.
         """
 
     @property
@@ -174,9 +199,14 @@ class StageData(LightningDataModule, ABC):
             self.template_name, self.tokenizer_name, self.tokenizer, "--data.template"
         )
         self.template = chosen.template
-        self.check_start()
+        check_start(self.trainer, self.tokenizer, self.template)
+        if self.streaming and stage == "fit":
+            stream_steps(self.trainer, self.batch_size)
         summary.note(str(chosen))
-        self.build(summary, wanted == "predict")
+        if self.streaming:
+            self.stream(summary, wanted == "predict")
+        else:
+            self.build(summary, wanted == "predict")
         rows = self.train_rows or self.validation_rows
         if not rows:
             raise UserError(f"--data.train: no rows left: {summary.losses()}")
@@ -192,8 +222,9 @@ class StageData(LightningDataModule, ABC):
     def find_origins(self) -> dict[str, Origin]:
         """What is trained on and measured on, so that a resume with other rows is refused."""
         held = rows_digest(names_of(self.validation_rows))
+        train = self._streamed.digest if self._streamed else self.train_digest()
         return {
-            "data.train": Origin(f"{self.train_names}", self.train_digest()),
+            "data.train": Origin(f"{self.train_names}", train),
             "data.validation": Origin(f"{self.validation}", held),
         }
 
@@ -202,13 +233,6 @@ class StageData(LightningDataModule, ABC):
         groups, parts = self.groups[start:stop], self.train_parts[start:stop]
         shares = zip(groups, parts, strict=True)
         return rows_digest(*(one for group, rows in shares for one in (group.share, rows.names)))
-
-    def check_start(self) -> None:
-        """Refuse text that the model's artefact cannot read, before there is any work."""
-        module = self.trainer.lightning_module if self.trainer else None
-        source = getattr(module, "init_from", None)
-        if isinstance(source, str) and (artefact := read_artefact(source)) is not None:
-            check_artefact(artefact, self.tokenizer, self.template)
 
     def make_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer."""
@@ -223,39 +247,37 @@ class StageData(LightningDataModule, ABC):
         """What rows are read for; a prediction may need less of them."""
         return self.wanted
 
-    def rows_of(
-        self,
-        names: list[str] | str,
-        wanted: Wanted,
-        summary: Summary,
-        split: Split = "train",
-        reading: Reading = RECOGNISE,
-        raw: bool = False,
-    ) -> Picked:
-        """All rows of some files, checked and tokenised, from the cache if they are there.
-
-        Args:
-            names: files, folders, patterns or data sets.
-            wanted: what the rows are for.
-            summary: to tell.
-            split: what the rows are for, in folders whose files are called after it.
-            reading: their format and columns, where the user says them.
-            raw: text is kept as its bytes.
-        """
-        sources = sources_of([names] if isinstance(names, str) else names, split, summary.note)
-        recipe = Recipe(
-            wanted,
+    @property
+    def reader(self) -> RowReader:
+        """Reads rows as the options say."""
+        return RowReader(
+            vars(self).get("tokenizer"),  # none yet where one is trained on the rows
+            vars(self).get("template"),
             self.on_error,
-            reading,
-            None if raw else self.tokenizer,
-            None if wanted == "text" else self.template,
             self.max_prompt_tokens,
             self.max_response_tokens,
             self.drop_long_prompts,
+            self.cache,
+            self.num_proc,
+            self.streaming,
         )
-        store = prepared(sources, recipe, cache_folder(self.cache), self.num_proc)
-        summary.merge(Summary.from_json(store.summary))
-        return Picked.all(store)
+
+    def stream(self, summary: Summary, predict: bool) -> None:
+        """Hold out validation rows, and look at the first ones to train on."""
+        if predict:
+            raise UserError("--data.streaming must be false to predict, got true")
+        recipe, load = self.reader.recipe(self.wants(predict), self.reading), self.reader.rows_of
+        sets, order = streamed_sets(self.train_names, summary), (self.shuffle_buffer, self.seed)
+        streamed = Streamed(sets, recipe, self.cut(), *order)
+        held: list[Picked] = []
+        if isinstance(self.validation, float):
+            held = streamed.hold_out(self.validation, summary)
+        elif (names := self.validation) is not None:
+            held = [load(names, recipe.wanted, summary, "validation", self.reading)]
+            streamed.know(held)
+        self.hold(held, summary)
+        streamed.begin(summary)
+        self.train_rows, self._streamed = streamed.first, streamed
 
     def read(self, summary: Summary, predict: bool, raw: bool = False) -> tuple[Sets, list[Picked]]:
         """Training sets with their weights, and validation rows.
@@ -266,7 +288,9 @@ class StageData(LightningDataModule, ABC):
         names, held = self.validation, []
 
         def load(names: list[str] | str, split: Split = "train") -> Picked:
-            return self.rows_of(names, self.wants(predict), summary, split, self.reading, raw)
+            return self.reader.rows_of(
+                names, self.wants(predict), summary, split, self.reading, raw
+            )
 
         if isinstance(names, list | str):
             held = [load(names, "validation")]
@@ -307,23 +331,6 @@ class StageData(LightningDataModule, ABC):
             drawn = f", {count:,} drawn a pass" if count != len(rows) else ""
             summary.note(f"{seen}: {len(rows):,} rows{drawn}")
 
-    def pretraining_blocks(self, names: list[str] | str, size: int, summary: Summary) -> Blocks:
-        """Blocks of a pretraining mix.
-
-        Args:
-            names: files, folders, patterns or data sets.
-            size: tokens of a block.
-            summary: to tell.
-        """
-        own = Summary()
-        text = self.rows_of(names, "text", own)
-        blocks = Blocks(Stream([text], eos_id(self.tokenizer)), size, "pretraining mix")
-        if not blocks:
-            raise UserError(f"--data.pretraining: no rows left: {own.losses()}")
-        summary.merge(own)
-        summary.note(str(blocks))
-        return blocks
-
     # -- batches
 
     @property
@@ -338,9 +345,17 @@ class StageData(LightningDataModule, ABC):
 
     def train_dataloader(self) -> Any:
         """Shuffled rows; with ``overfit_batches`` the same first ones in every epoch."""
+        if self._streamed is not None:
+            steps = stream_steps(self.trainer, self.batch_size)
+            return self._streamed.loader(self.collate, steps, self.num_workers)
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        order = partial(_pass, self.groups, self.seed, fixed)
+        order = partial(nth_pass, self.groups, self.seed, fixed)
         return self.loader(self.train_rows, self.collate, order)
+
+    def teardown(self, stage: str) -> None:
+        """Count what was seen of a stream."""
+        if self._streamed is not None and (lines := self._streamed.end()) and self.rank == 0:
+            say("\n".join(lines))
 
     def val_dataloader(self) -> Any:
         """Validation rows, each once; nothing when there are none."""
@@ -377,17 +392,9 @@ class StageData(LightningDataModule, ABC):
             rows,
             collate,
             self.batch_size,
-            order or partial(_straight, len(rows)),
+            order or partial(straight, len(rows)),
             order is not None,
             self.rank,
             self.world_size,
             self.num_workers,
         )
-
-
-def _pass(groups: list[Group], seed: int, fixed: bool, epoch: int) -> NDArray[np.int64]:
-    return one_pass(groups, seed, 0 if fixed else epoch)
-
-
-def _straight(count: int, epoch: int) -> range:
-    return range(count)

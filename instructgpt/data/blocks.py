@@ -68,6 +68,31 @@ class Stream:
         return [*(part.names for part in self.parts), self.ends]
 
 
+class Tokens:
+    """Tokens in memory, where a ``Stream`` is in files.
+
+    Args:
+        ids: of the tokens, int64.
+        eos: id that ends each document.
+    """
+
+    def __init__(self, ids: np.ndarray, eos: int) -> None:
+        self.ids, self.eos = ids, eos
+
+    def __len__(self) -> int:
+        """How many tokens there are."""
+        return len(self.ids)
+
+    def tokens(self, start: int, stop: int) -> np.ndarray:
+        """Some of the tokens, int64."""
+        return self.ids[start:stop]
+
+    @property
+    def names(self) -> Sequence[np.ndarray]:
+        """The tokens themselves."""
+        return [self.ids]
+
+
 def _ends(part: Picked) -> np.ndarray:
     """Whether a document ends behind a section, or goes on with one that is not there."""
     follows = np.append(np.diff(part.rows) == 1, False)
@@ -85,7 +110,7 @@ class Blocks(Rows[LanguageRow]):
         name: what the blocks are for.
     """
 
-    def __init__(self, stream: Stream, size: int, name: str) -> None:
+    def __init__(self, stream: Stream | Tokens, size: int, name: str) -> None:
         self.stream, self.size, self.name = stream, size, name
 
     def __len__(self) -> int:

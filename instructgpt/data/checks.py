@@ -8,7 +8,7 @@ from typing import Any
 
 from instructgpt.data.errors import bad, shorten
 from instructgpt.data.opening import Item
-from instructgpt.types import UserError
+from instructgpt.types import UserError, require
 
 KEYS = 300
 """How many characters of a row's keys a message shows."""
@@ -92,3 +92,9 @@ def first_of(value: Any) -> Mapping[str, Any]:
     value = read_json(value)
     first = value[0] if isinstance(value, list) and value else None
     return first if isinstance(first, dict) else {}
+
+
+def check_counts(**options: int | None) -> None:
+    """Refuse options of the data that must be at least 1."""
+    for name, value in options.items():
+        require(value is None or value >= 1, f"--data.{name}", ">= 1", value)

@@ -9,11 +9,14 @@ from typing import Any
 from instructgpt.data.base import StageData
 from instructgpt.data.collate import collate_comparisons, collate_language
 from instructgpt.data.conversation import Wanted
-from instructgpt.data.pairs import described, rankings_of
+from instructgpt.data.pairs import Rankings, described, rankings_of
 from instructgpt.data.rows import LanguageRow
 from instructgpt.data.stored_rows import Comparisons, Demonstrations, Prompts, RankedPairs
+from instructgpt.data.stream_loader import Cut
+from instructgpt.data.stream_records import RowCut
+from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
-from instructgpt.data.views import together
+from instructgpt.data.views import Picked, together
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import ComparisonBatch, UserError
 
@@ -57,6 +60,8 @@ class ComparisonDataModule(StageData):
         **common: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, **common)
+        if self.streaming:
+            check_options({"pairwise": pairwise}, "which does not shuffle the pairs of all rows")
         self.demonstrations = demonstrations
         self.pairwise = pairwise
         self.demonstration_rows: Sequence[LanguageRow] = []
@@ -87,18 +92,33 @@ class ComparisonDataModule(StageData):
                 f"got {trained:,} tied rows"
             )
         judged = [rankings_of(picked) for picked in held]
-        total = sum(map(len, judged))
-        if total and not predict and not any(found.decided.any() for found in judged):
-            raise UserError(
-                "--data.validation must hold a row whose ranking is not all tied, which "
-                f"val/accuracy is measured on, got {total:,} tied rows"
-            )
-        self.validation_rows = together(Comparisons, held)
-        self.prompt_rows = together(Prompts, held)
+        if not predict:
+            _check_decided(judged)
+        self.hold(held, summary)
         for line in described([*rankings, *judged]):
             summary.note(line)
         if self.demonstrations and not predict:
             self._load_demonstrations(self.demonstrations, summary)
+
+    def stream(self, summary: Summary, predict: bool) -> None:
+        """Check also that accuracy can be measured."""
+        super().stream(summary, predict)
+        if self.demonstrations:
+            self._load_demonstrations(self.demonstrations, summary)
+
+    def hold(self, held: list[Picked], summary: Summary) -> None:
+        """Measure on comparisons, and respond to their prompts."""
+        self.validation_rows = together(Comparisons, held)
+        self.prompt_rows = together(Prompts, held)
+        if self.streaming:
+            judged = [rankings_of(picked) for picked in held]
+            _check_decided(judged)
+            for line in described(judged) if held else []:
+                summary.note(f"validation {line}")
+
+    def cut(self) -> Cut:
+        """Each record is a row."""
+        return RowCut(self.reader.recipe(self.wants(False), self.reading).schema, Comparisons)
 
     @property
     def step_rows(self) -> int:
@@ -108,7 +128,7 @@ class ComparisonDataModule(StageData):
 
     def _load_demonstrations(self, names: list[str] | str, summary: Summary) -> None:
         own = Summary()  # their lengths are not those of the comparisons
-        rows = Demonstrations(self.rows_of(names, "demonstration", own))
+        rows = Demonstrations(self.reader.rows_of(names, "demonstration", own))
         if not rows:
             raise UserError(f"--data.demonstrations: no rows left: {own.losses()}")
         self.demonstration_rows = rows
@@ -122,3 +142,13 @@ class ComparisonDataModule(StageData):
             return None
         collate = partial(collate_language, pad_id=pad_id(self.tokenizer))
         return self.evaluation_loader(self.demonstration_rows, collate)
+
+
+def _check_decided(judged: list[Rankings]) -> None:
+    """Refuse validation rows of which none says that a response is better than another."""
+    total = sum(map(len, judged))
+    if total and not any(found.decided.any() for found in judged):
+        raise UserError(
+            "--data.validation must hold a row whose ranking is not all tied, which "
+            f"val/accuracy is measured on, got {total:,} tied rows"
+        )

@@ -11,8 +11,11 @@ from instructgpt.data.blocks import check_block_size
 from instructgpt.data.collate import collate_language
 from instructgpt.data.packing import pack
 from instructgpt.data.stored_rows import Demonstrations, Packed, Prompts
+from instructgpt.data.stream_loader import Cut
+from instructgpt.data.stream_records import RowCut
+from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
-from instructgpt.data.views import together
+from instructgpt.data.views import Picked, together
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import LanguageBatch, Origin, UserError
 
@@ -58,6 +61,9 @@ class DemonstrationDataModule(StageData):
         if not 0 < pretraining_fraction < 1:
             rule = "must be between 0 and 1"
             raise UserError(f"--data.pretraining_fraction {rule}, got {pretraining_fraction}")
+        if self.streaming:
+            why = "which does not know all rows: set it for a run that reads them beforehand"
+            check_options({"packing": packing, "pretraining": pretraining}, why)
         self.packing = packing
         self.pretraining = pretraining
         self.pretraining_fraction = pretraining_fraction
@@ -85,10 +91,18 @@ class DemonstrationDataModule(StageData):
             packed = Packed(rows, *pack(rows.lengths, super().row_tokens))
             summary.note(f"packed {len(rows):,} demonstrations into {len(packed):,} rows")
             self.add_set(packed, weight, "train", summary)
-        self.validation_rows = together(Demonstrations, held)
-        self.prompt_rows = together(Prompts, held)
+        self.hold(held, summary)
         if self.pretraining and self.train_rows:
             self._mix(self.pretraining, summary)
+
+    def hold(self, held: list[Picked], summary: Summary) -> None:
+        """Measure on demonstrations, and respond to their prompts."""
+        self.validation_rows = together(Demonstrations, held)
+        self.prompt_rows = together(Prompts, held)
+
+    def cut(self) -> Cut:
+        """Each record is a row."""
+        return RowCut(self.reader.recipe(self.wanted, self.reading).schema, Demonstrations)
 
     def find_origins(self) -> dict[str, Origin]:
         """Tell demonstrations and the text mixed in apart: it is the last group."""
@@ -103,7 +117,7 @@ class DemonstrationDataModule(StageData):
 
     def _mix(self, names: list[str] | str, summary: Summary) -> None:
         """Add so many blocks a pass that they are ``pretraining_fraction`` of all rows."""
-        blocks = self.pretraining_blocks(names, self.pretraining_block_size, summary)
+        blocks = self.reader.blocks_of(names, self.pretraining_block_size, summary)
         rows = sum(group.share for group in self.groups)
         wanted = rows * self.pretraining_fraction / (1 - self.pretraining_fraction)
         self.add_set(blocks, wanted / len(blocks), "pretraining", summary)

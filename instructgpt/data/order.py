@@ -63,6 +63,16 @@ def one_pass(groups: Sequence[Group], seed: int, index: int) -> Rows:
     return shuffled
 
 
+def nth_pass(groups: Sequence[Group], seed: int, fixed: bool, epoch: int) -> Rows:
+    """The pass of an epoch; where it is fixed, the first for each."""
+    return one_pass(groups, seed, 0 if fixed else epoch)
+
+
+def straight(count: int, epoch: int) -> range:
+    """The same order in every epoch: as they are."""
+    return range(count)
+
+
 @lru_cache(maxsize=2)  # an update needs a few rows of a pass of prompts, and as few of text
 def _kept_pass(groups: tuple[Group, ...], seed: int, index: int) -> Rows:
     return one_pass(groups, seed, index)

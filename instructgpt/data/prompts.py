@@ -11,8 +11,9 @@ from instructgpt.data.collate import collate_language
 from instructgpt.data.order import Group, chunk, stream
 from instructgpt.data.rows import LanguageRow
 from instructgpt.data.stored_rows import Prompts
+from instructgpt.data.stream_loader import Cut
 from instructgpt.data.summary import Summary
-from instructgpt.data.views import names_of, rows_digest, together
+from instructgpt.data.views import Picked, names_of, rows_digest, together
 from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import (
     CollectsRollouts,
@@ -38,6 +39,8 @@ class PromptDataModule(StageData):
         responses: to each prompt in ``predict``.
         pretraining: text files, folders or data sets for the pretraining term of PPO-ptx (eq. 2).
         pretraining_block_size: tokens of a row of pretraining text.
+        streaming: not for prompts: which of them a phase asks is a function of its number, so all
+            must be there.
         **common: options that all data modules have (``StageData``).
     """
 
@@ -51,9 +54,17 @@ class PromptDataModule(StageData):
         responses: int = 1,
         pretraining: list[str] | str | None = None,
         pretraining_block_size: int = 512,
+        streaming: bool = False,
         **common: Any,
     ) -> None:
-        super().__init__(batch_size=validation_batch_size, **common)
+        super().__init__(
+            batch_size=validation_batch_size, streaming=False, shuffle_buffer=1, **common
+        )
+        if streaming:
+            raise UserError(
+                "--data.streaming must be false for PromptDataModule, got true: the prompts of a "
+                "phase are a function of its number, for which all must be there"
+            )
         check_block_size("pretraining_block_size", pretraining_block_size)
         require(responses >= 1, "--data.responses", ">= 1", responses)
         self.responses = responses
@@ -77,10 +88,18 @@ class PromptDataModule(StageData):
         sets, held = self.read(summary, predict)
         for picked, weight in sets:
             self.add_set(Prompts(picked), weight, "train", summary)
-        self.prompt_rows = self.validation_rows = together(Prompts, held)
+        self.hold(held, summary)
         if self.pretraining and not predict:
             size = self.pretraining_block_size
-            self.blocks = self.pretraining_blocks(self.pretraining, size, summary)
+            self.blocks = self.reader.blocks_of(self.pretraining, size, summary)
+
+    def hold(self, held: list[Picked], summary: Summary) -> None:
+        """Respond to the prompts."""
+        self.prompt_rows = self.validation_rows = together(Prompts, held)
+
+    def cut(self) -> Cut:
+        """There are no streams of prompts."""
+        raise NotImplementedError
 
     def find_origins(self) -> dict[str, Origin]:
         """Add the text of the pretraining term."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -17,7 +17,7 @@ from instructgpt.data.conversation import Wanted
 from instructgpt.data.digest import code_digest, digest_of
 from instructgpt.data.encode import Encoded, Encoder
 from instructgpt.data.files import plain_rows
-from instructgpt.data.formats import Document, parse_item
+from instructgpt.data.formats import Document, Row, parse_item
 from instructgpt.data.opening import Item
 from instructgpt.data.order import text_hash
 from instructgpt.data.reading import RECOGNISE, Reading
@@ -32,6 +32,12 @@ from instructgpt.types import Prompt, UserError
 
 if TYPE_CHECKING:  # takes a while to load
     import pyarrow
+
+
+T = TypeVar("T", Row, Document)
+
+Keep = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Says of rows, by the columns ``party`` and ``key``, which of them are kept."""
 
 
 class Part(NamedTuple):
@@ -106,11 +112,12 @@ class Recipe:
         """Columns of the records."""
         return schema_of(self.wanted == "text", np.dtype(self.token))
 
-    def record(self, items: Sequence[Item]) -> Part:
+    def record(self, items: Sequence[Item], keep: Keep | None = None) -> Part:
         """Check, normalise and tokenise items.
 
         Args:
             items: as read, in the order of their files.
+            keep: chooses the rows; others are counted, and not tokenised.
 
         Raises:
             UserError: the first bad row, unless such rows are skipped.
@@ -119,7 +126,8 @@ class Recipe:
 
         summary, told = Summary(), dict[str, str]()
         rows, problem = self._parse(items, summary, told)
-        columns = self._texts(rows, summary) if self.wanted == "text" else self._rows(rows, summary)
+        make = self._texts if self.wanted == "text" else self._rows
+        columns = make(rows, summary, keep)
         if problem is not None:  # rows before it were all right
             raise problem
         arrays = [columns[name] for name in self.schema.names]
@@ -148,15 +156,23 @@ class Recipe:
                     rows.append(row)
         return rows, None
 
-    def _texts(self, documents: list[Document], summary: Summary) -> dict[str, Any]:
+    def _texts(
+        self, documents: list[Document], summary: Summary, keep: Keep | None
+    ) -> dict[str, Any]:
         """Columns of text: a row for each section of a document."""
         import pyarrow as pa
 
         cut = [sections(document) for document in documents]
         pieces = [section for own in cut for section in own]
         ends = [place == len(own) for own in cut for place in range(1, len(own) + 1)]
+        keys = [text_hash(piece.text) for piece in pieces]
+        if keep is not None:  # a document ends where a part of it is left out
+            names = np.array(keys, np.uint64)
+            kept = keep(names, names)
+            ends = (np.array(ends, bool) | ~np.append(kept[1:], False))[kept].tolist()
+            pieces = _chosen(pieces, kept, summary)
+            keys = names[kept].tolist()
         texts = [piece.text for piece in pieces]
-        keys = [text_hash(text) for text in texts]
         if self.tokenizer is None:
             tokens = [np.frombuffer(text.encode(), np.uint8) for text in texts]
         else:
@@ -177,7 +193,7 @@ class Recipe:
             "ends": pa.array(ends, pa.bool_()),
         }
 
-    def _rows(self, rows: list[Any], summary: Summary) -> dict[str, Any]:
+    def _rows(self, rows: list[Row], summary: Summary, keep: Keep | None) -> dict[str, Any]:
         """Columns of prompts with their responses."""
         import pyarrow as pa
 
@@ -192,13 +208,11 @@ class Recipe:
             summary,
             self.on_error,
         )
+        if keep is not None:
+            rows = _chosen(rows, keep(*_names(rows)), summary)
         kept = [one for one in encoder.encode(rows) if one is not None]
         prompts = [_prompt_json(one) for one in kept]
-        keys = [one.row.key for one in kept]
-        parties = [
-            f"user {one.row.user}" if one.row.user else f"prompt {key}"
-            for one, key in zip(kept, keys, strict=True)
-        ]
+        parties, keys = _names([one.row for one in kept])
         asked = [np.asarray(one.prompt, self.token) for one in kept]
         said = [[np.asarray(ids, self.token) for ids in one.responses] for one in kept]
         contents = [
@@ -213,8 +227,8 @@ class Recipe:
             "prompt": prompts,
         }
         numbers = {
-            "key": list(map(text_hash, keys)),
-            "party": list(map(text_hash, parties)),
+            "key": keys,
+            "party": parties,
             "content": contents,
         }
         return {
@@ -236,6 +250,27 @@ class Recipe:
 
         values = np.concatenate([np.zeros(0, self.token), *arrays])
         return pa.ListArray.from_arrays(_starts(arrays), pa.array(values))
+
+
+def _chosen(rows: Sequence[T], kept: np.ndarray, summary: Summary) -> list[T]:
+    """The rows that are kept; the others are counted."""
+    for row, one in zip(rows, kept, strict=True):
+        if not one:
+            summary.drop("held out for validation", row.where)
+    return [row for row, one in zip(rows, kept, strict=True) if one]
+
+
+def _names(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """What splits go by, the user, else the prompt; and the prompt."""
+    keys = [row.key for row in rows]
+    parties = [
+        f"user {row.user}" if row.user else f"prompt {key}"
+        for row, key in zip(rows, keys, strict=True)
+    ]
+    return (
+        np.array([*map(text_hash, parties)], np.uint64),
+        np.array([*map(text_hash, keys)], np.uint64),
+    )
 
 
 def read_prompt(text: str, name: str) -> Prompt:

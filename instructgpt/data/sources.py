@@ -56,18 +56,21 @@ class HubRows(NamedTuple):
 Source = Path | HubRows
 
 
-def sources_of(names: list[str], split: Split, tell: Callable[[str], None]) -> list[Source]:
+def sources_of(
+    names: list[str], split: Split, tell: Callable[[str], None], streaming: bool = False
+) -> list[Source]:
     """What some names stand for: files, folders of ``save_to_disk``, data sets of the hub.
 
     Args:
         names: files, folders, patterns or data sets.
         split: what the rows are for, in folders whose files are called after it.
         tell: told what is there and not read.
+        streaming: data sets of the hub are not kept on the disk.
     """
     found: list[Source] = []
     for name in names:
         files = files_of(name, split, tell)
-        found += [_hub(name)] if files is None else files
+        found += [_hub(name, streaming)] if files is None else files
     return found
 
 
@@ -120,7 +123,7 @@ def load(
     return rows
 
 
-def _hub(name: str) -> HubRows:
+def _hub(name: str, streaming: bool) -> HubRows:
     """A data set of the Hugging Face hub, ``owner/name`` or ``owner/name:split``."""
     repository, _, split = name.partition(":")
     looks_like_path = name.startswith((".", "/", "~")) or repository.count("/") > 1
@@ -128,8 +131,9 @@ def _hub(name: str) -> HubRows:
         raise UserError(f"{name}: no such file or folder")
     import datasets  # here because it takes seconds to load and few runs need it
 
+    how = {"streaming": True} if streaming else {}
     try:
-        rows = datasets.load_dataset(repository, split=split or "train")
+        rows = datasets.load_dataset(repository, split=split or "train", **how)
     except Exception as error:  # the hub fails in many ways: offline, no such set, no such split
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         rule = "must be a file, a folder, or a data set that can be loaded"

@@ -27,6 +27,11 @@ def places(names: np.ndarray, seed: int) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
+def bound_of(fraction: float) -> int:
+    """The place below which lies such a fraction of all names."""
+    return min(int(fraction * 2**64), 2**64 - 1)
+
+
 def hold_out(names: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Choose rows for validation by the hash of their names; equal names stay together.
 
@@ -39,7 +44,7 @@ def hold_out(names: np.ndarray, fraction: float, seed: int) -> np.ndarray:
         For each row whether it is held out.
     """
     found = places(names, seed)
-    chosen = found < np.uint64(min(int(fraction * 2**64), 2**64 - 1))
+    chosen = found < np.uint64(bound_of(fraction))
     if len(names) and not chosen.any() and found.min() < found.max():
         chosen = found == found.min()
     return chosen

@@ -118,7 +118,73 @@ class Nested:
         return _all([lists.lengths for lists in self.inner])
 
 
-class Store:
+class Records:
+    """Rows in memory, column by column.
+
+    Args:
+        schema: their columns.
+        batches: in order.
+    """
+
+    def __init__(self, schema: pyarrow.Schema, batches: Sequence[pyarrow.RecordBatch]) -> None:
+        self._schema, self._batches = schema, batches
+        self._lists: dict[str, Lists] = {}
+        self._nested: dict[str, Nested] = {}
+
+    @classmethod
+    def of(cls, schema: pyarrow.Schema, messages: Sequence[bytes]) -> Records:
+        """Rows as they stand in an Arrow stream.
+
+        Args:
+            schema: of the stream.
+            messages: its record batches.
+        """
+        import pyarrow as pa
+
+        return cls(schema, [pa.ipc.read_record_batch(pa.py_buffer(m), schema) for m in messages])
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return sum(batch.num_rows for batch in self._batches)
+
+    def look(self, all_of_it: bool) -> None:
+        """Be told that a column is looked at.
+
+        Args:
+            all_of_it: not only at single rows.
+        """
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A column of numbers, in memory."""
+        columns = [batch.column(name) for batch in self._batches]
+        empty = np.zeros(0, self._schema.field(name).type.to_pandas_dtype())
+        found = np.concatenate([empty, *(c.to_numpy(zero_copy_only=False) for c in columns)])
+        self.look(all_of_it=True)
+        return found
+
+    def lists(self, name: str) -> Lists:
+        """A column of lists."""
+        self.look(all_of_it=False)
+        if name not in self._lists:
+            columns = [batch.column(name) for batch in self._batches]
+            self._lists[name] = Lists([(_offsets(one), _values(one)) for one in columns])
+        return self._lists[name]
+
+    def nested(self, name: str) -> Nested:
+        """A column of lists of lists."""
+        self.look(all_of_it=False)
+        if name not in self._nested:
+            columns = [batch.column(name) for batch in self._batches]
+            inner = [Lists([(_offsets(one.values), _values(one.values))]) for one in columns]
+            self._nested[name] = Nested([_offsets(one) for one in columns], inner)
+        return self._nested[name]
+
+    def text(self, name: str, row: int) -> str:
+        """A cell of a column of texts."""
+        return self.lists(name)[row].tobytes().decode()
+
+
+class Store(Records):
     """The rows that a folder of the cache holds; opening it reads next to nothing.
 
     Args:
@@ -132,20 +198,13 @@ class Store:
         with (folder / ROWS_FILE).open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         reader = pa.ipc.open_stream(pa.py_buffer(self._map))
-        self._schema = reader.schema
-        self._batches = list(reader)
-        self._lists: dict[str, Lists] = {}
-        self._nested: dict[str, Nested] = {}
+        super().__init__(reader.schema, list(reader))
         self._looks = 0
         self._let_go()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the same folder."""
         return Store, (self.folder,)
-
-    def __len__(self) -> int:
-        """How many rows there are."""
-        return sum(batch.num_rows for batch in self._batches)
 
     def _let_go(self) -> None:
         """Have no more of the file in this process's memory than what is looked at now.
@@ -156,44 +215,16 @@ class Store:
             self._map.madvise(mmap.MADV_DONTNEED)
         self._looks = 0
 
-    def _look(self) -> None:
+    def look(self, all_of_it: bool) -> None:
+        """Let go of the file now and then."""
         self._looks += 1
-        if self._looks > LOOKS:
+        if all_of_it or self._looks > LOOKS:
             self._let_go()
 
     @property
     def summary(self) -> Any:
         """What was counted when the rows were written, as JSON."""
         return json.loads((self.folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-
-    def numbers(self, name: str) -> np.ndarray:
-        """A column of numbers, in memory."""
-        columns = [batch.column(name) for batch in self._batches]
-        empty = np.zeros(0, self._schema.field(name).type.to_pandas_dtype())
-        found = np.concatenate([empty, *(c.to_numpy(zero_copy_only=False) for c in columns)])
-        self._let_go()
-        return found
-
-    def lists(self, name: str) -> Lists:
-        """A column of lists."""
-        self._look()
-        if name not in self._lists:
-            columns = [batch.column(name) for batch in self._batches]
-            self._lists[name] = Lists([(_offsets(one), _values(one)) for one in columns])
-        return self._lists[name]
-
-    def nested(self, name: str) -> Nested:
-        """A column of lists of lists."""
-        self._look()
-        if name not in self._nested:
-            columns = [batch.column(name) for batch in self._batches]
-            inner = [Lists([(_offsets(one.values), _values(one.values))]) for one in columns]
-            self._nested[name] = Nested([_offsets(one) for one in columns], inner)
-        return self._nested[name]
-
-    def text(self, name: str, row: int) -> str:
-        """A cell of a column of texts."""
-        return self.lists(name)[row].tobytes().decode()
 
 
 def _all(parts: list[np.ndarray]) -> np.ndarray:

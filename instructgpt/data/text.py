@@ -17,6 +17,9 @@ from instructgpt.data.base import Sets, StageData
 from instructgpt.data.blocks import Blocks, Stream, check_block_size
 from instructgpt.data.collate import collate_language
 from instructgpt.data.rows import PromptRow, joined
+from instructgpt.data.stream_loader import Cut
+from instructgpt.data.stream_records import BlockCut
+from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
 from instructgpt.data.views import Picked, Rows, rows_digest
 from instructgpt.models.tokenizer import BPE, eos_id, load_tokenizer, pad_id, train_bpe
@@ -66,6 +69,8 @@ class TextDataModule(StageData):
             **common,
         )
         check_block_size("block_size", block_size)
+        if self.streaming and bpe is not None:
+            check_options({"bpe": bpe}, "which does not read all text beforehand: give a tokenizer")
         self.block_size = block_size
         self.bpe = bpe
         self.resumes = False  # the command line says so; the trainer does not know it early enough
@@ -142,7 +147,16 @@ class TextDataModule(StageData):
             if blocks:
                 summary.note(str(blocks))
             self.add_set(blocks, weight, "train", summary)
-        text = Stream(held, eos)
+        self.hold(held, summary)
+
+    def cut(self) -> Cut:
+        """Cut into blocks, wherever records end."""
+        schema = self.reader.recipe(self.wanted, self.reading).schema
+        return BlockCut(schema, self.block_size, eos_id(self.tokenizer))
+
+    def hold(self, held: list[Picked], summary: Summary) -> None:
+        """Measure on blocks, and continue beginnings of documents."""
+        text = Stream(held, eos_id(self.tokenizer))
         blocks = Blocks(text, self.block_size, "validation")
         if blocks:
             summary.note(str(blocks))

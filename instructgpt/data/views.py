@@ -12,19 +12,19 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 import numpy as np
 
 from instructgpt.data.rows import AnyRow
-from instructgpt.data.store import Store
+from instructgpt.data.store import Records
 
 R = TypeVar("R", bound=AnyRow, covariant=True)
 
 
 class Picked(NamedTuple):
-    """Some rows of a store."""
+    """Some rows of a store, or of what is in memory."""
 
-    store: Store
+    store: Records
     rows: np.ndarray  # [n] int64: their numbers in it
 
     @classmethod
-    def all(cls, store: Store) -> Picked:
+    def all(cls, store: Records) -> Picked:
         """Every row."""
         return cls(store, np.arange(len(store)))
 

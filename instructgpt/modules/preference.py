@@ -135,6 +135,11 @@ class PreferenceModule(StageModule):
     def check_data(self, data: Any, predicts: bool) -> None:
         """Refuse also what only a reward model uses."""
         super().check_data(data, predicts)
+        if not predicts and self.precompute and data.streaming:
+            raise UserError(
+                "--model.precompute must be false with --data.streaming, got true: it asks the "
+                "reference about all rows beforehand"
+            )
         if not predicts and data.demonstrations is not None:
             raise UserError(
                 "--data.demonstrations is for the offset of a reward model: leave it out, got "

@@ -88,6 +88,8 @@ def nearest(keys: Iterable[str]) -> str:
     best = max(needs, key=lambda title: (share(title), len(needs[title])))
     if share(best) == 1 and best in known:
         return f"; it has the columns of {best}, but not with what they hold there"
+    if share(best) == 0:
+        return "; --data.columns says which of them stand for those of a format (docs/formats.md)"
     if not 0.5 <= share(best) < 1:
         return ""
     lacking = ", ".join(f'"{key}"' for key in needs[best] if key not in there)

@@ -165,7 +165,10 @@ def _unicode(where: str, path: str, value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        rule = "must be valid Unicode (half a surrogate pair, or bytes that are not UTF-8)"
+        rule = (
+            "must be valid Unicode (half a surrogate pair, or bytes that are not UTF-8: save the "
+            "file as UTF-8)"
+        )
         got = value[max(0, error.start - 10) : error.start + 10]
         raise bad(where, path or "a key", rule, got) from None
     return value

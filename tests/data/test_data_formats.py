@@ -137,6 +137,7 @@ def test_the_best_response_of_a_comparison_is_a_demonstration_and_said_to_be():
 DEMONSTRATIONS = [
     ([1], "a row must be an object, got [1]"),
     ({}, '"response" is missing, got the keys []'),
+    ({"zap": "x"}, "\"response\" is missing, got the keys ['zap']; --data.columns says which of"),
     ({"response": "x"}, "\"prompt\" is missing, got the keys ['response']"),
     (
         {"prompt": "p", "response": None},

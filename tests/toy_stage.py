@@ -53,7 +53,7 @@ class ToyData(StageData):
         LightningDataModule.__init__(self)
         self.count, self.batch_size, self.seed = rows, batch_size, seed
         self.tokenizer_name, self.num_workers, self.template = tokenizer, 0, None
-        self.origins = {}
+        self.origins, self._streamed, self.streaming = {}, None, False
 
     def build(self, summary: Any, predict: bool) -> None:
         raise NotImplementedError

@@ -161,11 +161,10 @@ class StageData(LightningDataModule, ABC):
             predict: nothing is trained; all rows are for evaluation.
         """
 
-    @abstractmethod
     def cut(self) -> Cut:
-        """Makes rows of records, with ``streaming``."""
+        """Makes rows of records, with ``streaming``; without one rows cannot be streamed."""
+        raise UserError(f"--data.streaming must be false for {type(self).__name__}, got true")
 
-    @abstractmethod
     def hold(self, held: list[Picked], summary: Summary) -> None:
         """Fill ``validation_rows`` and ``prompt_rows``.
 
@@ -173,6 +172,7 @@ class StageData(LightningDataModule, ABC):
             held: rows that are not trained on.
             summary: to tell.
         """
+        raise NotImplementedError
 
     @property
     @abstractmethod

@@ -11,7 +11,6 @@ from instructgpt.data.collate import collate_language
 from instructgpt.data.order import Group, chunk, stream
 from instructgpt.data.rows import LanguageRow
 from instructgpt.data.stored_rows import Prompts
-from instructgpt.data.stream_loader import Cut
 from instructgpt.data.summary import Summary
 from instructgpt.data.views import Picked, names_of, rows_digest, together
 from instructgpt.models.tokenizer import pad_id
@@ -96,10 +95,6 @@ class PromptDataModule(StageData):
     def hold(self, held: list[Picked], summary: Summary) -> None:
         """Respond to the prompts."""
         self.prompt_rows = self.validation_rows = together(Prompts, held)
-
-    def cut(self) -> Cut:
-        """There are no streams of prompts."""
-        raise NotImplementedError
 
     def find_origins(self) -> dict[str, Origin]:
         """Add the text of the pretraining term."""

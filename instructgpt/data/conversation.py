@@ -61,6 +61,7 @@ WRITTEN = "warning: whose prompt holds the marks of a template: that of the run 
 IN_A_ROW = "where one speaker has two turns in a row, kept as they are"
 SILENT = "with an empty turn, kept as it is"
 BEST = "with several responses, of which the best is imitated"
+TIED = "warning: with several responses, all tied, of which the first is imitated"
 
 
 class Conversation(NamedTuple):
@@ -212,6 +213,7 @@ def _is_known(columns: Columns, asked: Asked) -> bool:
 def _answer(columns: Columns, key: str, asked: Asked) -> tuple[Turns, str]:
     where, value = columns.where, columns.row[key]
     use = "response" if key == "completion" else "responses"
+    use = use if asked.turns else f"prompt and {use}"
     if isinstance(value, list | dict):
         before, response = split_response(where, key, columns.turns(key, use))
     else:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from instructgpt.data.checks import MissingColumnError, missing, name_of, object_of, text_of
 from instructgpt.data.columns import UNUSED, Columns
-from instructgpt.data.conversation import BEST, Conversation, Wanted, read_conversation
+from instructgpt.data.conversation import BEST, TIED, Conversation, Wanted, read_conversation
 from instructgpt.data.files import stem_of
 from instructgpt.data.opening import Item
 from instructgpt.data.reading import RECOGNISE, Reading, Renamed
@@ -176,7 +176,7 @@ def _conversation(item: Item, row: dict[str, Any], wanted: Wanted) -> tuple[Pars
     if wanted == "prompt":
         responses, ranking = [], []
     elif wanted == "demonstration" and len(responses) > 1:
-        columns.notes.append(BEST)
+        columns.notes.append(BEST if len(set(ranking)) > 1 else TIED)
         responses, ranking = [responses[ranking.index(min(ranking))]], []
     asked = [found.text, *(turn["content"] for turn in found.turns)]
     meta = columns.finish(found.format, asked, found.responses, found.judged)

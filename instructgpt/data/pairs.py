@@ -96,5 +96,6 @@ def described(rankings: Sequence[Rankings]) -> list[str]:
         good, bad = int((judged == 1).sum()), int((judged == 2).sum())
         lines.append(f"judged alone: {good:,} good, {bad:,} bad")
     if undecided:
-        lines.append(f"warning: {undecided:,} rows are all tied and train nothing")
+        rows = f"{undecided:,} rows, those of validation counted,"
+        lines.append(f"warning: {rows} are all tied: nothing is learned or measured of them")
     return lines

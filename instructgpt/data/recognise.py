@@ -90,7 +90,7 @@ def nearest(keys: Iterable[str]) -> str:
         return f"; it has the columns of {best}, but not with what they hold there"
     if share(best) == 0:
         return "; --data.columns says which of them stand for those of a format (docs/formats.md)"
-    if not 0.5 <= share(best) < 1:
+    if not 0.5 <= share(best) < 1 or (best in known and share(best) * len(needs[best]) < 2):
         return ""
     lacking = ", ".join(f'"{key}"' for key in needs[best] if key not in there)
     return f"; the nearest format is {best} ({', '.join(needs[best])}), which needs {lacking}"

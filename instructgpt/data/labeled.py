@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from instructgpt.data.columns import TURNS
+from instructgpt.data.columns import ASKING, TURNS
 from instructgpt.data.errors import bad
 
 PROMPTS = ("prompt", "instruction", "question", "query", *TURNS)
@@ -21,6 +21,22 @@ _RESPONSE = re.compile(
 SIDES = ("left", "right")
 
 
+def shown(where: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the prompt, which is the first, and of the responses.
+
+    Args:
+        where: file and line.
+        fields: of a task.
+    """
+    key = next((key for key in PROMPTS if fields.get(key)), None)
+    if key is None:
+        raise bad(
+            where, "data", f"must have a field of the prompt ({', '.join(PROMPTS)})", sorted(fields)
+        )
+    responses = {name: one for name, one in fields.items() if _texts({name: one}) and name != key}
+    return {key: fields[key], **responses}
+
+
 def labeled_row(
     where: str, fields: Mapping[str, Any], answers: Mapping[str, Any]
 ) -> dict[str, Any] | None:
@@ -28,16 +44,14 @@ def labeled_row(
 
     Args:
         where: file and line.
-        fields: what was shown: a prompt, and responses called by their fields.
+        fields: of the task: a prompt, and responses called by their fields; others go with the
+            row, and are treated as any column.
         answers: question -> the choice of a response, a ranking of them, a rating of one, a text.
     """
-    key = next((key for key in PROMPTS if fields.get(key)), None)
-    if key is None:
-        raise bad(
-            where, "data", f"must have a field of the prompt ({', '.join(PROMPTS)})", sorted(fields)
-        )
-    asked = {"messages" if isinstance(fields[key], list) else "prompt": fields[key]}
-    texts = _texts({name: value for name, value in fields.items() if name != key})
+    (key, prompt), *responses = shown(where, fields).items()
+    rest = {name: value for name, value in fields.items() if name not in (key, *dict(responses))}
+    asked = {**rest, "messages" if isinstance(prompt, list) else "prompt": prompt}
+    texts = _texts(dict(responses))
     others: dict[str, Any] = {}
     ratings: dict[str, float] = {}
     found: dict[str, Any] = {}
@@ -68,6 +82,8 @@ def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
     """Responses by their names: texts, or lists of items with an id."""
     texts: dict[str, str] = {}
     for name, value in fields.items():
+        if name.strip().lower() in ASKING:  # "context" has a text in its name
+            continue
         if isinstance(value, str) and _RESPONSE.search(name.lower()):
             texts[name] = value
         elif isinstance(value, list):

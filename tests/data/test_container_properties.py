@@ -47,18 +47,21 @@ def test_rows_with_some_things_changed_in_a_file(tmp_path_factory, name, rows):
             read(item.value, WANTED[number % len(WANTED)])
 
 
-def outcomes(rows):
-    """What rows give for each use, without metadata and names, which are texts in tables."""
-    for row in rows:
-        for wanted in WANTED:
-            for one in outcome(row, wanted):
-                if not isinstance(one, Document):
-                    one = one._replace(prompt=one.prompt._replace(meta={}), source="")
-                yield one
+def outcomes(row):
+    """What a row gives for each use, without metadata and names, which are texts in tables."""
+    return [
+        [
+            one
+            if isinstance(one, Document)
+            else one._replace(prompt=one.prompt._replace(meta={}), source="")
+            for one in outcome(row, wanted)
+        ]
+        for wanted in WANTED
+    ]
 
 
-words = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=6)
-plain = st.lists(words, max_size=3).map(" ".join).map(str.strip)
+words = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=6)
+plain = st.lists(words, min_size=1, max_size=3).map(" ".join).map(str.strip)
 """Texts that all containers can hold as they are."""
 
 
@@ -73,7 +76,10 @@ def test_all_containers_hold_the_same_rows(tmp_path_factory, name, row, said):
     names = [key for key, value in row.items() if isinstance(value, str)]
     rows = [{**row, key: text} for key, text in zip(names, said, strict=False)] or [row]
     found = items(write_container(tmp_path_factory.mktemp("same"), name, rows))
-    assert [*outcomes(item.value for item in found)] == [*outcomes(rows)]
+    for item, whole in zip(found, rows, strict=True):
+        for got, expected in zip(outcomes(item.value), outcomes(whole), strict=True):
+            # Objects in the cells of a table are read, or the row is refused.
+            assert got == expected or (name in TABLES and not got)
 
 
 @pytest.mark.parametrize("name", [*JSON, *TABLES, *ARROW[:3]])

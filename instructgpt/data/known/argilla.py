@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from instructgpt.data.checks import read_json
 from instructgpt.data.columns import Columns, is_empty
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
-from instructgpt.data.labeled import labeled_row
+from instructgpt.data.labeled import labeled_row, shown
 from instructgpt.data.row_format import KnownFormat, Made, Without
 from instructgpt.data.using import fitting
 
@@ -66,7 +67,7 @@ class ArgillaTable(KnownFormat):
         answers: Answers = {}
         for question in questions:
             keys = (f"{question}.responses", f"{question}{USERS}", f"{question}{STATES}")
-            values, users, states = (row.take(key, "answers of labelers") or [] for key in keys)
+            values, users, states = (_list(row, key) for key in keys)
             for user, value, state in zip(users, values, states, strict=False):
                 _add(row, answers, user, question, value, state)
         for key in row:
@@ -130,16 +131,22 @@ def _listed(value: Any, *keys: str) -> list[dict[str, Any]]:
     return value if fine else []
 
 
+def _list(row: Columns, key: str) -> list[Any]:
+    value = read_json(row.take(key, "answers of labelers")) or []
+    if not isinstance(value, list):
+        raise bad(row.where, key, "must be a list, with an answer of each user", value)
+    return value
+
+
 def _flat(row: Columns, answers: Answers, about: set[str]) -> Made:
     """The rows of a table whose columns are fields, but for those about the record."""
     fields = {
         key: value for key, value in row.row.items() if key not in about and key not in row.uses
     }
-    made = _made(row, fields, answers)
-    for key, value in fields.items():
-        if isinstance(value, str | list):
-            row.take(key, "prompt and responses")
-    return made
+    fields = shown(row.where, fields)
+    for key in fields:
+        row.take(key, "prompt and responses")
+    return _made(row, fields, answers)
 
 
 def _made(row: Columns, fields: Mapping[str, Any], answers: Answers) -> Made:

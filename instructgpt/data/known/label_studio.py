@@ -8,7 +8,7 @@ from typing import Any
 from instructgpt.data.columns import Columns
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
-from instructgpt.data.labeled import SIDES, labeled_row
+from instructgpt.data.labeled import SIDES, labeled_row, shown
 from instructgpt.data.row_format import KnownFormat, Made, Without
 from instructgpt.data.using import fitting
 
@@ -66,14 +66,15 @@ class LabelStudioMin(KnownFormat):
         labeler = {"labeler": _name(row.take("annotator", "labeler"))}
         if not judged:
             return labeler  # the question is called as a column of a public format
-        shown = {key: value for key, value in fields.items() if key not in judged}
-        for key in shown:
+        rest = {key: value for key, value in fields.items() if key not in judged}
+        task = shown(row.where, rest)
+        for key in task:
             row.take(key, "prompt and responses")
         for key, value in judged.items():
             row.take(key, "answer of the labeler")
             if value in SIDES:
                 row.notes.append(ORDERED)
-        return [{**one, **labeler}] if (one := labeled_row(row.where, shown, judged)) else []
+        return [{**one, **labeler}] if (one := labeled_row(row.where, task, judged)) else []
 
     def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
         """Those for one use."""

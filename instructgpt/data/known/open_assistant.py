@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from instructgpt.data.checks import read_json
 from instructgpt.data.columns import Columns
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
@@ -76,13 +77,13 @@ class OpenAssistant(Trees):
 
     def recognises(self, row: Mapping[str, Any]) -> str:
         """By a prompt that is a message with replies."""
-        prompt = row["prompt"]
+        prompt = read_json(row["prompt"])
         return "prompt.replies" if isinstance(prompt, dict) and "replies" in prompt else ""
 
     def tree(self, row: Columns) -> Tree:
         """The tree of a row."""
         name = row.take("message_tree_id", "user, so that a tree stays in one split")
-        return Tree("prompt", row.take("prompt", "conversation"), str(name))
+        return Tree("prompt", read_json(row.take("prompt", "conversation")), str(name))
 
 
 class OpenAssistantReplies(Trees):
@@ -169,9 +170,11 @@ def _check(row: Columns, path: str, message: Any) -> str:
     fields = message if isinstance(message, dict) else {}
     rank = fields.get("rank")
     ranked = rank is None or (isinstance(rank, int) and rank >= 0) or _is_whole(rank)
-    if not isinstance(fields.get("text"), str) or fields.get("role") not in ROLES or not ranked:
+    role = fields.get("role")
+    named = isinstance(role, str) and role in ROLES
+    if not isinstance(fields.get("text"), str) or not named or not ranked:
         raise bad(row.where, path or "role", rule, message)
-    return str(fields["role"])
+    return str(role)
 
 
 def _is_whole(rank: Any) -> bool:

@@ -363,3 +363,8 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
         whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         whole.update(tensors[name].detach().float().numpy().tobytes())
     return whole.hexdigest()
+
+
+def the_shorter(prompt, first, second):
+    """A judge of answers."""
+    return float(len(first) < len(second))

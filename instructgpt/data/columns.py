@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instructgpt.data.checks import check_text, missing, read_json
-from instructgpt.data.errors import bad
+from instructgpt.data.errors import RefusedColumnError, bad
 from instructgpt.data.turns import Turns, other_keys, read_turns
 
 TURNS = ("messages", "conversations", "conversation")
@@ -166,7 +166,8 @@ class Columns(Mapping[str, Any]):
                 if not _repeats(value, asked, responses):
                     matter = "what is asked" if name in asking else "what is learned"
                     rule = f"changes {matter}, which rows of this format ({format_name}) cannot use"
-                    raise bad(self.where, key, f"{rule}: remove or rename the column", value)
+                    rule = f"{rule}: remove or rename the column"
+                    raise RefusedColumnError(f"{bad(self.where, key, rule, value)}")
                 own = key in (*HEADS, *TAILS)
                 self.uses[key] = f"{UNUSED} ({REPEATS})" if own else METADATA
             else:

@@ -23,6 +23,10 @@ def shorten(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
+class RefusedColumnError(UserError):
+    """A row has a column that matters and that its format cannot use."""
+
+
 def bad(where: str, key: str, rule: str, value: Any) -> UserError:
     """Build the error for a wrong value.
 

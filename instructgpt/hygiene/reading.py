@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 from instructgpt.data.checks import name_of
 from instructgpt.data.columns import METADATA, NAMES, UNUSED
 from instructgpt.data.conversation import Wanted
+from instructgpt.data.errors import RefusedColumnError
 from instructgpt.data.files import plain_rows, stem_of
 from instructgpt.data.formats import Document, Row, parse_item
 from instructgpt.data.opening import Item
@@ -58,6 +59,9 @@ def recognise_kind(names: Sequence[str], reading: Reading, on_error: OnError) ->
         for kind, wanted in WANTED.items():
             try:
                 found = parse_item(item, wanted, reading)
+            except RefusedColumnError as error:  # of less it would be read without
+                problem = error
+                break
             except UserError as error:
                 problem = error if kind == "prompts" else problem
                 continue

@@ -1,7 +1,6 @@
 """``prepare`` through the command line: what it writes, goes on with, and refuses."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 import pytest
 from pyarrow.parquet import read_table
 from rows import read_rows, write_rows
+from stand_ins import slurm
 
 from instructgpt.__main__ import main as run
 
@@ -322,6 +322,14 @@ def test_a_bad_row_stops_with_its_line_whatever_the_processes(tmp_path, capsys):
     assert report["rows"]["checked"] == 38
 
 
+def test_rows_with_a_column_that_matters_are_not_read_as_less(tmp_path, capsys):
+    rows = [{"prompt": f"p{i}", "response": "r", "better": "other"} for i in range(3)]
+    source = write_rows(tmp_path / "raw.jsonl", rows)
+    assert prepare(f"--input={source}", f"--output={tmp_path / 'out'}") == 2
+    assert '"better" changes what is learned' in capsys.readouterr().err
+    assert prepare(f"--input={source}", f"--output={tmp_path / 'out'}", "--kind=prompts") == 0
+
+
 def test_without_the_extra_one_line_says_what_to_install(source, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove.executor.base", None)
     assert prepare(f"--input={source}") == 2
@@ -330,17 +338,7 @@ def test_without_the_extra_one_line_says_what_to_install(source, capsys, monkeyp
 
 def test_what_slurm_is_told(source, tmp_path, capsys, monkeypatch):
     """A stand-in for sbatch: the jobs are a chain, and each knows its tasks."""
-    programs, calls = tmp_path / "bin", tmp_path / "calls"
-    programs.mkdir()
-    sbatch = (
-        f'#!/bin/sh\necho "$@" >> {calls}\ncat "$3" >> {calls} 2>/dev/null || cat "$2" >> {calls}\n'
-    )
-    count = f"echo Submitted batch job $(wc -l < {calls})\n"
-    (programs / "sbatch").write_text(sbatch + count)
-    (programs / "squeue").write_text("#!/bin/sh\nexit 0\n")
-    for path in programs.iterdir():
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    calls = slurm(tmp_path / "bin", monkeypatch)
     options = ["--executor=slurm", "--slurm.partition=cpu", "--slurm.time=00:10:00"]
     options += ["--slurm.memory=3", "--slurm.environment=source here", "--num_proc=4"]
     args = ["prepare", f"--input={source}", f"--output={tmp_path / 'out'}", *options]

@@ -88,7 +88,7 @@ FLIPS = {
         "labels": '{"ppo": "P"}',
         "greedy": '{"sft": "{inputs}/ppo.jsonl", "ppo": "{inputs}/sft.jsonl"}',
         "nlp": '{"sft": "{inputs}/nlp.jsonl"}',
-        "judge": "test_verb_options:the_shorter",
+        "judge": "option_runs:the_shorter",
         "panels": "{inputs}/label/panels.json",
         "reward_model": "{inputs}/reward",
         "comparisons": ("{inputs}/label/validation.jsonl", {"reward_model": "{inputs}/reward"}),
@@ -135,10 +135,6 @@ def inputs(tmp_path_factory):
     for name, epochs in (("run", 2), ("other_run", 1)):
         fit(folder / name, f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false")
     return made
-
-
-def the_shorter(prompt, first, second):
-    return float(len(first) < len(second))
 
 
 @pytest.fixture

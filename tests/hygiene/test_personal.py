@@ -2,9 +2,9 @@
 
 import random
 import sys
-from types import ModuleType, SimpleNamespace
 
 import pytest
+import stand_ins
 from hygiene_rows import comparison, demonstration
 
 from instructgpt.hygiene.personal import PATTERNS, PersonalData, _analyzer
@@ -145,32 +145,7 @@ def test_a_region_that_is_none_is_refused():
 
 @pytest.fixture
 def presidio(monkeypatch):
-    """A stand-in with the interface that is used: it finds one name and one place."""
-    _analyzer.cache_clear()
-    spacy, util = ModuleType("spacy"), ModuleType("spacy.util")
-    util.is_package = lambda name: name == "en_core_web_lg"
-    spacy.util = util
-
-    class Engine:
-        def __init__(self, nlp_engine):
-            assert nlp_engine == [{"lang_code": "en", "model_name": "en_core_web_lg"}]
-
-        def analyze(self, text, language, entities):
-            words = {"PERSON": "Jane Miller", "LOCATION": "12 Long Street"}
-            starts = [(text.find(words[one]), words[one]) for one in entities]
-            return [SimpleNamespace(start=at, end=at + len(w)) for at, w in starts if at >= 0]
-
-    class Provider:
-        def __init__(self, nlp_configuration):
-            self.models = nlp_configuration["models"]
-
-        def create_engine(self):
-            return self.models
-
-    analyzer, engine = ModuleType("presidio_analyzer"), ModuleType("presidio_analyzer.nlp_engine")
-    analyzer.AnalyzerEngine, engine.NlpEngineProvider = Engine, Provider
-    for module in (spacy, util, analyzer, engine):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    stand_ins.presidio(monkeypatch)
     yield
     _analyzer.cache_clear()
 

@@ -24,13 +24,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 
-def settle_counters(checkpoint: dict[str, Any], accumulate: int) -> int:
+def settle_counters(checkpoint: dict[str, Any], accumulate: int, endless: bool) -> int:
     """Make all counters of a checkpoint agree on one moment between two batches.
 
     Args:
         checkpoint: as loaded, before Lightning takes the state of its loops from it; changed.
         accumulate: batches of an optimizer step; of an incomplete one, whose gradients are in no
             checkpoint, the run goes back to the first.
+        endless: an epoch is as long as the run; when that is longer now, it goes on.
 
     Returns:
         Epochs that are complete.
@@ -39,7 +40,7 @@ def settle_counters(checkpoint: dict[str, Any], accumulate: int) -> int:
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     epoch, done = max(epochs["current"]["started"] - 1, 0), batches["current"]["processed"]
     total = batches["total"]["processed"]
-    if batches["is_last_batch"] and done == batches["current"]["ready"]:
+    if batches["is_last_batch"] and done == batches["current"]["ready"] and not endless:
         epoch, kept = epoch + 1, 0
     else:
         kept = done - done % accumulate

@@ -30,7 +30,8 @@ class StepSeed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Say where the checkpoint stands, before Lightning takes its counters."""
-        done = settle_counters(checkpoint, trainer.accumulate_grad_batches)
+        endless = getattr(trainer.datamodule, "endless", False)  # type: ignore[attr-defined]
+        done = settle_counters(checkpoint, trainer.accumulate_grad_batches, endless)
         most = trainer.max_epochs
         if trainer.state.fn == TrainerFn.FITTING and most is not None and -1 < most < done:
             raise UserError(

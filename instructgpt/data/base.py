@@ -26,7 +26,14 @@ from instructgpt.data.sources import Names, OnError, weighted
 from instructgpt.data.split import split_rows
 from instructgpt.data.start import check_start
 from instructgpt.data.stream_loader import Cut
-from instructgpt.data.streaming import Streamed, check_options, stream_steps, streamed_sets
+from instructgpt.data.streaming import (
+    Streamed,
+    check_options,
+    check_steps,
+    is_endless,
+    stream_steps,
+    streamed_sets,
+)
 from instructgpt.data.summary import Summary, show
 from instructgpt.data.views import Joined, Picked, Rows, all_numbers, names_of, rows_digest
 from instructgpt.models.choice import choose_template
@@ -201,7 +208,7 @@ class StageData(LightningDataModule, ABC):
         self.template = chosen.template
         check_start(self.trainer, self.tokenizer, self.template)
         if self.streaming and stage == "fit":
-            stream_steps(self.trainer, self.batch_size)
+            check_steps(self.trainer, summary)
         summary.note(str(chosen))
         if self.streaming:
             self.stream(summary, wanted == "predict")
@@ -343,10 +350,15 @@ class StageData(LightningDataModule, ABC):
         """How many processes there are."""
         return self.trainer.world_size if self.trainer else 1
 
+    @property
+    def endless(self) -> bool:
+        """Whether an epoch is as long as the run."""
+        return self.streaming and is_endless(self.trainer)
+
     def train_dataloader(self) -> Any:
         """Shuffled rows; with ``overfit_batches`` the same first ones in every epoch."""
         if self._streamed is not None:
-            steps = stream_steps(self.trainer, self.batch_size)
+            steps = stream_steps(check_steps(self.trainer, Summary()), self.batch_size)
             return self._streamed.loader(self.collate, steps, self.num_workers)
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         order = partial(nth_pass, self.groups, self.seed, fixed)

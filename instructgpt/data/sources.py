@@ -48,9 +48,17 @@ class HubRows(NamedTuple):
     rows: Any
 
     def read(self) -> Iterator[Item]:
-        """Its rows in order."""
-        for number, row in enumerate(self.rows, 1):
-            yield Item(f"{self.name}:{number}", self.name, row)
+        """Its rows in order.
+
+        Raises:
+            UserError: the network has failed, where they are read as they are needed.
+        """
+        number = 0
+        try:
+            for number, row in enumerate(self.rows, 1):
+                yield Item(f"{self.name}:{number}", self.name, row)
+        except Exception as error:
+            raise UserError(f"{self.name}:{number + 1}: cannot be read: {_why(error)}") from None
 
 
 Source = Path | HubRows
@@ -135,7 +143,12 @@ def _hub(name: str, streaming: bool) -> HubRows:
     try:
         rows = datasets.load_dataset(repository, split=split or "train", **how)
     except Exception as error:  # the hub fails in many ways: offline, no such set, no such split
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
         rule = "must be a file, a folder, or a data set that can be loaded"
-        raise UserError(f"{name}: {rule}, got {type(error).__name__}: {shorten(line)}") from None
+        raise UserError(f"{name}: {rule}, got {_why(error)}") from None
     return HubRows(name, rows)
+
+
+def _why(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    line = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {shorten(line)}" if line else type(error).__name__

@@ -159,6 +159,11 @@ class StreamLoader:
         """What was counted of all that was read for batches."""
         return self._before(BEHIND_ALL)
 
+    @property
+    def turns(self) -> int:
+        """How often all rows have been read."""
+        return min(cursor.turn for cursor in self._place.cursors)
+
     def __iter__(self) -> Iterator[Any]:
         """Batches from where the last one ended, to the end of the epoch."""
         place = self._step = self._place

@@ -214,11 +214,14 @@ class Streamed:
             turns = min(cursor.turn for cursor in chunk.cursors)
             if (items >= FIRST_ITEMS and parts) or turns > 0:
                 break
+        if not parts:
+            raise UserError(f"--data.train: no rows left: {summary.losses()}")
         for line in self.told.lines:
             summary.note(line)
+        again = ", some of them again in another pass" if turns else ""
         summary.note(
-            f"streaming: these are counts of the first {items:,} rows; the plan is made for them, "
-            "and what was seen is counted at the end"
+            f"streaming: these are counts of the first {items:,} rows{again}; the plan is made for "
+            "them, and what was seen is counted at the end"
         )
         self.first, self.digest = Joined(parts), digest.hexdigest()[:16]
 
@@ -247,10 +250,11 @@ class Streamed:
         """What was seen, and no more batches."""
         if self._loader is None:
             return []
-        seen, self._loader = self._loader.seen(), None
+        seen, turns, self._loader = self._loader.seen(), self._loader.turns, None
         for line in self.told.lines:
             seen.note(line)
-        return ["data as of what was seen:", *(f"  {line}" for line in seen.lines())]
+        again = f", in {turns + 1} passes of which each counts its rows again" if turns else ""
+        return [f"data as of what was seen{again}:", *(f"  {line}" for line in seen.lines())]
 
 
 def streamed_sets(names: Names, summary: Summary) -> list[tuple[list[Source], float]]:
@@ -294,12 +298,12 @@ def _ends_of(path: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def stream_steps(trainer: Trainer | None, batch_size: int) -> Steps:
-    """How much a run takes of a stream; what needs to know how many rows there are is refused.
+def check_steps(trainer: Trainer | None, summary: Summary) -> Trainer:
+    """Refuse what needs to know how many rows there are, and return the trainer.
 
     Args:
         trainer: of the run.
-        batch_size: rows of a rank in a batch.
+        summary: told what has no effect.
     """
     streams = "with --data.streaming, where nobody knows how many rows there are"
     if trainer is None or trainer.max_steps < 1:
@@ -310,6 +314,30 @@ def stream_steps(trainer: Trainer | None, batch_size: int) -> Steps:
             raise UserError(f"--trainer.{name} must be a number of batches {streams}, got {value}")
     if overfit := trainer.overfit_batches:  # type: ignore[attr-defined]
         raise UserError(f"--trainer.overfit_batches must be 0 with --data.streaming, got {overfit}")
+    if (trainer.max_epochs or 0) > 0 and is_endless(trainer):
+        summary.note(
+            f"an epoch is the whole run of --trainer.max_steps, {trainer.max_steps:,}: "
+            f"--trainer.max_epochs {trainer.max_epochs} ends nothing"
+        )
+    return trainer
+
+
+def is_endless(trainer: Trainer | None) -> bool:
+    """Whether nothing ends an epoch of a stream but the run.
+
+    Args:
+        trainer: of the run.
+    """
+    return trainer is not None and trainer.limit_train_batches == 1.0
+
+
+def stream_steps(trainer: Trainer, batch_size: int) -> Steps:
+    """How much a run takes of a stream.
+
+    Args:
+        trainer: of the run.
+        batch_size: rows of a rank in a batch.
+    """
     accumulate = trainer.accumulate_grad_batches
     batches, place = trainer.max_steps * accumulate, (trainer.global_rank, trainer.world_size)
     return Steps(batch_size, batches, accumulate, *place)

@@ -67,6 +67,24 @@ def test_reward(fit, comparison_data, reward_artefact, files):
     assert_ranks_agree(train)
 
 
+@pytest.mark.parametrize("kind", ["sft", "reward"])
+def test_streams(fit, demonstration_data, comparison_data, policy_artefact, reward_artefact, kind):
+    make = demonstration_data if kind == "sft" else comparison_data
+
+    def train(processes):
+        options = {"optimizer": sgd, "schedule": Constant()}
+        if kind == "sft":
+            module = SFTModule(init_from=policy_artefact, dropout=0.0, **options)
+        else:
+            module = RewardModule(init_from=reward_artefact, **options)
+        data = make(batch_size=8 // processes, streaming=True, shuffle_buffer=9)
+        trainer = fit(module, data, max_steps=5, **on(processes))
+        assert trainer.global_step == 5
+        return result(module, trainer)
+
+    assert_ranks_agree(train)
+
+
 def test_validation_of_one_prompt_on_two_ranks(fit, prompt_data, policy_artefact, tmp_path):
     """The rank without a prompt takes part in the means all the same."""
     (tmp_path / "one.jsonl").write_text('{"prompt": "say hello"}\n')

@@ -76,7 +76,7 @@ class ToyData(StageData):
             random.Random(self.seed * 1000 + epoch).shuffle(rows)
             return rows
 
-        return self.loader(self.train_rows, self.collate, order)
+        return self.loader(self.train_rows, order)
 
 
 class OtherToyData(ToyData):

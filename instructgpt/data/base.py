@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.checks import check_counts
-from instructgpt.data.collate import collate_prompts
+from instructgpt.data.collate import collate
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.folders import Split
 from instructgpt.data.loader import StatefulLoader
-from instructgpt.data.order import Group, nth_pass, straight
+from instructgpt.data.order import nth_pass, straight
 from instructgpt.data.reading import FormatName, Reading
 from instructgpt.data.row_format import RowFormat
 from instructgpt.data.row_reader import RowReader
@@ -35,7 +35,8 @@ from instructgpt.data.streaming import (
     streamed_sets,
 )
 from instructgpt.data.summary import Summary, show
-from instructgpt.data.views import Joined, Picked, Rows, all_numbers, names_of, rows_digest
+from instructgpt.data.train_sets import TrainSets
+from instructgpt.data.views import Picked, all_numbers, names_of, rows_digest
 from instructgpt.models.choice import choose_template
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id
@@ -95,6 +96,7 @@ class StageData(LightningDataModule, ABC):
     batch_type: ClassVar[type]
     has_prompts: ClassVar[bool] = True  # rows are put into a template
     wanted: ClassVar[Wanted]  # what rows are read for
+    block_tokens = 0  # of a block of text, where rows are such
 
     def __init__(
         self,
@@ -148,8 +150,7 @@ class StageData(LightningDataModule, ABC):
         self.tokenizer: PreTrainedTokenizerBase
         self.template: Template
         self.summary: list[str] = []
-        self.groups: list[Group] = []
-        self.train_parts: list[Rows[Any]] = []  # one for each group
+        self.train_sets = TrainSets()
         self.train_rows: Sequence[Any] = []
         self.validation_rows: Sequence[Any] = []
         self.prompt_rows: Sequence[PromptRow] = []  # of the validation rows
@@ -161,7 +162,7 @@ class StageData(LightningDataModule, ABC):
 
     @abstractmethod
     def build(self, summary: Summary, predict: bool) -> None:
-        """Fill ``groups``, ``train_rows``, ``validation_rows`` and ``prompt_rows``.
+        """Fill ``train_sets``, ``validation_rows`` and ``prompt_rows``.
 
         Args:
             summary: to tell.
@@ -182,14 +183,14 @@ class StageData(LightningDataModule, ABC):
         raise NotImplementedError
 
     @property
-    @abstractmethod
     def collate(self) -> Callable[[list[Any]], Any]:
         """Makes a batch of rows."""
+        return partial(collate, pad_id=pad_id(self.tokenizer))
 
     @property
     def row_tokens(self) -> int:
         """Tokens of the longest row there can be."""
-        return self.max_prompt_tokens + self.max_response_tokens
+        return max(self.max_prompt_tokens + self.max_response_tokens, self.block_tokens)
 
     # -- reading
 
@@ -199,7 +200,7 @@ class StageData(LightningDataModule, ABC):
         if self._ready == wanted:
             return
         self.tokenizer = self.make_tokenizer()
-        self.groups, self.train_parts = [], []
+        self.train_sets = TrainSets()
         self.train_rows, self.validation_rows, self.prompt_rows = [], [], []
         summary = Summary()
         chosen = choose_template(
@@ -214,6 +215,7 @@ class StageData(LightningDataModule, ABC):
             self.stream(summary, wanted == "predict")
         else:
             self.build(summary, wanted == "predict")
+            self.train_rows = self.train_sets.rows
         rows = self.train_rows or self.validation_rows
         if not rows:
             raise UserError(f"--data.train: no rows left: {summary.losses()}")
@@ -229,17 +231,11 @@ class StageData(LightningDataModule, ABC):
     def find_origins(self) -> dict[str, Origin]:
         """What is trained on and measured on, so that a resume with other rows is refused."""
         held = rows_digest(names_of(self.validation_rows))
-        train = self._streamed.digest if self._streamed else self.train_digest()
+        train = self._streamed.digest if self._streamed else self.train_sets.digest()
         return {
             "data.train": Origin(f"{self.train_names}", train),
             "data.validation": Origin(f"{self.validation}", held),
         }
-
-    def train_digest(self, start: int = 0, stop: int | None = None) -> str:
-        """Name the rows of some sets, and how many of them are drawn a pass."""
-        groups, parts = self.groups[start:stop], self.train_parts[start:stop]
-        shares = zip(groups, parts, strict=True)
-        return rows_digest(*(one for group, rows in shares for one in (group.share, rows.names)))
 
     def make_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer."""
@@ -321,23 +317,6 @@ class StageData(LightningDataModule, ABC):
         rest, held = split_rows([rows for rows, _ in sets], fraction, self.seed, summary, what)
         return [(rows, weight) for rows, (_, weight) in zip(rest, sets, strict=True)], held
 
-    def add_set(self, rows: Rows[Any], weight: float, seen: str, summary: Summary) -> None:
-        """Add rows to train on.
-
-        Args:
-            rows: of one set.
-            weight: rows of a pass as a multiple of the set's size.
-            seen: what the set is called in the summary.
-            summary: to tell.
-        """
-        if rows:
-            count = max(1, round(weight * len(rows)))
-            self.groups.append(Group(len(self.train_rows), len(rows), count))
-            self.train_parts.append(rows)
-            self.train_rows = Joined(self.train_parts)
-            drawn = f", {count:,} drawn a pass" if count != len(rows) else ""
-            summary.note(f"{seen}: {len(rows):,} rows{drawn}")
-
     # -- batches
 
     @property
@@ -361,8 +340,8 @@ class StageData(LightningDataModule, ABC):
             steps = stream_steps(check_steps(self.trainer, Summary()), self.batch_size)
             return self._streamed.loader(self.collate, steps, self.num_workers)
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        order = partial(nth_pass, self.groups, self.seed, fixed)
-        return self.loader(self.train_rows, self.collate, order)
+        order = partial(nth_pass, self.train_sets.groups, self.seed, fixed)
+        return self.loader(self.train_rows, order)
 
     def teardown(self, stage: str) -> None:
         """Count what was seen of a stream."""
@@ -371,7 +350,7 @@ class StageData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> Any:
         """Validation rows, each once; nothing when there are none."""
-        return self.evaluation_loader(self.validation_rows, self.collate)
+        return self.evaluation_loader(self.validation_rows)
 
     def test_dataloader(self) -> Any:
         """The validation rows."""
@@ -383,26 +362,21 @@ class StageData(LightningDataModule, ABC):
 
     def prompt_dataloader(self, count: int | None = None) -> Any:
         """Prompts of the validation rows, or of the first so many, whatever the processes."""
-        return self.evaluation_loader(self.prompt_rows[:count], self.prompt_collate)
+        return self.evaluation_loader(self.prompt_rows[:count])
 
-    def prompt_collate(self, rows: list[PromptRow]) -> Any:
-        """Make a batch of prompts."""
-        return collate_prompts(rows, pad_id(self.tokenizer))
-
-    def evaluation_loader(self, rows: Sequence[AnyRow], collate: Callable[[list[Any]], Any]) -> Any:
+    def evaluation_loader(self, rows: Sequence[AnyRow]) -> Any:
         """Each row once, in order; an empty list when there are none."""
-        return self.loader(rows, collate, None) if rows else []
+        return self.loader(rows) if rows else []
 
     def loader(
         self,
         rows: Sequence[AnyRow],
-        collate: Callable[[list[Any]], Any],
-        order: Callable[[int], Sequence[int] | NDArray[np.int64]] | None,
+        order: Callable[[int], Sequence[int] | NDArray[np.int64]] | None = None,
     ) -> StatefulLoader:
         """A loader of this process's share; without ``order`` for evaluation."""
         return StatefulLoader(
             rows,
-            collate,
+            self.collate,
             self.batch_size,
             order or partial(straight, len(rows)),
             order is not None,

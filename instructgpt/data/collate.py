@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,19 @@ def pad(rows: Sequence[Tensor], value: int, left: bool = False) -> tuple[Tensor,
         tokens[i, where] = row
         mask[i, where] = True
     return tokens, mask
+
+
+def collate(rows: list[Any], pad_id: int) -> Any:
+    """The batch that rows of their kind make.
+
+    Args:
+        rows: of one kind.
+        pad_id: what fills the others up to the longest.
+    """
+    if isinstance(rows[0], LanguageRow):
+        return collate_language(rows, pad_id)
+    make = collate_comparisons if isinstance(rows[0], ComparisonRow) else collate_prompts
+    return make(rows, pad_id)
 
 
 def collate_language(rows: list[LanguageRow], pad_id: int) -> LanguageBatch:

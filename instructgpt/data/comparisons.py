@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from instructgpt.data.base import StageData
-from instructgpt.data.collate import collate_comparisons, collate_language
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.pairs import Rankings, described, rankings_of
 from instructgpt.data.rows import LanguageRow
@@ -17,7 +15,6 @@ from instructgpt.data.stream_records import RowCut
 from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
 from instructgpt.data.views import Picked, together
-from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import ComparisonBatch, UserError
 
 
@@ -66,11 +63,6 @@ class ComparisonDataModule(StageData):
         self.pairwise = pairwise
         self.demonstration_rows: Sequence[LanguageRow] = []
 
-    @property
-    def collate(self) -> Callable[[list[Any]], ComparisonBatch]:
-        """Makes a batch of rows."""
-        return partial(collate_comparisons, pad_id=pad_id(self.tokenizer))
-
     def build(self, summary: Summary, predict: bool) -> None:
         """Leave out what trains nothing, and count what the rankings say."""
         sets, held = self.read(summary, predict)
@@ -81,10 +73,10 @@ class ComparisonDataModule(StageData):
                 # An optimizer step could hold nothing else, and have nothing to learn from.
                 summary.note(f"left out of training: {left:,} rows, all tied")
                 picked, found = picked.where(decided), found.where(decided)
-            first = len(self.train_rows)
+            first = len(self.train_sets)
             rows = Comparisons(picked, first)
             chosen = RankedPairs(rows, found.pairs(), first) if self.pairwise else rows
-            self.add_set(chosen, weight, "train", summary)
+            self.train_sets.add(chosen, weight, "train", summary)
         trained = sum(len(found) for found in rankings)
         if trained and not any(found.decided.any() for found in rankings):
             raise UserError(
@@ -140,8 +132,7 @@ class ComparisonDataModule(StageData):
         """Demonstrations, each once, as ``LanguageBatch``; None when no files were given."""
         if not self.demonstration_rows:
             return None
-        collate = partial(collate_language, pad_id=pad_id(self.tokenizer))
-        return self.evaluation_loader(self.demonstration_rows, collate)
+        return self.evaluation_loader(self.demonstration_rows)
 
 
 def _check_decided(judged: list[Rankings]) -> None:

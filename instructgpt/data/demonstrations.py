@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from instructgpt.data.base import StageData
 from instructgpt.data.blocks import check_block_size
-from instructgpt.data.collate import collate_language
 from instructgpt.data.packing import pack
 from instructgpt.data.stored_rows import Demonstrations, Packed, Prompts
 from instructgpt.data.stream_loader import Cut
@@ -16,7 +13,6 @@ from instructgpt.data.stream_records import RowCut
 from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
 from instructgpt.data.views import Picked, together
-from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import LanguageBatch, Origin, UserError
 
 
@@ -68,31 +64,22 @@ class DemonstrationDataModule(StageData):
         self.pretraining = pretraining
         self.pretraining_fraction = pretraining_fraction
         self.pretraining_block_size = pretraining_block_size
-
-    @property
-    def row_tokens(self) -> int:
-        """Tokens of the longest row there can be."""
-        block = self.pretraining_block_size if self.pretraining else 0
-        return max(super().row_tokens, block)
-
-    @property
-    def collate(self) -> Callable[[list[Any]], LanguageBatch]:
-        """Makes a batch of rows."""
-        return partial(collate_language, pad_id=pad_id(self.tokenizer))
+        self.block_tokens = pretraining_block_size if pretraining else 0
 
     def build(self, summary: Summary, predict: bool) -> None:
         """Pack, and mix in pretraining text."""
         sets, held = self.read(summary, predict)
+        size = self.max_prompt_tokens + self.max_response_tokens
         for picked, weight in sets:
             rows = Demonstrations(picked)
             if not self.packing:
-                self.add_set(rows, weight, "train", summary)
+                self.train_sets.add(rows, weight, "train", summary)
                 continue
-            packed = Packed(rows, *pack(rows.lengths, super().row_tokens))
+            packed = Packed(rows, *pack(rows.lengths, size))
             summary.note(f"packed {len(rows):,} demonstrations into {len(packed):,} rows")
-            self.add_set(packed, weight, "train", summary)
+            self.train_sets.add(packed, weight, "train", summary)
         self.hold(held, summary)
-        if self.pretraining and self.train_rows:
+        if self.pretraining and self.train_sets:
             self._mix(self.pretraining, summary)
 
     def hold(self, held: list[Picked], summary: Summary) -> None:
@@ -111,13 +98,13 @@ class DemonstrationDataModule(StageData):
             return origins
         return {
             **origins,
-            "data.train": Origin(f"{self.train_names}", self.train_digest(stop=-1)),
-            "data.pretraining": Origin(f"{self.pretraining}", self.train_digest(start=-1)),
+            "data.train": Origin(f"{self.train_names}", self.train_sets.digest(stop=-1)),
+            "data.pretraining": Origin(f"{self.pretraining}", self.train_sets.digest(start=-1)),
         }
 
     def _mix(self, names: list[str] | str, summary: Summary) -> None:
         """Add so many blocks a pass that they are ``pretraining_fraction`` of all rows."""
         blocks = self.reader.blocks_of(names, self.pretraining_block_size, summary)
-        rows = sum(group.share for group in self.groups)
+        rows = sum(group.share for group in self.train_sets.groups)
         wanted = rows * self.pretraining_fraction / (1 - self.pretraining_fraction)
-        self.add_set(blocks, wanted / len(blocks), "pretraining", summary)
+        self.train_sets.add(blocks, wanted / len(blocks), "pretraining", summary)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from instructgpt.data.base import StageData
 from instructgpt.data.blocks import check_block_size
-from instructgpt.data.collate import collate_language
 from instructgpt.data.order import Group, chunk, stream
 from instructgpt.data.rows import LanguageRow
 from instructgpt.data.stored_rows import Prompts
 from instructgpt.data.summary import Summary
 from instructgpt.data.views import Picked, names_of, rows_digest, together
-from instructgpt.models.tokenizer import pad_id
 from instructgpt.types import (
     CollectsRollouts,
     LanguageBatch,
@@ -69,24 +67,14 @@ class PromptDataModule(StageData):
         self.responses = responses
         self.pretraining = pretraining
         self.pretraining_block_size = pretraining_block_size
+        self.block_tokens = pretraining_block_size if pretraining else 0
         self.blocks: Sequence[LanguageRow] = []
-
-    @property
-    def row_tokens(self) -> int:
-        """Tokens of the longest row there can be."""
-        block = self.pretraining_block_size if self.pretraining else 0
-        return max(super().row_tokens, block)
-
-    @property
-    def collate(self) -> Callable[[list[Any]], PromptBatch]:
-        """Makes a batch of rows."""
-        return self.prompt_collate
 
     def build(self, summary: Summary, predict: bool) -> None:
         """Draw prompts from the sets, and pretraining text beside them."""
         sets, held = self.read(summary, predict)
         for picked, weight in sets:
-            self.add_set(Prompts(picked), weight, "train", summary)
+            self.train_sets.add(Prompts(picked), weight, "train", summary)
         self.hold(held, summary)
         if self.pretraining and not predict:
             size = self.pretraining_block_size
@@ -118,10 +106,10 @@ class PromptDataModule(StageData):
             world_size: number of processes, a divisor of ``count``.
         """
         start = phase * count
-        drawn = enumerate(stream(self.groups, self.seed, start, count), start)
+        drawn = enumerate(stream(self.train_sets.groups, self.seed, start, count), start)
         share = chunk(list(drawn), rank, world_size)
         rows = [self.train_rows[row]._replace(sample_id=i) for i, row in share]
-        return self.prompt_collate(rows)
+        return cast(PromptBatch, self.collate(rows))
 
     def pretraining_rows(
         self, update: int, count: int, rank: int, world_size: int
@@ -135,7 +123,7 @@ class PromptDataModule(StageData):
             world_size: number of processes, a divisor of ``count``.
         """
         rows = self._pretraining(update, count, rank, world_size)
-        return collate_language(rows, pad_id(self.tokenizer))
+        return cast(LanguageBatch, self.collate(rows))
 
     def pretraining_ids(self, update: int, count: int, rank: int, world_size: int) -> list[str]:
         """Names of these rows; arguments as for ``pretraining_rows``."""

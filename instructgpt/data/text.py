@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.data.base import Sets, StageData
 from instructgpt.data.blocks import Blocks, Stream, check_block_size
-from instructgpt.data.collate import collate_language
 from instructgpt.data.rows import PromptRow, joined
 from instructgpt.data.stream_loader import Cut
 from instructgpt.data.stream_records import BlockCut
 from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
 from instructgpt.data.views import Picked, Rows, rows_digest
-from instructgpt.models.tokenizer import BPE, eos_id, load_tokenizer, pad_id, train_bpe
+from instructgpt.models.tokenizer import BPE, eos_id, load_tokenizer, train_bpe
 from instructgpt.types import LanguageBatch, Prompt, UserError
 
 MADE_FROM = "made_from.json"
@@ -71,19 +69,9 @@ class TextDataModule(StageData):
         check_block_size("block_size", block_size)
         if self.streaming and bpe is not None:
             check_options({"bpe": bpe}, "which does not read all text beforehand: give a tokenizer")
-        self.block_size = block_size
+        self.block_size = self.block_tokens = block_size
         self.bpe = bpe
         self.resumes = False  # the command line says so; the trainer does not know it early enough
-
-    @property
-    def row_tokens(self) -> int:
-        """Tokens of the longest row there can be."""
-        return max(super().row_tokens, self.block_size)
-
-    @property
-    def collate(self) -> Callable[[list[Any]], LanguageBatch]:
-        """Makes a batch of rows."""
-        return partial(collate_language, pad_id=pad_id(self.tokenizer))
 
     # -- the tokenizer
 
@@ -146,7 +134,7 @@ class TextDataModule(StageData):
             blocks = Blocks(Stream([picked], eos), self.block_size, "train")
             if blocks:
                 summary.note(str(blocks))
-            self.add_set(blocks, weight, "train", summary)
+            self.train_sets.add(blocks, weight, "train", summary)
         self.hold(held, summary)
 
     def cut(self) -> Cut:

@@ -222,7 +222,7 @@ class PreferenceModule(StageModule):
     def _compute_kept(self, name: str, rows: Sequence[Any], kept: Kept) -> None:
         """Each rank does a share of a split."""
         kept.values.zero_()
-        loader = self.data.evaluation_loader(rows, self.data.collate)
+        loader = self.data.evaluation_loader(rows)
         with self.trainer.precision_plugin.val_step_context():
             for done, batch in enumerate(loader, 1):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)

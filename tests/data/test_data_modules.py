@@ -52,7 +52,7 @@ def test_file_folder_list_and_weights(write, make):
     assert "ignored in " in "\n".join(folder.summary)
     assert len(make([str(one), str(two)], validation=None).train_rows) == 30
     weighted = make({str(one): 2.0, str(two): 0.5}, validation=None, batch_size=1)
-    assert [group.share for group in weighted.groups] == [20, 10]
+    assert [group.share for group in weighted.train_sets.groups] == [20, 10]
     assert len(weighted.train_dataloader()) == 30
     assert "train: 10 rows, 20 drawn a pass" in weighted.summary
 

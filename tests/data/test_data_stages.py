@@ -180,7 +180,7 @@ def test_pretraining_mix_is_a_fraction_of_the_sequences(build, demonstrations, t
         pretraining_block_size=8,
         batch_size=1,
     )
-    demonstration_rows, mixed = data.groups
+    demonstration_rows, mixed = data.train_sets.groups
     assert mixed.share / (mixed.share + demonstration_rows.share) == pytest.approx(
         fraction, abs=0.02
     )

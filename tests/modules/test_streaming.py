@@ -47,7 +47,7 @@ def run(tmp_path, files, policy_artefact):
                     *size,
                     "--data.max_prompt_tokens=24",
                     "--data.max_response_tokens=24",
-                    "--data.batch_size=4",
+                    "--data.batch_size=20",
                 ),
                 *(*FLAGS, f"--trainer.max_steps={steps}", f"--output={folder}", *more),
             ]

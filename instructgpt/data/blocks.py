@@ -141,11 +141,12 @@ class Blocks(Rows[LanguageRow]):
         """Of the text, and how it is cut."""
         return [*self.stream.names, np.array([self.size, self.stream.eos])]
 
-    def __str__(self) -> str:
-        """How many there are."""
+    @property
+    def told(self) -> str:
+        """How many there are, in words."""
         last = int(self.lengths[-1]) if len(self) else self.size
         short = f"; the last one has {last:,} and is padded" if last < self.size else ""
-        return f"{self.name}: {len(self):,} blocks of {self.size:,} tokens{short}"
+        return f"{len(self):,} blocks of {self.size:,} tokens{short}"
 
 
 def check_block_size(key: str, value: int) -> None:

@@ -159,7 +159,10 @@ def _check_wanted(columns: Columns, wanted: Wanted, tail: str) -> None:
         if tail and (label := columns.first(*LABELS)):
             if wanted == "candidates":
                 return
-            rule = "judges one response alone, as in KTO; comparisons have several a prompt"
+            rule = (
+                "judges one response alone, as in KTO: no comparison; SFT imitates those that are "
+                "true, and an algorithm of yours with reads_unpaired learns from both"
+            )
             raise bad(columns.where, label, rule, columns.row[label])
         raise missing(columns.where, columns.row, "responses")
 

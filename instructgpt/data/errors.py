@@ -6,6 +6,9 @@ from typing import Any
 
 from instructgpt.types import UserError
 
+SKIP = "; --data.on_error skip counts bad rows instead"
+"""Stands behind what is wrong with a row that ends a run."""
+
 SHOWN = 60
 """How many characters of a wrong value a message shows."""
 

@@ -68,8 +68,8 @@ class Parsed(NamedTuple):
     format: str
 
 
-ASKED = ("used as prompt", "used as labeler", "used as source")
-"""What known formats use of a row for a prompt."""
+ASKED = tuple(f"used as {use}" for use in ("prompt", "conversation", "labeler", "source", "user"))
+"""How begins what known formats use of a row for a prompt."""
 
 NO_PROMPT = Prompt("", [], "", {})
 """Of rows that are left out."""
@@ -133,11 +133,8 @@ def _convert(
             raise UserError(f"{error} (in the row that {form.shown} returned)") from error
         told = checked.row.told
         own, notes = columns.uses, columns.notes
-        if wanted == "prompt" and isinstance(
-            form, KnownFormat
-        ):  # what is said about responses is not true of them
-            unused = {key for key, use in own.items() if use not in ASKED}
-            own, notes = {**own, **{key: told.columns.get(key, UNUSED) for key in unused}}, []
+        if wanted == "prompt" and isinstance(form, KnownFormat):
+            own, notes = _of_prompt(own, told.columns), []
         others = {key: told.columns.get(key, UNUSED) for key in row if key not in own}
         told = told._replace(columns=own | others, notes=[*notes, *told.notes])
         name = f"{type(form).__name__}, {checked.format}"
@@ -145,6 +142,19 @@ def _convert(
             name = f"{form.title} ({reason})"
         parsed.append(Parsed(checked.row._replace(told=told), name))
     return parsed
+
+
+def _of_prompt(uses: dict[str, str], told: dict[str, str]) -> dict[str, str]:
+    """What columns are used as where a prompt is wanted: nothing that is about responses.
+
+    Args:
+        uses: of the columns, by the format.
+        told: of the columns that its row has kept.
+    """
+    return {
+        key: use.replace(" and responses", "") if use.startswith(ASKED) else told.get(key, UNUSED)
+        for key, use in uses.items()
+    }
 
 
 def _named(parsed: Parsed, renamed: Renamed) -> Parsed:

@@ -21,6 +21,10 @@ _RESPONSE = re.compile(
 SIDES = ("left", "right")
 
 
+class Choice(str):
+    """An answer that was picked from a list: it may name a response, and is none itself."""
+
+
 def shown(where: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the prompt, which is the first, and of the responses.
 
@@ -120,7 +124,8 @@ def _ranks(names: list[str], answer: Any) -> dict[str, int]:
 
 def _is_text(answer: Any) -> bool:
     """Whether an answer can be a response that was written."""
-    return isinstance(answer, str) and bool(answer.strip()) and answer not in SIDES
+    written = isinstance(answer, str) and not isinstance(answer, Choice)
+    return written and bool(answer.strip()) and answer not in SIDES
 
 
 def _rated(names: list[str], question: str, answer: Any) -> str:

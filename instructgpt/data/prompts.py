@@ -79,6 +79,7 @@ class PromptDataModule(StageData):
         if self.pretraining and not predict:
             size = self.pretraining_block_size
             self.blocks = self.reader.blocks_of(self.pretraining, size, summary)
+            summary.note(f"pretraining mix: {self.blocks.told}")
 
     def hold(self, held: list[Picked], summary: Summary) -> None:
         """Respond to the prompts."""

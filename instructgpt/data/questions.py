@@ -115,7 +115,7 @@ def encode(
 
 def _report(verb: str, table: Named[Noted], total: int, why: str) -> None:
     for reason, noted in table.items():
-        places = ", ".join(noted.first) + (", …" if noted.count > len(noted.first) else "")
+        places = noted.places() + (", …" if noted.count > len(noted.first) else "")
         say(
             f"warning: {noted.count:,} of {total:,} prompts {verb}: {reason} ({places}){why}",
             error=True,

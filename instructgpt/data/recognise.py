@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache, lru_cache
@@ -10,7 +11,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 import instructgpt.data.known
-from instructgpt.data.columns import is_empty
+from instructgpt.data.columns import ASKING, HEADS, JUDGING, NAMES, TAILS, is_empty
 from instructgpt.data.conversation import NATIVE
 from instructgpt.data.row_format import KnownFormat, RowFormat
 from instructgpt.types import UserError
@@ -48,10 +49,23 @@ def recognise(row: Mapping[str, Any]) -> tuple[KnownFormat, str] | None:
         row: as read.
     """
     for form in _candidates(tuple(row)):
-        filled = form.may_be_empty or not any(is_empty(row[key]) for key in form.needs)
-        if filled and (reason := form.recognises(row)):
+        if (form.may_be_empty or _is_filled(form, row)) and (reason := form.recognises(row)):
             return form, reason
     return None
+
+
+def _is_filled(form: KnownFormat, row: Mapping[str, Any]) -> bool:
+    """Whether no column is empty, or one is filled that only this format has: the row lacks it."""
+    filled = [key for key in form.needs if not is_empty(row[key])]
+    return len(filled) == len(form.needs) or not _own(form).isdisjoint(filled)
+
+
+@cache
+def _own(form: KnownFormat) -> frozenset[str]:
+    """Columns that neither another format needs nor ours have."""
+    needed = Counter(key for one in known_formats().values() for key in one.needs)
+    ours = {*HEADS, *TAILS, *ASKING, *JUDGING, *NAMES}
+    return frozenset(key for key in form.needs if needed[key] == 1 and key not in ours)
 
 
 def find_format(name: str, argument: str = "data.format") -> RowFormat | str:

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.digest import code_digest, digest_of
 from instructgpt.data.encode import Encoded, Encoder
+from instructgpt.data.errors import SKIP
 from instructgpt.data.files import plain_rows
 from instructgpt.data.formats import Document, Row, parse_item
 from instructgpt.data.opening import Item
@@ -147,7 +148,7 @@ class Recipe:
                 parsed = parse_item(item, self.wanted, self.reading)
             except UserError as error:
                 if self.on_error == "stop":
-                    return rows, error
+                    return rows, UserError(f"{error}{SKIP}")
                 summary.skip(item.origin, str(error))
                 continue
             for row, format_name in parsed:

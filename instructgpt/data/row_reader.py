@@ -105,5 +105,4 @@ class RowReader:
         if not blocks:
             raise UserError(f"--data.pretraining: no rows left: {own.losses()}")
         summary.merge(own)
-        summary.note(str(blocks))
         return blocks

@@ -155,8 +155,7 @@ class Summary:
     def losses(self) -> str:
         """Why rows are missing, in one line."""
         reasons = [
-            f"{noted.count:,} {reason} ({', '.join(noted.first)})"
-            for reason, noted in self.dropped.items()
+            f"{noted.count:,} {reason} ({noted.places()})" for reason, noted in self.dropped.items()
         ]
         if rest := _uncounted(self.dropped):
             reasons.append(f"{rest:,} for other reasons")
@@ -196,8 +195,7 @@ class Summary:
             what = note.removeprefix(WARNING)
             start = WARNING if what != note else ""
             rows = "row" if noted.count == 1 else "rows"
-            places = ", ".join(noted.first)
-            lines.append(f"{start}{noted.count:,} {rows} {what} (first: {places})")
+            lines.append(f"{start}{noted.count:,} {rows} {what} (first: {noted.places()})")
         if rest_of_notes := _uncounted(self.noted):
             lines.append(f"{rest_of_notes:,} times something else was to be said of a row")
         return lines
@@ -207,7 +205,7 @@ class Summary:
         lines = self.reading()
         for verb, table in (("dropped", self.dropped), ("cut", self.cut)):
             for reason, noted in table.items():
-                lines.append(f"{verb} {noted.count:,}: {reason} (first: {', '.join(noted.first)})")
+                lines.append(f"{verb} {noted.count:,}: {reason} (first: {noted.places()})")
             if rest := _uncounted(table):
                 lines.append(f"{verb} {rest:,}: for other reasons")
         lines += self.all_notes()

@@ -78,6 +78,15 @@ class Noted:
         for where in other.first:
             self._name(where)
 
+    def places(self) -> str:
+        """The first places; one in the same file is named by its line."""
+        shown, last = [], ""
+        for where in self.first:
+            file, colon, line = where.rpartition(":")
+            shown.append(f"{colon}{line}" if file and file == last else where)
+            last = file
+        return ", ".join(shown)
+
     def _name(self, where: str) -> None:
         if len(self.first) < LISTED and where not in self.first:
             self.first.append(where)

@@ -132,8 +132,6 @@ class TextDataModule(StageData):
         eos = eos_id(self.tokenizer)
         for picked, weight in sets:
             blocks = Blocks(Stream([picked], eos), self.block_size, "train")
-            if blocks:
-                summary.note(str(blocks))
             self.train_sets.add(blocks, weight, "train", summary)
         self.hold(held, summary)
 
@@ -147,7 +145,7 @@ class TextDataModule(StageData):
         text = Stream(held, eos_id(self.tokenizer))
         blocks = Blocks(text, self.block_size, "validation")
         if blocks:
-            summary.note(str(blocks))
+            summary.note(f"validation: {blocks.told}")
             self.validation_rows = blocks
         if len(beginnings := Beginnings(text, self.max_prompt_tokens, self.tokenizer)):
             self.prompt_rows = beginnings

@@ -35,7 +35,7 @@ class TrainSets:
             self.groups.append(Group(len(self), len(rows), count))
             self.parts.append(rows)
             drawn = f", {count:,} drawn a pass" if count != len(rows) else ""
-            summary.note(f"{seen}: {len(rows):,} rows{drawn}")
+            summary.note(f"{seen}: {rows.told}{drawn}")
 
     @property
     def rows(self) -> Sequence[Any]:

@@ -1,9 +1,9 @@
-"""Tables of messages that are trees: those of one tree become one item."""
+"""Rows of a file that belong together become one item: messages of a tree, rated responses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any
 
 from instructgpt.data.errors import bad, shorten
@@ -14,12 +14,21 @@ from instructgpt.types import UserError
 MESSAGE = {"message_id", "parent_id", "text", "role", "message_tree_id"}
 """Columns of a message that stands alone; with ``replies`` it is a tree already."""
 
+USED = {*MESSAGE, "rank", "lang", "deleted", "review_result", "tree_state"}
+"""Columns of a message that mean something here."""
+
+RATED = {"prompt", "response", "helpfulness", "correctness", "coherence"}
+"""Columns of one rated response; those to one prompt follow one another."""
+
 LIMIT = 10_000
 """More messages than that are no tree (the largest of OpenAssistant has about 100)."""
 
 
 def with_trees(items: Iterable[Item], tell: Callable[[str], None]) -> Iterator[Item]:
-    """Rows of a file; messages, as in the tables of OpenAssistant, are put together as trees.
+    """Rows of a file; those that belong together are one.
+
+    Messages, as in the tables of OpenAssistant, become trees; the rated responses of HelpSteer to
+    one prompt become a row whose columns are lists.
 
     Args:
         items: of one file, as read; lines of JSON may be bytes.
@@ -29,12 +38,40 @@ def with_trees(items: Iterable[Item], tell: Callable[[str], None]) -> Iterator[I
     first = next(rest, None)
     if first is None:
         return
-    if not _is_message(decoded(first).value):
+    value = decoded(first).value
+    if _is_message(value):
+        others = ", ".join(sorted(value.keys() - USED))
+        unused = f" (columns that are not used: {others})" if others else ""
+        tell(f"{first.origin}: messages that follow one another are put together as trees{unused}")
+        yield from _trees(chain([first], rest))
+    elif isinstance(value, dict) and value.keys() >= RATED:
+        tell(f"{first.origin}: responses to one prompt that follow one another are one row")
+        for _, group in groupby(map(decoded, chain([first], rest)), _prompt):
+            yield _together([*group])
+    else:
         yield first
         yield from rest
-        return
-    tell(f"{first.origin}: messages that follow one another are put together as trees")
-    yield from _trees(chain([first], rest))
+
+
+def _prompt(item: Item) -> str:
+    """What rated responses have in common; the place of rows that are none."""
+    value = item.value
+    prompt = value["prompt"] if isinstance(value, dict) and value.keys() >= RATED else None
+    return f"prompt {prompt}" if isinstance(prompt, str) and prompt.strip() else item.where
+
+
+def _together(items: list[Item]) -> Item:
+    """One row of rated responses: a column that differs, or rates, is a list."""
+    first, *others = items
+    if not others:
+        return first
+    values = {key: [item.value.get(key) for item in items] for key in first.value}
+    for key, given in values.items():
+        if key == "prompt" or (key not in RATED and given.count(given[0]) == len(given)):
+            first.value[key] = given[0]
+        else:
+            first.value[key] = given
+    return first
 
 
 def _trees(items: Iterator[Item]) -> Iterator[Item]:

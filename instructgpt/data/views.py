@@ -76,6 +76,11 @@ class Rows(Sequence[R], Generic[R]):
             return Chosen(self, np.arange(len(self))[place])
         return self.row(range(len(self))[place])
 
+    @property
+    def told(self) -> str:
+        """How many there are, in words."""
+        return f"{len(self):,} rows"
+
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest row."""

@@ -106,7 +106,8 @@ def test_data_sets_that_cannot_be_loaded(make, monkeypatch):
 def test_a_bad_row_stops_or_is_skipped_and_listed(write, make):
     path = write("a.jsonl", [*GOOD, {"prompt": "x", "response": False}, {"prompt": "y"}])
     message = f'{path}:31: "response" must be a string, got False'
-    assert stop(make, str(path)) == message
+    hint = "; --data.on_error skip counts bad rows instead"
+    assert stop(make, str(path)) == f"{message}{hint}"
     data = make(str(path), on_error="skip", validation=None)
     assert len(data.train_rows) == 30
     assert f"read {path}: 30 demonstration (prompt, response), 2 bad" in data.summary

@@ -28,7 +28,7 @@ class Arena(KnownFormat):
         """A comparison of the last turns."""
         answers = []
         for key in ("conversation_a", "conversation_b"):
-            answers.append(split_response(row.where, key, row.turns(key, "responses")))
+            answers.append(split_response(row.where, key, row.turns(key, "prompt and responses")))
         (before, first), (other, second) = answers
         if before != other:
             rule = "must be conversation_a up to the last turn, which is compared"

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from instructgpt.data.checks import missing, read_json
 from instructgpt.data.columns import Columns
-from instructgpt.data.numbers import number_of
-from instructgpt.data.row_format import KnownFormat, Made
+from instructgpt.data.conversation import Wanted
+from instructgpt.data.errors import bad
+from instructgpt.data.numbers import number_of, number_or_none
+from instructgpt.data.row_format import KnownFormat, Made, Without
 
 SPEAKER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
@@ -16,15 +19,48 @@ SPEAKER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 class HelpSteer2(KnownFormat):
     """Rows ``{"prompt", "response", "helpfulness", "correctness", "coherence", …}``.
 
-    They are demonstrations, of any quality; the ratings are kept as metadata.
+    Several to one prompt, which follow one another, are a comparison, whose columns are lists. One
+    alone is a demonstration of any quality, whose ratings are kept as metadata.
+
+    Args:
+        rating: the column that comparisons are ranked by.
     """
 
     name, title = "helpsteer2", "HelpSteer2"
     needs = ("prompt", "response", "helpfulness", "correctness", "coherence")
 
+    def __init__(self, rating: str = "helpfulness") -> None:
+        self.rating = rating
+
     def convert(self, row: Columns) -> Made:
-        """A demonstration."""
-        return {**asked(row), "response": row.text("response", "response")}
+        """A comparison of several, or a demonstration."""
+        if not _is_several(row):
+            return {**asked(row), "response": row.text("response", "response")}
+        if self.rating not in row:
+            raise missing(row.where, row.row, self.rating, ", which --data.format.rating names")
+        row.notes.append(f"ranked by {self.rating} (--data.format.rating chooses)")
+        given = read_json(row.take(self.rating, "ranking"))
+        ratings = [number_or_none(one) for one in given] if isinstance(given, list) else [None]
+        if None in ratings:
+            raise bad(row.where, self.rating, "must be finite numbers", given)
+        return {
+            **asked(row),
+            "responses": read_json(row.take("response", "responses")),
+            "ratings": ratings,
+            "response": None,
+        }
+
+    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
+        """Those for one use."""
+        compared = wanted in ("comparison", "candidates", "responses")
+        if compared and not _is_several(row):
+            return Without("alone with a prompt, so nothing to compare with")
+        return self.convert(row)
+
+
+def _is_several(row: Columns) -> bool:
+    """Whether the columns are lists, which are JSON in tables."""
+    return isinstance(read_json(row.row["helpfulness"]), list)
 
 
 class HelpSteer2Preference(KnownFormat):

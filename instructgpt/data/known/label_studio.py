@@ -8,7 +8,7 @@ from typing import Any
 from instructgpt.data.columns import Columns
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
-from instructgpt.data.labeled import SIDES, labeled_row, shown
+from instructgpt.data.labeled import SIDES, Choice, labeled_row, shown
 from instructgpt.data.row_format import KnownFormat, Made, Without
 from instructgpt.data.using import fitting
 
@@ -122,7 +122,8 @@ def _value(value: Any) -> Any:
     if isinstance(said, dict):  # the buckets of a ranker
         lists = [one for one in said.values() if isinstance(one, list) and one]
         said = lists[0] if len(lists) == 1 else said
-    return said[0] if isinstance(said, list) and len(said) == 1 else said
+    said = said[0] if isinstance(said, list) and len(said) == 1 else said
+    return Choice(said) if isinstance(said, str) and "choices" in value else said
 
 
 def _name(labeler: Any) -> str:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from instructgpt.data.checks import read_json
+from instructgpt.data.checks import name_of, read_json
 from instructgpt.data.columns import Columns
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
@@ -73,7 +73,7 @@ class OpenAssistant(Trees):
     """Rows ``{"message_tree_id", "prompt": {"text", "role", "replies": […]}}``."""
 
     name, title = "open_assistant", "OpenAssistant tree"
-    needs = ("message_tree_id", "prompt")
+    needs, may_be_empty = ("message_tree_id", "prompt"), True
 
     def recognises(self, row: Mapping[str, Any]) -> str:
         """By a prompt that is a message with replies."""
@@ -83,7 +83,7 @@ class OpenAssistant(Trees):
     def tree(self, row: Columns) -> Tree:
         """The tree of a row."""
         name = row.take("message_tree_id", "user, so that a tree stays in one split")
-        return Tree("prompt", read_json(row.take("prompt", "conversation")), str(name))
+        return Tree("prompt", read_json(row.take("prompt", "conversation")), name_of(name))
 
 
 class OpenAssistantReplies(Trees):

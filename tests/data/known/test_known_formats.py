@@ -1,9 +1,13 @@
 """What rows of other projects' formats become, and what is refused in them."""
 
+import json
+
 import pytest
 from refusals import item, parse_comparison, parse_demonstration, parse_prompt, refused
 
+from instructgpt.data.files import read_file
 from instructgpt.data.formats import parse_item
+from instructgpt.data.known.helpsteer import HelpSteer2
 from instructgpt.data.known.safe_rlhf import SafeRLHF
 from instructgpt.data.known.ultrafeedback import UltraFeedback
 from instructgpt.data.reading import Reading
@@ -154,8 +158,56 @@ def test_demonstrations_serve_ppo_too(value, messages):
     assert (row.prompt.messages, row.responses) == (messages, ["a"])
     assert parse_prompt(item(value)).row.prompt.messages == messages
     assert parse_prompt(item(value)).format == name
-    keys = set(value)
-    assert f"is missing, got the keys {sorted(keys)}" in refused(parse_comparison, value)
+
+
+@pytest.mark.parametrize("value", [one for one, _ in DEMONSTRATIONS if "helpfulness" not in one])
+def test_demonstrations_are_no_comparisons(value):
+    assert f"is missing, got the keys {sorted(value)}" in refused(parse_comparison, value)
+
+
+def rated(prompt, response, **ratings):
+    rest = dict.fromkeys(["helpfulness", "correctness", "coherence"], 2)
+    return {"prompt": prompt, "response": response, **rest, **ratings, "source": "pigs"}
+
+
+@pytest.mark.parametrize("name", ["rated.jsonl", "rated.csv"])
+def test_rated_responses_that_follow_one_another_are_a_comparison(name, tmp_path):
+    """Of three to one prompt, two tie; one alone is left out, and no row is lost for SFT."""
+    rows = [rated("q", "a", helpfulness=1), rated("q", "b", helpfulness=4, correctness=0)]
+    rows += [rated("q", "c", helpfulness=4), rated("alone", "d"), rated("q", "late")]
+    path = tmp_path / name
+    lines = [json.dumps(row) for row in rows]
+    if name.endswith("csv"):
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    path.write_text("\n".join(lines))
+    told = []
+    items = [*read_file(path, told.append)]
+    assert told == [f"{path}: responses to one prompt that follow one another are one row"]
+    found = [one.row for one in items for one in parse_item(one, "candidates")]
+    assert [row.responses for row in found] == [["a", "b", "c"], [], []]
+    assert (found[0].ranking, found[0].source) == ([3, 1, 1], "pigs")
+    assert found[0].prompt.meta["coherence"] in ([2, 2, 2], ["2", "2", "2"])
+    assert found[1].told.left_out == "alone with a prompt, so nothing to compare with"
+    assert found[0].told.columns["helpfulness"] == "used as ranking"
+    imitated = [parse_demonstration(item).row.responses for item in items]
+    assert imitated == [["b"], ["d"], ["late"]]
+    assert [parse_prompt(item).row.prompt.text for item in items] == ["q", "alone", "q"]
+    correct = Reading(format=HelpSteer2(rating="correctness"))
+    assert parse_item(items[0], "comparison", correct)[0].row.ranking == [1, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (
+            {"prompt": "q", "response_1": "a", "response_2": "", "preference_strength": 1},
+            '"response_2" must not be empty',
+        ),
+        (rated("q", ""), '"response" must not be empty'),
+    ],
+)
+def test_an_empty_cell_does_not_make_a_row_one_of_another_format(value, rule):
+    assert rule in refused(parse_prompt, value)
 
 
 def test_summaries_of_posts_and_of_articles():
@@ -256,11 +308,12 @@ def test_votes_that_contradict_the_label_are_said():
         ),
         (
             {"info": {}, "summaries": [{"text": "a"}], "choice": 0},
-            "it has the columns of summarize-from-feedback, but",
+            '"info.post" is missing',
         ),
+        ({"prompt": "q", "answers": ["a"]}, "it has the columns of Nectar, but"),
         (
             {"prompt": "q", "response_1": "a", "response_2": "b", "preference_strength": None},
-            "is missing",
+            '"preference_strength" must be a finite number, got None',
         ),
         (
             {
@@ -292,3 +345,38 @@ def test_columns_of_a_table_may_hold_the_lists_as_json():
     row, name = parse_comparison(item(value))
     assert name.startswith("Nectar")
     assert row.ranking == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "uses"),
+    [
+        (
+            {"message_tree_id": "t", "prompt": {"text": "q", "role": "prompter", "replies": []}},
+            {
+                "message_tree_id": "used as user, so that a tree stays in one split",
+                "prompt": "used as conversation",
+            },
+        ),
+        (
+            {
+                "data": {"prompt": "q", "response_a": "a", "response_b": "b"},
+                "annotations": [{"result": [{"value": {"choices": ["response_a"]}}]}],
+            },
+            {"data": "used as prompt", "annotations": "not used"},
+        ),
+        (
+            {
+                "conversation_a": [user("q"), assistant("a")],
+                "conversation_b": [user("q"), assistant("b")],
+                "winner": "tie",
+            },
+            {
+                "conversation_a": "used as prompt",
+                "conversation_b": "used as prompt",
+                "winner": "not used",
+            },
+        ),
+    ],
+)
+def test_the_columns_of_a_prompt_are_told_as_used(value, uses):
+    assert parse_prompt(item(value)).row.told.columns == uses

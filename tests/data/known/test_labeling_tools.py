@@ -104,6 +104,8 @@ def test_a_text_is_a_demonstration():
 
 
 def test_tasks_without_answers_are_counted():
+    judged = task({"prompt": "q"}, result("choices", ["Positive"]))  # of the prompt: no response
+    assert parse(judged, "demonstration")[:2] == ([], {"without an answer"})
     for value in (task(PAIR), task(PAIR, result("choices", ["interesting"]))):
         assert parse(value)[:2] == ([], {"without an answer"})
     with pytest.raises(UserError, match=r"dir/a.jsonl:7: \"data\" must have a field of the prompt"):

@@ -123,6 +123,14 @@ def test_messages_that_are_none(change, rule):
     assert str(error.value).startswith(f"dir/a.jsonl:7: {rule}")
 
 
+def test_a_tree_without_its_name_in_a_table():
+    made, parsed = parse(
+        {"message_tree_id": "", "prompt": json.dumps(tree()["prompt"])}, "comparison"
+    )
+    assert made == COMPARISONS
+    assert parsed[0].row.user == ""
+
+
 def test_a_tree_without_its_head():
     value = tree()["prompt"]
     made, parsed = parse(value, "comparison")
@@ -154,8 +162,10 @@ def test_messages_of_a_table_are_trees(write):
     assert parse(first.value, "comparison")[0] == COMPARISONS
     assert (first.value["message_tree_id"], second.value["message_tree_id"]) == ("t", "u")
     assert [one.where.rpartition(":")[2] for one in (first, second)] == ["1", "14"]  # a tree has 13
-    (again, _), _ = read(write("a.json", json.dumps(rows)))
-    assert again.value == first.value
+    rows = [{**row, "labels": None, "emojis": {}} for row in rows]
+    (again, _), (line,) = read(write("a.json", json.dumps(rows)))
+    assert line.endswith("together as trees (columns that are not used: emojis, labels)")
+    assert parse(again.value, "comparison")[0] == COMPARISONS
 
 
 def test_what_is_wrong_with_messages_of_a_table(write):

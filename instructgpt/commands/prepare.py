@@ -52,7 +52,7 @@ def prepare(  # noqa: D417 – a rule is a group of options, which says itself w
     input: list[str] | str,
     output: str = "runs/prepare",
     kind: Kind | None = None,
-    format: RowFormat | FormatName | None = None,  # type: ignore[valid-type]
+    format: RowFormat | FormatName | None = None,
     columns: dict[str, str] | None = None,
     on_error: OnError = "stop",
     write: Write = "jsonl",

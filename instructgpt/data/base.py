@@ -104,7 +104,7 @@ class StageData(LightningDataModule, ABC):
         train: Names,
         batch_size: int,
         validation: float | list[str] | str | None = 0.05,
-        format: RowFormat | FormatName | None = None,  # type: ignore[valid-type]
+        format: RowFormat | FormatName | None = None,
         columns: dict[str, str] | None = None,
         tokenizer: str | None = None,
         template: str | None = None,

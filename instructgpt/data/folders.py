@@ -61,7 +61,8 @@ def _matching(name: str, pattern: Path, split: Split, tell: Tell) -> list[Path]:
     files = [path for path in found if _is_data(path) and path.parent not in saved]
     files = sorted([*saved, *(path for path in files if kind_of(path) != "folder")])
     if not files:
-        raise UserError(f"{name}: must match files ({KINDS}), got {len(found)} others")
+        got = f"{len(found)} others" if found else "none"
+        raise UserError(f"{name}: must match files ({KINDS}), got {got}")
     inside = {folder for path in files for folder in path.parents}
     _tell_ignored(name, [path for path in found if path not in {*files, *inside}], saved, tell)
     return _chosen(name, files, split, tell)

@@ -21,7 +21,7 @@ _RESPONSE = re.compile(
 SIDES = ("left", "right")
 
 
-class Choice(str):
+class Pick(str):
     """An answer that was picked from a list: it may name a response, and is none itself."""
 
 
@@ -124,7 +124,7 @@ def _ranks(names: list[str], answer: Any) -> dict[str, int]:
 
 def _is_text(answer: Any) -> bool:
     """Whether an answer can be a response that was written."""
-    written = isinstance(answer, str) and not isinstance(answer, Choice)
+    written = isinstance(answer, str) and not isinstance(answer, Pick)
     return written and bool(answer.strip()) and answer not in SIDES
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jsonargparse.typing import restricted_string_type
+from jsonargparse.typing import register_type
 
 from instructgpt.data.checks import missing
 from instructgpt.data.columns import ANSWERS, LABELS, NAMES, TURNS, UNUSED, is_empty
@@ -43,9 +44,21 @@ class Renamed(NamedTuple):
         return named | dict.fromkeys(self.unused, UNUSED)
 
 
-FormatName = restricted_string_type(
-    "FormatName", r"^[A-Za-z0-9_-]+$", docstring="The name of a format, which is no class path."
-)
+class FormatName(str):
+    """The name of a format, which is no class path: a type of options, whose values are strings."""
+
+
+def _is_format(value: Any, _: type = FormatName) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]+", value) is not None
+
+
+def _format(value: Any) -> str:
+    if not _is_format(value):
+        raise ValueError("must be the name of a format")
+    return str(value)
+
+
+register_type(FormatName, str, _format, type_check=_is_format)
 
 
 @dataclass(frozen=True)

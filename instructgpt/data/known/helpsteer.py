@@ -47,7 +47,6 @@ class HelpSteer2(KnownFormat):
             **asked(row),
             "responses": read_json(row.take("response", "responses")),
             "ratings": ratings,
-            "response": None,
         }
 
     def rows(self, row: Columns, wanted: Wanted) -> Made | Without:

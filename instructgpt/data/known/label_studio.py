@@ -8,7 +8,7 @@ from typing import Any
 from instructgpt.data.columns import Columns
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
-from instructgpt.data.labeled import SIDES, Choice, labeled_row, shown
+from instructgpt.data.labeled import SIDES, Pick, labeled_row, shown
 from instructgpt.data.row_format import KnownFormat, Made, Without
 from instructgpt.data.using import fitting
 
@@ -123,7 +123,7 @@ def _value(value: Any) -> Any:
         lists = [one for one in said.values() if isinstance(one, list) and one]
         said = lists[0] if len(lists) == 1 else said
     said = said[0] if isinstance(said, list) and len(said) == 1 else said
-    return Choice(said) if isinstance(said, str) and "choices" in value else said
+    return Pick(said) if isinstance(said, str) and "choices" in value else said
 
 
 def _name(labeler: Any) -> str:

@@ -98,7 +98,10 @@ def test_what_is_noticed_later(capsys, options, message):
         (["fit", "--model=TextDataModule"], "--model: unknown class TextDataModule"),
         (["predict", "--modle=SFTModule"], "unknown option --modle; did you mean model?"),
         (["fti"], "unknown verb 'fti'; did you mean fit?"),
-        (["train"], "unknown verb 'train' (verbs: fit, validate, test, predict, pipeline, world,"),
+        (
+            ["train"],
+            "unknown verb 'train' (verbs: fit, validate, test, predict, pipeline, prepare, world,",
+        ),
     ],
 )
 def test_verbs_and_classes(capsys, args, message):
@@ -145,6 +148,25 @@ def test_a_class_path_that_does_not_fit(
     (folder / "own.yaml").write_text(f"data: {{init_args: {{format: {{class_path: {path}}}}}}}\n")
     options = [f"--data.format={path}"] if written == "flag" else [f"--config={folder}/own.yaml"]
     assert message in error_of([*SFT, *options], capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("question_answer", "rows.jsonl:1: \"question\" is missing, got the keys ['prompt', 'response'] for a row of question and answer"),
+        ("question_answers", "--data.format must be one of question_answer, "),
+        ("alpaca", "rows.jsonl:1: must be a row of the format alpaca (--data.format), got one of demonstration"),
+    ],
+)  # fmt: skip
+def test_formats_by_name(name, message, tmp_path_factory, tokenizer_folder, capsys):
+    """They come as far as the rows."""
+    folder = tmp_path_factory.mktemp("named")
+    (folder / "rows.jsonl").write_text('{"prompt": "q", "response": "a"}\n')
+    options = ["--model.architecture={model_type: gpt2, n_layer: 1, n_embd: 8, n_head: 1}"]
+    options += [f"--model.tokenizer={tokenizer_folder}", "--data=DemonstrationDataModule"]
+    options += [f"--data.train={folder}/rows.jsonl", "--data.batch_size=1", f"--output={folder}/o"]
+    options += [f"--data.format={name}", "--data.template=hh", "--trainer.accelerator=cpu"]
+    assert message in error_of(["fit", "--model=SFTModule", *options], capsys)
 
 
 PPO = ["fit", "--model=PPOModule", "--model.init_from=x", "--data=PromptDataModule"]

@@ -37,12 +37,12 @@ VERBS = {
     "test": Verb("run the test loop of a module once", trainer=True),
     "predict": Verb("write responses (policies) or scores (reward models) as JSONL", trainer=True),
     "pipeline": Verb("run all stages in order: the paper in miniature, or your own"),
+    "world": Verb("write the data of the miniature world"),
     "prepare": Verb(
         "clean data: duplicates, splits by user, personal data, …, with a report",
         writes="data",
         report="data/report.html",
     ),
-    "world": Verb("write the data of the miniature world"),
     "generate": Verb(
         "answer prompts from a file, or interactively, with any policy",
         writes="responses.jsonl",

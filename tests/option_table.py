@@ -286,7 +286,8 @@ TABLE: dict[type, dict[str, Flip]] = {
         "rewards": Flip([COUNT, Make(CountReward, {"text": "a"})]),
         "weights": Flip([1.0, -3.0]),
     },
-    CountReward: {"text": Flip("a"), "maximum": Flip(1)},
+    # a sampled response has several blanks
+    CountReward: {"text": Flip("a"), "maximum": Flip(1, own={"text": " "})},
     LengthReward: {"target": Flip(30)},
     CallableReward: {"path": Flip("option_table:shorter")},
     PaperAdam: {

@@ -67,7 +67,7 @@ def band_rows(similarity: float) -> int:
 
     Examples:
         >>> [band_rows(similarity) for similarity in (0.5, 0.7, 0.8, 0.9)]
-        [2, 5, 7, 11]
+        [3, 4, 6, 10]
     """
     rows = 1
     while rows < 16 and (1 - similarity ** (rows + 1)) ** (HASHES // (rows + 1)) <= MISSED:

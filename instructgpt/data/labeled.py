@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from instructgpt.data.columns import ASKING, TURNS
+from instructgpt.data.columns import ASKING, TURNS, Columns
+from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
+from instructgpt.data.row_format import KnownFormat, Made, Without
 
 PROMPTS = ("prompt", "instruction", "question", "query", *TURNS)
 """What the field of the prompt is called."""
@@ -19,6 +21,22 @@ _RESPONSE = re.compile(
 """What the names of fields that hold responses have in them."""
 
 SIDES = ("left", "right")
+
+
+class LabelingTool(KnownFormat):
+    """A format in which one item has the answers of several labelers."""
+
+    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
+        """Those that can be used; one for the prompt, which is the same for all labelers."""
+        made = self.convert(row)
+        if not isinstance(made, list):  # one row of a public format
+            return made
+        if wanted == "prompt":
+            return made[:1] or Without("without an answer")
+        compared = wanted in ("comparison", "candidates", "responses")
+        fit = [row for row in made if not compared or "responses" in row]
+        reason = "without a comparison" if compared and made else "without an answer"
+        return fit or Without(reason)
 
 
 class Pick(str):

@@ -92,6 +92,32 @@ class KnownFormat(RowFormat):
         return self.convert(row)
 
 
+class PairFormat(KnownFormat):
+    """A format whose ``needs`` begin with a prompt and two responses to it."""
+
+    def convert(self, row: Columns) -> Made:
+        """A comparison."""
+        made = self.asked(row)
+        made["responses"] = [row.text(key, "response") for key in self.needs[1:3]]
+        return made | self.judged(row)
+
+    def asked(self, row: Columns) -> dict[str, Any]:
+        """The prompt, as a text or as turns.
+
+        Args:
+            row: the columns.
+        """
+        return {"prompt": row.text(self.needs[0], "prompt")}
+
+    @abstractmethod
+    def judged(self, row: Columns) -> dict[str, Any]:
+        """The ``ranking``, or the ``ratings``.
+
+        Args:
+            row: the columns.
+        """
+
+
 def convert(form: RowFormat, columns: Columns, wanted: Wanted) -> list[dict[str, Any]] | Without:
     """Rows of public formats; columns that the format has not taken go with them if it says so.
 

@@ -7,11 +7,9 @@ from typing import Any
 
 from instructgpt.data.checks import read_json
 from instructgpt.data.columns import Columns, is_empty
-from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
-from instructgpt.data.labeled import labeled_row, shown
-from instructgpt.data.row_format import KnownFormat, Made, Without
-from instructgpt.data.using import fitting
+from instructgpt.data.labeled import LabelingTool, labeled_row, shown
+from instructgpt.data.row_format import Made
 
 UNSENT = "of records with answers that were not submitted: left out"
 SUGGESTED = "of records with suggestions of a model: not read"
@@ -21,7 +19,7 @@ Answers = dict[str, dict[str, Any]]
 """User -> question -> answer."""
 
 
-class Argilla(KnownFormat):
+class Argilla(LabelingTool):
     """Records ``{"fields": {…}, "responses": {question: [{"value", "user_id"}]}}``.
 
     Also as version 1 has them: ``"responses": [{"user_id", "values": {question: {"value"}}}]``.
@@ -46,12 +44,8 @@ class Argilla(KnownFormat):
         answers = _old(row, given) if isinstance(given, list) else _new(row, given)
         return _made(row, fields, answers)
 
-    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
-        """Those for one use."""
-        return fitting(self.convert(row), wanted)
 
-
-class ArgillaTable(KnownFormat):
+class ArgillaTable(LabelingTool):
     """The same as a table: ``question.responses``, ``question.responses.users``."""
 
     name, title = "argilla_table", "Argilla table"
@@ -75,12 +69,8 @@ class ArgillaTable(KnownFormat):
                 row.uses[key] = "not used"
         return _flat(row, answers, {"id", *self.needs})
 
-    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
-        """Those for one use."""
-        return fitting(self.convert(row), wanted)
 
-
-class ArgillaHub(KnownFormat):
+class ArgillaHub(LabelingTool):
     """The same as version 1 puts it on the hub: a column for each field and for each question."""
 
     name, title = "argilla_hub", "Argilla on the hub"
@@ -105,10 +95,6 @@ class ArgillaHub(KnownFormat):
                     row.notes.append(SUGGESTED)
                 row.uses[key] = "not used"
         return _flat(row, answers, set(self.needs))
-
-    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
-        """Those for one use."""
-        return fitting(self.convert(row), wanted)
 
 
 ANSWER = ("user_id", "value", "status")

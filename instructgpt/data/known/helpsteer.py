@@ -11,7 +11,7 @@ from instructgpt.data.columns import Columns
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
 from instructgpt.data.numbers import number_of, number_or_none
-from instructgpt.data.row_format import KnownFormat, Made, Without
+from instructgpt.data.row_format import KnownFormat, Made, PairFormat, Without
 
 SPEAKER = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
@@ -62,22 +62,22 @@ def _is_several(row: Columns) -> bool:
     return isinstance(read_json(row.row["helpfulness"]), list)
 
 
-class HelpSteer2Preference(KnownFormat):
+class HelpSteer2Preference(PairFormat):
     """Rows ``{"prompt", "response_1", "response_2", "preference_strength"}``, -3 = the first."""
 
     name, title = "helpsteer2_preference", "HelpSteer2 preference"
     needs = ("prompt", "response_1", "response_2", "preference_strength")
 
-    def convert(self, row: Columns) -> Made:
-        """A comparison."""
-        return {
-            **asked(row),
-            "responses": [row.text(f"response_{i}", "response") for i in (1, 2)],
-            "ranking": ranked(row, "preference_strength"),
-        }
+    def asked(self, row: Columns) -> dict[str, Any]:
+        """The prompt, whose marks are turns."""
+        return asked(row)
+
+    def judged(self, row: Columns) -> dict[str, Any]:
+        """By the strength."""
+        return ranked(row, "preference_strength")
 
 
-class HelpSteer3(KnownFormat):
+class HelpSteer3(PairFormat):
     """Rows ``{"context": turns, "response1", "response2", "overall_preference"}``: -3 to 3."""
 
     name, title = "helpsteer3", "HelpSteer3"
@@ -87,19 +87,19 @@ class HelpSteer3(KnownFormat):
         """By a context of turns."""
         return ", ".join(self.needs) if isinstance(row["context"], list) else ""
 
-    def convert(self, row: Columns) -> Made:
-        """A comparison."""
-        return {
-            "messages": row.turns("context", "prompt"),
-            "responses": [row.text(f"response{i}", "response") for i in (1, 2)],
-            "ranking": ranked(row, "overall_preference"),
-        }
+    def asked(self, row: Columns) -> dict[str, Any]:
+        """The turns."""
+        return {"messages": row.turns("context", "prompt")}
+
+    def judged(self, row: Columns) -> dict[str, Any]:
+        """By the preference."""
+        return ranked(row, "overall_preference")
 
 
-def ranked(row: Columns, key: str) -> list[int]:
+def ranked(row: Columns, key: str) -> dict[str, Any]:
     """The ranking of two responses by a number that is negative where the first is better."""
     number = number_of(row, key, "ranking")
-    return [1, 1] if number == 0 else [1, 2] if number < 0 else [2, 1]
+    return {"ranking": [1, 1] if number == 0 else [1, 2] if number < 0 else [2, 1]}
 
 
 def asked(row: Columns) -> dict[str, Any]:

@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from instructgpt.data.columns import Columns
-from instructgpt.data.conversation import Wanted
 from instructgpt.data.errors import bad
-from instructgpt.data.labeled import SIDES, Pick, labeled_row, shown
-from instructgpt.data.row_format import KnownFormat, Made, Without
-from instructgpt.data.using import fitting
+from instructgpt.data.labeled import SIDES, LabelingTool, Pick, labeled_row, shown
+from instructgpt.data.row_format import Made
 
 CANCELLED = "of tasks with cancelled annotations: left out"
 PREDICTED = "of tasks with predictions of a model: not read"
 ORDERED = "whose left and right response are the first and the second column of responses"
 
 
-class LabelStudio(KnownFormat):
+class LabelStudio(LabelingTool):
     """Rows ``{"data": {…}, "annotations": [{"result": […], "completed_by": …}]}``."""
 
     name, title = "label_studio", "Label Studio"
@@ -47,12 +45,8 @@ class LabelStudio(KnownFormat):
         row.notes[:] = dict.fromkeys(row.notes)
         return made
 
-    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
-        """Those for one use."""
-        return fitting(self.convert(row), wanted)
 
-
-class LabelStudioMin(KnownFormat):
+class LabelStudioMin(LabelingTool):
     """Rows with the fields of a task, the answers to its questions, and ``annotator``."""
 
     name, title = "label_studio_min", "Label Studio JSON-MIN"
@@ -75,11 +69,6 @@ class LabelStudioMin(KnownFormat):
             if value in SIDES:
                 row.notes.append(ORDERED)
         return [{**one, **labeler}] if (one := labeled_row(row.where, task, judged)) else []
-
-    def rows(self, row: Columns, wanted: Wanted) -> Made | Without:
-        """Those for one use."""
-        made = self.convert(row)
-        return fitting(made, wanted) if isinstance(made, list) else made
 
 
 def _answers(row: Columns, result: Any, fields: Mapping[str, Any]) -> dict[str, Any]:

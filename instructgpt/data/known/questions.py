@@ -9,7 +9,7 @@ from instructgpt.data.checks import first_of, read_json
 from instructgpt.data.columns import HEADS, Columns, is_empty
 from instructgpt.data.errors import bad
 from instructgpt.data.numbers import number_of
-from instructgpt.data.row_format import KnownFormat, Made
+from instructgpt.data.row_format import KnownFormat, Made, PairFormat
 
 SEVERAL = "with several answers, of which the first is taken"
 CHOICES = ("choices", "options")
@@ -26,9 +26,8 @@ class QuestionAnswer(KnownFormat):
 
     def recognises(self, row: Mapping[str, Any]) -> str:
         """By an answer, and no other prompt."""
-        other = next((key for key in HEADS if not is_empty(row.get(key))), "")
         key = _answer(row)
-        return f"question, {key}" if key and not other and isinstance(row["question"], str) else ""
+        return f"question, {key}" if key and _is_prompt(row) else ""
 
     def convert(self, row: Columns) -> Made:
         """A demonstration."""
@@ -55,6 +54,11 @@ def _answer(row: Mapping[str, Any]) -> str:
     return next((k for k in ("answer", "answers", "response") if not is_empty(row.get(k))), "")
 
 
+def _is_prompt(row: Mapping[str, Any]) -> bool:
+    """Whether the question is the prompt: there is no other."""
+    return isinstance(row["question"], str) and all(is_empty(row.get(key)) for key in HEADS)
+
+
 class QuestionPairs(KnownFormat):
     """Rows ``{"question", "chosen", "rejected"}``, as in orca pairs, maybe with ``system``."""
 
@@ -63,8 +67,7 @@ class QuestionPairs(KnownFormat):
 
     def recognises(self, row: Mapping[str, Any]) -> str:
         """By having no other prompt."""
-        other = next((key for key in HEADS if not is_empty(row.get(key))), "")
-        return "" if other or not isinstance(row["question"], str) else ", ".join(self.needs)
+        return ", ".join(self.needs) if _is_prompt(row) else ""
 
     def convert(self, row: Columns) -> Made:
         """A pair."""
@@ -97,35 +100,32 @@ class StackExchange(KnownFormat):
         return {"prompt": prompt, "responses": texts, "ratings": ratings}
 
 
-class StackExchangePaired(KnownFormat):
+class StackExchangePaired(PairFormat):
     """Rows ``{"question", "response_j", "response_k"}``, of which j is better."""
 
     name, title = "stack_exchange_paired", "Stack Exchange, paired"
     needs = ("question", "response_j", "response_k")
 
-    def convert(self, row: Columns) -> Made:
-        """A comparison."""
-        return {
-            "prompt": row.text("question", "prompt"),
-            "responses": [row.text(f"response_{one}", "response") for one in "jk"],
-            "ranking": [1, 2],
-        }
+    def judged(self, row: Columns) -> dict[str, Any]:
+        """By the order."""
+        return {"ranking": [1, 2]}
 
 
-class WebGPT(KnownFormat):
-    """Rows ``{"question": {"full_text"}, "answer_0", "answer_1", "score_0", "score_1"}``."""
+class WebGPT(PairFormat):
+    """Rows ``{"question": {"full_text"}, "answer_0", "answer_1", "score_0", "score_1"}``.
+
+    Quotes are kept as metadata.
+    """
 
     name, title = "webgpt", "WebGPT comparisons"
     needs = ("question", "answer_0", "answer_1", "score_0", "score_1")
 
-    def convert(self, row: Columns) -> Made:
-        """A comparison, a tie where the scores are equal; quotes are kept as metadata."""
-        if isinstance(read_json(row.row["question"]), dict):
-            prompt = row.object("question", "prompt").text("full_text", "prompt")
-        else:
-            prompt = row.text("question", "prompt")
-        return {
-            "prompt": prompt,
-            "responses": [row.text(f"answer_{i}", "response") for i in (0, 1)],
-            "ratings": [number_of(row, f"score_{i}", "ranking") for i in (0, 1)],
-        }
+    def asked(self, row: Columns) -> dict[str, Any]:
+        """The question, or its text where it says more."""
+        if not isinstance(read_json(row.row["question"]), dict):
+            return super().asked(row)
+        return {"prompt": row.object("question", "prompt").text("full_text", "prompt")}
+
+    def judged(self, row: Columns) -> dict[str, Any]:
+        """By the scores, a tie where they are equal."""
+        return {"ratings": [number_of(row, f"score_{i}", "ranking") for i in (0, 1)]}

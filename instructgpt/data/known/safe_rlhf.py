@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from instructgpt.data.columns import Columns
 from instructgpt.data.numbers import whole_of
-from instructgpt.data.row_format import KnownFormat, Made
+from instructgpt.data.row_format import PairFormat
 
 
-class SafeRLHF(KnownFormat):
+class SafeRLHF(PairFormat):
     """Rows ``{"prompt", "response_0", "response_1", "better_response_id", "safer_response_id"}``.
 
     Args:
@@ -22,13 +22,9 @@ class SafeRLHF(KnownFormat):
     def __init__(self, by: Literal["better", "safer"] = "better") -> None:
         self.by = by
 
-    def convert(self, row: Columns) -> Made:
-        """A comparison."""
+    def judged(self, row: Columns) -> dict[str, Any]:
+        """By one of the judgements."""
         best = whole_of(row, f"{self.by}_response_id", "ranking", 0, 1)
         if "safer_response_id" in row:
             row.notes.append(f"ranked by {self.by}_response_id (--data.format.by chooses)")
-        return {
-            "prompt": row.text("prompt", "prompt"),
-            "responses": [row.text(f"response_{i}", "response") for i in (0, 1)],
-            "ranking": [2, 1] if best else [1, 2],
-        }
+        return {"ranking": [2, 1] if best else [1, 2]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 from instructgpt.data.reading import FormatName, Reading
 from instructgpt.data.row_format import RowFormat
 from instructgpt.data.sources import OnError
+from instructgpt.data.workers import cores
 from instructgpt.hygiene.balance import ClassBalance, SourceMixture
 from instructgpt.hygiene.base import Rule
 from instructgpt.hygiene.clean_row import Kind
@@ -106,8 +106,7 @@ def prepare(  # noqa: D417 – a rule is a group of options, which says itself w
 
 def _processes(asked: int | None) -> int:
     if asked is None:
-        allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
-        return len(allowed(0)) if allowed else os.cpu_count() or 1
+        return cores()
     require(asked >= 1, "--num_proc", ">= 1", asked)
     return asked
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,6 +21,7 @@ from instructgpt.data.records import Part, Recipe
 from instructgpt.data.sources import HubRows, Source, raw_items
 from instructgpt.data.store import ROWS_FILE, SUMMARY_FILE, Store
 from instructgpt.data.summary import Summary
+from instructgpt.data.workers import cores, pool_of
 from instructgpt.terminal import note
 from instructgpt.types import UserError
 
@@ -97,8 +94,7 @@ def _processes(sources: list[Source]) -> int:
     size = sum(state[0] for state in _states(sources))
     if size <= ALONE:
         return 1
-    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    return cores()
 
 
 def _write(folder: Path, sources: list[Source], recipe: Recipe, num_proc: int, name: str) -> None:
@@ -159,10 +155,7 @@ def _mapped(recipe: Recipe, num_proc: int) -> Iterator[Mapped]:
     if num_proc == 1:
         yield lambda batches: ((recipe.record(items), size) for items, size in batches)
         return
-    # Forked, as DataLoader's workers are: they start at once, and need no script that can be
-    # imported again. Where that is not safe (macOS), Python's own choice.
-    how = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    pool = ProcessPoolExecutor(num_proc, how, _begin, (recipe,))
+    pool = pool_of(num_proc, _begin, recipe)
     try:
         yield lambda batches: _in_order(pool, batches, 2 * num_proc + 1)
     except BrokenProcessPool:
@@ -205,21 +198,11 @@ _recipe: Recipe  # of a worker
 
 
 def _begin(recipe: Recipe) -> None:
-    """Get a worker ready: it ends with its parent, and leaves Ctrl-C to it."""
+    """Get a worker ready."""
     global _recipe
     _recipe = recipe
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     gc.freeze()  # rows are many small objects without cycles: looking for some took a quarter
     gc.set_threshold(100_000)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _record(items: list[Item]) -> Part | str:

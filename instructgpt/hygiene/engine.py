@@ -66,10 +66,11 @@ def run(names: Sequence[str], output: Path, recipe: Cleaning, machine: Machine) 
     facts = {"input": found, **recipe.facts()}
     facts["contents"] = {one: contents(one) for one in facts["made_from"]}
     mark = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    work = Work(str(output.with_name(f".{output.name}.work")))
     if is_there(output, mark):
         say(f"{output} is up to date: the same rows, rules and options")
+        clear(work, mark)
         return
-    work = Work(str(output.with_name(f".{output.name}.work")))
     with locked(Path(work.folder), "prepare"):
         begin(work, mark)
         _cut(names, work)
@@ -117,6 +118,23 @@ def is_there(output: Path, mark: str) -> bool:
     return same
 
 
+def clear(work: Work, mark: str) -> None:
+    """Remove what the jobs of a cluster have left, which cannot do it themselves.
+
+    Args:
+        work: folder of a preparation that is done.
+        mark: its fingerprint; the folder of another one stays.
+    """
+    if begun(work, mark) and not waiting(work):
+        shutil.rmtree(work.folder)
+
+
+def begun(work: Work, mark: str) -> bool:
+    """Whether the folder is of this preparation."""
+    path = work.path(RECIPE)
+    return path.is_file() and path.read_text() == mark
+
+
 def begin(work: Work, mark: str) -> None:
     """Go on from what an interrupted run of the same preparation has left, else begin anew.
 
@@ -124,8 +142,7 @@ def begin(work: Work, mark: str) -> None:
         work: its folder, locked.
         mark: fingerprint of the preparation.
     """
-    path = work.path(RECIPE)
-    if path.is_file() and path.read_text() == mark:
+    if begun(work, mark):
         say(f"goes on from what is in {work.folder}")
         return
     for one in Path(work.folder).iterdir():
@@ -133,7 +150,7 @@ def begin(work: Work, mark: str) -> None:
             shutil.rmtree(one)
         elif not one.name.startswith(".fit.lock"):
             one.unlink()
-    write_text(path, mark)
+    write_text(work.path(RECIPE), mark)
 
 
 def _cut(names: Sequence[str], work: Work) -> None:
@@ -182,7 +199,6 @@ def run_jobs(jobs: Sequence[Job], work: Work, machine: Machine) -> None:
         with Progress(what, rows if job.tasks > 1 else 0) as progress:
             add = partial(_add, progress, rows, job.tasks)
             run_here(job, logs / job.name, machine.num_proc, add)
-        forget(work, job)
 
 
 def _add(progress: Progress, rows: int, tasks: int, task: int) -> None:
@@ -195,24 +211,11 @@ def about(job: Job) -> str:
     """What a job does, for people."""
     if not isinstance(job.step, ShardPass | DecidePass):
         return "writing"
-    own, recipe = job.step.recipe.passes[job.step.number], job.step.recipe
+    own, recipe = job.step.rules, job.step.recipe
     if isinstance(job.step, DecidePass):
         return "deciding on " + ", ".join(recipe.rules[place].name for place in own.every)
     each = [recipe.rules[place].name for place in own.each]
     return ", ".join(each) or ("checking" if job.step.number == 0 else "writing rows")
-
-
-def forget(work: Work, job: Job) -> None:
-    """Remove rows that no later job reads: those that the pass has read.
-
-    Args:
-        work: folder.
-        job: that is done.
-    """
-    if isinstance(job.step, ShardPass):
-        before = RAW if job.step.number == 0 else stage_of(job.step.number - 1)
-        for path in work.path(before).glob("*.jsonl"):
-            path.unlink()
 
 
 def submit(jobs: Sequence[Job], work: Work, machine: Machine) -> None:
@@ -227,23 +230,26 @@ def submit(jobs: Sequence[Job], work: Work, machine: Machine) -> None:
         raise UserError("--slurm.partition must name a partition for --executor slurm, got none")
     if shutil.which("sbatch") is None:
         raise UserError("--executor slurm must find sbatch, got none on this machine")
-    path = work.path(SUBMITTED)
-    if path.is_file() and (alive := queued(json.loads(path.read_text()))):
+    if alive := waiting(work):
         say(f"{len(alive)} jobs of this preparation wait or run: {', '.join(alive)}")
         return
     chain = slurm_executors(jobs, work.path("logs"), machine.slurm, machine.num_proc)
     chain[-1].run()  # it begins those it depends on
     numbers = [str(one.job_id) for one in chain if one.job_id not in (None, -1)]
-    write_text(path, json.dumps(numbers))
+    write_text(work.path(SUBMITTED), json.dumps(numbers))
     say(f"handed to Slurm: jobs {', '.join(numbers)}; the same command says whether they are done")
 
 
-def queued(numbers: Sequence[str]) -> list[str]:
-    """Which jobs Slurm still knows.
+def waiting(work: Work) -> list[str]:
+    """Which jobs of a preparation Slurm still knows.
 
     Args:
-        numbers: of the jobs.
+        work: its folder.
     """
+    path = work.path(SUBMITTED)
+    if not path.is_file():
+        return []
+    numbers = json.loads(path.read_text())
     command = ["squeue", "--noheader", "--format=%A", f"--jobs={','.join(numbers)}"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()

@@ -7,19 +7,16 @@ kills one of these (out of memory) it waits for ever. Ours keeps all else of it.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from instructgpt.data.workers import pool_of
 from instructgpt.hygiene.datatrove_private import run_task
 from instructgpt.types import UserError
 
@@ -97,9 +94,7 @@ def run_here(job: Job, logs: Path, num_proc: int, tell: Callable[[int], None]) -
 def _run_pool(
     executor: Any, waiting: Sequence[int], num_proc: int, tell: Callable[[int], None]
 ) -> None:
-    # Forked, they start at once; where that is not safe (macOS), Python's own choice.
-    how = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    pool = ProcessPoolExecutor(min(num_proc, len(waiting)), how, _begin)
+    pool = pool_of(min(num_proc, len(waiting)))
     try:
         futures = {pool.submit(_run_task, executor, rank): rank for rank in waiting}
         failed: dict[int, UserError] = {}
@@ -140,20 +135,6 @@ def _run_task(executor: Any, rank: int) -> None:
             run_task(executor, rank)
         except UserError as error:  # kinds of it do not travel between processes
             raise UserError(f"{error}") from None
-
-
-def _begin() -> None:
-    """Get a process ready: it ends with its parent, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def slurm_executors(jobs: Sequence[Job], logs: Path, slurm: Slurm, workers: int) -> list[Any]:

@@ -19,7 +19,7 @@ from instructgpt.hygiene.base import Decision
 from instructgpt.hygiene.clean_row import SPLITS, CleanRow
 from instructgpt.hygiene.lengths import count as count_tokens
 from instructgpt.hygiene.reading import parse_shard
-from instructgpt.hygiene.recipe import Cleaning
+from instructgpt.hygiene.recipe import Cleaning, Pass
 from instructgpt.hygiene.use_cases import use_case_of
 from instructgpt.hygiene.work import RAW, ShardKeys, Work
 from instructgpt.models.folder import write_bytes
@@ -38,8 +38,8 @@ def arrays_of(place: int) -> str:
 
 
 @dataclass(frozen=True)
-class ShardPass:
-    """One pass over one shard.
+class Step:
+    """A task of a pass.
 
     Args:
         work: folder.
@@ -51,9 +51,26 @@ class ShardPass:
     recipe: Cleaning
     number: int
 
+    @property
+    def rules(self) -> Pass:
+        """What the pass applies."""
+        return self.recipe.passes[self.number]
+
+
+@dataclass(frozen=True)
+class ShardPass(Step):
+    """One pass over one shard."""
+
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
+        """Apply the rules to a shard, unless that is done, and remove the one that was read."""
+        if not self.work.path(stage_of(self.number), f"{rank:05d}.json").exists():
+            self._apply(rank)
+        before = RAW if self.number == 0 else stage_of(self.number - 1)
+        self.work.shard(before, rank).unlink(missing_ok=True)
+
+    def _apply(self, rank: int) -> None:
         """Read the shard, apply the rules, write what is left and what rules on all need."""
-        own, stage = self.recipe.passes[self.number], stage_of(self.number)
+        own, stage = self.rules, stage_of(self.number)
         accounts: dict[int, Account] = {}
         rows, summary = self._read(rank)
         came = len(rows)
@@ -93,7 +110,7 @@ class ShardPass:
     def _keys(self, rows: Sequence[CleanRow]) -> dict[str, np.ndarray]:
         split = [SPLITS.index(row.split) if row.split in SPLITS else 0 for row in rows]
         arrays = {"split": np.array(split, np.uint8)}
-        for place in self.recipe.passes[self.number].every if rows else ():
+        for place in self.rules.every if rows else ():
             keys = self.recipe.global_rule(place).keys(rows)
             arrays |= {f"{arrays_of(place)}{name}": array for name, array in keys.items()}
         return arrays
@@ -120,18 +137,8 @@ class ShardPass:
 
 
 @dataclass(frozen=True)
-class DecidePass:
-    """What the rules on all rows say at the end of a pass.
-
-    Args:
-        work: folder.
-        recipe: with the rules.
-        number: of the pass.
-    """
-
-    work: Work
-    recipe: Cleaning
-    number: int
+class DecidePass(Step):
+    """What the rules on all rows say at the end of a pass."""
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
         """Ask each rule in turn about the rows that are left."""
@@ -143,7 +150,7 @@ class DecidePass:
         split = ShardKeys(self.work, stage, shards, "", left)["split"]
         known = any(self.recipe.rules[place].name == "splits" for place in self._before())
         accounts = {}
-        for place in self.recipe.passes[self.number].every:
+        for place in self.rules.every:
             rule = self.recipe.global_rule(place)
             keys = ShardKeys(self.work, stage, shards, arrays_of(place), left.copy())
             rows = np.flatnonzero(left)

@@ -73,19 +73,6 @@ class Work:
             return dict(found)
 
 
-@dataclass(frozen=True)
-class Decided:
-    """What the rules over all rows have decided of one shard.
-
-    Args:
-        dropped: of each row.
-        split: of each row.
-    """
-
-    dropped: np.ndarray
-    split: np.ndarray
-
-
 class ShardKeys(Mapping[str, np.ndarray]):
     """Keys of the rows that are left, over all shards; one array is in memory at a time.
 
@@ -102,15 +89,28 @@ class ShardKeys(Mapping[str, np.ndarray]):
         self.prefix, self.left = prefix, left
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """One array of all rows that are left."""
-        parts = []
+        """One array of all rows that are left; one of many entries a row lies in a file."""
+        key, whole = f"{self.prefix}{name}", np.empty(0)
+        begin = written = 0
         for number in range(self.shards):
             path = self.work.path(self.stage, f"{number:05d}.npz")
             with np.load(path, allow_pickle=False) as found:
-                key = f"{self.prefix}{name}"
-                if key in found:  # a shard without rows has none
-                    parts.append(found[key])
-        return np.concatenate(parts)[self.left]
+                if key not in found:  # a shard without rows has none
+                    continue
+                part = found[key]
+            left = part[self.left[begin : begin + len(part)]]
+            if not begin:
+                whole = self._room(key, (int(self.left.sum()), *part.shape[1:]), part.dtype)
+            whole[written : written + len(left)] = left
+            begin, written = begin + len(part), written + len(left)
+        return whole
+
+    def _room(self, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        if len(shape) == 1:
+            return np.empty(shape, dtype)
+        return np.lib.format.open_memmap(
+            self.work.path(self.stage, f"{key}.npy"), "w+", dtype, shape
+        )
 
     def __iter__(self) -> Iterator[str]:
         """Names of the arrays."""

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,6 +192,7 @@ def test_finished_shards_are_kept(source, tmp_path, monkeypatch):
     assert [path.stat().st_mtime_ns for path in rows] == times
     assert len(times) == 4
     assert read == []
+    assert list((tmp_path / ".out.work/raw").glob("*.jsonl")) == []  # nobody reads them again
 
 
 def test_another_input_replaces_what_is_ours(source, tmp_path, capsys):
@@ -351,3 +353,11 @@ def test_what_slurm_is_told(source, tmp_path, capsys, monkeypatch):
         assert f"job-name=prepare-{job}\n" in text
         assert (tmp_path / ".out.work/logs" / job / "executor.pik").exists()
     assert text.count("--dependency=afterok:") >= 4
+    # As if they had run: the same command says that they are done, and removes what they leave.
+    work = tmp_path / ".out.work"
+    shutil.copytree(work, tmp_path / "left")
+    assert prepare(f"--input={source}", f"--output={tmp_path / 'out'}") == 0
+    shutil.move(tmp_path / "left", work)
+    assert run(args) == 0
+    assert "is up to date" in capsys.readouterr().out
+    assert not work.exists()

@@ -128,7 +128,7 @@ def _batches(items: Iterable[Item]) -> Iterator[tuple[list[Item], int]]:
     size = 0
     for item in items:
         batch.append(item)
-        size += _bytes(item.value)
+        size += bytes_of(item.value)
         if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
             yield batch, size
             batch, size = [], 0
@@ -136,13 +136,17 @@ def _batches(items: Iterable[Item]) -> Iterator[tuple[list[Item], int]]:
         yield batch, size
 
 
-def _bytes(value: Any) -> int:
-    """About how large a value is."""
+def bytes_of(value: Any) -> int:
+    """About how many bytes a value was read from.
+
+    Args:
+        value: of an item.
+    """
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, dict):
-        return sum(map(_bytes, value.values()))
-    return sum(map(_bytes, value)) if isinstance(value, list) else 8
+        return sum(map(bytes_of, value.values()))
+    return sum(map(bytes_of, value)) if isinstance(value, list) else 8
 
 
 Batches = Iterable[tuple[list[Item], int]]

@@ -11,7 +11,7 @@ import numpy as np
 from instructgpt.hygiene.base import Decision, GlobalRule, Keys, digest, keep_all
 from instructgpt.hygiene.clean_row import SPLITS, CleanRow
 from instructgpt.hygiene.use_cases import PAPER, of_paper, use_case_of
-from instructgpt.hygiene.users import mixed
+from instructgpt.hygiene.words import mixed
 from instructgpt.types import require
 
 NAME_BYTES = 120

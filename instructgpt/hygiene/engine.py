@@ -21,7 +21,7 @@ from instructgpt.hygiene.executors import (
     run_here,
     slurm_executors,
 )
-from instructgpt.hygiene.inputs import MARK, contents, fingerprint
+from instructgpt.hygiene.inputs import MARK, contents, fingerprint, size_of
 from instructgpt.hygiene.output import WriteOutput, check_unchanged
 from instructgpt.hygiene.reading import cut
 from instructgpt.hygiene.recipe import Cleaning
@@ -156,8 +156,8 @@ def begin(work: Work, mark: str) -> None:
 def _cut(names: Sequence[str], work: Work) -> None:
     if work.path(RAW, "all.json").exists():
         return
-    with Progress("reading", 0) as progress:
-        cut(names, work, lambda rows: progress.add(rows - progress.rows, 0))
+    with Progress("reading", size_of(names)) as progress:
+        cut(names, work, progress.add)
 
 
 def jobs_of(work: Work, recipe: Cleaning, shards: int, finish: WriteOutput) -> list[Job]:

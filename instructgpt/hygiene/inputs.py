@@ -87,6 +87,17 @@ def fingerprint(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def size_of(names: Sequence[str]) -> int:
+    """Bytes of the files of the input, 0 of what is no file.
+
+    Args:
+        names: files, folders, patterns or data sets.
+    """
+    found = [files_by_split(name, lambda line: None) or [] for name in names]
+    files = [one for paths in found for path, _ in paths for one in _files_in(path)]
+    return sum(one.stat().st_size for one in files)
+
+
 def contents(path: str) -> str:
     """Hash of a file or of all files of a folder; "" where there is none, as for a hub id.
 

@@ -10,20 +10,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from instructgpt.hygiene.checksums import iban_length, is_card, is_iban, is_ssn
 
-Kind = str
 Span = tuple[int, int]
-
-
-class Found(NamedTuple):
-    """A piece of personal data."""
-
-    start: int
-    end: int
-    kind: Kind
 
 
 _LOCAL = r"\w[\w+'%-]*(?:\.[\w+'%-]+)*"

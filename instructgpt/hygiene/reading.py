@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from instructgpt.data.build import bytes_of
 from instructgpt.data.checks import name_of
 from instructgpt.data.columns import METADATA, NAMES, UNUSED
 from instructgpt.data.conversation import Wanted
@@ -70,13 +71,13 @@ def recognise_kind(names: Sequence[str], reading: Reading, on_error: OnError) ->
     raise UserError(f"{problem} (--kind says what rows are: {', '.join(get_args(Kind))})")
 
 
-def cut(names: Sequence[str], work: Work, tell: Callable[[int], None]) -> list[str]:
+def cut(names: Sequence[str], work: Work, tell: Callable[[int, int], None]) -> list[str]:
     """Write the input as shards of raw rows, and return what is to be told about it.
 
     Args:
         names: of the input.
         work: where the shards lie; finished ones are kept.
-        tell: told how many rows are cut.
+        tell: told how many rows and bytes have been cut since.
     """
     notes: list[str] = []
     items, number, rows = items_of(names, notes.append), 0, 0
@@ -86,7 +87,7 @@ def cut(names: Sequence[str], work: Work, tell: Callable[[int], None]) -> list[s
             lines = "".join(_dumps(item, split) for item, split in shard)
             write_bytes(work.shard(RAW, number), lines.encode())
         number += 1
-        tell(rows)
+        tell(len(shard), sum(bytes_of(item.value) for item, _ in shard))
     if not number:
         raise UserError(f"--input must hold rows, got none in {', '.join(names)}")
     work.write_json(RAW, "all", {"shards": number, "rows": rows, "notes": notes})
@@ -116,7 +117,7 @@ def parse_shard(work: Work, number: int, wish: RowKind) -> tuple[list[CleanRow],
     told_once: dict[str, str] = {}
 
     def tell(line: str) -> None:
-        told_once.setdefault(line.partition(" (first: ")[0], line)
+        told_once.setdefault(about(line), line)
 
     raw, splits = zip(*_raw(work, number), strict=True)
     for item, split in zip(plain_rows(raw, tell), splits, strict=True):
@@ -140,6 +141,11 @@ def parse_shard(work: Work, number: int, wish: RowKind) -> tuple[list[CleanRow],
     for line in told_once.values():
         summary.note(line)
     return rows, summary
+
+
+def about(line: str) -> str:
+    """What a line tells, without the first place that it is true of."""
+    return line.partition(" (first: ")[0]
 
 
 def _raw(work: Work, number: int) -> Iterator[tuple[Item, str]]:

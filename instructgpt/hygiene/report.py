@@ -11,6 +11,7 @@ from instructgpt.hygiene.account import Account, Outcome, merged
 from instructgpt.hygiene.balance import SourceMixture
 from instructgpt.hygiene.clean_row import SPLITS
 from instructgpt.hygiene.lengths import PER_TOKEN
+from instructgpt.hygiene.reading import about
 from instructgpt.hygiene.recipe import Cleaning
 from instructgpt.hygiene.steps import DECISION, stage_of
 from instructgpt.hygiene.use_cases import PAPER, of_paper
@@ -38,8 +39,8 @@ def report_of(work: Work, recipe: Cleaning, names: Sequence[str]) -> dict[str, A
     for one in parts[0]:
         part = Summary.from_json(one["summary"])
         # A column that is left out is told by each part.
-        part.notes = [line for line in part.notes if _about(line) not in told]
-        told |= {_about(line) for line in part.notes}
+        part.notes = [line for line in part.notes if about(line) not in told]
+        told |= {about(line) for line in part.notes}
         summary.merge(part)
     outcome = Outcome()
     for one in parts[-1]:
@@ -63,10 +64,6 @@ def report_of(work: Work, recipe: Cleaning, names: Sequence[str]) -> dict[str, A
         "use_cases": use_cases(outcome.use_cases),
         "mixed": _mixed(recipe, accounts),
     }
-
-
-def _about(line: str) -> str:
-    return line.partition(" (first: ")[0]
 
 
 def _accounts(work: Work, recipe: Cleaning, parts: list[list[Any]]) -> dict[int, Account]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from instructgpt.hygiene.base import Decision, GlobalRule, Keys, digest
 from instructgpt.hygiene.clean_row import SPLITS, CleanRow
-from instructgpt.hygiene.users import mixed
+from instructgpt.hygiene.words import mixed
 from instructgpt.types import UserError
 
 OPEN = 255

@@ -10,6 +10,7 @@ import numpy as np
 
 from instructgpt.hygiene.base import Decision, GlobalRule, Keys, digest, keep_all
 from instructgpt.hygiene.clean_row import CleanRow
+from instructgpt.hygiene.words import mixed
 from instructgpt.types import require
 
 
@@ -57,17 +58,3 @@ class UserCap(GlobalRule):
         none = np.full(len(user), -1)
         reason = f"more than {self.most:,} prompts of one user"
         return Decision(dropped, none, (reason,), np.zeros(len(user), np.uint8), notes)
-
-
-def mixed(values: np.ndarray, salt: int) -> np.ndarray:
-    """Other 64 bits for each value, by the finaliser of splitmix64 (Steele et al. 2014).
-
-    Args:
-        values: uint64.
-        salt: another salt gives others.
-    """
-    with np.errstate(over="ignore"):
-        found = values + np.uint64((salt * 0x9E3779B97F4A7C15) % 2**64)
-        found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return found ^ (found >> np.uint64(31))

@@ -79,14 +79,14 @@ def ngrams(texts: Flat, size: int) -> Flat:
     begins = np.cumsum(lengths) - lengths
     padded = np.zeros(lengths.sum(), np.uint64)  # what is missing in a short text is 0, no word
     padded[_places(begins, texts.counts)] = texts.values
-    mixed = _mixed(padded)
+    hashed = mixed(padded)
     count = max(0, len(padded) - size + 1)
     sums = np.zeros(count, np.uint64)
     for place in range(size):
         sums *= _PRIME
-        sums += mixed[place : place + count]
+        sums += hashed[place : place + count]
     counts = lengths - size + 1
-    return Flat(_mixed(sums[_places(begins, counts)]), np.cumsum(counts) - counts, counts)
+    return Flat(mixed(sums[_places(begins, counts)]), np.cumsum(counts) - counts, counts)
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -94,9 +94,14 @@ def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """Every bit of the result depends on every bit of the value (splitmix64)."""
-    values = values + _PRIME
+def mixed(values: np.ndarray, salt: int = 1) -> np.ndarray:
+    """Other 64 bits for each value, by the finaliser of splitmix64 (Steele et al. 2014).
+
+    Args:
+        values: uint64.
+        salt: another salt gives others.
+    """
+    values = values + np.uint64(salt * 0x9E3779B97F4A7C15 % 2**64)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -101,7 +101,8 @@ def parse_item(item: Item, wanted: Wanted, reading: Reading = RECOGNISE) -> list
         else:
             parsed = [_parse(item, row, wanted, form)]
     except MissingColumnError as error:
-        made = f" for a row of {form.shown}" if isinstance(form, RowFormat) else nearest(row)
+        shown = form.shown if isinstance(form, RowFormat) else form
+        made = f" for a row of {shown}" if shown else nearest(row)
         raise missing(item.where, read, error.key, error.why, made + reading.told) from error
     except UserError as error:
         if not reading.told:

@@ -61,7 +61,7 @@ def measured(count: int, processes: int, folder: Path) -> dict[str, Any]:
         while child.poll() is None:
             now = resident(process)
             most = max(most[0], now[0]), max(most[1], now[1])
-            time.sleep(0.2)
+            time.sleep(1.0)
     if child.returncode:
         raise SystemExit((folder / f"{count}.log").read_text().strip().splitlines()[-1])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

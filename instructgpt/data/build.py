@@ -11,7 +11,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from instructgpt.data.cache import DIGESTS, stored
 from instructgpt.data.digest import file_digest, file_state
@@ -98,7 +97,7 @@ def _processes(sources: list[Source]) -> int:
 
 
 def _write(folder: Path, sources: list[Source], recipe: Recipe, num_proc: int, name: str) -> None:
-    summary, told = Summary(), dict[str, str]()
+    summary = Summary()
     size = sum(state[0] for state in _states(sources))
     items = raw_items(sources, summary.note)
     with (
@@ -110,10 +109,6 @@ def _write(folder: Path, sources: list[Source], recipe: Recipe, num_proc: int, n
         for part, read in record(_batches(items)):
             file.write(part.message)
             summary.merge(Summary.from_json(part.summary))
-            for about, line in part.told.items():
-                if about not in told:
-                    told[about] = line
-                    summary.note(line)
             progress.add(part.rows, read)
         file.write(END)
         file.flush()
@@ -128,25 +123,12 @@ def _batches(items: Iterable[Item]) -> Iterator[tuple[list[Item], int]]:
     size = 0
     for item in items:
         batch.append(item)
-        size += bytes_of(item.value)
+        size += item.size
         if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
             yield batch, size
             batch, size = [], 0
     if batch:
         yield batch, size
-
-
-def bytes_of(value: Any) -> int:
-    """About how many bytes a value was read from.
-
-    Args:
-        value: of an item.
-    """
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(map(bytes_of, value.values()))
-    return sum(map(bytes_of, value)) if isinstance(value, list) else 8
 
 
 Batches = Iterable[tuple[list[Item], int]]

@@ -44,6 +44,19 @@ class Item(NamedTuple):
     origin: str  # the file or data set
     value: Any  # a parsed value, or a UserError
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the value has."""
+        return _size(self.value)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 8
+
 
 def kind_of(path: str | Path) -> str:
     """What there is at a path: "file", "folder", "named pipe", …, or "" for nothing.

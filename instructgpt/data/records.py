@@ -17,14 +17,13 @@ from instructgpt.data.conversation import Wanted
 from instructgpt.data.digest import code_digest, digest_of
 from instructgpt.data.encode import Encoded, Encoder
 from instructgpt.data.errors import SKIP
-from instructgpt.data.files import plain_rows
-from instructgpt.data.formats import Document, Row, parse_item
+from instructgpt.data.formats import Document, Row
 from instructgpt.data.opening import Item
 from instructgpt.data.order import text_hash
 from instructgpt.data.reading import RECOGNISE, Reading
 from instructgpt.data.row_format import RowFormat
 from instructgpt.data.sections import sections
-from instructgpt.data.sources import OnError
+from instructgpt.data.sources import OnError, checked
 from instructgpt.data.store import schema_of, token_type
 from instructgpt.data.summary import Summary
 from instructgpt.models.template import Template, encode_texts
@@ -47,7 +46,6 @@ class Part(NamedTuple):
     message: bytes  # a record batch as it stands in an Arrow stream
     rows: int
     summary: dict[str, Any]  # in types of JSON
-    told: dict[str, str]  # what is particular about files, by what must be told once
 
 
 @dataclass(frozen=True)
@@ -125,37 +123,19 @@ class Recipe:
         """
         import pyarrow as pa
 
-        summary, told = Summary(), dict[str, str]()
-        rows, problem = self._parse(items, summary, told)
+        summary, rows, problem = Summary(), list[Any](), None
+        try:
+            for row in checked(items, self.wanted, self.on_error, summary, self.reading):
+                rows.append(row)
+        except UserError as error:
+            problem = UserError(f"{error}{SKIP}")
         make = self._texts if self.wanted == "text" else self._rows
         columns = make(rows, summary, keep)
         if problem is not None:  # rows before it were all right
             raise problem
         arrays = [columns[name] for name in self.schema.names]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-        return Part(batch.serialize().to_pybytes(), batch.num_rows, summary.to_json(), told)
-
-    def _parse(
-        self, items: Sequence[Item], summary: Summary, told: dict[str, str]
-    ) -> tuple[list[Any], UserError | None]:
-        rows: list[Any] = []
-
-        def tell(line: str) -> None:
-            told.setdefault(line.partition(" (first: ")[0], line)
-
-        for item in plain_rows(items, tell):
-            try:
-                parsed = parse_item(item, self.wanted, self.reading)
-            except UserError as error:
-                if self.on_error == "stop":
-                    return rows, UserError(f"{error}{SKIP}")
-                summary.skip(item.origin, str(error))
-                continue
-            for row, format_name in parsed:
-                summary.read(item.origin, format_name, row.where, row.told)
-                if not row.told.left_out:
-                    rows.append(row)
-        return rows, None
+        return Part(batch.serialize().to_pybytes(), batch.num_rows, summary.to_json())
 
     def _texts(
         self, documents: list[Document], summary: Summary, keep: Keep | None

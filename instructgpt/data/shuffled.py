@@ -104,7 +104,7 @@ class ShuffledSet:
             opened = sources[number].open(place.mark if number == place.source else None)
             for item in opened:
                 window.append(item)
-                size += size_of(item.value)
+                size += item.size
                 if len(window) == room or size >= BUFFER_BYTES:
                     yield window, place
                     place = Cursor(place.turn, place.window + 1, number, opened.mark())
@@ -117,15 +117,6 @@ class ShuffledSet:
         if place.window or not place.turn:
             return self.buffer
         return 1 + mix(*self.names, place.turn, FIRST) % self.buffer
-
-
-def size_of(value: Any) -> int:
-    """About how many bytes a value has."""
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(map(size_of, value.values()))
-    return sum(map(size_of, value)) if isinstance(value, list) else 8
 
 
 class Chunk(NamedTuple):

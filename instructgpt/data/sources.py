@@ -114,9 +114,32 @@ def load(
         split: what the rows are for, in folders whose files are called after it.
         reading: their format and columns, where the user says them.
     """
-    rows = []
     sources = sources_of(names, split, summary.note)
-    for item in plain_rows(raw_items(sources, summary.note), summary.note):
+    items = raw_items(sources, summary.note)
+    rows = checked(items, wanted, on_error, summary, reading)
+    return [row._replace(told=NOTHING) for row in rows]
+
+
+def checked(
+    items: Iterable[Item],
+    wanted: Wanted,
+    on_error: OnError,
+    summary: Summary,
+    reading: Reading = RECOGNISE,
+) -> Iterator[Any]:
+    """Check what was read; what is left out is counted only.
+
+    Args:
+        items: as they stand in their files; others as for ``load``.
+        wanted: what rows are read for.
+        on_error: "stop" at the first bad row, or "skip" and count it.
+        summary: told about every row.
+        reading: their format and columns, where the user says them.
+
+    Raises:
+        UserError: the first bad row, unless such rows are skipped.
+    """
+    for item in plain_rows(items, summary.tell):
         try:
             parsed = parse_item(item, wanted, reading)
         except UserError as error:
@@ -127,8 +150,7 @@ def load(
         for row, format_name in parsed:
             summary.read(item.origin, format_name, row.where, row.told)
             if not row.told.left_out:
-                rows.append(row._replace(told=NOTHING))
-    return rows
+                yield row
 
 
 def _hub(name: str, streaming: bool) -> HubRows:

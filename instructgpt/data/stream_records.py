@@ -69,8 +69,6 @@ class Decoder:
         except UserError as error:  # not every kind of it finds its way between processes
             return UserError(str(error))
         summary = Summary.from_json(part.summary)
-        for about, line in part.told.items():
-            summary.tell(about, line)
         picked = Picked.all(Records.of(self.recipe.schema, [part.message]))
         if self.recipe.wanted in ("comparison", "candidates"):
             decided = rankings_of(picked).decided

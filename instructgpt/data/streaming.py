@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from instructgpt.data.digest import digest_of
 from instructgpt.data.opening import Item
 from instructgpt.data.records import Recipe
-from instructgpt.data.shuffled import BUFFER_BYTES, CHUNK, Mixture, ShuffledSet, size_of
+from instructgpt.data.shuffled import BUFFER_BYTES, CHUNK, Mixture, ShuffledSet
 from instructgpt.data.sources import HubRows, Names, Source, raw_items, sources_of, weighted
 from instructgpt.data.split import bound_of, places
 from instructgpt.data.store import Records
@@ -79,17 +79,6 @@ class StreamSource:
         return OpenSource(islice(raw_items([self.source], self.tell), done, None), done)
 
 
-class ToldOnce:
-    """Notes about sources, each once: before training in the summary, then at the end."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, None] = {}
-
-    def __call__(self, line: str) -> None:
-        """Take one."""
-        self.lines[line] = None
-
-
 def in_memory(sources: list[Source], recipe: Recipe, summary: Summary) -> Picked:
     """All rows of some sources, such as validation files, kept nowhere else.
 
@@ -103,8 +92,6 @@ def in_memory(sources: list[Source], recipe: Recipe, summary: Summary) -> Picked
         part = recipe.record(some)
         messages.append(part.message)
         summary.merge(Summary.from_json(part.summary))
-        for about, line in part.told.items():
-            summary.tell(about, line)
     return Picked.all(Records.of(recipe.schema, messages))
 
 
@@ -128,9 +115,11 @@ class Streamed:
         seed: int,
     ) -> None:
         self.recipe, self.cut, self.seed = recipe, cut, seed
-        self.told = ToldOnce()
+        self.told = Summary()  # about sources: before training, and at the end again
         shuffled = [
-            ShuffledSet([StreamSource(one, self.told) for one in sources], buffer, seed, number)
+            ShuffledSet(
+                [StreamSource(one, self.told.tell) for one in sources], buffer, seed, number
+            )
             for number, (sources, _) in enumerate(sets)
         ]
         self.mixture = Mixture(shuffled, [weight for _, weight in sets], seed)
@@ -190,7 +179,7 @@ class Streamed:
             full = number >= -(-one.buffer // sets) or size >= BUFFER_BYTES // sets
             if cursor.turn or full:
                 return
-            size += size_of(item.value)
+            size += item.size
             yield item
 
     def begin(self, summary: Summary) -> None:
@@ -216,8 +205,7 @@ class Streamed:
                 break
         if not parts:
             raise UserError(f"--data.train: no rows left: {summary.losses()}")
-        for line in self.told.lines:
-            summary.note(line)
+        summary.merge(self.told)
         again = ", some of them again in another pass" if turns else ""
         summary.note(
             f"streaming: these are counts of the first {items:,} rows{again}; the plan is made for "
@@ -251,8 +239,7 @@ class Streamed:
         if self._loader is None:
             return []
         seen, turns, self._loader = self._loader.seen(), self._loader.turns, None
-        for line in self.told.lines:
-            seen.note(line)
+        seen.merge(self.told)
         again = f", in {turns + 1} passes of which each counts its rows again" if turns else ""
         return [f"data as of what was seen{again}:", *(f"  {line}" for line in seen.lines())]
 

@@ -122,9 +122,9 @@ class Summary:
             del self.last_notes[0]
             self.notes_between += 1
 
-    def tell(self, about: str, line: str) -> None:
-        """Add a line, unless there is one about the same."""
-        self.told.at(about).merge(First(line))
+    def tell(self, line: str) -> None:
+        """Add a line, unless there is one that differs only in where something was first."""
+        self.told.at(line.partition(" (first: ")[0]).merge(First(line))
 
     def merge(self, other: Summary) -> None:
         """Take in what the part behind has counted."""

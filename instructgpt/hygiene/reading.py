@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from instructgpt.data.build import bytes_of
 from instructgpt.data.checks import name_of
 from instructgpt.data.columns import METADATA, NAMES, UNUSED
 from instructgpt.data.conversation import Wanted
@@ -87,7 +86,7 @@ def cut(names: Sequence[str], work: Work, tell: Callable[[int, int], None]) -> l
             lines = "".join(_dumps(item, split) for item, split in shard)
             write_bytes(work.shard(RAW, number), lines.encode())
         number += 1
-        tell(len(shard), sum(bytes_of(item.value) for item, _ in shard))
+        tell(len(shard), sum(item.size for item, _ in shard))
     if not number:
         raise UserError(f"--input must hold rows, got none in {', '.join(names)}")
     work.write_json(RAW, "all", {"shards": number, "rows": rows, "notes": notes})

@@ -20,7 +20,7 @@ def decode(items):
     for item in items:
         summary.read(item.origin, "number", item.where, Told({}))
         rows += [(item.value, copy) for copy in range(item.value % 3)]
-    summary.tell("numbers", "numbers are numbers")
+    summary.tell("numbers are numbers")
     return Decoded(rows, summary)
 
 

@@ -28,7 +28,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("shorten"), few, few),
     st.tuples(st.just("measure"), word, st.integers(0, 12), st.sampled_from([None, LIMIT])),
     st.tuples(st.just("note"), few),
-    st.tuples(st.just("tell"), few, word),
+    st.tuples(st.just("tell"), word),
 )
 
 
@@ -83,7 +83,7 @@ def test_the_size_does_not_grow_with_rows_files_and_columns():
             one.shorten(f"what {row:07}", "here")
             one.measure("tokens", row)
             one.note(f"line {row}")
-            one.tell(f"{row:07}", f"about {row}")
+            one.tell(f"{row:07} (first: here)")
         return len(state(one)), one
 
     (small, _), (large, one) = size(2000), size(8000)
@@ -99,9 +99,9 @@ def test_the_size_does_not_grow_with_rows_files_and_columns():
 
 
 def test_a_line_about_the_same_is_told_once():
-    one = counted([("tell", "a", "first"), ("note", "x"), ("tell", "b", "other")])
-    one.merge(counted([("tell", "a", "second"), ("tell", "c", "third")]))
-    assert one.lines() == ["first", "other", "third", "x"]
+    one = counted([("tell", "a (first: f:1)"), ("note", "x"), ("tell", "b")])
+    one.merge(counted([("tell", "a (first: f:2)"), ("tell", "c")]))
+    assert one.lines() == ["a (first: f:1)", "b", "c", "x"]
 
 
 def test_files_beyond_the_listed_ones_share_a_line():

@@ -84,9 +84,10 @@ class StageData(LightningDataModule, ABC):
             more than 32 MB, else this one.
         streaming: train on rows as they are read, for what does not fit on the disk; needs
             --trainer.max_steps. Nothing is kept; at the end the rows are read again, in another
-            order. Of a fraction as ``validation``, the rows among the first ``shuffle_buffer`` are
-            measured on, and no row of that fraction is trained on. Weights of ``train`` say how
-            often each set is drawn from.
+            order. A resume knows files by their sizes, beginnings and ends, and by the first rows:
+            a change in the middle goes unnoticed. Of a fraction as ``validation``, the rows among
+            the first ``shuffle_buffer`` are measured on, and no row of that fraction is trained on.
+            Weights of ``train`` say how often each set is drawn from.
         shuffle_buffer: rows that are shuffled together with ``streaming``; at most 64 MB of them.
         num_workers: processes that make batches; 0 is fast enough, rows are tokenised beforehand,
             except with ``streaming``.

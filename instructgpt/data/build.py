@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from instructgpt.data.cache import DIGESTS, stored
 from instructgpt.data.digest import file_digest, file_state
@@ -21,7 +24,7 @@ from instructgpt.data.sources import HubRows, Source, raw_items
 from instructgpt.data.store import ROWS_FILE, SUMMARY_FILE, Store
 from instructgpt.data.summary import Summary
 from instructgpt.data.workers import cores, pool_of
-from instructgpt.terminal import note
+from instructgpt.terminal import duration, note
 from instructgpt.types import UserError
 
 BATCH_ITEMS, BATCH_BYTES = 1000, 2**20
@@ -47,7 +50,11 @@ def prepared(sources: list[Source], recipe: Recipe, root: Path, num_proc: int | 
     facts, own = _facts(sources, root / DIGESTS), recipe.facts()
     name = ", ".join(_name(one) for one in sources[:1]) + (", …" if len(sources) > 1 else "")
 
+    written = False
+
     def write(folder: Path) -> None:
+        nonlocal written
+        written = True
         before = _states(sources)
         _write(folder, sources, recipe, num_proc or _processes(sources), name)
         if _states(sources) != before:
@@ -57,7 +64,12 @@ def prepared(sources: list[Source], recipe: Recipe, root: Path, num_proc: int | 
         why = "the code or the options of its --data.format" if own is None else "what it holds"
         note(f"{name} is prepared for this run only, not kept: nobody can name {why}")
         return Store(stored(root, None, name, write))
-    return Store(stored(root, {"sources": facts, **own}, name, write))
+    store = Store(stored(root, {"sources": facts, **own}, name, write))
+    if not written:
+        rows = f"{len(store):,} rows of {name}"
+        since = duration(time.time() - (store.folder / ROWS_FILE).stat().st_mtime)
+        rank_zero_only(note)(f"{rows} are from the cache, made {since} ago: {store.folder}")
+    return store
 
 
 def _name(source: Source) -> str:

@@ -1,5 +1,6 @@
 """Rows are prepared once: the same for any number of processes, found again, whole or not there."""
 
+import copy
 import errno
 import json
 import multiprocessing
@@ -284,3 +285,61 @@ def test_digests_of_large_files_are_remembered_unless_they_have_just_changed(tmp
     path.write_bytes(b"b" * 2**20)
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # as some programs do
     assert file_digest(path, known) not in (first, "as remembered")
+
+
+def _killed_while_building(train, cache, tokenizer):
+    def killed(self, rows, read):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    build_module.Progress.add = killed
+    data = DemonstrationDataModule(
+        train=train, cache=cache, tokenizer=tokenizer, validation=None, num_proc=2
+    )
+    data.setup("fit")
+
+
+def test_a_build_after_one_that_was_killed(prepare, rows, tmp_path, tokenizer_folder):
+    whole, (folder,) = prepare(rows, cache="other")
+    forking = multiprocessing.get_context("fork")
+    arguments = (str(rows), str(tmp_path / "cache"), tokenizer_folder)
+    build = forking.Process(target=_killed_while_building, args=arguments)
+    build.start()
+    build.join(60)
+    assert build.exitcode == -signal.SIGKILL
+    assert list((tmp_path / "cache").glob("*.partial"))  # half of it, which nobody takes for whole
+    assert list(entries(tmp_path / "cache")) == []
+    data, (again,) = prepare(rows)
+    assert everything(again).keys() == everything(folder).keys()
+    assert (again / "rows.arrow").read_bytes() == (folder / "rows.arrow").read_bytes()
+    assert data.find_origins() == whole.find_origins()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [again.name]
+
+
+def test_workers_read_the_store_and_give_the_same_batches(prepare, rows):
+    batches = []
+    for workers in (0, 2):
+        data, _ = prepare(rows, num_workers=workers, batch_size=500)
+        batches.append([batch.tokens.tolist() for batch in data.train_dataloader()])
+    assert batches[0] == batches[1]
+    assert len(batches[0]) == 5
+
+
+def test_ids_of_a_large_vocabulary_have_four_bytes(prepare, write, tiny_tokenizer, tmp_path):
+    large = copy.deepcopy(tiny_tokenizer)
+    large.add_tokens([f"<{i}>" for i in range(2**16)])
+    large.save_pretrained(tmp_path / "large")
+    last = f"<{2**16 - 1}>"
+    train = write("large.jsonl", [{"prompt": "say", "response": last}])
+    data, (folder,) = prepare(train, tokenizer=str(tmp_path / "large"))
+    (row,) = data.train_rows
+    assert row.tokens.tolist()[-2] == len(tiny_tokenizer) + 2**16 - 1 > 2**16
+    assert str(Store(folder).lists("prompt_tokens")[0].dtype) == "uint32"
+
+
+def test_a_second_start_says_in_one_line_where_rows_come_from(prepare, rows, capsys):
+    _, (folder,) = prepare(rows)
+    assert "from the cache" not in capsys.readouterr().err
+    prepare(rows)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {ROWS:,} rows of {rows} are from the cache, ")
+    assert line.endswith(f" ago: {folder}")

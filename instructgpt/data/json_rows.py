@@ -24,7 +24,7 @@ def parse(where: str, text: str) -> Any:
     try:
         return DECODER.decode(text)
     except json.JSONDecodeError as error:
-        place = f"{error.msg.removesuffix(' at')} at column {error.colno}"  # some end so
+        place = f"{error.msg.removesuffix(' at')} at column {error.pos + 1}"  # some end so
     except (RecursionError, ValueError) as error:
         place = limit_of(error)
     raise UserError(f"{where}: malformed JSON: {place}, got {shorten(text.strip())}")

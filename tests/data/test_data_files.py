@@ -96,6 +96,16 @@ def test_separators_inside_strings_nan_and_blank_lines_keep_line_numbers(write):
             '{"a": 1}\n{"a": }\n',
             "a.jsonl:2: malformed JSON: Expecting value at column 7, got '{\"a\": }'",
         ),
+        (
+            "a.jsonl",
+            '{"a": 1}\n{"a": \n',
+            "a.jsonl:2: malformed JSON: Expecting value at column 8, got '{\"a\":'",
+        ),
+        (
+            "a.jsonl",
+            '{"a": "b\tc"}\n',
+            "a.jsonl:1: malformed JSON: Invalid control character at column 9, got",
+        ),
         ("a.jsonl", "[" * 100_000, "a.jsonl:1: malformed JSON: nested too deeply"),
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl:1: must be UTF-8, got b'\\xff\"}\\n' at byte 8"),
         (

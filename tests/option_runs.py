@@ -25,7 +25,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer, seed_everything
 from safetensors.torch import load_file
 
-import instructgpt.data.build
+import instructgpt.data.workers
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.plan import plan_of
@@ -296,7 +296,7 @@ def observe(data: type, settings: dict[str, Any], see: str | None) -> dict[str, 
     try:
         with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-            patch.setattr(instructgpt.data.build, "ProcessPoolExecutor", Workers)
+            patch.setattr(instructgpt.data.workers, "ProcessPoolExecutor", Workers)
             patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
             warnings.simplefilter("ignore")
             seen = run(data, settings, see, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -67,29 +67,31 @@ class FiniteGuard:
             Them, added up: one wait for the device does for all of it.
         """
         norms, step = gradient_norms(optimizer), module.global_step + 1
-        parts = [*(one.value for one in self.seen), *norms, *sums.values()]
-        if not parts:
-            return {}
-        totals = module.all_sum(torch.stack(parts)).tolist()
-        losses, rest = totals[: len(self.seen)], totals[len(self.seen) :]
+        parts = [self._total(module), *norms, *sums.values()]
+        seen, *rest = module.all_sum(torch.stack(parts)).tolist()
         added = dict(zip(sums, rest[len(norms) :], strict=True))
-        if all(map(math.isfinite, losses)):
+        if math.isfinite(seen):
             if not all(map(math.isfinite, rest[: len(norms)])) and not scaler_skips(module.trainer):
                 stop(module, bad_gradients(module, self.ids()), step)
             if added.get("count") == 0:
                 stop(module, [f"no sample has a target{of_samples(self.ids())}"], step)
-        self._check(module, losses, step)
+        self._check(module, seen, step)
         return added
 
     def check(self, module: Any) -> None:
         """Stop on every rank if a number so far is not finite; start anew."""
         if self.seen:
-            total = torch.stack([one.value for one in self.seen]).sum()
-            self._check(module, [float(module.all_sum(total))], module.global_step)
+            total = float(module.all_sum(self._total(module)))
+            self._check(module, total, module.global_step)
 
-    def _check(self, module: Any, totals: Iterable[float], step: int) -> None:
+    def _total(self, module: Any) -> Tensor:
+        """One number for all that was seen: ranks may have seen different numbers of pieces."""
+        nothing = torch.zeros((), device=module.device)
+        return torch.stack([nothing, *(one.value for one in self.seen)]).sum()
+
+    def _check(self, module: Any, total: float, step: int) -> None:
         seen, self.seen = self.seen, []
-        if not all(map(math.isfinite, totals)):
+        if not math.isfinite(total):
             bad = [one for one in seen if not math.isfinite(one.value)]
             found = [f"{one.name} is {one.value.item():g}{of_samples(one.ids())}" for one in bad]
             stop(module, found, step)

@@ -205,16 +205,30 @@ def test_a_user_error_from_deep_inside_is_one_line(tmp_path, monkeypatch, capsys
 
 @pytest.mark.slow
 def test_ddp_by_popen_from_the_shell(tmp_path):
-    """Lightning starts the whole command line again for the second rank."""
+    """Lightning starts the whole command line again for the second rank; one prepares the rows."""
     command = [sys.executable, "-m", "instructgpt", "fit", "--config", "configs/pretrain.yaml"]
-    options = ["--config", "configs/overlays/debug.yaml", "--output", str(tmp_path / "out")]
+    command += ["--config", "configs/overlays/debug.yaml"]
     ranks = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *options, *ranks], env=environment, capture_output=True, text=True, timeout=200
+    cache = tmp_path / "cache"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    said = []
+    for run_of in ("cold", "warm"):
+        done = subprocess.run(
+            [*command, "--output", str(tmp_path / run_of), *ranks],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout + done.stderr)
+    kept = list(cache.glob("instructgpt/data/*/rows.arrow"))
+    assert ["from the cache" in text for text in said] == [False, True]
+    assert said[1].count("from the cache") == len(kept)  # rank 0 alone says so
+    cold, warm = (
+        (tmp_path / n / "export/model.safetensors").read_bytes() for n in ("cold", "warm")
     )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "export" / "instructgpt.json").is_file()
+    assert cold == warm
 
 
 def pretrain(folder, words, *options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from instructgpt.data.text import DEBUG_TOKENIZER, TOKENIZER
@@ -36,10 +37,11 @@ class Traces:
             tokenizer: remove the one that was trained, too.
         """
         for path in set(self.logs.glob(EVENTS)) - self.events_before:
-            if path.stat().st_size < EMPTY_EVENTS:
-                path.unlink()
+            with suppress(FileNotFoundError):  # another rank was quicker
+                if path.stat().st_size < EMPTY_EVENTS:
+                    path.unlink()
         for path in self.tokenizers if tokenizer else ():
             shutil.rmtree(path, ignore_errors=True)
         for path in self.folders:  # from the inside out
-            if path.is_dir() and not any(path.iterdir()):
+            with suppress(OSError):  # not empty, or gone
                 path.rmdir()

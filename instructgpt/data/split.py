@@ -50,6 +50,21 @@ def hold_out(names: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return chosen
 
 
+def among(some: np.ndarray, many: np.ndarray) -> np.ndarray:
+    """Which of some numbers are among many others.
+
+    ``numpy.isin`` finds the distinct ones of the many first: seconds for millions.
+
+    >>> among(np.array([5, 1, 5, 3]), np.array([2, 5, 1, 9])).tolist()
+    [True, True, True, False]
+    """
+    distinct = np.unique(some)
+    if not len(distinct):
+        return np.zeros(0, bool)
+    near = np.searchsorted(distinct, many).clip(max=len(distinct) - 1)
+    return np.isin(some, distinct[np.unique(near[distinct[near] == many])])
+
+
 def split_rows(
     sets: list[Picked], fraction: float, seed: int, summary: Summary, what: str
 ) -> tuple[list[Picked], list[Picked]]:
@@ -78,7 +93,7 @@ def split_rows(
     held = []
     for rows, out in zip(sets, masks, strict=True):
         picked = rows.where(out)
-        known = np.isin(picked.numbers("key"), trained)
+        known = among(picked.numbers("key"), trained)
         for row in picked.where(known).rows.tolist():
             reason = "validation row with a prompt that is trained on"
             summary.drop(reason, rows.store.text("where", row))

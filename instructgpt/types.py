@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from instructgpt.functional.layout import Layout
 
 Progress = Callable[[str, int, int], None]
 """Told (part of the phase, done, total) while something long runs inside one step."""
@@ -93,6 +95,39 @@ class Prompt(NamedTuple):
         single = [{"role": "user", "content": self.text}]
         turns = {} if self.messages == single else {"messages": self.messages}
         return {"id": self.id, "prompt": self.text, **turns}
+
+
+class FlatRows(NamedTuple):
+    """Rows end to end, without padding."""
+
+    tokens: Tensor  # [T] int64
+    layout: Layout
+
+    def select(self, segments: Sequence[int] | Tensor) -> FlatRows:
+        """Some of the segments.
+
+        Args:
+            segments: their numbers; what one continues must be among them, before it.
+        """
+        layout, places = self.layout.select(segments)
+        return FlatRows(self.tokens[places], layout)
+
+
+def flat_rows(documents: Sequence[Sequence[int] | Tensor]) -> FlatRows:
+    """Documents end to end.
+
+    Args:
+        documents: token ids of each.
+
+    Examples:
+        >>> flat_rows([[5, 6], [7]]).tokens
+        tensor([5, 6, 7])
+    """
+    rows = [torch.as_tensor(document, dtype=torch.int64) for document in documents]
+    return FlatRows(
+        torch.cat([*rows, torch.tensor([], dtype=torch.int64)]),
+        Layout.of([len(row) for row in rows]),
+    )
 
 
 class LanguageBatch(NamedTuple):

@@ -246,6 +246,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "dtype": Flip("bfloat16"),
         "attention": Flip("eager", see="work"),
         "gradient_checkpointing": Flip(True, see="work"),
+        "max_tokens": Flip(32, see="work"),
         "trust_remote_code": Flip(True, model={"init_from": folder("coded")}, see="refused"),
     },
     Sampling: {

@@ -39,7 +39,7 @@ FLOORS = {
 }
 # Besides itself, what a package may import on its own floor.
 BESIDE = {
-    "functional": {"types"},
+    "types": {"functional"},  # a layout is part of what travels
     "callbacks": {"data", "modules"},
     "hygiene": {"evaluation"},  # judges score rows; the page is made of the parts of its report
     "pipeline": {"errors", "settings"},

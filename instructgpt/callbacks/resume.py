@@ -35,6 +35,7 @@ FREE = (
     "model.precompute",
     "model.reward*.microbatch_size",
     "*.gradient_checkpointing",
+    "*.network.max_tokens",
     "*.trust_remote_code",
     "data.cache",
     "data.num_proc",

@@ -68,7 +68,8 @@ def _code(
     else:  # its parts lie apart
         load, more = ("load_scalar", ', head="stored"') if scores else ("load_policy", "")
         lines += [f"from instructgpt.models.load import Network, {load}"]
-        lines += ["from instructgpt.models.tokenizer import load_tokenizer", ""]
+        lines += ["from instructgpt.models.tokenizer import load_tokenizer"]
+        lines += ["from instructgpt.types import flat_rows", ""] if scores else [""]
         lines += ['folder = "."', "tokenizer = load_tokenizer(folder)"]
         lines += [f"model = {load}(folder, None, Network(), tokenizer{more}).eval()"]
     lines += [*_prompt(tokenizer, template)]
@@ -105,8 +106,7 @@ def _score(
     lines += [f"ids += [{template.end_id(tokenizer)}]  # unless the response was cut off"]
     lines += ["with torch.no_grad():"]
     if not plain:
-        lines += ["    tokens = torch.tensor([ids])"]
-        return [*lines, "    score = model.score(tokens, torch.ones_like(tokens).bool()).item()"]
+        return [*lines, "    score = model.score(flat_rows([ids])).item()"]
     offset = about.get("offset") or 0.0
     lines += ["    logits = model(input_ids=torch.tensor([ids])).logits"]
     return [*lines, f"score = logits[0, 0].item() - {offset!r}  # what demonstrations score"]

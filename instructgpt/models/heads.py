@@ -7,7 +7,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from instructgpt.models.flat import hidden_states
 from instructgpt.models.forward import base_network, network_inputs
+from instructgpt.types import FlatRows
 
 
 def score_head(width: int) -> nn.Linear:
@@ -22,7 +24,7 @@ def score_head(width: int) -> nn.Linear:
 
 
 class ScalarModel(nn.Module):
-    """A trunk with a linear head: a reward or value at every position, whatever the padding id.
+    """A trunk with a linear head: a reward or value at every token.
 
     Args:
         trunk: transformer without a head, possibly with an adapter.
@@ -50,27 +52,41 @@ class ScalarModel(nn.Module):
         config: PreTrainedConfig = base_network(self.trunk).config
         return config
 
-    def forward(self, tokens: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The score at every position, minus the offset, in float32.
+    def forward(self, rows: FlatRows) -> Tensor:
+        """The score at every token, minus the offset, [T] in float32.
+
+        Args:
+            rows: what it reads.
+        """
+        return self._scores(hidden_states(self.trunk, rows))
+
+    def score(self, rows: FlatRows) -> Tensor:
+        """The score [S] at the last token of each segment; argument as for ``forward``."""
+        scores: Tensor = self(rows)
+        return scores[rows.layout.last]
+
+    def padded(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """The score at every position of padded rows.
 
         Args:
             tokens: [N, T], padded on either side.
             mask: [N, T] bool.
-            positions: [N, T]; from the mask if not given.
         """
-        network, inputs = network_inputs(self.trunk, tokens, mask, positions)
+        network, inputs = network_inputs(self.trunk, tokens, mask)
         hidden = network(**inputs, use_cache=False, return_dict=True).last_hidden_state
+        return self._scores(hidden)
+
+    def padded_score(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """The score [N] at the last real token of each row; arguments as for ``padded``."""
+        last = mask.shape[1] - 1 - mask.flip(1).int().argmax(1, keepdim=True)
+        return self.padded(tokens, mask).gather(1, last).squeeze(1)
+
+    def _scores(self, hidden: Tensor) -> Tensor:
         # Not in half precision: differences of scores are small beside the scores.
         with torch.autocast(hidden.device.type, enabled=False):
             weight = next(self.head.parameters())
             scores: Tensor = self.head(hidden.to(weight.dtype)).squeeze(-1).float()
         return scores - self.offset.float()
-
-    def score(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The score [N] at the last real token of each row; arguments as for ``forward``."""
-        last = mask.shape[1] - 1 - mask.flip(1).int().argmax(1, keepdim=True)
-        scores: Tensor = self(tokens, mask)
-        return scores.gather(1, last).squeeze(1)
 
 
 class ValueHead(nn.Linear):

@@ -38,7 +38,7 @@ from instructgpt.models.heads import ScalarModel, score_head
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
 from instructgpt.models.support import attention_of, check_language_model, hidden_width
 from instructgpt.models.tokenizer import id_count, pad_id
-from instructgpt.types import UserError
+from instructgpt.types import UserError, require
 
 AnyNetwork = PreTrainedModel | PeftModel
 
@@ -56,12 +56,20 @@ class Network:
         gradient_checkpointing: whether to recompute activations in the backward pass: less memory,
             about a third slower.
         trust_remote_code: whether code that comes with a hub model may run.
+        max_tokens: of one forward pass; a batch with more is worked through in pieces, which need
+            less memory and change nothing else. A longer row is alone; null: no limit.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+    max_tokens: int | None = 2048
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        holds = self.max_tokens is None or self.max_tokens >= 1
+        require(holds, "network.max_tokens", "at least 1 or null", self.max_tokens)
 
 
 def load_policy(

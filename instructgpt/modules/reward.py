@@ -181,7 +181,7 @@ class RewardModule(StageModule):
             for number, batch in enumerate(loader, 1):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 real = batch.targets.any(1)
-                scores = self.model.score(batch.tokens, batch.mask)[real]
+                scores = self.model.padded_score(batch.tokens, batch.mask)[real]
                 sums += torch.stack([scores.sum(), real.sum()])
                 self.progress("offset", number, len(loader))
             total, count = self.all_sum(sums).tolist()
@@ -218,5 +218,5 @@ def scores_by_length(model: ScalarModel, tokens: Tensor, mask: Tensor) -> Tensor
     groups, parts = length_groups(lengths), []
     for group in groups:
         width = max(1, int(lengths[group].amax()))
-        parts.append(model.score(tokens[group, :width], mask[group, :width]))
+        parts.append(model.padded_score(tokens[group, :width], mask[group, :width]))
     return in_order(parts, groups)

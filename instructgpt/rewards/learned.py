@@ -126,7 +126,7 @@ class LearnedReward(RewardFunction):
         mask = torch.arange(width, device=device) < lengths[:, None]
         # In its own number format everywhere: a score must not depend on who asks for it.
         with torch.autocast(device.type, enabled=False):
-            return self.model.score(tokens, mask)
+            return self.model.padded_score(tokens, mask)
 
     def origins(self) -> dict[str, Origin]:
         """The reward model, known by its weights and by how it reads text."""

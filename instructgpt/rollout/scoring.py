@@ -159,7 +159,7 @@ def score(
 
 def response_values(value: ScalarModel, rollout: Rollout) -> Tensor:
     """Values before each response token and after the last column, [N, R + 1]."""
-    values: Tensor = value(rollout.tokens, rollout.mask)
+    values: Tensor = value.padded(rollout.tokens, rollout.mask)
     return values[:, rollout.prompt_mask.shape[1] - 1 :]
 
 

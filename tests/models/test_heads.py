@@ -23,7 +23,7 @@ def test_score_is_read_at_eos(model, tokenizer):
     """EOS is the last token of a row, and where padding is EOS the row is full of it."""
     eos, filler = tokenizer.eos_token_id, tokenizer.pad_token_id
     sequences = [torch.tensor([5, 9, eos, 7, eos]), torch.tensor([8, eos])]
-    expected = [model(s[None], torch.ones(1, len(s)).bool())[0, -1] for s in sequences]
+    expected = [model.padded(s[None], torch.ones(1, len(s)).bool())[0, -1] for s in sequences]
     for left in (True, False):
         sides = [(7 - len(s), 0) if left else (0, 7 - len(s)) for s in sequences]
         tokens = torch.stack(
@@ -32,20 +32,20 @@ def test_score_is_read_at_eos(model, tokenizer):
         ones = [torch.ones_like(s) for s in sequences]
         mask = torch.stack([pad(o, p) for o, p in zip(ones, sides, strict=True)]).bool()
         torch.testing.assert_close(
-            model.score(tokens, mask), torch.stack(expected), rtol=0, atol=1e-5
+            model.padded_score(tokens, mask), torch.stack(expected), rtol=0, atol=1e-5
         )
     # and it depends on EOS having been read
-    without = model.score(sequences[0][None, :-1], torch.ones(1, 4).bool())
+    without = model.padded_score(sequences[0][None, :-1], torch.ones(1, 4).bool())
     assert (without - expected[0]).abs() > 1e-3
 
 
 def test_forward_scores_every_position_of_the_past_only(model):
     tokens = torch.tensor([[5, 9, 12, 7]])
     mask = torch.ones_like(tokens).bool()
-    scores = model(tokens, mask)
+    scores = model.padded(tokens, mask)
     assert scores.shape == (1, 4)
     assert scores.dtype == torch.float32
-    prefix = model(tokens[:, :2], mask[:, :2])
+    prefix = model.padded(tokens[:, :2], mask[:, :2])
     torch.testing.assert_close(scores[:, :2], prefix, rtol=0, atol=1e-5)
 
 
@@ -61,10 +61,10 @@ def test_head_starts_at_the_papers_scale():
 def test_offset_is_subtracted_everywhere(model):
     tokens = torch.tensor([[5, 9, 12, 7]])
     mask = torch.ones_like(tokens).bool()
-    before = model(tokens, mask)
+    before = model.padded(tokens, mask)
     with torch.no_grad():
         model.offset.fill_(1.5)
-    torch.testing.assert_close(model(tokens, mask), before - 1.5)
+    torch.testing.assert_close(model.padded(tokens, mask), before - 1.5)
 
 
 def test_offset_is_trained_on_request_only(make_architecture, tiny_tokenizer):
@@ -89,7 +89,7 @@ def test_scores_in_bfloat16_come_from_a_float32_head(make_architecture, tiny_tok
     assert model.trunk.dtype == torch.bfloat16
     assert model.head.weight.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        scores = model(tokens, torch.ones_like(tokens).bool())
+        scores = model.padded(tokens, torch.ones_like(tokens).bool())
     assert scores.dtype == torch.float32
     assert not torch.equal(scores, scores.bfloat16().float())
 

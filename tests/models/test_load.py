@@ -269,7 +269,7 @@ def test_reward_model_of_others(make_architecture, tiny_tokenizer, tmp_path):
     tokens = torch.arange(2, 9)[None]
     other = AutoModelForSequenceClassification.from_pretrained(tmp_path / "1").eval()
     torch.testing.assert_close(
-        model.score(tokens, torch.ones_like(tokens).bool()), other(tokens).logits[:, 0]
+        model.padded_score(tokens, torch.ones_like(tokens).bool()), other(tokens).logits[:, 0]
     )
 
 

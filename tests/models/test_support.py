@@ -153,9 +153,9 @@ def test_reward_model_of_every_family(exported, tiny_tokenizer, tmp_path, name):
     """The head has the width of what it reads, and the export is a classifier or says that not."""
     model = load_scalar(exported(name), None, Network(), tiny_tokenizer, head="new").eval()
     tokens, mask = padded(prompts(), left=False)
-    model.score(tokens, mask).sum().backward()
+    model.padded_score(tokens, mask).sum().backward()
     assert model.head.weight.grad.abs().sum() > 0
-    expected = model.score(tokens, mask)
+    expected = model.padded_score(tokens, mask)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         save_scalar(model, tiny_tokenizer, tmp_path / "rm", stage="reward", **OWN)
@@ -177,7 +177,7 @@ def test_reward_model_of_every_family(exported, tiny_tokenizer, tmp_path, name):
         str(tmp_path / "rm"), None, Network(), tiny_tokenizer, head="stored"
     ).eval()
     for left in (True, False):
-        scores = loaded.score(*padded(prompts(), left))
+        scores = loaded.padded_score(*padded(prompts(), left))
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
 
 
@@ -204,7 +204,7 @@ def test_width_of_a_model_with_parts(tiny_tokenizer, tmp_path):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "hub")
     model = load_scalar(str(tmp_path / "hub"), None, Network(), tiny_tokenizer, head="new").eval()
     assert model.head.in_features == 16
-    expected = model.score(*padded(prompts(), left=True))
+    expected = model.padded_score(*padded(prompts(), left=True))
     save_scalar(model, tiny_tokenizer, tmp_path / "rm", stage="reward", **OWN)
     assert read_artefact(tmp_path / "rm").head == "score"
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm").eval()

@@ -61,7 +61,10 @@ def test_reward_trains_and_keeps_the_head(fit, comparison_data, policy_artefact,
     tokens, mask = torch.tensor([[3, 4, 5]]), torch.ones(1, 3, dtype=torch.bool)
     with torch.no_grad():
         torch.testing.assert_close(
-            back.score(tokens, mask), module.model.eval().score(tokens, mask), atol=1e-4, rtol=1e-4
+            back.padded_score(tokens, mask),
+            module.model.eval().padded_score(tokens, mask),
+            atol=1e-4,
+            rtol=1e-4,
         )
 
 

@@ -72,4 +72,4 @@ def test_all_stages(
     tokens = torch.arange(2, 9)[None]
     load_policy(str(tmp_path / "ppo"), None, Network(), tiny_tokenizer)
     critic = load_scalar(str(tmp_path / "ppo" / "value"), None, Network(), tiny_tokenizer, "stored")
-    assert critic.score(tokens, torch.ones_like(tokens).bool()).isfinite().all()
+    assert critic.padded_score(tokens, torch.ones_like(tokens).bool()).isfinite().all()

@@ -224,7 +224,9 @@ def test_exports_policy_average_and_value(fit, prompt_data, policy_artefact, tmp
     assert not torch.allclose(weights(ema), weights(policy))
     tokens, mask = torch.tensor([[3, 4]]), torch.ones(1, 2, dtype=torch.bool)
     module.value_model.eval()
-    torch.testing.assert_close(value.eval()(tokens, mask), module.value_model(tokens, mask))
+    torch.testing.assert_close(
+        value.eval().padded(tokens, mask), module.value_model.padded(tokens, mask)
+    )
     assert read_artefact(str(tmp_path / "export")).stage == "ppo"
 
 

@@ -54,7 +54,9 @@ def test_one_step_is_the_gradient_of_equation_1(
 
     def score(row):
         n = int(batch.mask[row].sum())
-        return oracle.score(batch.tokens[row : row + 1, :n], batch.mask[row : row + 1, :n])[0]
+        return oracle.padded_score(batch.tokens[row : row + 1, :n], batch.mask[row : row + 1, :n])[
+            0
+        ]
 
     prompts = []
     for index, ranking, mask in zip(batch.rows, batch.ranking, batch.ranking_mask, strict=True):
@@ -146,7 +148,7 @@ def test_offset_makes_demonstrations_score_zero(
     assert read_artefact(str(tmp_path / "export")).offset != 0
     back = load_scalar(str(tmp_path / "export"), None, Network(), module.tokenizer, head="stored")
     back.eval()
-    scores = [back.score(b.tokens, b.mask) for b in data.demonstration_dataloader()]
+    scores = [back.padded_score(b.tokens, b.mask) for b in data.demonstration_dataloader()]
     assert abs(float(torch.cat(scores).mean())) < 1e-5
 
 

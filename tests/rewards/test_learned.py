@@ -60,7 +60,7 @@ def one_by_one(model, rows):
     scores = []
     for row in rows:
         tokens = torch.tensor([row])
-        scores.append(model.score(tokens, torch.ones_like(tokens).bool()))
+        scores.append(model.padded_score(tokens, torch.ones_like(tokens).bool()))
     return torch.cat(scores).detach()
 
 

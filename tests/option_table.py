@@ -172,7 +172,6 @@ TABLE: dict[type, dict[str, Flip]] = {
     },
     DemonstrationDataModule: data_flips("demonstrations")
     | {
-        "packing": Flip(True),
         "pretraining": Flip(rows("text"), own={"pretraining_block_size": 16}),
         "pretraining_fraction": Flip(0.5, own=MIX),
         "pretraining_block_size": Flip(8, own={**MIX, "pretraining_fraction": 0.5}),

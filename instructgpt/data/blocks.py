@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from instructgpt.data.rows import LanguageRow, Span, joined
+from instructgpt.data.rows import LanguageRow, joined
 from instructgpt.data.views import Picked, Rows
 from instructgpt.types import require
 
@@ -122,8 +122,7 @@ class Blocks(Rows[LanguageRow]):
         """A row, made now."""
         start = place * self.size
         tokens = joined(self.stream.tokens(start, min(start + self.size, len(self.stream))))
-        name = f"{self.name} block {place}"
-        return LanguageRow(tokens, (Span(0, 1, len(tokens)),), (name,))
+        return LanguageRow(tokens, 1, f"{self.name} block {place}")
 
     @property
     def lengths(self) -> np.ndarray:
@@ -145,7 +144,7 @@ class Blocks(Rows[LanguageRow]):
     def told(self) -> str:
         """How many there are, in words."""
         last = int(self.lengths[-1]) if len(self) else self.size
-        short = f"; the last one has {last:,} and is padded" if last < self.size else ""
+        short = f"; the last one has {last:,}" if last < self.size else ""
         return f"{len(self):,} blocks of {self.size:,} tokens{short}"
 
 

@@ -52,10 +52,8 @@ def collate_language(rows: list[LanguageRow], pad_id: int) -> LanguageBatch:
     targets = torch.zeros_like(mask)
     positions, documents = torch.zeros_like(tokens), torch.zeros_like(tokens)
     for i, row in enumerate(rows):
-        for number, (start, trained, end) in enumerate(row.spans):
-            targets[i, trained:end] = True
-            positions[i, start:end] = torch.arange(end - start)
-            documents[i, start:end] = number
+        targets[i, row.trained : len(row.tokens)] = True
+        positions[i, : len(row.tokens)] = torch.arange(len(row.tokens))
     return LanguageBatch(tokens, mask, targets, positions, documents)
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from instructgpt.data.base import StageData
 from instructgpt.data.blocks import check_block_size
-from instructgpt.data.packing import pack
-from instructgpt.data.stored_rows import Demonstrations, Packed, Prompts
+from instructgpt.data.stored_rows import Demonstrations, Prompts
 from instructgpt.data.stream_loader import Cut
 from instructgpt.data.stream_records import RowCut
 from instructgpt.data.streaming import check_options
@@ -29,9 +28,6 @@ class DemonstrationDataModule(StageData):
     Args:
         batch_size: rows per process and micro-batch; a step sees these x processes x
             ``--trainer.accumulate_grad_batches`` (paper: 32).
-        packing: put several demonstrations into a row of max_prompt_tokens + max_response_tokens;
-            they do not see each other. Not for architectures with convolutions or recurrence.
-            Validation is never packed.
         pretraining: text files, folders or data sets to mix in (the paper's initialisation of PPO
             has 10 %).
         pretraining_fraction: of the sequences of an epoch that are pretraining text, in (0, 1).
@@ -46,7 +42,6 @@ class DemonstrationDataModule(StageData):
         self,
         *,
         batch_size: int = 32,
-        packing: bool = False,
         pretraining: list[str] | str | None = None,
         pretraining_fraction: float = 0.1,
         pretraining_block_size: int = 512,
@@ -59,25 +54,17 @@ class DemonstrationDataModule(StageData):
             raise UserError(f"--data.pretraining_fraction {rule}, got {pretraining_fraction}")
         if self.streaming:
             why = "which does not know all rows: set it for a run that reads them beforehand"
-            check_options({"packing": packing, "pretraining": pretraining}, why)
-        self.packing = packing
+            check_options({"pretraining": pretraining}, why)
         self.pretraining = pretraining
         self.pretraining_fraction = pretraining_fraction
         self.pretraining_block_size = pretraining_block_size
         self.block_tokens = pretraining_block_size if pretraining else 0
 
     def build(self, summary: Summary, predict: bool) -> None:
-        """Pack, and mix in pretraining text."""
+        """Mix in pretraining text."""
         sets, held = self.read(summary, predict)
-        size = self.max_prompt_tokens + self.max_response_tokens
         for picked, weight in sets:
-            rows = Demonstrations(picked)
-            if not self.packing:
-                self.train_sets.add(rows, weight, "train", summary)
-                continue
-            packed = Packed(rows, *pack(rows.lengths, size))
-            summary.note(f"packed {len(rows):,} demonstrations into {len(packed):,} rows")
-            self.train_sets.add(packed, weight, "train", summary)
+            self.train_sets.add(Demonstrations(picked), weight, "train", summary)
         self.hold(held, summary)
         if self.pretraining and self.train_sets:
             self._mix(self.pretraining, summary)

@@ -137,7 +137,7 @@ class StatefulLoader:
     def ids(self, epoch: int, batch: int) -> list[str]:
         """Ids of the documents of one of this rank's batches."""
         rows = [self.rows[number] for number in self.batches(epoch)[batch] if number >= 0]
-        return [name for row in rows if isinstance(row, LanguageRow) for name in row.ids]
+        return [row.id for row in rows if isinstance(row, LanguageRow)]
 
     def __iter__(self) -> Iterator[Any]:
         """Batches of the epoch from where it was left."""

@@ -129,7 +129,7 @@ class PromptDataModule(StageData):
     def pretraining_ids(self, update: int, count: int, rank: int, world_size: int) -> list[str]:
         """Names of these rows; arguments as for ``pretraining_rows``."""
         rows = self._pretraining(update, count, rank, world_size)
-        return [name for row in rows for name in row.ids]
+        return [row.id for row in rows]
 
     def _pretraining(
         self, update: int, count: int, rank: int, world_size: int

@@ -12,24 +12,16 @@ from torch import Tensor
 from instructgpt.types import Prompt
 
 
-class Span(NamedTuple):
-    """A document inside a row: tokens ``start`` to ``end``, trained from ``trained`` on."""
-
-    start: int
-    trained: int
-    end: int
-
-
 class LanguageRow(NamedTuple):
-    """One or more documents, one behind the other."""
+    """A document whose end is predicted."""
 
     tokens: Tensor  # [T] int64
-    spans: tuple[Span, ...]
-    ids: tuple[str, ...] = ()  # of the documents
+    trained: int  # the first token that is predicted; at least 1
+    id: str = ""
 
     def blank(self) -> LanguageRow:
         """A row that trains and counts nothing."""
-        return self._replace(spans=tuple(s._replace(trained=s.end) for s in self.spans), ids=())
+        return self._replace(trained=len(self.tokens), id="")
 
 
 class ComparisonRow(NamedTuple):
@@ -81,8 +73,7 @@ def demonstration_row(prompt: Ids, response: Ids, name: str) -> LanguageRow:
         response: tokens.
         name: of the row.
     """
-    span = Span(0, len(prompt), len(prompt) + len(response))
-    return LanguageRow(joined(prompt, response), (span,), (name,))
+    return LanguageRow(joined(prompt, response), len(prompt), name)
 
 
 def comparison_row(
@@ -106,13 +97,3 @@ def comparison_row(
     sequences = tuple(joined(prompt, response) for response in responses)
     lengths = tuple(len(response) for response in responses)
     return ComparisonRow(sequences, lengths, tuple(ranking), labeler, source, name)
-
-
-def join(rows: Sequence[LanguageRow]) -> LanguageRow:
-    """One row of all documents, one behind the other."""
-    spans, offset = [], 0
-    for row in rows:
-        spans += [Span(*(offset + place for place in span)) for span in row.spans]
-        offset += len(row.tokens)
-    ids = tuple(name for row in rows for name in row.ids)
-    return LanguageRow(torch.cat([row.tokens for row in rows]), tuple(spans), ids)

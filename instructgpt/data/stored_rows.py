@@ -14,7 +14,6 @@ from instructgpt.data.rows import (
     PromptRow,
     comparison_row,
     demonstration_row,
-    join,
     joined,
 )
 from instructgpt.data.views import Picked, R, Rows
@@ -193,40 +192,3 @@ class RankedPairs(Rows[ComparisonRow]):
     def names(self) -> Sequence[np.ndarray]:
         """Of the rows, and which pairs."""
         return [*self.rows.names, self.pairs]
-
-
-class Packed(Rows[LanguageRow]):
-    """Several demonstrations in one row.
-
-    Args:
-        rows: one by one.
-        order: their places, row by row.
-        starts: of each row in ``order``, and the end of the last.
-    """
-
-    def __init__(self, rows: Demonstrations, order: np.ndarray, starts: np.ndarray) -> None:
-        self.rows, self.order, self.starts = rows, order, starts
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self.starts) - 1
-
-    def row(self, place: int) -> LanguageRow:
-        """A row, made now."""
-        members = self.order[self.starts[place] : self.starts[place + 1]]
-        return join([self.rows.row(int(one)) for one in members])
-
-    @property
-    def targets(self) -> np.ndarray:
-        """Trained tokens of each row."""
-        return _reduced(np.add, self.rows.targets[self.order], self.starts)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each row."""
-        return _reduced(np.add, self.rows.lengths[self.order], self.starts)
-
-    @property
-    def names(self) -> Sequence[np.ndarray]:
-        """Of the demonstrations, and how they lie together."""
-        return [*self.rows.names, self.order, self.starts]

@@ -218,7 +218,7 @@ class StreamLoader:
                 self._counted.merge(self._parts.popleft()[1])
         self._place = place
         own = self._share(rows)
-        names = [name for row in own if isinstance(row, LanguageRow) for name in row.ids]
+        names = [row.id for row in own if isinstance(row, LanguageRow)]
         self._ids = {place.done - 2: self._ids.get(place.done - 2, []), place.done - 1: names}
 
     def _share(self, rows: list[Any]) -> list[Any]:

@@ -268,10 +268,7 @@ def show(row: AnyRow, tokenizer: PreTrainedTokenizerBase) -> str:
         return f"{decoded[: EXAMPLE // 2]} […] {decoded[-EXAMPLE // 2 :]}"
 
     if isinstance(row, LanguageRow):
-        return "\n".join(
-            f"{text(row.tokens[start:trained])}⟦{text(row.tokens[trained:end])}⟧"
-            for start, trained, end in row.spans[:2]
-        )
+        return f"{text(row.tokens[: row.trained])}⟦{text(row.tokens[row.trained :])}⟧"
     if isinstance(row, PromptRow):
         return text(row.tokens)
     assert isinstance(row, ComparisonRow)

@@ -35,7 +35,7 @@ class TextDataModule(StageData):
 
     Args:
         batch_size: blocks per process and step.
-        block_size: tokens of a block; the last block is shorter and padded.
+        block_size: tokens of a block; the last block is shorter.
         bpe: instead of a tokenizer: train a byte-level BPE on the training text, and keep it in
             the folder ``tokenizer`` of the run. Used again as long as text and settings are the
             same.

@@ -14,8 +14,8 @@ from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
-from instructgpt.models.forward import base_network, run
-from instructgpt.models.load import Network, is_recurrent, load_policy
+from instructgpt.models.forward import run
+from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.finite import Ids
@@ -33,7 +33,7 @@ from instructgpt.modules.origins import starts_from
 from instructgpt.modules.respond import predict_rows
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.sampler import Sampling
-from instructgpt.types import LanguageBatch, PromptBatch, UserError, require
+from instructgpt.types import LanguageBatch, PromptBatch, require
 
 
 class SFTModule(StageModule):
@@ -100,15 +100,9 @@ class SFTModule(StageModule):
         return self.answers.reward
 
     def configure_model(self) -> None:
-        """Build, and refuse data that the architecture cannot take."""
+        """Build, and refuse rows that are longer than the context."""
         super().configure_model()
-        config = base_network(self.policy).config
         check_context(self.policy, self.data.row_tokens)
-        if getattr(self.data, "packing", False) and is_recurrent(config):
-            raise UserError(
-                f"data.packing must be false for {config.model_type}: its convolutions or "
-                "recurrence would carry one document into the next, got true"
-            )
 
     def trained_networks(self) -> Sequence[nn.Module]:
         """The policy."""

@@ -106,7 +106,7 @@ def test_what_rows_depend_on_makes_others_and_what_they_do_not_does_not(
 ):
     options = {"on_error": "skip"}
     assert prepare(rows, **options)[1]
-    for same in ({"batch_size": 3}, {"seed": 4}, {"validation": 0.5}, {"packing": True}):
+    for same in ({"batch_size": 3}, {"seed": 4}, {"validation": 0.5}):
         assert not prepare(rows, **options, **same)[1]
     for other in (
         {"max_prompt_tokens": 20},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from instructgpt.data.collate import collate_comparisons, collate_language, collate_prompts
-from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow, Span, join
+from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow
 from instructgpt.types import Prompt
 
 T, F = True, False
@@ -12,7 +12,7 @@ T, F = True, False
 
 def demonstration(prompt, response, fill=5):
     tokens = torch.tensor([fill] * prompt + [fill + 1] * response)
-    return LanguageRow(tokens, (Span(0, prompt, prompt + response),))
+    return LanguageRow(tokens, prompt)
 
 
 def test_language_batch():
@@ -31,14 +31,6 @@ def test_masks_do_not_look_at_ids(pad_id):
     batch, other = collate_language(rows, pad_id), collate_language(rows, 0)
     for name in ("mask", "targets", "positions", "documents"):
         assert torch.equal(getattr(batch, name), getattr(other, name))
-
-
-def test_packed_row_restarts_positions_and_numbers_documents():
-    batch = collate_language([join([demonstration(1, 2), demonstration(2, 1)])], 0)
-    assert batch.tokens.tolist() == [[5, 6, 6, 5, 5, 6]]
-    assert batch.targets.tolist() == [[F, T, T, F, F, T]]
-    assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 2]]
-    assert batch.documents.tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
 def test_blank_language_row_trains_nothing_but_can_be_run():

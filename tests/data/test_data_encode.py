@@ -53,7 +53,7 @@ def test_response_and_eos_are_trained(tokenizer):
     row = encoded(encoder(tokenizer), demonstration())
     prompt, response = ids(tokenizer, "say hello "), ids(tokenizer, "world")
     assert row.tokens.tolist() == [*prompt, *response, tokenizer.eos_token_id]
-    assert row.spans == ((0, len(prompt), len(prompt) + len(response) + 1),)
+    assert row.trained == len(prompt)
     assert show(row, tokenizer) == "say hello ⟦world<|endoftext|>⟧"
 
 
@@ -92,7 +92,7 @@ def test_long_prompt_loses_its_beginning(tokenizer):
     one = encoder(tokenizer, prompt=3)
     row = encoded(one, demonstration("abcdefgh"))
     assert row.tokens[:3].tolist() == ids(tokenizer, "abcdefgh")[-3:]
-    assert row.spans[0].trained == 3
+    assert row.trained == 3
     assert "cut 1: prompts on the left, to 3 tokens (first: a.jsonl:1)" in one.summary.lines()
 
 

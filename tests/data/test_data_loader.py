@@ -10,9 +10,9 @@ from streams import Recorder, SaveAll
 
 from instructgpt.data.loader import StatefulLoader
 from instructgpt.data.order import Group, one_pass
-from instructgpt.data.rows import LanguageRow, Span
+from instructgpt.data.rows import LanguageRow
 
-ROWS = [LanguageRow(torch.tensor([i, i]), (Span(0, 1, 2),)) for i in range(23)]
+ROWS = [LanguageRow(torch.tensor([i, i]), 1) for i in range(23)]
 SHUFFLED = partial(one_pass, [Group(0, 23, 23)], 0)
 
 
@@ -22,7 +22,7 @@ def straight(epoch):
 
 def numbers(rows):
     """Row numbers of a batch; blank rows are -1."""
-    return [int(row.tokens[0]) if row.spans[0].trained < 2 else -1 for row in rows]
+    return [int(row.tokens[0]) if row.trained < 2 else -1 for row in rows]
 
 
 def loader(order=SHUFFLED, training=True, batch_size=4, **kwargs):

@@ -140,35 +140,6 @@ def test_text_validation_must_leave_some(build, write):
 # -- demonstrations
 
 
-def documents_of(batch):
-    """Every document of a batch as (tokens, targets)."""
-    found = []
-    for row in range(len(batch.tokens)):
-        for number in range(int(batch.documents[row].max()) + 1):
-            inside = batch.mask[row] & (batch.documents[row] == number)
-            found.append((batch.tokens[row][inside].tolist(), batch.targets[row][inside].tolist()))
-    return sorted(found)
-
-
-def test_packing_changes_rows_but_no_document(build, demonstrations):
-    limits = {
-        "validation": None,
-        "max_prompt_tokens": 40,
-        "max_response_tokens": 40,
-        "batch_size": 20,
-    }
-    plain = build(DemonstrationDataModule, demonstrations, **limits)
-    packed = build(DemonstrationDataModule, demonstrations, packing=True, **limits)
-    assert len(packed.train_rows) < len(plain.train_rows)
-    one, two = plain.collate(plain.train_rows), packed.collate(packed.train_rows)
-    assert documents_of(one) == documents_of(two)
-    assert two.tokens.shape[1] <= packed.row_tokens == 80
-    starts = two.mask & (two.positions == 0)
-    assert starts.sum() == 20
-    assert not (starts & two.targets).any()
-    assert f"packed 20 demonstrations into {len(packed.train_rows)} rows" in packed.summary
-
-
 @pytest.mark.parametrize("fraction", [0.1, 0.5])
 def test_pretraining_mix_is_a_fraction_of_the_sequences(build, demonstrations, text_file, fraction):
     data = build(
@@ -194,16 +165,16 @@ def test_pretraining_mix_is_a_fraction_of_the_sequences(build, demonstrations, t
     counts = [seen[row] for row in blocks]
     assert sum(counts) == 3 * mixed.share
     assert max(counts) - min(counts) <= 1  # all of the text before any of it again
-    assert all(row.spans[0].trained == 1 for row in data.train_rows[mixed.start :])
+    assert all(row.trained == 1 for row in data.train_rows[mixed.start :])
 
 
-def test_demonstration_validation_is_unpacked_and_has_prompts(build, demonstrations):
-    data = build(DemonstrationDataModule, demonstrations, packing=True, validation=0.3)
+def test_demonstration_validation_has_prompts(build, demonstrations):
+    data = build(DemonstrationDataModule, demonstrations, validation=0.3)
     rows = sum(len(batch.tokens) for batch in data.val_dataloader())
     prompts = [prompt for batch in data.prompt_dataloader() for prompt in batch.prompts]
     assert rows == len(prompts) == len(data.validation_rows) > 1
     for row, prompt in zip(data.validation_rows, data.prompt_rows, strict=True):
-        assert torch.equal(row.tokens[: row.spans[0].trained], prompt.tokens)
+        assert torch.equal(row.tokens[: row.trained], prompt.tokens)
 
 
 # -- comparisons

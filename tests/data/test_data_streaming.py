@@ -59,11 +59,11 @@ def trained(data):
     """Numbers of the rows of all batches, in order."""
     loader = data.train_dataloader()
     loader.collate = list
-    return [int(name) for batch in loader for row in batch for name in row.ids]
+    return [int(row.id) for batch in loader for row in batch]
 
 
 def held_out(data):
-    return [int(name) for row in data.validation_rows for name in row.ids]
+    return [int(row.id) for row in data.validation_rows]
 
 
 def line_of(data, start):
@@ -135,7 +135,6 @@ LATER = "with --data.streaming, where nobody knows how many rows there are"
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (DemonstrationDataModule, {"packing": True}, "--data.packing must be left out with"),
         (DemonstrationDataModule, {"pretraining": "x.jsonl"}, "--data.pretraining must be left"),
         (DemonstrationDataModule, {"cache": "here"}, "--data.cache must be left out with"),
         (DemonstrationDataModule, {"num_proc": 2}, "--data.num_proc must be left out with"),

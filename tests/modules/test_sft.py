@@ -67,15 +67,6 @@ def test_one_step_is_the_gradient_of_the_token_mean(fit, demonstration_data, pol
         torch.testing.assert_close(after.detach(), expected, atol=1e-5, rtol=1e-5, msg=name)
 
 
-def test_packing_gives_the_same_loss_and_gradient(fit, demonstration_data, policy_artefact):
-    apart, _ = trained(fit, make(policy_artefact), demonstration_data(batch_size=64), max_epochs=1)
-    packed_data = demonstration_data(batch_size=64, packing=True)
-    packed, _ = trained(fit, make(policy_artefact), packed_data, max_epochs=1)
-    batch = next(iter(packed_data.train_dataloader()))
-    assert int(batch.documents.max()) > 0  # something is packed at all
-    torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
-
-
 def test_padding_and_order_do_not_matter(demonstration_data, policy_artefact, tiny_tokenizer):
     module = make(policy_artefact)
     module.policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer).eval()
@@ -171,12 +162,6 @@ def test_wrong_data_module(fit, prompt_data, policy_artefact):
         match="SFTModule needs --data DemonstrationDataModule or TextDataModule, got Prompt",
     ):
         fit(make(policy_artefact), prompt_data(), max_steps=1)
-
-
-def test_packing_is_refused_for_convolutions(fit, demonstration_data, make_architecture):
-    module = SFTModule(architecture=make_architecture("lfm2"), validation_prompts=0)
-    with pytest.raises(UserError, match=r"data\.packing must be false for lfm2"):
-        fit(module, demonstration_data(packing=True), max_steps=1)
 
 
 @pytest.mark.parametrize(

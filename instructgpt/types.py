@@ -189,6 +189,9 @@ class Rollout(NamedTuple):
     prompt_mask: Tensor  # [N, P] bool
     response_mask: Tensor  # [N, R] bool, EOS included
     finished: Tensor  # [N] bool
+    # [N, R] float32: log-probability of each token by the pass that sampled it, of logits /
+    # temperature (1 where the most likely token is taken); 0 after the response
+    logprobs: Tensor
 
     @property
     def mask(self) -> Tensor:

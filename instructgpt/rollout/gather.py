@@ -52,6 +52,7 @@ def pad_to(scored: ScoredRollout, prompt_length: int, response_length: int) -> S
         pad(rollout.prompt_mask, (left, 0)),
         pad(rollout.response_mask, (0, right)),
         rollout.finished,
+        pad(rollout.logprobs, (0, right)),
     )
     padded = {name: pad(x, (0, right)) for name, x in columns(scored).items() if name != "scores"}
     return scored._replace(rollout=wide, **padded)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.functional.lengths import in_order, length_groups
+from instructgpt.functional.logprobs import token_logprobs
 from instructgpt.models.forward import base_network, can_drop_rows, run
 from instructgpt.models.template import Template
 from instructgpt.seeds import uniforms
@@ -93,7 +94,7 @@ def decode(
     sampling: Sampling,
     stepped: Callable[[int], None] = lambda t: None,
     ids: Sequence[str] = (),
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Respond to left-padded prompts until every row has stopped or the limit is reached.
 
     Args:
@@ -107,8 +108,8 @@ def decode(
         ids: of the prompts, for messages.
 
     Returns:
-        Responses [N, R'] with R' <= R, their mask [N, R'], and whether they stopped by themselves
-        [N].
+        Responses [N, R'] with R' <= R, their mask [N, R'], whether they stopped by themselves [N],
+        and the log-probabilities of their tokens [N, R'].
 
     Raises:
         RunFailedError: a probability is not a number.
@@ -117,17 +118,18 @@ def decode(
     responses = tokens.new_full(noise.shape, int(stop[0]) if len(stop) else 0)
     masks = torch.zeros_like(responses, dtype=torch.bool)
     finished, broken = torch.zeros_like(masks[:, 0]), torch.zeros_like(masks[:, 0])
+    logprobs = torch.zeros_like(responses, dtype=torch.float32)
     rows = torch.arange(len(tokens), device=tokens.device)  # those that are still computed
     cache, new = None, tokens
     for t in range(noise.shape[1]):
         output = run(model, new, mask, cache=cache, use_cache=True, keep=1)
         broken[rows] |= ~output.logits[:, -1].amax(-1).isfinite()
         if t == 0 and output.cache is None:
-            kind = base_network(model).config.model_type
-            warnings.warn(f"{kind} keeps no cache: a token takes as long as a row", stacklevel=2)
+            _warn_of_no_cache(model)
         token = choose(output.logits[:, -1], noise[rows, t], sampling)
         alive = ~finished[rows]
         responses[rows[alive], t], masks[rows[alive], t] = token[alive], True
+        logprobs[rows[alive], t] = _logprobs(output.logits[alive, -1], token[alive], sampling)
         finished[rows] |= torch.isin(token, stop)
         stepped(t)
         if bool(finished.all()):
@@ -142,7 +144,16 @@ def decode(
                 cache.batch_select_indices(alive.nonzero().squeeze(1))
             mask, new, rows = mask[alive], new[alive], rows[alive]
     _refuse_broken(broken, ids)
-    return responses[:, : t + 1], masks[:, : t + 1], finished
+    return responses[:, : t + 1], masks[:, : t + 1], finished, logprobs[:, : t + 1]
+
+
+def _logprobs(logits: Tensor, tokens: Tensor, sampling: Sampling) -> Tensor:
+    return token_logprobs(logits.float() / (sampling.temperature or 1.0), tokens)
+
+
+def _warn_of_no_cache(model: nn.Module) -> None:
+    kind = base_network(model).config.model_type
+    warnings.warn(f"{kind} keeps no cache: a token takes as long as a row", stacklevel=3)
 
 
 def _refuse_broken(broken: Tensor, ids: Sequence[str]) -> None:
@@ -177,7 +188,7 @@ def sample(
         progress: told how many steps of decoding are done, of the most there can be.
     """
     noise = uniforms(seed, phase, batch.sample_ids, max_response_tokens).to(batch.tokens.device)
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     groups = length_groups(batch.mask.sum(1), sampling.batch_size)
     for number, group in enumerate(groups):
         width = int(batch.mask[group].sum(1).max())
@@ -194,10 +205,14 @@ def sample(
         progress("sample", most, most)
     length = max(r[0].shape[1] for r in rows)
     pad = [length - r[0].shape[1] for r in rows]
-    padded = [[nn.functional.pad(f, (0, p)) for f in r[:2]] for r, p in zip(rows, pad, strict=True)]
-    responses, masks = (in_order([row[i] for row in padded], groups) for i in range(2))
+    padded = [
+        [nn.functional.pad(row[field], (0, p)) for field in (0, 1, 3)]
+        for row, p in zip(rows, pad, strict=True)
+    ]
+    responses, masks, logprobs = (in_order([row[i] for row in padded], groups) for i in range(3))
     finished = in_order([row[2] for row in rows], groups)
-    return Rollout(torch.cat([batch.tokens, responses], dim=1), batch.mask, masks, finished)
+    tokens = torch.cat([batch.tokens, responses], dim=1)
+    return Rollout(tokens, batch.mask, masks, finished, logprobs)
 
 
 def to_samples(

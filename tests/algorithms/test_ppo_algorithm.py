@@ -25,6 +25,7 @@ def scored_rollout(dtype: torch.dtype = torch.float64) -> ScoredRollout:
         prompt_mask=torch.ones(5, 3, dtype=torch.bool),
         response_mask=mask,
         finished=torch.tensor(FINISHED),
+        logprobs=torch.zeros(5, 5),
     )
     logprobs, reference = -torch.rand(2, 5, 5, generator=generator).to(dtype)
     values = torch.randn(5, 6, generator=generator).to(dtype)
@@ -92,7 +93,11 @@ def test_experience_worked_example() -> None:
     # Rewards: -0.1 * (-1 - -2) = -0.1, then 3 - 0.1 * (-1 - -1) = 3. Values 1, 2 (and 9 unused).
     # delta_1 = 3 - 2 = 1, delta_0 = -0.1 + 2 - 1 = 0.9: A = 0.9 + 0.5 * 1 = 1.4, 1; returns 2.4, 3.
     scored = ScoredRollout(
-        Rollout(*(torch.ones(1, n, dtype=torch.bool) for n in (3, 1, 2)), torch.tensor([True])),
+        Rollout(
+            *(torch.ones(1, n, dtype=torch.bool) for n in (3, 1, 2)),
+            torch.tensor([True]),
+            torch.zeros(1, 2),
+        ),
         scores=torch.tensor([3.0]),
         logprobs=torch.tensor([[-1.0, -1.0]]),
         reference_logprobs=torch.tensor([[-2.0, -1.0]]),

@@ -13,8 +13,8 @@ def scored(scores, lengths, finished=None):
     mask = torch.arange(3) < torch.tensor(lengths)[:, None]
     ends = torch.ones(rows).bool() if finished is None else torch.tensor(finished)
     tokens = torch.arange(rows * 5).view(rows, 5)
-    rollout = Rollout(tokens, torch.ones(rows, 2).bool(), mask, ends)
     nothing = torch.zeros(rows, 3)
+    rollout = Rollout(tokens, torch.ones(rows, 2).bool(), mask, ends, nothing)
     return ScoredRollout(rollout, torch.tensor(scores), nothing, nothing, None, nothing)
 
 

@@ -14,7 +14,7 @@ def scored(scores, lengths, seed=0):
     shape = (len(lengths), 4)
     logprobs, reference = -torch.rand(2, *shape, generator=generator)
     tokens, finished = torch.ones(len(lengths), 6).long(), torch.ones(len(lengths)).bool()
-    rollout = Rollout(tokens, torch.ones(len(lengths), 2).bool(), mask, finished)
+    rollout = Rollout(tokens, torch.ones(len(lengths), 2).bool(), mask, finished, logprobs)
     return ScoredRollout(rollout, torch.tensor(scores), logprobs, reference, None, logprobs)
 
 

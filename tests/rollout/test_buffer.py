@@ -17,6 +17,7 @@ def scored(rows, prompt, response, seed):
         torch.arange(prompt)[None] >= prompt - widths[:, None],
         torch.arange(response)[None] < lengths[:, None],
         torch.rand(rows, generator=g) > 0.5,
+        torch.randn(rows, response, generator=g),
     )
     columns = [torch.randn(rows, n, generator=g) for n in (response, response, response + 1)]
     return ScoredRollout(

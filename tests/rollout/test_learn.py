@@ -16,7 +16,8 @@ SECONDS = {"sample": 1.0}
 def scored(rows=6):
     mask = torch.ones(rows, 2, dtype=torch.bool)
     tokens, zeros = torch.ones(rows, 5, dtype=torch.long), torch.zeros(rows, 2)
-    rollout = Rollout(tokens, torch.ones(rows, 3, dtype=torch.bool), mask, torch.ones(rows).bool())
+    prompts, ends = torch.ones(rows, 3, dtype=torch.bool), torch.ones(rows).bool()
+    rollout = Rollout(tokens, prompts, mask, ends, zeros)
     return ScoredRollout(rollout, torch.arange(float(rows)), zeros, zeros, None, zeros)
 
 

@@ -119,6 +119,9 @@ def test_logprobs_are_those_of_the_sampling_distribution(policy, tiny_tokenizer)
     batch = prompts_of(tiny_tokenizer)
     rollout = sample(policy, batch, 6, [0], Sampling(temperature=0.7), seed=2)
     got = response_logprobs(policy, rollout, 0.7)
+    mask = rollout.response_mask
+    torch.testing.assert_close(rollout.logprobs[mask], got.logprobs[mask], atol=2e-6, rtol=0)
+    assert not rollout.logprobs[~mask].any()
     for row in range(len(batch.prompts)):
         tokens = rollout.tokens[row][rollout.mask[row]]
         with torch.no_grad():
@@ -176,7 +179,8 @@ def test_decode_ends_early(policy, tiny_tokenizer):
     batch = prompts_of(tiny_tokenizer)
     everything = list(range(len(tiny_tokenizer)))
     noise = torch.rand(len(WORDS), 50)
-    tokens, mask, finished = decode(policy, batch.tokens, batch.mask, noise, everything, Sampling())
+    own = batch.tokens, batch.mask, noise, everything, Sampling()
+    tokens, mask, finished, _ = decode(policy, *own)
     assert tokens.shape == (len(WORDS), 1)
     assert mask.all()
     assert finished.all()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from instructgpt.functional.layout import Layout
+from instructgpt.functional.layout import Layout, pieces
 
 Progress = Callable[[str, int, int], None]
 """Told (part of the phase, done, total) while something long runs inside one step."""
@@ -145,20 +145,59 @@ class LanguageBatch(NamedTuple):
 class ComparisonBatch(NamedTuple):
     """K ranked responses a prompt, K varying; one that was judged alone ranks 1 (good) or 2 (bad).
 
-    Row ``rows[b, k]`` of ``tokens`` is prompt b with response k.
+    A row that fills up a batch has responses, but no ranking.
     """
 
-    tokens: Tensor  # [S, T] int64, right-padded: prompt, response, EOS
-    mask: Tensor  # [S, T] bool
-    response_mask: Tensor  # [S, T] bool: tokens of the response, EOS included
-    rows: Tensor  # [B, K] int64, 0 where not ranked
+    rows: FlatRows  # each prompt once, before its responses
+    responses: Tensor  # [B, K] int64: their segments, 0 where there is none
     ranking: Tensor  # [B, K] int64: 1 = best, equal = tie, 0 where not ranked
     ranking_mask: Tensor  # [B, K] bool
-    response_lengths: Tensor  # [B, K] int64, tokens
+    response_lengths: Tensor  # [B, K] int64, tokens; 0 where not ranked
     labelers: list[str]  # "" where unknown
     sources: list[str]  # the data set a row came from
     ids: list[str]
     numbers: list[int]  # of the prompts' rows, among those of their split
+
+    @property
+    def prompts(self) -> Tensor:
+        """Segments of the prompts, [B] int64 on the CPU."""
+        return (self.rows.layout.parents < 0).nonzero().squeeze(1)
+
+    @property
+    def row_tokens(self) -> Tensor:
+        """Tokens of each prompt with all its responses, [B] int64 on the CPU."""
+        ends = torch.cat([torch.zeros(1, dtype=torch.int64), self.rows.layout.lengths.cumsum(0)])
+        starts = ends[self.prompts]
+        return torch.cat([starts, ends[-1:]]).diff()
+
+    @property
+    def response_tokens(self) -> Tensor:
+        """Tokens of all responses to each prompt, [B] int64 on the CPU."""
+        return self.row_tokens - self.rows.layout.lengths[self.prompts]
+
+    def pieces(self, max_tokens: int | None) -> list[ComparisonBatch]:
+        """Parts of at most so many tokens; the responses to a prompt stay together.
+
+        Args:
+            max_tokens: of a part; a prompt with more is alone. None: all in one.
+        """
+        return [self._part(rows) for rows in pieces(self.row_tokens, max_tokens)]
+
+    def _part(self, rows: range) -> ComparisonBatch:
+        heads = [*self.prompts.tolist(), len(self.rows.layout.parents)]
+        first, end = heads[rows.start], heads[rows.stop]
+        here = slice(rows.start, rows.stop)
+        return ComparisonBatch(
+            self.rows.select(torch.arange(first, end)),
+            (self.responses[here] - first).clamp_min(0),
+            self.ranking[here],
+            self.ranking_mask[here],
+            self.response_lengths[here],
+            self.labelers[here],
+            self.sources[here],
+            self.ids[here],
+            self.numbers[here],
+        )
 
 
 class PromptBatch(NamedTuple):

@@ -25,6 +25,7 @@ settings.load_profile("same")
 # Helpers, not tests: looked through for doctests they would be imported a second time.
 collect_ignore = [
     "chats.py",
+    "compared.py",
     "containers.py",
     "descent.py",
     "evaluation_answers.py",

@@ -279,7 +279,6 @@ TABLE: dict[type, dict[str, Flip]] = {
     Prefix: {"tokens": Flip(3)},
     LearnedReward: {
         "init_from": Flip(reward("_other")),
-        "microbatch_size": Flip(1, see="work"),
         "network": Flip(Network(dtype="bfloat16")),
     },
     MixtureReward: {

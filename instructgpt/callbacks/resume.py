@@ -33,7 +33,6 @@ FREE = (
     "model.sampling.batch_size",
     "model.batches.microbatch_size",
     "model.precompute",
-    "model.reward*.microbatch_size",
     "*.gradient_checkpointing",
     "*.network.max_tokens",
     "*.trust_remote_code",

@@ -45,7 +45,7 @@ class Throughput(Callback):
         """Count, and log where Lightning logs."""
         if not isinstance(batch, (LanguageBatch, ComparisonBatch)):
             return
-        self._tokens = self._tokens + batch.mask.sum()
+        self._tokens = self._tokens + real_tokens(batch)
         self._batches += 1
         window_ends = self._batches == trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not window_ends and self.rate is not None:
@@ -56,3 +56,11 @@ class Throughput(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({"tokens_per_second": self.rate}, step=trainer.global_step)
             self._restart()
+
+
+def real_tokens(batch: LanguageBatch | ComparisonBatch) -> torch.Tensor:
+    """How many tokens a batch has, where it is."""
+    if isinstance(batch, LanguageBatch):
+        return batch.mask.sum()
+    tokens = batch.rows.tokens
+    return tokens.new_full((), len(tokens))

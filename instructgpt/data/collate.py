@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow
-from instructgpt.types import ComparisonBatch, LanguageBatch, PromptBatch
+from instructgpt.functional.layout import Layout
+from instructgpt.types import ComparisonBatch, FlatRows, LanguageBatch, PromptBatch
 
 
 def pad(rows: Sequence[Tensor], value: int, left: bool = False) -> tuple[Tensor, Tensor]:
@@ -42,8 +43,9 @@ def collate(rows: list[Any], pad_id: int) -> Any:
     """
     if isinstance(rows[0], LanguageRow):
         return collate_language(rows, pad_id)
-    make = collate_comparisons if isinstance(rows[0], ComparisonRow) else collate_prompts
-    return make(rows, pad_id)
+    if isinstance(rows[0], ComparisonRow):
+        return collate_comparisons(rows)
+    return collate_prompts(rows, pad_id)
 
 
 def collate_language(rows: list[LanguageRow], pad_id: int) -> LanguageBatch:
@@ -57,33 +59,26 @@ def collate_language(rows: list[LanguageRow], pad_id: int) -> LanguageBatch:
     return LanguageBatch(tokens, mask, targets, positions, documents)
 
 
-def collate_comparisons(rows: list[ComparisonRow], pad_id: int) -> ComparisonBatch:
-    """Every response is a row of its own; ``rows`` says which belong to a prompt."""
-    tokens, mask = pad([sequence for row in rows for sequence in row.sequences], pad_id)
-    shape = len(rows), max(len(row.sequences) for row in rows)
-    places, ranking, lengths = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
-    ranking_mask, response_mask = torch.zeros(shape, dtype=torch.bool), torch.zeros_like(mask)
-    first = 0
-    for i, row in enumerate(rows):
-        count = len(row.sequences)
-        if row.ranked:
-            places[i, :count] = torch.arange(first, first + count)
-            ranking[i, :count] = torch.tensor(row.ranking)
-            lengths[i, :count] = torch.tensor(row.response_lengths)
-            ranking_mask[i, :count] = True
-            for k, (sequence, response) in enumerate(
-                zip(row.sequences, row.response_lengths, strict=True), first
-            ):
-                response_mask[k, len(sequence) - response : len(sequence)] = True
-        first += count
+def collate_comparisons(rows: list[ComparisonRow]) -> ComparisonBatch:
+    """Each prompt once, before its responses."""
+    counts = torch.tensor([len(row.responses) for row in rows])
+    ranked = torch.tensor([len(row.ranking) for row in rows])
+    places = torch.arange(int(counts.max()))
+    exist, ranking_mask = places < counts[:, None], places < ranked[:, None]
+    prompts = [len(row.prompt) for row in rows]
+    layout = Layout.shared(prompts, [[len(one) for one in row.responses] for row in rows])
+    continued = (layout.parents >= 0).nonzero().squeeze(1)
+    nothing = torch.zeros(exist.shape, dtype=torch.int64)
+    responses = nothing.masked_scatter(exist, continued)
+    ranks = torch.tensor([rank for row in rows for rank in row.ranking], dtype=torch.int64)
     return ComparisonBatch(
-        tokens,
-        mask,
-        response_mask,
-        places,
-        ranking,
+        FlatRows(
+            torch.cat([part for row in rows for part in (row.prompt, *row.responses)]), layout
+        ),
+        responses,
+        nothing.masked_scatter(ranking_mask, ranks),
         ranking_mask,
-        lengths,
+        layout.lengths[responses].masked_fill(~ranking_mask, 0),
         [row.labeler for row in rows],
         [row.source for row in rows],
         [row.id for row in rows],

@@ -27,18 +27,18 @@ class LanguageRow(NamedTuple):
 class ComparisonRow(NamedTuple):
     """K responses to a prompt."""
 
-    sequences: tuple[Tensor, ...]  # K times prompt, response, EOS
-    response_lengths: tuple[int, ...]
-    ranking: tuple[int, ...]
+    prompt: Tensor  # [P] int64
+    responses: tuple[Tensor, ...]  # K times response and EOS
+    ranking: tuple[int, ...]  # of all of them, or of none
     labeler: str
     source: str
     id: str
-    ranked: bool = True
     number: int = 0  # among the rows of its split
 
     def blank(self) -> ComparisonRow:
-        """A row that ranks nothing."""
-        return self._replace(ranked=False, labeler="", source="", id="")
+        """A row that ranks nothing: the least that can be computed."""
+        least = self.prompt[:1], (self.responses[0][:1],)
+        return ComparisonRow(*least, (), labeler="", source="", id="", number=self.number)
 
 
 class PromptRow(NamedTuple):
@@ -84,7 +84,7 @@ def comparison_row(
     source: str,
     name: str,
 ) -> ComparisonRow:
-    """Prompt with each response.
+    """A prompt and the responses to it.
 
     Args:
         prompt: tokens.
@@ -94,6 +94,5 @@ def comparison_row(
         source: what they are from.
         name: of the row.
     """
-    sequences = tuple(joined(prompt, response) for response in responses)
-    lengths = tuple(len(response) for response in responses)
-    return ComparisonRow(sequences, lengths, tuple(ranking), labeler, source, name)
+    tokens = tuple(joined(response) for response in responses)
+    return ComparisonRow(joined(prompt), tokens, tuple(ranking), labeler, source, name)

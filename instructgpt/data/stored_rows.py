@@ -101,12 +101,11 @@ class Comparisons(Stored[ComparisonRow]):
         )
         return row._replace(number=self.first + place)
 
-    def sizes(self, place: int) -> tuple[list[int], list[int]]:
-        """Tokens of the sequences of a row, and of its responses."""
+    def sizes(self, place: int) -> tuple[int, list[int]]:
+        """Tokens of the prompt of a row, and of its responses."""
         number = int(self.places[place])
-        prompt = len(self.prompt(number))
-        responses = [len(one) for one in self.store.nested("responses")[number]]
-        return [prompt + length for length in responses], responses
+        responses = self.store.nested("responses")[number]
+        return len(self.prompt(number)), [len(one) for one in responses]
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -158,18 +157,14 @@ class RankedPairs(Rows[ComparisonRow]):
         if worse < 0:
             return row
         two = (better, worse)
-        return row._replace(
-            sequences=tuple(row.sequences[i] for i in two),
-            response_lengths=tuple(row.response_lengths[i] for i in two),
-            ranking=(1, 2),
-        )
+        return row._replace(responses=tuple(row.responses[i] for i in two), ranking=(1, 2))
 
-    def sizes(self, place: int) -> tuple[list[int], list[int]]:
-        """Tokens of the sequences of a row, and of its responses."""
+    def sizes(self, place: int) -> tuple[int, list[int]]:
+        """Tokens of the prompt of a row, and of its responses."""
         number, better, worse = self.pairs[place].tolist()
-        sequences, responses = self.rows.sizes(number)
+        prompt, responses = self.rows.sizes(number)
         two = (better, worse) if worse >= 0 else (better,)
-        return [sequences[i] for i in two], [responses[i] for i in two]
+        return prompt, [responses[i] for i in two]
 
     @property
     def response_lengths(self) -> np.ndarray:

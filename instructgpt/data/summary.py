@@ -272,9 +272,7 @@ def show(row: AnyRow, tokenizer: PreTrainedTokenizerBase) -> str:
     if isinstance(row, PromptRow):
         return text(row.tokens)
     assert isinstance(row, ComparisonRow)
-    split = len(row.sequences[0]) - row.response_lengths[0]
-    responses = zip(row.sequences, row.response_lengths, row.ranking, strict=True)
+    responses = zip(row.ranking, row.responses, strict=True)
     return "\n".join(
-        [text(row.sequences[0][:split])]
-        + [f"rank {rank}: {text(tokens[-length:])}" for tokens, length, rank in responses]
+        [text(row.prompt), *(f"rank {rank}: {text(tokens)}" for rank, tokens in responses)]
     )

@@ -156,10 +156,10 @@ class Joined(Rows[R]):
         """Tokens of all responses of each row, where they are comparisons."""
         return self._all("response_tokens")
 
-    def sizes(self, place: int) -> tuple[list[int], list[int]]:
-        """Tokens of the sequences of a comparison, and of its responses."""
+    def sizes(self, place: int) -> tuple[int, list[int]]:
+        """Tokens of the prompt of a comparison, and of its responses."""
         part, place = self._part(place)
-        sizes: tuple[list[int], list[int]] = part.sizes(place)
+        sizes: tuple[int, list[int]] = part.sizes(place)
         return sizes
 
     def _all(self, name: str) -> np.ndarray:

@@ -8,12 +8,9 @@ import torch
 
 from instructgpt.evaluation.judges import Answer
 from instructgpt.models.choice import choose_template
-from instructgpt.models.load import Network
 from instructgpt.models.tokenizer import load_tokenizer
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.types import Prompt, Sample
-
-BATCH = 512
 
 
 class Scorer:
@@ -24,7 +21,7 @@ class Scorer:
     """
 
     def __init__(self, init_from: str) -> None:
-        self.reward = LearnedReward(init_from, BATCH, Network())
+        self.reward = LearnedReward(init_from)
         self.tokenizer = load_tokenizer(init_from, False)
         self.choice = choose_template(None, init_from, self.tokenizer)
         self.template = self.choice.template

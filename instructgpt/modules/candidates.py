@@ -6,41 +6,42 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt.algorithms.preference import Candidates, ResponseLogprobs
-from instructgpt.functional.lengths import in_order, length_groups
-from instructgpt.functional.logprobs import token_logprobs
-from instructgpt.models.forward import run
+from instructgpt.functional.layout import Layout
+from instructgpt.models.flat import predict
 from instructgpt.modules.means import Parts
-from instructgpt.types import ComparisonBatch
+from instructgpt.types import ComparisonBatch, FlatRows
 
 
-def response_mask(batch: ComparisonBatch) -> Tensor:
-    """Real tokens of each response, counted from its first, [S, R] bool."""
-    lengths = batch.response_mask.sum(1)
-    places = torch.arange(max(1, int(lengths.amax())), device=lengths.device)
-    return places < lengths[:, None]
-
-
-def candidate_logprobs(policy: nn.Module, batch: ComparisonBatch, adapter: bool = True) -> Tensor:
-    """Log-probability of each token of each response, [S, R]; 0 where there is none.
+def response_logprobs(policy: nn.Module, rows: FlatRows, adapter: bool = True) -> Tensor:
+    """Log-probabilities of the tokens of all responses, one response behind the other, [M].
 
     Args:
         policy: a causal language model.
-        batch: prompts with responses, right-padded.
+        rows: each prompt once, before its responses.
         adapter: False switches adapters off, which gives the reference of an adapted policy.
     """
-    lengths, real = batch.mask.sum(1), response_mask(batch)
-    prompts = lengths - batch.response_mask.sum(1)
-    groups, parts = length_groups(lengths), []
-    for group in groups:
-        width, start = int(lengths[group].amax()), int(prompts[group].amin())
-        tokens, mask = batch.tokens[group, :width], batch.mask[group, :width]
-        # The logits of a position are about the next token: the first response token needs those
-        # of the last prompt token.
-        logits = run(policy, tokens, mask, keep=width - start + 1, adapter=adapter).logits[:, :-1]
-        targets = batch.response_mask[group, start:width]
-        found = token_logprobs(logits[targets], tokens[:, start:][targets])
-        parts.append(found.new_zeros(len(group), real.shape[1]).masked_scatter(real[group], found))
-    return in_order(parts, groups)
+    continues = (rows.layout.parents >= 0).repeat_interleave(rows.layout.lengths)
+    places = continues.nonzero().squeeze(1).to(rows.tokens.device)
+    return predict(policy, rows, places, adapter=adapter).logprobs
+
+
+def in_columns(layout: Layout, logprobs: Tensor, reference: Tensor | None) -> ResponseLogprobs:
+    """The log-probabilities of each response in a row of their own.
+
+    Args:
+        layout: of the rows that they were computed for.
+        logprobs: of the policy, [M] as from ``response_logprobs``.
+        reference: the same of the reference, if there is one.
+    """
+    lengths = layout.lengths[layout.parents >= 0]
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(logprobs.device)
+
+    def columns(values: Tensor) -> Tensor:
+        return values.new_zeros(mask.shape).masked_scatter(mask, values)
+
+    return ResponseLogprobs(
+        columns(logprobs), None if reference is None else columns(reference), mask
+    )
 
 
 def candidates(batch: ComparisonBatch, responses: ResponseLogprobs, scores: Tensor) -> Candidates:
@@ -51,9 +52,11 @@ def candidates(batch: ComparisonBatch, responses: ResponseLogprobs, scores: Tens
         responses: of all prompts, [S, R].
         scores: of all responses, [S].
     """
+    continues = batch.rows.layout.parents >= 0
+    numbers = (continues.cumsum(0) - 1).clamp_min(0).to(scores.device)[batch.responses]
     return Candidates(
-        scores[batch.rows],
-        responses.sums[batch.rows],
+        scores[numbers],
+        responses.sums[numbers],
         batch.response_lengths,
         batch.ranking,
         batch.ranking_mask,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from instructgpt.models.folder import write_bytes
-from instructgpt.modules.candidates import response_mask
 from instructgpt.types import ComparisonBatch
 
 MADE_FROM = "made_from"
@@ -38,27 +37,24 @@ class Kept(NamedTuple):
         starts = np.concatenate([[0], np.cumsum(tokens, dtype=np.int64)])
         return cls(torch.zeros(int(starts[-1])), starts)
 
-    def places(self, batch: ComparisonBatch) -> Iterator[slice]:
-        """Where those of each prompt of a batch are; nowhere for one that fills up a batch."""
-        for number, length in zip(
-            batch.numbers, batch.response_lengths.sum(1).tolist(), strict=True
-        ):
-            start = int(self.starts[number])
-            yield slice(start, start + length)
+    def places(self, batch: ComparisonBatch) -> list[slice]:
+        """Where those of each prompt of a batch are."""
+        starts = [int(self.starts[number]) for number in batch.numbers]
+        sizes = batch.response_tokens.tolist()
+        return [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
 
     def put(self, batch: ComparisonBatch, logprobs: Tensor) -> None:
-        """Keep those of a batch, [S, R]."""
-        found = logprobs[response_mask(batch)].cpu()
-        places = list(self.places(batch))
-        sizes = [place.stop - place.start for place in places]
-        for place, values in zip(places, found.split(sizes), strict=True):
-            self.values[place] = values
+        """Keep those of a batch, [M]; not of a row that fills it up, whose place is another's."""
+        parts = logprobs.cpu().split(batch.response_tokens.tolist())
+        ranked = batch.ranking_mask.any(1).tolist()
+        for place, values, real in zip(self.places(batch), parts, ranked, strict=True):
+            if real:
+                self.values[place] = values
 
     def of(self, batch: ComparisonBatch) -> Tensor:
-        """Those of a batch, [S, R], where the batch is."""
-        mask = response_mask(batch)
-        found = torch.cat([self.values[place] for place in self.places(batch)]).to(mask.device)
-        return torch.zeros_like(mask, dtype=found.dtype).masked_scatter(mask, found)
+        """Those of a batch, [M], where the batch is."""
+        found = torch.cat([self.values[place] for place in self.places(batch)])
+        return found.to(batch.ranking.device)
 
 
 def kept_path(facts: Mapping[str, Any]) -> Path:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from instructgpt.algorithms.base import check_parts
 from instructgpt.algorithms.dpo import DPO
-from instructgpt.algorithms.preference import Candidates, PreferenceAlgorithm, ResponseLogprobs
+from instructgpt.algorithms.preference import Candidates, PreferenceAlgorithm
 from instructgpt.algorithms.schedule import Constant, Schedule
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
@@ -25,10 +25,10 @@ from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.candidates import (
     accuracy_and_margin,
-    candidate_logprobs,
     candidates,
     chosen_and_rejected,
-    response_mask,
+    in_columns,
+    response_logprobs,
 )
 from instructgpt.modules.finite import Ids, everyones
 from instructgpt.modules.fits import check_context
@@ -163,7 +163,7 @@ class PreferenceModule(StageModule):
         return [self.policy]
 
     def memory(self) -> Memory:
-        """An update on the largest batch of the first epoch, as it is padded; the reference."""
+        """An update on the largest piece of a batch of the first epoch; the reference."""
         rows, loader = self.data.train_rows, self.data.train_dataloader()
         batches = ([rows.sizes(number) for number in batch] for batch in loader.batches(0))
         copy, kept = self.reference.copy, self.kept.values()
@@ -175,7 +175,9 @@ class PreferenceModule(StageModule):
             super()
             .memory()
             ._replace(
-                needs=update_needs(self.policy, batches, self.trainer.precision),
+                needs=update_needs(
+                    self.policy, batches, self.network.max_tokens, self.trainer.precision
+                ),
                 frozen={name: size for name, size in sizes.items() if size},
             )
         )
@@ -226,10 +228,11 @@ class PreferenceModule(StageModule):
         with self.trainer.precision_plugin.val_step_context():
             for done, batch in enumerate(loader, 1):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
-                logprobs = self.reference.logprobs(self.policy, batch)
-                ids: Ids = partial(list, batch.ids)
-                self.guard.see("a log-probability of the reference", logprobs.sum(), ids)
-                kept.put(batch, logprobs)
+                for piece in batch.pieces(self.network.max_tokens):
+                    logprobs = self.reference.logprobs(self.policy, piece.rows)
+                    ids: Ids = partial(list, piece.ids)
+                    self.guard.see("a log-probability of the reference", logprobs.sum(), ids)
+                    kept.put(piece, logprobs)
                 self.progress(f"reference of {name} rows", done, len(loader))
         kept.values.copy_(self.all_sum(kept.values.to(self.device)))
 
@@ -249,24 +252,28 @@ class PreferenceModule(StageModule):
         }
 
     def reference_logprobs(self, batch: ComparisonBatch, split: str) -> Tensor | None:
-        """Of the tokens of the responses, [S, R]; None where the algorithm uses none."""
+        """Of the tokens of the responses, [M]; None where the algorithm uses none."""
         if not self.algorithm.uses_reference:
             return None
         if self.kept:
             return self.kept[split].of(batch)
-        return self.reference.logprobs(self.policy, batch)
+        return self.reference.logprobs(self.policy, batch.rows)
 
     # -- training
 
     def candidates(self, batch: ComparisonBatch, split: str) -> Candidates:
         """Scores of every prompt's responses, with what the loss sees beside them."""
         reference = self.reference_logprobs(batch, split)  # first: it leaves nothing in memory
-        logprobs = candidate_logprobs(self.policy, batch)
-        responses = ResponseLogprobs(logprobs, reference, response_mask(batch))
+        logprobs = response_logprobs(self.policy, batch.rows)
+        responses = in_columns(batch.rows.layout, logprobs, reference)
         return candidates(batch, responses, self.algorithm.scores(responses))
 
     def training_step(self, batch: ComparisonBatch, batch_idx: int) -> Tensor:
         """The loss of the algorithm on all K responses of each prompt, each computed once."""
+        pieces = batch.pieces(self.network.max_tokens)
+        return self.pieces.one_by_one(self, [partial(self._loss, piece) for piece in pieces])
+
+    def _loss(self, batch: ComparisonBatch) -> Tensor:
         found = self.candidates(batch, "train")
         total, count, parts = self.algorithm.loss(found)
         means = accuracy_and_margin(found) | chosen_and_rejected(found)
@@ -284,14 +291,15 @@ class PreferenceModule(StageModule):
 
     def validation_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
         """Collect the loss, the decided pairs, scores and log-probabilities."""
-        found = self.candidates(batch, "validation")
-        total, count, parts = self.algorithm.loss(found)
-        self.guard.see("the validation loss", total, lambda: batch.ids)
-        losses = {name: (value, count) for name, value in {"loss": total, **parts}.items()}
-        means = chosen_and_rejected(found)
-        check_parts(self.algorithm, parts, means)
-        self.val_means.add(losses | means)
-        self.ranking.update(batch, found.scores)
+        for piece in batch.pieces(self.network.max_tokens):
+            found = self.candidates(piece, "validation")
+            total, count, parts = self.algorithm.loss(found)
+            self.guard.see("the validation loss", total, partial(list, piece.ids))
+            losses = {name: (value, count) for name, value in {"loss": total, **parts}.items()}
+            means = chosen_and_rejected(found)
+            check_parts(self.algorithm, parts, means)
+            self.val_means.add(losses | means)
+            self.ranking.update(piece, found.scores)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means and what the rankings say, and answer some prompts."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import torch
 from torch import nn
 
-from instructgpt.functional.lengths import length_groups, padded_tokens
+from instructgpt.functional.layout import pieces
 from instructgpt.modules.memory import (
     Need,
     activation_bytes,
@@ -16,47 +15,59 @@ from instructgpt.modules.memory import (
     shape_of,
 )
 
-Sizes = tuple[Sequence[int], Sequence[int]]
-"""Tokens of the sequences of a row, and of its responses."""
+Sizes = tuple[int, Sequence[int]]
+"""Tokens of a prompt, and of the responses to it."""
+
+
+def largest_piece(batches: Iterable[Sequence[Sizes]], max_tokens: int | None) -> int:
+    """Tokens of the largest forward pass.
+
+    Args:
+        batches: sizes of the rows of each batch.
+        max_tokens: of a forward pass, unless a row has more; None: no limit.
+
+    Examples:
+        >>> largest_piece([[(2, [1, 1]), (3, [4])], [(5, [1])]], 10)  # 4 | 7 and 6
+        7
+    """
+    return max(sum(map(_tokens, piece)) for piece in _pieces(batches, max_tokens))
 
 
 def update_needs(
-    policy: nn.Module, batches: Iterable[Sequence[Sizes]], precision: str
+    policy: nn.Module,
+    batches: Iterable[Sequence[Sizes]],
+    max_tokens: int | None,
+    precision: str,
 ) -> list[Need]:
-    """Of the batch with the most tokens, and of the one with the most logits.
+    """Of the forward pass with the most tokens, and of the one with the most logits.
 
     Args:
         policy: that learns.
-        batches: of each row of each batch the tokens of its sequences, and of its responses.
+        batches: sizes of the rows of each batch.
+        max_tokens: of a forward pass.
         precision: of the trainer.
     """
-    tokens, logits, targets, longest = 0, 0, 0, 0
-    for rows in batches:
-        lengths = [length for sequences, _ in rows for length in sequences]
-        responses = [length for _, own in rows for length in own]
-        tokens = max(tokens, padded_tokens(lengths))
-        logits = max(logits, padded_logits(lengths, responses))
-        targets, longest = max(targets, sum(responses)), max(longest, *lengths)
+    tokens, targets, longest = 0, 0, 0
+    for piece in _pieces(batches, max_tokens):
+        tokens = max(tokens, sum(map(_tokens, piece)))
+        targets = max(targets, sum(sum(responses) for _, responses in piece))
+        longest = max(longest, *(prompt + max(responses) for prompt, responses in piece))
     shape, size = shape_of(policy), number_size(precision, policy)
-    # Logits of what is kept of each row, those of response tokens, and their log-softmax.
-    kept = logit_bytes(shape, logits, 1) + logit_bytes(shape, targets, 2)
     return [
         Need("update", "activations", activation_bytes(shape, tokens, longest, size)),
-        Need("update", "logits", kept),
+        # Logits of response tokens, their log-softmax, and what is gathered for it.
+        Need("update", "logits", logit_bytes(shape, targets, 3)),
     ]
 
 
-def padded_logits(lengths: Sequence[int], responses: Sequence[int]) -> int:
-    """Positions that have logits: of a group of rows, from its first response token on.
+def _pieces(
+    batches: Iterable[Sequence[Sizes]], max_tokens: int | None
+) -> Iterator[Sequence[Sizes]]:
+    for rows in batches:
+        for piece in pieces([_tokens(row) for row in rows], max_tokens):
+            yield rows[piece.start : piece.stop]
 
-    Args:
-        lengths: tokens of each row.
-        responses: those of its response.
 
-    Examples:
-        >>> padded_logits([3, 4], [1, 2])  # 1 row with 1 response token, 1 with 2, and one before
-        5
-    """
-    whole, prompts = torch.tensor(lengths), torch.tensor(lengths) - torch.tensor(responses)
-    groups = length_groups(whole)
-    return sum(int(whole[g].amax() - prompts[g].amin() + 1) * len(g) for g in groups)
+def _tokens(row: Sizes) -> int:
+    prompt, responses = row
+    return prompt + sum(responses)

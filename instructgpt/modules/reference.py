@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from instructgpt.models.forward import exact_tables
 from instructgpt.models.load import Network
-from instructgpt.modules.candidates import candidate_logprobs
+from instructgpt.modules.candidates import response_logprobs
 from instructgpt.modules.networks import load_reference
-from instructgpt.types import ComparisonBatch
+from instructgpt.types import FlatRows
 
 
 class Reference:
@@ -40,17 +40,17 @@ class Reference:
             self.copy.to(like.device, like.dtype)
 
     @torch.no_grad()
-    def logprobs(self, policy: nn.Module, batch: ComparisonBatch) -> Tensor:
-        """Log-probabilities of the tokens of the responses, [S, R].
+    def logprobs(self, policy: nn.Module, rows: FlatRows) -> Tensor:
+        """Log-probabilities of the tokens of the responses, [M].
 
         Args:
             policy: in training; asked without its adapter and its dropout where there is no copy.
-            batch: prompts with responses.
+            rows: each prompt once, before its responses.
         """
         if self.copy is not None:
-            return candidate_logprobs(self.copy, batch)
+            return response_logprobs(self.copy, rows)
         was = policy.training
         try:
-            return candidate_logprobs(policy.eval(), batch, adapter=False)
+            return response_logprobs(policy.eval(), rows, adapter=False)
         finally:
             policy.train(was)

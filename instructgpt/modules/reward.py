@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,16 @@ from torchmetrics import MeanMetric
 from instructgpt.algorithms.base import RankingAlgorithm
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.schedule import Cosine, Schedule
-from instructgpt.functional.lengths import in_order, length_groups, padded_tokens
 from instructgpt.functional.ranking import correct_shares
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact, save_scalar
-from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.fits import check_context
 from instructgpt.modules.memory import Memory, Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
+from instructgpt.modules.preference_memory import largest_piece
 from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.types import ComparisonBatch, RunFailedError, require
 
@@ -94,25 +94,27 @@ class RewardModule(StageModule):
         return [self.model]
 
     def memory(self) -> Memory:
-        """An update on the largest batch of the first epoch, as it is padded."""
+        """An update on the largest piece of a batch of the first epoch."""
         rows, loader = self.data.train_rows, self.data.train_dataloader()
-        most = max(
-            padded_tokens([length for row in batch for length in rows.sizes(row)[0]])
-            for batch in loader.batches(0)
-        )
-        longest = rows.longest
+        batches = ([rows.sizes(number) for number in batch] for batch in loader.batches(0))
+        most = largest_piece(batches, self.network.max_tokens)
         size = number_size(self.trainer.precision, self.model)
-        kept = activation_bytes(shape_of(self.model.trunk), most, longest, size)
+        kept = activation_bytes(shape_of(self.model.trunk), most, rows.longest, size)
         return super().memory()._replace(needs=[Need("update", "activations", kept)])
 
     # -- training
 
     def scores(self, batch: ComparisonBatch) -> Tensor:
-        """Scores of every prompt's responses, [B, K]."""
-        return scores_by_length(self.model, batch.tokens, batch.mask)[batch.rows]
+        """Scores of every prompt's responses, [B, K]; a prompt is read once for all of them."""
+        scores: Tensor = self.model.score(batch.rows)
+        return scores[batch.responses]
 
     def training_step(self, batch: ComparisonBatch, batch_idx: int) -> Tensor:
         """All C(K, 2) pairs of a prompt are one batch element: each response is computed once."""
+        pieces = batch.pieces(self.network.max_tokens)
+        return self.pieces.one_by_one(self, [partial(self._loss, piece) for piece in pieces])
+
+    def _loss(self, batch: ComparisonBatch) -> Tensor:
         scores = self.scores(batch)
         total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
         correct = correct_shares(scores.detach(), batch.ranking, batch.ranking_mask).sum()
@@ -122,11 +124,12 @@ class RewardModule(StageModule):
 
     def validation_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
         """Collect the loss and the decided pairs."""
-        scores = self.scores(batch)
-        total, count = self.algorithm.loss(scores, batch.ranking, batch.ranking_mask)
-        self.guard.see("the validation loss", total, lambda: batch.ids)
-        self.val_loss.update(total / count.clamp_min(1), count)
-        self.ranking.update(batch, scores)
+        for piece in batch.pieces(self.network.max_tokens):
+            scores = self.scores(piece)
+            total, count = self.algorithm.loss(scores, piece.ranking, piece.ranking_mask)
+            self.guard.see("the validation loss", total, partial(list, piece.ids))
+            self.val_loss.update(total / count.clamp_min(1), count)
+            self.ranking.update(piece, scores)
 
     def test_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
         """Collect the decided pairs."""
@@ -149,7 +152,8 @@ class RewardModule(StageModule):
 
     def predict_step(self, batch: ComparisonBatch, batch_idx: int) -> list[dict[str, Any]]:
         """Scores of every prompt's responses."""
-        scores, mask = self.scores(batch).float().cpu(), batch.ranking_mask.cpu()
+        parts = [self.scores(piece) for piece in batch.pieces(self.network.max_tokens)]
+        scores, mask = torch.cat(parts).cpu(), batch.ranking_mask.cpu()
         for name, row, real in zip(batch.ids, scores, mask, strict=True):
             if not bool(row[real].isfinite().all()):
                 raise RunFailedError(
@@ -204,19 +208,3 @@ class RewardModule(StageModule):
             config=config,
             metrics=metrics,
         )
-
-
-def scores_by_length(model: ScalarModel, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Scores of right-padded rows, [S]; rows of like length share a forward pass.
-
-    Args:
-        model: what scores.
-        tokens: [S, T].
-        mask: [S, T] bool.
-    """
-    lengths = mask.sum(1)
-    groups, parts = length_groups(lengths), []
-    for group in groups:
-        width = max(1, int(lengths[group].amax()))
-        parts.append(model.padded_score(tokens[group, :width], mask[group, :width]))
-    return in_order(parts, groups)

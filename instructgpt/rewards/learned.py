@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.functional.lengths import length_groups
+from instructgpt.functional.layout import Layout, pieces
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.chat import RefusedPromptError
 from instructgpt.models.choice import choose_template
@@ -20,30 +21,25 @@ from instructgpt.models.load import Network, context_length, load_scalar
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import Origin, Sample, UserError, require
+from instructgpt.types import FlatRows, Origin, Sample, UserError
+
+Pair = tuple[list[int], list[int]]
+"""Tokens of a prompt and of a response to it."""
 
 
 class LearnedReward(RewardFunction):
     """Score of a reward model at the end of the response, minus its offset.
 
     A reward model with the policy's tokenizer and template reads the policy's tokens; any other
-    reads the text, in its own template and tokens.
+    reads the text, in its own template and tokens. It reads a prompt once for all responses to it.
 
     Args:
         init_from: folder or hub id of the reward model.
-        microbatch_size: responses scored at once on each process.
         network: how the reward model is held and computed.
     """
 
-    def __init__(
-        self,
-        init_from: str,
-        microbatch_size: int = 16,
-        network: Network = Network(),
-    ) -> None:
-        require(microbatch_size >= 1, "reward.microbatch_size", ">= 1", microbatch_size)
+    def __init__(self, init_from: str, network: Network = Network()) -> None:
         self.init_from = init_from
-        self.microbatch_size = microbatch_size
         self.network = network
         self.model: ScalarModel | None = None
         self._digest = ""  # of the model, once it is loaded
@@ -84,18 +80,21 @@ class LearnedReward(RewardFunction):
 
     @torch.no_grad()
     def raw_scores(self, samples: list[Sample]) -> Tensor:
-        """The scores; rows of like length are scored together."""
+        """The scores; samples of the same prompt share it."""
         if self.model is None:
             raise RuntimeError("call prepare first")
         limit = context_length(self.model.config)
         room = None if limit is None else limit - virtual_tokens(self.model.trunk)
         rows = [self._tokens(sample, room) for sample in samples]
+        groups = sharing(rows, self.network.max_tokens)
         scores = torch.zeros(len(rows), dtype=torch.float32)
-        for group in length_groups(torch.tensor([len(row) for row in rows]), self.microbatch_size):
-            scores[group] = self._score([rows[i] for i in group.tolist()]).cpu()
+        for piece in pieces([one.size(rows) for one in groups], self.network.max_tokens):
+            together = groups[piece.start : piece.stop]
+            numbers = [number for one in together for number in one.numbers]
+            scores[numbers] = self._score(together, rows).cpu()
         return scores
 
-    def _tokens(self, sample: Sample, room: int | None) -> list[int]:
+    def _tokens(self, sample: Sample, room: int | None) -> Pair:
         """Prompt and response as the model reads them, within its context."""
         prompt, response = sample.prompt_tokens, sample.response_tokens
         if not self.same_tokens:
@@ -103,8 +102,10 @@ class LearnedReward(RewardFunction):
             response = self.template.encode_response(
                 self.tokenizer, sample.response, end=sample.finished
             )
+        if not prompt and not response:
+            return [pad_id(self.tokenizer)], response  # there must be something to read
         if room is None or len(prompt) + len(response) <= room:
-            return prompt + response
+            return prompt, response
         if not self.cut:
             self.cut = True
             warnings.warn(
@@ -115,18 +116,26 @@ class LearnedReward(RewardFunction):
         left = room - len(response)
         with suppress(RefusedPromptError):  # a long response leaves no room for a frame
             prompt = self.template.shorten_prompt(self.tokenizer, sample.prompt, prompt, left)
-        return (prompt + response)[-room:]
+        return prompt[max(0, len(prompt) - max(0, left)) :], response[-room:]
 
-    def _score(self, rows: list[list[int]]) -> Tensor:
+    def _score(self, groups: list[Sharing], rows: list[Pair]) -> Tensor:
+        """Scores of the responses of each group, one group behind the other."""
         assert self.model is not None
-        width = max(1, *map(len, rows), 1)
-        fill, device = pad_id(self.tokenizer), self.model.offset.device
-        tokens = torch.tensor([row + [fill] * (width - len(row)) for row in rows], device=device)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        mask = torch.arange(width, device=device) < lengths[:, None]
+        layout = Layout.shared(
+            [len(one.prompt) for one in groups],
+            [[len(rows[number][1]) for number in one.numbers] for one in groups],
+        )
+        tokens: list[int] = []
+        for one in groups:
+            tokens += one.prompt
+            for number in one.numbers:
+                tokens += rows[number][1]
+        device = self.model.offset.device
+        flat = FlatRows(torch.tensor(tokens, device=device), layout.to(device))
         # In its own number format everywhere: a score must not depend on who asks for it.
         with torch.autocast(device.type, enabled=False):
-            return self.model.padded_score(tokens, mask)
+            scores: Tensor = self.model.score(flat)
+        return scores[(layout.parents >= 0).to(device)]
 
     def origins(self) -> dict[str, Origin]:
         """The reward model, known by its weights and by how it reads text."""
@@ -144,3 +153,39 @@ class LearnedReward(RewardFunction):
                 "demonstrations (train it with --data.demonstrations)"
             )
         return lines
+
+
+class Sharing(NamedTuple):
+    """Samples whose prompt is read once for all of them."""
+
+    prompt: list[int]
+    numbers: list[int]  # of the samples
+
+    def size(self, rows: list[Pair]) -> int:
+        """Tokens of the prompt and of the responses."""
+        return len(self.prompt) + sum(len(rows[number][1]) for number in self.numbers)
+
+
+def sharing(rows: list[Pair], max_tokens: int | None) -> list[Sharing]:
+    """Samples by their prompt, in parts where a forward pass does not hold them all.
+
+    Args:
+        rows: prompt and response of each sample.
+        max_tokens: of a forward pass; None: no limit.
+
+    Examples:
+        >>> rows = [([7, 8], [1]), ([9], [2]), ([7, 8], [3, 4]), ([7, 8], [5])]
+        >>> [one.numbers for one in sharing(rows, None)]
+        [[0, 2, 3], [1]]
+        >>> [one.numbers for one in sharing(rows, 5)]
+        [[0, 2], [3], [1]]
+    """
+    known: dict[tuple[int, ...], list[int]] = {}
+    for number, (prompt, _) in enumerate(rows):
+        known.setdefault(tuple(prompt), []).append(number)
+    groups = []
+    for shared, numbers in known.items():
+        room = None if max_tokens is None else max_tokens - len(shared)
+        parts = pieces([len(rows[number][1]) for number in numbers], room)
+        groups += [Sharing(list(shared), [numbers[i] for i in part]) for part in parts]
+    return groups

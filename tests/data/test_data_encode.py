@@ -122,9 +122,10 @@ def test_comparison(tokenizer):
     parsed = parse_comparison(Item("a.jsonl:1", "a.jsonl", value)).row
     row = encoded(encoder(tokenizer, response=3), parsed)
     eos = tokenizer.eos_token_id
-    assert row.sequences[0].tolist() == [*ids(tokenizer, "x"), *ids(tokenizer, "a"), eos]
-    assert row.sequences[1].tolist() == [*ids(tokenizer, "x"), *ids(tokenizer, "bcd")]
-    assert (row.response_lengths, row.ranking, row.labeler) == ((2, 3), (2, 1), "me")
+    assert row.prompt.tolist() == ids(tokenizer, "x")
+    assert row.responses[0].tolist() == [*ids(tokenizer, "a"), eos]
+    assert row.responses[1].tolist() == ids(tokenizer, "bcd")
+    assert (row.ranking, row.labeler) == ((2, 1), "me")
     assert show(row, tokenizer) == "x\nrank 2: a<|endoftext|>\nrank 1: bcd"
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from compared import sequence
 
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.data.demonstrations import DemonstrationDataModule
@@ -205,8 +206,8 @@ def test_comparisons(build, comparisons):
     assert batch.labelers == ["l1", "", ""]
     assert batch.sources == ["comparisons", "other", "comparisons"]
     # a, b and c are one token each, so are responses and EOS: [prompt, response, EOS]
-    first = batch.tokens[batch.rows[1, 0]]
-    assert data.tokenizer.decode(first[batch.mask[batch.rows[1, 0]]]) == "bx<|endoftext|>"
+    assert data.tokenizer.decode(sequence(batch, 1, 0)) == "bx<|endoftext|>"
+    assert int(batch.rows.layout.lengths.sum()) == 3 + 7 * 2  # prompts once
     # twice (train and validation): a has 2 decided pairs and a tie, b one, c a tie
     assert "rankings: K=2 4, K=3 2; 6 decided pairs, 4 ties" in data.summary
     said = "2 rows, those of validation counted, are all tied: nothing is learned or measured"
@@ -227,11 +228,7 @@ def test_pairwise(build, comparisons):
     data = build(ComparisonDataModule, comparisons, validation=None, pairwise=True)
     # a: x over y, x over z; b: y over x; c: none
     found = [
-        (
-            data.tokenizer.decode(row.sequences[0]),
-            data.tokenizer.decode(row.sequences[1]),
-            row.ranking,
-        )
+        (*(data.tokenizer.decode([*row.prompt, *one]) for one in row.responses), row.ranking)
         for row in data.train_rows
     ]
     end = "<|endoftext|>"

@@ -158,7 +158,8 @@ def test_turns_survive_generate_and_label(make_model, tmp_path, capsys):
     ranked.write_text("".join(json.dumps(row | {"ranking": [1, 2]}) + "\n" for row in asked))
     data = ComparisonDataModule(train=str(ranked), validation=None, tokenizer=folder)
     data.setup("fit")
-    text = data.tokenizer.decode(data.train_rows[0].sequences[0])
+    row = data.train_rows[0]
+    text = data.tokenizer.decode([*row.prompt, *row.responses[0]])
     assert text.startswith("<|im_start|>user\nSky?<|im_end|>\n<|im_start|>assistant\nBlue.<|im")
 
 

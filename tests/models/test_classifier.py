@@ -68,7 +68,7 @@ def export(architecture, tokenizer, template, path):
 
 def check_scores(path, tokenizer, template, samples):
     """Ours of the artefact and those of transformers, one by one, padded on the right and left."""
-    reward = LearnedReward(str(path), microbatch_size=len(samples))
+    reward = LearnedReward(str(path))
     reward.prepare(tokenizer, template, torch.device("cpu"))
     assert reward.same_tokens
     ours = reward.raw_scores(samples)

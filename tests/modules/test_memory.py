@@ -7,7 +7,6 @@ import torch
 from small_ppo import make
 
 from instructgpt.callbacks.plan import PlanPrinter
-from instructgpt.functional.lengths import padded_tokens
 from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.memory import (
     Held,
@@ -21,7 +20,7 @@ from instructgpt.modules.memory import (
     shape_of,
 )
 from instructgpt.modules.preference import PreferenceModule
-from instructgpt.modules.preference_memory import update_needs
+from instructgpt.modules.preference_memory import largest_piece, update_needs
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
@@ -41,16 +40,18 @@ def test_worked_numbers():
     # keys and values of 2 layers, one of them twice
     assert cache_bytes(SMALL, 3, 4) == 3 * 2 * 3 * 4 * 4
     assert logit_bytes(SMALL, 3, 2.5) == 3 * 10 * 2.5 * 4
-    # lengths 1 1 | 2 | 3 | 9 in four groups
-    assert padded_tokens([3, 1, 1, 2, 9]) == 2 + 2 + 3 + 9
 
 
-def test_logits_of_ranked_responses(policy_artefact, tiny_tokenizer):
-    """Two rows of 5 and 6 tokens, responses of 2 and 1: each a group of its own."""
+def test_ranked_responses_share_their_prompt(policy_artefact, tiny_tokenizer):
+    """Batches of 4+2+1, 3+6 and 2+2 tokens, in forward passes of at most 13: 7 | 9, 4."""
     policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer)
-    _, logits = update_needs(policy, [[([5, 6], [2, 1])]], "32-true")
-    # from the last prompt token on 3 and 2 positions; 3 of them with a log-softmax and its source
-    assert logits.bytes == (3 + 2 + 2 * 3) * 290 * 4
+    batches = [[(4, [2, 1]), (3, [6]), (2, [2])]]
+    activations, logits = update_needs(policy, batches, 13, "32-true")
+    assert activations.bytes == activation_bytes(shape_of(policy), 13, 9, 4)
+    # 6 + 2 response tokens: logits, their log-softmax, and its source
+    assert logits.bytes == 3 * 8 * 290 * 4
+    assert largest_piece(batches, None) == 20
+    assert largest_piece(batches, 8) == 9  # a prompt is never cut
 
 
 def test_the_peak_is_that_of_the_largest_part():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from compared import ranked, sequence
 from descent import sgd, weights
 from harness import run_processes
 from lightning.pytorch import Callback
@@ -14,9 +15,11 @@ from toy_preference import Likely
 from transformers import AutoModelForCausalLM
 
 from instructgpt.algorithms.dpo import DPO
+from instructgpt.data.collate import collate_comparisons
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
+from instructgpt.models.load import Network
 from instructgpt.rewards.rules import CountReward
 from instructgpt.types import UserError
 
@@ -52,32 +55,34 @@ def test_training_does_not_depend_on_the_microbatch(
     assert {"train/accuracy", "train/margin", "train/rewards/chosen"} <= set(metrics)
 
 
-def test_one_step_is_the_gradient_of_equation_7(fit, comparison_data, policy_artefact):
+@pytest.mark.parametrize("max_tokens", [None, 60])
+def test_one_step_is_the_gradient_of_equation_7(fit, comparison_data, policy_artefact, max_tokens):
     """Oracle: each pair alone, each response unpadded through plain transformers."""
-    data, module = comparison_data(batch_size=8), make(policy_artefact, algorithm=DPO(beta=0.5))
+    options = {"algorithm": DPO(beta=0.5), "network": Network(max_tokens=max_tokens)}
+    data, module = comparison_data(batch_size=8), make(policy_artefact, **options)
     fit(module, data, max_steps=2)  # the first step starts at the reference, where all scores are 0
-    start = make(policy_artefact, algorithm=DPO(beta=0.5))
+    start = make(policy_artefact, **options)
     fit(start, data, max_steps=1)
     policy, other = (AutoModelForCausalLM.from_pretrained(policy_artefact).eval() for _ in "pr")
     policy.load_state_dict(start.policy.state_dict())
     loader = data.train_dataloader()
     loader.set_epoch(0)
     batch = list(loader)[1]
+    assert (len(batch.pieces(max_tokens)) > 1) == (max_tokens is not None)
 
-    def logprob(network, row):
-        n, r = int(batch.mask[row].sum()), int(batch.response_mask[row].sum())
-        tokens = batch.tokens[row : row + 1, :n]
-        logprobs = network(input_ids=tokens).logits[0].log_softmax(-1)
-        return sum(logprobs[t - 1, tokens[0, t]] for t in range(n - r, n))
+    def logprob(network, prompt, response):
+        tokens, r = sequence(batch, prompt, response), int(batch.response_lengths[prompt, response])
+        logprobs = network(input_ids=tokens[None]).logits[0].log_softmax(-1)
+        return sum(logprobs[t - 1, tokens[t]] for t in range(len(tokens) - r, len(tokens)))
 
-    def score(row):
+    def score(prompt, response):
         with torch.no_grad():
-            base = logprob(other, row)
-        return 0.5 * (logprob(policy, row) - base)
+            base = logprob(other, prompt, response)
+        return 0.5 * (logprob(policy, prompt, response) - base)
 
     prompts = []
-    for rows, ranking, mask in zip(batch.rows, batch.ranking, batch.ranking_mask, strict=True):
-        real = [(score(int(i)), int(r)) for i, r, m in zip(rows, ranking, mask, strict=True) if m]
+    for prompt, ranks in ranked(batch):
+        real = [(score(prompt, k), rank) for k, rank in ranks]
         pairs = [a - b for a, rank in real for b, worse in real if rank < worse]
         if pairs:
             prompts.append(torch.stack([-torch.nn.functional.logsigmoid(d) for d in pairs]).mean())
@@ -100,28 +105,21 @@ def test_the_first_loss_is_that_of_the_reference(fit, comparison_data, policy_ar
     assert metrics["train/logprobs/chosen"] < 0
 
 
-def test_padding_and_order_do_not_matter(comparison_data, policy_artefact, fit):
+def test_order_does_not_matter(comparison_data, policy_artefact, fit):
+    """Neither that of the prompts nor that of the responses to each."""
     data, module = comparison_data(batch_size=8), make(policy_artefact)
     fit(module, data, max_steps=1)
-    module.policy.eval()
-    batch = next(iter(data.train_dataloader()))
-    found = module.candidates(batch, "train")
-    wide = batch._replace(
-        **{
-            name: torch.nn.functional.pad(getattr(batch, name), (0, 5))
-            for name in ("tokens", "mask", "response_mask")
-        }
-    )
-    again = module.candidates(wide, "train")
-    torch.testing.assert_close(again.scores, found.scores, atol=1e-5, rtol=1e-5)
-    back = batch._replace(
-        rows=batch.rows.flip(1),
-        ranking=batch.ranking.flip(1),
-        ranking_mask=batch.ranking_mask.flip(1),
-        response_lengths=batch.response_lengths.flip(1),
-    )
-    turned = module.algorithm.loss(module.candidates(back, "train"))
-    torch.testing.assert_close(turned[0], module.algorithm.loss(found)[0], atol=1e-5, rtol=1e-5)
+    rows = list(data.train_rows)
+    turned = [
+        row._replace(responses=row.responses[::-1], ranking=row.ranking[::-1])
+        for row in reversed(rows)
+    ]
+    found, back = (module.candidates(collate_comparisons(part), "train") for part in (rows, turned))
+    for name in ("scores", "logprobs"):
+        expected, real = (getattr(one, name)[one.mask].sort().values for one in (found, back))
+        torch.testing.assert_close(real, expected, atol=1e-5, rtol=1e-5)
+    losses = [module.algorithm.loss(one)[0] for one in (found, back)]
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
 
 
 def test_no_second_network_where_none_is_needed(fit, comparison_data, policy_artefact, monkeypatch):
@@ -322,6 +320,6 @@ def test_two_ranks_are_one(fit, comparison_data, policy_artefact, tmp_path, monk
         return weights(module).tolist(), metrics_of(trainer)
 
     alone, metrics = train(1)
-    for ranked, found in run_processes(lambda: train(2)):
-        torch.testing.assert_close(torch.tensor(ranked), torch.tensor(alone), atol=1e-5, rtol=1e-5)
+    for weight, found in run_processes(lambda: train(2)):
+        torch.testing.assert_close(torch.tensor(weight), torch.tensor(alone), atol=1e-5, rtol=1e-5)
         assert found == pytest.approx(metrics, rel=1e-3, abs=1e-5)

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from compared import ranked, sequence
 from descent import sgd, weights
 from lightning.pytorch import Trainer
 from rows import read_rows, write_rows
@@ -12,6 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from instructgpt.__main__ import main as run
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.data.collate import collate_comparisons
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_scalar
@@ -42,35 +44,57 @@ def test_training_does_not_depend_on_the_microbatch(
     torch.testing.assert_close(weights(cut), weights(whole), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("max_tokens", [None, 100, 1])
 def test_one_step_is_the_gradient_of_equation_1(
-    fit, comparison_data, reward_artefact, tiny_tokenizer
+    fit, comparison_data, reward_artefact, tiny_tokenizer, max_tokens
 ):
     """Oracle: each pair alone, -log sigmoid(s_w - s_l), mean over a prompt's, then over prompts."""
-    data, module = comparison_data(batch_size=8), make(reward_artefact)
+    data = comparison_data(batch_size=8)
+    module = make(reward_artefact, network=Network(max_tokens=max_tokens))
     fit(module, data, max_steps=1)
     oracle = load_scalar(reward_artefact, None, Network(), tiny_tokenizer, head="stored", dropout=0)
     oracle.eval()
     batch = next(iter(data.train_dataloader()))
+    assert len(batch.pieces(max_tokens)) == {None: 1, 100: 4, 1: 8}[max_tokens]
 
-    def score(row):
-        n = int(batch.mask[row].sum())
-        return oracle.padded_score(batch.tokens[row : row + 1, :n], batch.mask[row : row + 1, :n])[
-            0
-        ]
+    def score(prompt, response):
+        tokens = sequence(batch, prompt, response)[None]
+        return oracle.padded_score(tokens, torch.ones_like(tokens).bool())[0]
 
     prompts = []
-    for index, ranking, mask in zip(batch.rows, batch.ranking, batch.ranking_mask, strict=True):
-        real = [(int(i), int(r)) for i, r, m in zip(index, ranking, mask, strict=True) if m]
+    for prompt, real in ranked(batch):
         pairs = [(w, loser) for w, rw in real for loser, rl in real if rw < rl]
         if pairs:
-            losses = [-torch.nn.functional.logsigmoid(score(w) - score(x)) for w, x in pairs]
-            prompts.append(torch.stack(losses).mean())
+            margins = torch.stack([score(prompt, w) - score(prompt, x) for w, x in pairs])
+            prompts.append(-torch.nn.functional.logsigmoid(margins).mean())
     torch.stack(prompts).mean().backward()
     changed = dict(module.model.named_parameters())
     for name, before in oracle.named_parameters():
         if before.grad is not None:
             expected = before.detach() - 0.1 * before.grad
             torch.testing.assert_close(changed[name].detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [None, 100, 1])
+def test_scores_do_not_depend_on_the_order_of_prompts_and_responses(
+    fit, comparison_data, reward_artefact, max_tokens
+):
+    module = make(reward_artefact, network=Network(max_tokens=max_tokens))
+    data = comparison_data(batch_size=8)
+    fit(module, data, max_steps=1)
+    rows = list(data.train_rows)
+
+    def scores(rows):
+        return [row["scores"] for row in module.predict_step(collate_comparisons(rows), 0)]
+
+    expected, names = scores(rows), {len(row.responses) for row in rows}
+    assert names == {2, 3, 4}
+    turned = [
+        row._replace(responses=row.responses[::-1], ranking=row.ranking[::-1])
+        for row in reversed(rows)
+    ]
+    for found, real in zip(scores(turned), reversed(expected), strict=True):
+        assert found[::-1] == pytest.approx(real, abs=1e-5)
 
 
 def test_metrics_count_pairs_whatever_the_batch_size(fit, comparison_data, reward_artefact, files):

@@ -65,16 +65,59 @@ def one_by_one(model, rows):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "lfm2"])
-@pytest.mark.parametrize("microbatch_size", [1, 2, 16])
-def test_tokens_are_scored_as_they_are(reward_folder, tiny_tokenizer, name, microbatch_size):
+@pytest.mark.parametrize("max_tokens", [1, 24, None])
+def test_tokens_are_scored_as_they_are(reward_folder, tiny_tokenizer, name, max_tokens):
+    """Several samples of a prompt, of no token among them, share it or not: as each alone."""
     path, model = reward_folder(tiny_tokenizer, name=name)
-    reward = LearnedReward(path, microbatch_size)
+    reward = LearnedReward(path, Network(max_tokens=max_tokens))
     reward.prepare(tiny_tokenizer, get_template("plain"), CPU)
     assert reward.same_tokens
-    samples = samples_of(tiny_tokenizer, get_template("plain"))
+    first, *others = samples_of(tiny_tokenizer, get_template("plain"))
+    more = [[5], [], first.response_tokens, [7, 5, 9]]
+    samples = [first, others[0], *(first._replace(response_tokens=one) for one in more), others[1]]
     expected = one_by_one(model, [s.prompt_tokens + s.response_tokens for s in samples])
     torch.testing.assert_close(reward.score(samples), expected, rtol=0, atol=1e-5)
     assert not any(p.requires_grad for p in reward.model.parameters())
+
+
+def test_a_prompt_is_read_once_for_its_responses(reward_folder, tiny_tokenizer):
+    """Layouts that reach the model: of two prompts, one has three responses."""
+    path, model = reward_folder(tiny_tokenizer)
+    prompts, responses = ([3, 4, 5, 6], [8, 9]), [[0], [4, 0], [5, 6, 0]]
+    asked = Prompt("", [], "0", {})
+    samples = [Sample(asked, "", prompts[0], one, True) for one in responses]
+    samples.insert(1, Sample(asked, "", prompts[1], [7], True))
+
+    def layouts(max_tokens):
+        reward, seen = LearnedReward(path, Network(max_tokens=max_tokens)), []
+        reward.prepare(tiny_tokenizer, get_template("plain"), CPU)
+        reward.model.register_forward_pre_hook(
+            lambda _, rows: seen.append(rows[0].layout.lengths.tolist())
+        )
+        assert reward.score(samples).tolist() == pytest.approx(expected, abs=1e-5)
+        return seen
+
+    expected = one_by_one(model, [s.prompt_tokens + s.response_tokens for s in samples]).tolist()
+    assert layouts(None) == [[4, 1, 2, 3, 2, 1]]
+    assert layouts(10) == [[4, 1, 2, 3], [2, 1]]
+    # 4 + 1 + 2 fit into 7, and with the third of 3 they would not: the prompt is read twice
+    assert layouts(7) == [[4, 1, 2], [4, 3], [2, 1]]
+    assert layouts(1) == [[4, 1], [4, 2], [4, 3], [2, 1]]
+
+
+def test_a_prompt_that_is_cut_for_one_response_is_shared_by_the_others(
+    reward_folder, tiny_tokenizer
+):
+    path, model = reward_folder(tiny_tokenizer, n_positions=16)
+    reward = LearnedReward(path)
+    reward.prepare(tiny_tokenizer, get_template("plain"), CPU)
+    prompt = list(range(2, 14))  # 12 tokens; the longest responses leave room for 6, and for none
+    responses = [[40, 0], [41, 42, 0], list(range(20, 30)), list(range(20, 50)), [43, 0]]
+    samples = [Sample(Prompt("", [], "0", {}), "", prompt, one, True) for one in responses]
+    expected = one_by_one(model, [(prompt + one)[-16:] for one in responses])
+    with pytest.warns(UserWarning, match="without the beginning"):
+        scores = reward.score(samples)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
 
 
 def test_text_path_equals_token_path(reward_folder, tiny_tokenizer):
@@ -167,7 +210,5 @@ def test_reward_model_of_others_uses_its_chat_template(make_architecture, tiny_t
 
 
 def test_wrong_reward_models(tmp_path, tiny_tokenizer):
-    with pytest.raises(UserError, match="microbatch_size must be >= 1, got 0"):
-        LearnedReward("x", 0)
     with pytest.raises(UserError, match="no such folder"):
         LearnedReward("/nowhere/rm").prepare(tiny_tokenizer, get_template("plain"), CPU)

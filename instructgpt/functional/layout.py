@@ -8,7 +8,6 @@ continuations. So K responses to a prompt are K rows whose first tokens are comp
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True, eq=False)
 class Layout:
     """Which tokens of a flat micro-batch belong together, and where each row goes on.
 
@@ -36,20 +34,15 @@ class Layout:
         (tensor([1, 2, 3]), tensor([3, 4, 1]), tensor([0, 1, 2, 0, 1, 3, 4, 5]))
     """
 
-    lengths: Tensor
-    parents: Tensor
-    device: torch.device = field(default=CPU)
-
-    def __post_init__(self) -> None:
+    # Not a dataclass: Lightning takes those in a batch apart when it changes number formats.
+    def __init__(self, lengths: Tensor, parents: Tensor, device: torch.device = CPU) -> None:
         """Check that what is continued comes before and continues nothing itself."""
-        numbers = torch.arange(len(self.lengths))
-        continues = self.parents >= 0
-        if bool(
-            (self.parents >= numbers).any() | (self.parents[self.parents[continues]] >= 0).any()
-        ):
+        numbers, continues = torch.arange(len(lengths)), parents >= 0
+        if bool((parents >= numbers).any() | (parents[parents[continues]] >= 0).any()):
             raise ValueError("a segment continues one before it that continues none")
-        if bool((self.lengths < 0).any()):
+        if bool((lengths < 0).any()):
             raise ValueError("lengths must be >= 0")
+        self.lengths, self.parents, self.device = lengths, parents, device
 
     @classmethod
     def of(cls, lengths: Sequence[int] | Tensor) -> Layout:

@@ -301,7 +301,12 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact(
 
 
 @pytest.mark.parametrize(
-    "options", [{"precompute": True}, {"adapter": LoRA(rank=2)}, {"algorithm": Likely()}]
+    "options",
+    [
+        {"precompute": True, "network": Network(max_tokens=60)},
+        {"adapter": LoRA(rank=2)},
+        {"algorithm": Likely()},
+    ],
 )
 def test_two_ranks_are_one(fit, comparison_data, policy_artefact, tmp_path, monkeypatch, options):
     def train(processes):

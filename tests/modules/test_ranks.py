@@ -9,6 +9,7 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.raft import RAFT
 from instructgpt.algorithms.rloo import RLOO
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.models.load import Network
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.pretraining import Pretraining
@@ -56,9 +57,14 @@ def test_sft(fit, demonstration_data, policy_artefact, accumulate):
     assert_ranks_agree(train, accumulate=accumulate)
 
 
-def test_reward(fit, comparison_data, reward_artefact, files):
+@pytest.mark.parametrize("max_tokens", [None, 60])
+def test_reward(fit, comparison_data, reward_artefact, files, max_tokens):
+    """Also in pieces, of which one rank has more than the other."""
+
     def train(processes):
-        module = RewardModule(init_from=reward_artefact, optimizer=sgd, schedule=Constant())
+        network = Network(max_tokens=max_tokens if processes > 1 else None)
+        options = {"network": network, "optimizer": sgd, "schedule": Constant()}
+        module = RewardModule(init_from=reward_artefact, **options)
         data = comparison_data(batch_size=8 // processes, demonstrations=files["demonstrations"])
         trainer = fit(module, data, max_epochs=2, limit_train_batches=2, **on(processes))
         module.finalize()

@@ -88,13 +88,13 @@ def with_lora(network: PreTrainedModel, folder: str | Path) -> PeftModel:
     return adapted
 
 
-def with_prefix(network: PreTrainedModel, folder: str | Path, task: TaskType) -> PeftModel:
+def with_prefix(network: PreTrainedModel, folder: str | Path, task: str) -> PeftModel:
     """A network with the prefix of a folder, trainable.
 
     Args:
         network: what it belongs to.
         folder: with ``adapter_config.json`` and ``adapter_model.safetensors``.
-        task: what the network is for.
+        task: what the network is for, a name of peft.
 
     Raises:
         UserError: it is no prefix, or does not fit.
@@ -106,7 +106,7 @@ def with_prefix(network: PreTrainedModel, folder: str | Path, task: TaskType) ->
     rows = weights["prompt_embeddings"].shape[0] if "prompt_embeddings" in weights else 0
     _is(place, facts, "num_virtual_tokens", rows)
     with explained(f"{place}: does not fit the model"):
-        config = PrefixTuningConfig(task_type=task, num_virtual_tokens=rows)
+        config = PrefixTuningConfig(task_type=TaskType(task), num_virtual_tokens=rows)
         adapted: PeftModel = get_peft_model(network, config).train()
         set_peft_model_state_dict(adapted, weights)
     return adapted

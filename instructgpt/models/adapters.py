@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, TaskType, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel
+from instructgpt.models.peft_private import is_adapted
 from instructgpt.models.source import explained
 from instructgpt.types import UserError, require
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel, TaskType
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -58,6 +60,8 @@ class LoRA(Adapter):
 
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
         """Peft's configuration for a network."""
+        from peft import LoraConfig
+
         return LoraConfig(
             task_type=task,
             r=self.rank,
@@ -99,6 +103,8 @@ class Prefix(Adapter):
                 "adapter: must not be Prefix for attention within a window, which moves past it, "
                 f"got sliding_window {window}"
             )
+        from peft import PrefixTuningConfig
+
         return PrefixTuningConfig(task_type=task, num_virtual_tokens=self.tokens)
 
     def initialise(self, model: PeftModel) -> None:
@@ -118,9 +124,9 @@ def attach(model: Model, adapter: Adapter) -> Model:
         The model to use instead.
     """
     if isinstance(model, ScalarModel):
-        model.trunk = _wrapped(model.trunk, adapter, TaskType.FEATURE_EXTRACTION)
+        model.trunk = _wrapped(model.trunk, adapter, "FEATURE_EXTRACTION")
         return model
-    return _wrapped(model, adapter, TaskType.CAUSAL_LM)  # type: ignore[return-value]
+    return _wrapped(model, adapter, "CAUSAL_LM")  # type: ignore[return-value]
 
 
 def merged(model: Model) -> Model:
@@ -136,13 +142,16 @@ def merged(model: Model) -> Model:
     return _folded(copy.deepcopy(model))  # type: ignore[return-value]
 
 
-def _wrapped(model: nn.Module, adapter: Adapter, task: TaskType) -> PeftModel:
-    if isinstance(model, PeftModel):
+def _wrapped(model: nn.Module, adapter: Adapter, task: str) -> PeftModel:
+    if is_adapted(model):
         raise UserError(
             f"adapter: must be null for a model that has one already, got {type(adapter).__name__}"
         )
+    from peft import TaskType, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     network = base_network(model)
-    config = adapter.peft_config(network, task)
+    config = adapter.peft_config(network, TaskType(task))
     with explained(f"adapter: {type(adapter).__name__} does not fit '{network.config.model_type}'"):
         wrapped = get_peft_model(network, config)
     output, embedding = network.get_output_embeddings(), network.get_input_embeddings()
@@ -158,7 +167,7 @@ def _wrapped(model: nn.Module, adapter: Adapter, task: TaskType) -> PeftModel:
 
 
 def _folded(model: nn.Module) -> PreTrainedModel:
-    if not isinstance(model, PeftModel):
+    if not is_adapted(model):
         return base_network(model)
     if model.active_peft_config.is_prompt_learning:
         raise UserError("adapter: a prefix cannot be merged into the weights")

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
 from transformers import (
@@ -19,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from instructgpt.models.adapter_files import forget_local_base
 from instructgpt.models.adapters import merged
 from instructgpt.models.card import model_card, rendering
 from instructgpt.models.classifier import (
@@ -31,6 +29,7 @@ from instructgpt.models.finite import check_finite
 from instructgpt.models.folder import replacing
 from instructgpt.models.forward import base_network, unknown_ids
 from instructgpt.models.heads import ScalarModel
+from instructgpt.models.peft_private import is_adapted
 from instructgpt.models.source import ARTEFACT_FILE, quietly
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import (
@@ -244,8 +243,10 @@ def save_scalar(
 
 def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, Path, str | None]:
     """Save the adapter, if any; return the network to save, where to, and the kind of adapter."""
-    if not isinstance(model, PeftModel):
+    if not is_adapted(model):
         return base_network(model), folder, None
+    from instructgpt.models.adapter_files import forget_local_base
+
     facts = model.active_peft_config
     if not facts.is_prompt_learning:
         model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
     Cache,
@@ -20,9 +19,12 @@ from transformers import (
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from instructgpt.models.architecture import is_recurrent
-from instructgpt.models.peft_private import is_switched_off, without_adapters
+from instructgpt.models.peft_private import is_adapted, is_switched_off, without_adapters
 from instructgpt.models.transformers_private import attention_name
 from instructgpt.types import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 KNOWN_IDS = "known_ids"
 """Attribute of a network: how many ids its tokenizer has, and those among them without a token."""
@@ -147,7 +149,7 @@ def network_inputs(
         allowed = _same_document(network.config, documents, mask)
     virtual = virtual_tokens(model)
     if virtual:
-        assert isinstance(model, PeftModel)
+        assert is_adapted(model)
         if mask.shape[1] == length:
             cache = _filled_with_prefix(model, network.config, len(tokens), cache)
         positions = positions + virtual
@@ -170,7 +172,7 @@ def network_inputs(
 
 def base_network(model: nn.Module) -> PreTrainedModel:
     """The transformers model under a peft wrapper, or the model itself."""
-    network = model.get_base_model() if isinstance(model, PeftModel) else model
+    network = model.get_base_model() if is_adapted(model) else model
     assert isinstance(network, PreTrainedModel)
     return network
 
@@ -205,7 +207,7 @@ def can_drop_rows(cache: Cache) -> bool:
 
 def virtual_tokens(model: nn.Module) -> int:
     """How many positions of the context a prefix takes; 0 without one or while off."""
-    if not isinstance(model, PeftModel) or is_switched_off(model):
+    if not is_adapted(model) or is_switched_off(model):
         return 0
     config = model.active_peft_config
     return int(config.num_virtual_tokens) if config.is_prompt_learning else 0

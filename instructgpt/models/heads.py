@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from instructgpt.models.flat import hidden_states
 from instructgpt.models.forward import base_network, network_inputs
 from instructgpt.types import FlatRows
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def score_head(width: int) -> nn.Linear:

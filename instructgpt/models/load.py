@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
-from peft import PeftModel, TaskType
 from safetensors.torch import load_file
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -22,7 +21,6 @@ from transformers import (
 )
 
 import instructgpt.models.shift_gpt  # noqa: F401  # registers it with transformers
-from instructgpt.models.adapter_files import with_prefix
 from instructgpt.models.architecture import (
     CONFIG_MAPPING,
     check_model_type,
@@ -40,7 +38,10 @@ from instructgpt.models.support import attention_of, check_language_model, hidde
 from instructgpt.models.tokenizer import id_count, pad_id
 from instructgpt.types import UserError, require
 
-AnyNetwork = PreTrainedModel | PeftModel
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+AnyNetwork: TypeAlias = "PreTrainedModel | PeftModel"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def load_policy(
     ):
         raise UserError(f"init_from: must be a policy, '{source}' holds a reward or value model")
     model = _from_pretrained(AutoModelForCausalLM, folder, source, config, network)
-    return _with_prefix(_ready(model, network, tokenizer), source, artefact, TaskType.CAUSAL_LM)
+    return _with_prefix(_ready(model, network, tokenizer), source, artefact, "CAUSAL_LM")
 
 
 def load_scalar(
@@ -152,7 +153,7 @@ def load_scalar(
         network_, module = _stored_head(folder, source, artefact, config, network)
         offset = artefact.offset if artefact is not None else None
     trunk = _ready(network_, network, tokenizer)
-    trunk = _with_prefix(trunk, source, artefact, TaskType.FEATURE_EXTRACTION)
+    trunk = _with_prefix(trunk, source, artefact, "FEATURE_EXTRACTION")
     module = score_head(hidden_width(config)) if module is None else module
     return ScalarModel(trunk, module, offset or 0.0, trainable_offset).train()
 
@@ -299,9 +300,11 @@ def _ready(
 
 
 def _with_prefix(
-    model: PreTrainedModel, source: str, artefact: Artefact | None, task: TaskType
+    model: PreTrainedModel, source: str, artefact: Artefact | None, task: str
 ) -> AnyNetwork:
     """The model with the prefix of the artefact, if it has one, trainable."""
     if artefact is None or artefact.adapter != "prefix":
         return model
+    from instructgpt.models.adapter_files import with_prefix
+
     return with_prefix(model, source, task)

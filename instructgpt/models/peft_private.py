@@ -5,12 +5,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+
+if TYPE_CHECKING:  # peft takes a moment to load, and is not needed without an adapter
+    from peft import PeftModel
+    from typing_extensions import TypeIs
+
+
+def is_adapted(model: nn.Module) -> TypeIs[PeftModel]:
+    """Whether a model has an adapter; as long as nobody has imported peft, none has.
+
+    Args:
+        model: any.
+    """
+    return isinstance(model, getattr(sys.modules.get("peft"), "PeftModel", ()))
 
 
 @contextmanager
@@ -22,9 +35,11 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     Args:
         model: with an adapter or without.
     """
-    if not isinstance(model, PeftModel):
+    if not is_adapted(model):
         yield
         return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
     before = [layer._disable_adapters for layer in layers]
     prefix_before = model._adapters_disabled

@@ -19,6 +19,20 @@ def mix(*numbers: int) -> int:
     return value & 0x7FFFFFFFFFFFFFFF
 
 
+def seed_everywhere(seed: int) -> None:
+    """Seed the generators of all devices, with the numbers of ``torch.manual_seed``.
+
+    Where there is no device but the CPU, that would note down who asked, for devices that may yet
+    come, and formatting its stack takes longer than a step of a small model.
+
+    Args:
+        seed: of all of them.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+
+
 def uniforms(seed: int, phase: int, sample_ids: Tensor, count: int) -> Tensor:
     """One row of uniforms in [0, 1) a sample, [N, count] float32, a function of (seed, phase, id).
 

@@ -16,6 +16,7 @@ FLOORS = {
     "terminal": 0,
     "seeds": 0,
     "verbs": 0,
+    "deferred_private": 0,
     "functional": 0,
     "algorithms": 1,
     "models": 1,

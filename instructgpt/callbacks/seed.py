@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from instructgpt.callbacks.lightning_private import restart, settle_counters
-from instructgpt.seeds import mix
+from instructgpt.seeds import mix, seed_everywhere
 from instructgpt.types import UserError
 
 
@@ -47,4 +46,4 @@ class StepSeed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the generators of all devices."""
-        torch.manual_seed(mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        seed_everywhere(mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))

@@ -8,19 +8,21 @@ An import that fails is told and left to the stages, where it ends in the usual 
 import gc
 import traceback
 
+from instructgpt.deferred_private import quick_imports
 from instructgpt.terminal import say
 
 try:
-    import attrs
-    import pyarrow
-    import torch.utils.tensorboard
-    import transformers.modeling_layers
+    with quick_imports():
+        import attrs
+        import pyarrow
+        import torch.utils.tensorboard
+        import transformers.modeling_layers
 
-    import instructgpt.cli
-    import instructgpt.commands.evaluate
-    import instructgpt.commands.generate
-    import instructgpt.commands.label
-    import instructgpt.commands.world
+        import instructgpt.cli
+        import instructgpt.commands.evaluate
+        import instructgpt.commands.generate
+        import instructgpt.commands.label
+        import instructgpt.commands.world
 except Exception:
     say("instructgpt: not all could be imported ahead:", error=True)
     traceback.print_exc()

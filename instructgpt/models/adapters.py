@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,7 +17,8 @@ from instructgpt.models.peft_private import is_adapted
 from instructgpt.models.source import explained
 from instructgpt.types import UserError, require
 
-if TYPE_CHECKING:
+MYPY = False  # what stands under TYPE_CHECKING is imported by jsonargparse
+if MYPY:
     from peft import PeftConfig, PeftModel, TaskType
 
 Model = TypeVar("Model", bound=nn.Module)

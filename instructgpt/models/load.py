@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors.torch import load_file
@@ -38,7 +38,8 @@ from instructgpt.models.support import attention_of, check_language_model, hidde
 from instructgpt.models.tokenizer import id_count, pad_id
 from instructgpt.types import UserError, require
 
-if TYPE_CHECKING:
+MYPY = False  # what stands under TYPE_CHECKING is imported by jsonargparse
+if MYPY:
     from peft import PeftModel
 
 AnyNetwork: TypeAlias = "PreTrainedModel | PeftModel"

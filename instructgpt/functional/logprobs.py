@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,34 @@ from torch import Tensor
 from instructgpt.functional.masking import widen, zero_padding
 
 KLEstimator = Literal["k1", "k2", "k3"]
+
+
+class Readings(NamedTuple):
+    """What a network says about tokens."""
+
+    logprobs: Tensor  # [...] nats
+    correct: Tensor  # [...] bool: no other id is more likely, and no smaller one as likely
+    entropy: Tensor | None  # [...] nats, of the distributions they are from; None: not asked
+
+
+def read_logits(logits: Tensor, tokens: Tensor, with_entropy: bool = False) -> Readings:
+    """All that is asked about tokens, from one softmax.
+
+    Args:
+        logits: [..., V], already divided by the temperature.
+        tokens: [...] int64, the token that follows each position.
+        with_entropy: whether to return the entropy.
+
+    Examples:
+        >>> read_logits(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+        Readings(logprobs=tensor([-0.6931]), correct=tensor([True]), entropy=None)
+    """
+    logprobs = widen(logits).log_softmax(-1)
+    return Readings(
+        logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1),
+        logits.argmax(-1) == tokens,
+        _entropy(logprobs) if with_entropy else None,
+    )
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -42,7 +70,10 @@ def entropy(logits: Tensor) -> Tensor:
         >>> entropy(torch.tensor([0.0, 0.0, float("-inf")]))
         tensor(0.6931)
     """
-    logprobs = widen(logits).log_softmax(-1)
+    return _entropy(widen(logits).log_softmax(-1))
+
+
+def _entropy(logprobs: Tensor) -> Tensor:
     surprise = torch.where(logprobs == -torch.inf, 0.0, -logprobs)  # 0 * inf would be NaN
     return (logprobs.exp() * surprise).sum(-1)
 

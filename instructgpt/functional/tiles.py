@@ -9,20 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
-class Readings(NamedTuple):
-    """What a network says about a token, at M positions."""
-
-    logprobs: Tensor  # [M]
-    correct: Tensor  # [M] bool: no other id is more likely, and no smaller one as likely
-    entropy: Tensor | None  # [M]
-
+from instructgpt.functional.logprobs import Readings
 
 TILES = {"cpu": (512, 4096), "cuda": (2048, 16384)}
 """Positions and ids of a tile by the kind of device; measured."""

@@ -113,8 +113,19 @@ def unknown_ids(network: PreTrainedModel) -> list[int]:
         network: a causal language model that was told its tokenizer.
     """
     size: int = network.get_output_embeddings().weight.shape[0]
-    count, holes = getattr(network, KNOWN_IDS, (size, []))
+    count, holes = known_ids(network)
     return [*holes, *range(count, size)]
+
+
+def known_ids(network: PreTrainedModel) -> tuple[int, list[int]]:
+    """How many ids a network has that may be tokens, and those among them that are none.
+
+    Args:
+        network: a causal language model.
+    """
+    size: int = network.get_output_embeddings().weight.shape[0]
+    count, holes = getattr(network, KNOWN_IDS, (size, []))
+    return min(count, size), holes
 
 
 def _of_known_ids(network: PreTrainedModel, logits: Tensor) -> Tensor:

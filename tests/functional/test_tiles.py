@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from instructgpt.functional.logprobs import entropy, token_logprobs
-from instructgpt.functional.tiles import Readings, tiled_logprobs
+from instructgpt.functional.logprobs import Readings, entropy, token_logprobs
+from instructgpt.functional.tiles import tiled_logprobs
 
 TILE = (3, 4)  # neither divides what follows
 PLACES, IDS, WIDTH = 7, 11, 5

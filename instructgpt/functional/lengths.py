@@ -38,17 +38,3 @@ def in_order(parts: Sequence[Tensor], groups: Sequence[Tensor]) -> Tensor:
         groups: row numbers.
     """
     return torch.cat(list(parts))[torch.cat(list(groups)).argsort()]
-
-
-def padded_tokens(lengths: Sequence[int]) -> int:
-    """Tokens of all groups, with padding.
-
-    Args:
-        lengths: tokens of each row.
-
-    Examples:
-        >>> padded_tokens([3, 1, 1, 2, 9])  # 1 1 | 2 | 3 | 9
-        16
-    """
-    rows = torch.tensor(lengths)
-    return sum(int(rows[group].amax()) * len(group) for group in length_groups(rows))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from instructgpt.functional.logprobs import entropy as entropy_of
 from instructgpt.functional.logprobs import token_logprobs
 from instructgpt.functional.masking import widen
-from instructgpt.models.forward import network_inputs, run
+from instructgpt.models.flat_attention import Kernel, attending_flat, flat_mask
+from instructgpt.models.flat_proof import proved_kernel
+from instructgpt.models.flat_rows import Rows
+from instructgpt.models.forward import (
+    base_network,
+    network_inputs,
+    of_known_ids,
+    run,
+    virtual_tokens,
+)
 from instructgpt.models.peft_private import without_adapters
 from instructgpt.types import FlatRows
 
@@ -33,16 +44,8 @@ def hidden_states(model: nn.Module, rows: FlatRows, *, adapter: bool = True) -> 
         rows: what it reads.
         adapter: False runs the model as if it had no adapter.
     """
-    tokens, mask, where = _padded(rows)
     with nullcontext() if adapter else without_adapters(model):
-        network, inputs = network_inputs(model, tokens, mask)
-        if network.get_output_embeddings() is None:
-            output = network(**inputs, use_cache=False, return_dict=True)
-            hidden: Tensor = output.last_hidden_state
-            return hidden.flatten(0, 1)[where]
-    hidden_of_head = run(model, tokens, mask, hidden=True, adapter=adapter).hidden
-    assert hidden_of_head is not None
-    return hidden_of_head.flatten(0, 1)[where]
+        return _hidden(model, rows, _kernel(model, rows))
 
 
 def predict(
@@ -66,17 +69,97 @@ def predict(
         adapter: False runs the model as if it had no adapter.
         every_id: whether ids without a token keep their logits, as for ``forward.run``.
     """
-    tokens, mask, where = _padded(rows)
-    output = run(model, tokens, mask, hidden=True, adapter=adapter, every_id=every_id)
-    assert output.hidden is not None
-    logits = widen(output.logits.flatten(0, 1)[where[rows.layout.previous[places]]]) / temperature
-    targets = rows.tokens[places]
+    before, targets = rows.layout.previous[places], rows.tokens[places]
+    with nullcontext() if adapter else without_adapters(model):
+        hidden, logits = _logits(model, rows, before, _kernel(model, rows))
+    logits = widen(logits if every_id else of_known_ids(base_network(model), logits)) / temperature
     return Predictions(
         token_logprobs(logits, targets),
         logits.argmax(-1) == targets,
         entropy_of(logits.detach()) if entropy else None,
-        output.hidden.flatten(0, 1)[where],
+        hidden,
     )
+
+
+def _kernel(model: nn.Module, rows: FlatRows) -> Kernel | None:
+    """What computes attention; None: rows are padded."""
+    if virtual_tokens(model):  # learned keys would have to stand before every row
+        return None
+
+    def read(some: FlatRows, kernel: Kernel | None) -> Tensor:
+        return _hidden(model, some, kernel)
+
+    return proved_kernel(base_network(model), read, rows.tokens.device)
+
+
+def _hidden(model: nn.Module, rows: FlatRows, kernel: Kernel | None) -> Tensor:
+    network = base_network(model)
+    if kernel is not None:
+        with attending_flat(network):
+            output = _trunk(network)(**_flat_inputs(network, rows, kernel))
+        hidden: Tensor = output.last_hidden_state
+        return hidden[0]
+    tokens, mask, where = _padded(rows)
+    if network.get_output_embeddings() is None:
+        network, inputs = network_inputs(model, tokens, mask)
+        hidden = network(**inputs, use_cache=False, return_dict=True).last_hidden_state
+        return hidden.flatten(0, 1)[where]
+    of_head = run(model, tokens, mask, hidden=True).hidden
+    assert of_head is not None
+    return of_head.flatten(0, 1)[where]
+
+
+def _logits(
+    model: nn.Module, rows: FlatRows, places: Tensor, kernel: Kernel | None
+) -> tuple[Tensor, Tensor]:
+    """The hidden states [T, d] of all tokens, and the logits [M, V] of some."""
+    network = base_network(model)
+    if kernel is not None:
+        inputs = _flat_inputs(network, rows, kernel)
+        with attending_flat(network), _watching(_trunk(network)) as seen:
+            logits = network(**inputs, logits_to_keep=places).logits[0]
+        # of all positions where an architecture ignores what to keep
+        return seen[0][0], logits if len(logits) == len(places) else logits[places]
+    tokens, mask, where = _padded(rows)
+    output = run(model, tokens, mask, hidden=True, every_id=True)
+    assert output.hidden is not None
+    return output.hidden.flatten(0, 1)[where], output.logits.flatten(0, 1)[where[places]]
+
+
+def _trunk(network: PreTrainedModel) -> nn.Module:
+    """What a causal language model has below its head, or a trunk itself."""
+    if network.get_output_embeddings() is None:
+        return network
+    decoder: nn.Module = network.get_decoder()
+    if decoder is network:  # transformers looks for it by the names of other architectures
+        decoder = getattr(network, "model", network)
+    return decoder
+
+
+def _flat_inputs(network: PreTrainedModel, rows: FlatRows, kernel: Kernel) -> dict[str, Any]:
+    width = int(network.config.get_text_config().hidden_size)
+    return {
+        "input_ids": rows.tokens[None],
+        "attention_mask": flat_mask(Rows(rows.layout, width), kernel),
+        "position_ids": rows.layout.positions[None],
+        "use_cache": False,
+        "return_dict": True,
+    }
+
+
+@contextmanager
+def _watching(trunk: nn.Module) -> Iterator[list[Tensor]]:
+    """Note what a trunk says: what its head reads, which the proof has shown."""
+    seen: list[Tensor] = []
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        seen.append(output.last_hidden_state)
+
+    hook = trunk.register_forward_hook(note)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def _padded(rows: FlatRows) -> tuple[Tensor, Tensor, Tensor]:

@@ -88,7 +88,7 @@ def run(
             output = network(**inputs, use_cache=use_cache, logits_to_keep=keep, return_dict=True)
     logits = output.logits[:, -keep:]  # of all positions where an architecture ignores ``keep``
     return Output(
-        logits if every_id else _of_known_ids(network, logits),
+        logits if every_id else of_known_ids(network, logits),
         seen[0][:, -keep:] if hidden else None,
         getattr(output, _cache_name(type(network)), None) if use_cache else None,
     )
@@ -128,7 +128,13 @@ def known_ids(network: PreTrainedModel) -> tuple[int, list[int]]:
     return min(count, size), holes
 
 
-def _of_known_ids(network: PreTrainedModel, logits: Tensor) -> Tensor:
+def of_known_ids(network: PreTrainedModel, logits: Tensor) -> Tensor:
+    """Logits without those of ids that are no tokens: left out at the end, -inf in between.
+
+    Args:
+        network: that was told its tokenizer, or every id is one.
+        logits: [..., V].
+    """
     count, holes = getattr(network, KNOWN_IDS, (logits.shape[-1], []))
     logits = logits[..., :count]
     if not holes:

@@ -31,6 +31,7 @@ from instructgpt.models.architecture import context_length as context_length
 from instructgpt.models.architecture import is_recurrent as is_recurrent
 from instructgpt.models.artefact import Artefact, read_artefact
 from instructgpt.models.finite import check_finite
+from instructgpt.models.flat_attention import recompute_alike
 from instructgpt.models.forward import base_network, set_known_ids
 from instructgpt.models.heads import ScalarModel, score_head
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
@@ -295,7 +296,9 @@ def _ready(
             text.pad_token_id = pad_id(tokenizer)
     if network.gradient_checkpointing:
         with explained("gradient_checkpointing: cannot be used"):
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.gradient_checkpointing_enable(
+                {"use_reentrant": False, "context_fn": recompute_alike(model)}
+            )
     model.train()
     return model
 

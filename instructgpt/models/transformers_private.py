@@ -27,6 +27,16 @@ def attention_name(config: PreTrainedConfig) -> str:
     return name
 
 
+def set_attention(config: PreTrainedConfig, name: str) -> None:
+    """Choose the implementation of attention for the next call; the public way checks all modules.
+
+    Args:
+        config: of a model that is built, changed in place.
+        name: of an implementation that transformers knows.
+    """
+    config._attn_implementation = name
+
+
 def has_attention(kind: type[PreTrainedModel], name: str) -> bool:
     """Whether an architecture has an implementation of attention, before it is built.
 

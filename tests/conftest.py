@@ -29,6 +29,7 @@ collect_ignore = [
     "containers.py",
     "descent.py",
     "evaluation_answers.py",
+    "flat_families.py",
     "harness.py",
     "odd_rows.py",
     "option_runs.py",

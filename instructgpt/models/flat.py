@@ -15,7 +15,7 @@ from instructgpt.functional.logprobs import token_logprobs
 from instructgpt.functional.masking import widen
 from instructgpt.models.flat_attention import Kernel, attending_flat, flat_mask
 from instructgpt.models.flat_proof import proved_kernel
-from instructgpt.models.flat_rows import Rows
+from instructgpt.models.flat_rows import RowPlaces
 from instructgpt.models.forward import (
     base_network,
     network_inputs,
@@ -140,7 +140,7 @@ def _flat_inputs(network: PreTrainedModel, rows: FlatRows, kernel: Kernel) -> di
     width = int(network.config.get_text_config().hidden_size)
     return {
         "input_ids": rows.tokens[None],
-        "attention_mask": flat_mask(Rows(rows.layout, width), kernel),
+        "attention_mask": flat_mask(RowPlaces(rows.layout, width), kernel),
         "position_ids": rows.layout.positions[None],
         "use_cache": False,
         "return_dict": True,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from instructgpt.models.flat_rows import Attended, Rows
+from instructgpt.models.flat_rows import Attended, RowPlaces
 from instructgpt.models.transformers_private import attention_name, set_attention
 
 Kernel = Literal["varlen", "grouped"]
@@ -22,8 +22,13 @@ PREFIX = "flat_"
 class FlatMask(Tensor):
     """[1, T], all True: what transformers hands on to where it makes masks, with the rows in it."""
 
-    rows: Rows
+    rows: RowPlaces
     varlen: bool
+
+    @property
+    def previous(self) -> Tensor:
+        """[T] place of the token before each in its row; 0 where there is none."""
+        return self.rows.layout.previous.clamp_min(0)
 
     @classmethod
     def __torch_function__(
@@ -38,7 +43,7 @@ class FlatMask(Tensor):
         return result
 
 
-def flat_mask(rows: Rows, kernel: Kernel) -> FlatMask:
+def flat_mask(rows: RowPlaces, kernel: Kernel) -> FlatMask:
     """The mask of a flat micro-batch, to call a model with.
 
     Args:

@@ -21,7 +21,7 @@ CANDIDATES = 32
 """Lengths that groups may be padded to, of which the best are chosen."""
 
 
-class Group(NamedTuple):
+class LengthGroup(NamedTuple):
     """Rows of like length, right-padded to the longest."""
 
     size: int
@@ -40,7 +40,7 @@ class Segments(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowPlaces:
     """The rows of a layout for attention, computed when they are first needed.
 
     Args:
@@ -52,17 +52,17 @@ class Rows:
     width: int
 
     @cached_property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[LengthGroup]:
         """Rows by length in few groups, so that neither padding nor calls cost much."""
         lengths, device = self.layout.row_lengths, self.layout.device
         if not self._shares and self._equal:
-            return [Group(len(lengths), int(lengths[0]), None)]
+            return [LengthGroup(len(lengths), int(lengths[0]), None)]
         groups = []
         for group in self._members:
             length = int(lengths[group].max())
             columns = torch.minimum(torch.arange(length), lengths[group, None] - 1)
             places = self.layout.row_places[self._starts[group, None] + columns]
-            groups.append(Group(len(group), length, places.flatten().to(device)))
+            groups.append(LengthGroup(len(group), length, places.flatten().to(device)))
         return groups
 
     @cached_property
@@ -168,7 +168,7 @@ class Attended:
         varlen: whether CUDA's attention over segments may be used.
     """
 
-    def __init__(self, rows: Rows, allows: Callable[[Tensor, Tensor], Tensor], varlen: bool):
+    def __init__(self, rows: RowPlaces, allows: Callable[[Tensor, Tensor], Tensor], varlen: bool):
         self.rows, self.varlen = rows, varlen
         longest = torch.arange(int(rows.layout.row_lengths.max()))
         causal = longest[:, None] >= longest[None]

@@ -9,7 +9,7 @@ other model. Padding must not stand between real tokens: a key would see it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -34,6 +34,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
+from instructgpt.models.flat_attention import FlatMask
 from instructgpt.models.transformers_private import OpenPreTrainedModel, attention_name
 
 VALUE_TO_OUTPUT = 0.7
@@ -70,6 +71,13 @@ class ShiftGPTConfig(PreTrainedConfig):
             )
 
 
+class Before(NamedTuple):
+    """The token before each."""
+
+    exists: Tensor  # [N, T, 1], 0 at the first token of a document
+    places: Tensor | None  # [T] in flat rows; None: the place before, as in padded ones
+
+
 class ShiftAttention(nn.Module):
     """Causal attention whose keys are made of a token's input mixed with that of the one before.
 
@@ -97,7 +105,7 @@ class ShiftAttention(nn.Module):
         self,
         inputs: Tensor,
         rotation: tuple[Tensor, Tensor],
-        has_previous: Tensor,
+        before: Before,
         attention_mask: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
@@ -106,11 +114,11 @@ class ShiftAttention(nn.Module):
         Args:
             inputs: [N, T, d].
             rotation: cosines and sines of the positions, [N, 1, T, head_dim / 4] each.
-            has_previous: [N, T, 1], 0 at the first token of a document.
+            before: of each token.
             attention_mask: as ``create_causal_mask`` makes it.
             cache: of the tokens before, which is extended.
         """
-        previous = self._previous(inputs, cache) * has_previous
+        previous = self._previous(inputs, cache, before.places) * before.exists
         query = self._split(self.q_proj(inputs))
         key = self._split(self.k_proj(inputs + self.shift * (previous - inputs)))
         value = self._split(self.v_proj(inputs))
@@ -132,8 +140,10 @@ class ShiftAttention(nn.Module):
         heads: Tensor = tensor.unflatten(-1, (self.heads, self.head_dim))
         return heads.transpose(1, 2)
 
-    def _previous(self, inputs: Tensor, cache: Cache | None) -> Tensor:
-        """Every token's input moved one place on, the last one of the cache in front."""
+    def _previous(self, inputs: Tensor, cache: Cache | None, places: Tensor | None) -> Tensor:
+        """The input of the token before each; the last one of the cache is in front."""
+        if places is not None:
+            return inputs[0].index_select(0, places)[None]
         past = cache.get_seq_length(self.layer_idx) if cache is not None else 0
         if cache is None or past == 0:
             return nn.functional.pad(inputs, (0, 0, 1, -1))
@@ -175,13 +185,13 @@ class ShiftBlock(GradientCheckpointingLayer):
         self,
         hidden: Tensor,
         rotation: tuple[Tensor, Tensor],
-        has_previous: Tensor,
+        before: Before,
         attention_mask: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
         """Add what both say to the residual stream; arguments as for ``ShiftAttention``."""
         inputs = self.attention_norm(hidden)
-        attended = self.attention(inputs, rotation, has_previous, attention_mask, cache)
+        attended = self.attention(inputs, rotation, before, attention_mask, cache)
         hidden = hidden + self.dropout(attended)
         inner = nn.functional.gelu(self.up_proj(self.mlp_norm(hidden)), approximate="tanh")
         output: Tensor = hidden + self.dropout(self.down_proj(inner))
@@ -267,10 +277,13 @@ class ShiftGPTModel(ShiftGPTPreTrainedModel):
             position_ids=position_ids,
         )
         rotation = self._rotation(position_ids, hidden.dtype)
-        has_previous = (position_ids > 0).to(hidden.dtype)[..., None]
+        before = Before(
+            (position_ids > 0).to(hidden.dtype)[..., None],
+            attention_mask.previous if isinstance(attention_mask, FlatMask) else None,
+        )
         hidden = self.dropout(hidden)
         for layer in self.layers:
-            hidden = layer(hidden, rotation, has_previous, mask, cache)
+            hidden = layer(hidden, rotation, before, mask, cache)
         output = BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden), past_key_values=cache if use_cache else None
         )

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from flat_families import build
 from tiny_models import policy_of, scalar_of
 from torch.testing import assert_close
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from instructgpt.functional.layout import Layout
 from instructgpt.functional.logprobs import entropy
 from instructgpt.models.adapters import LoRA, Prefix, attach
 from instructgpt.models.flat import hidden_states, predict
+from instructgpt.models.flat_proof import PROOFS
 from instructgpt.models.forward import run
+from instructgpt.models.load import Network
 from instructgpt.types import FlatRows
 
 # a prompt with three responses, a document, a prompt with one; and their rows
@@ -79,3 +83,109 @@ def test_scores_are_of_every_token_and_of_the_last_of_each_segment(
         assert_close(scores[row], model(one))
         assert_close(model.score(one), scores[row[-1:]])
     assert_close(model.score(rows), scores[rows.layout.last])
+
+
+def trained(model, rows):
+    """A loss on everything there is, and its gradient."""
+    found = predict(model, rows, asked(rows))
+    model.zero_grad()
+    (found.logprobs.sum() + found.hidden.square().sum()).backward()
+    return found, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "shift_gpt"])
+def test_neither_order_nor_the_cut_into_pieces_changes_anything(tiny_tokenizer, rows, name):
+    model = build(name, tiny_tokenizer)
+    whole, expected = trained(model, rows)
+    logprobs = torch.zeros(rows.layout.tokens)
+    logprobs[asked(rows)] = whole.logprobs.detach()
+    sums = {name: torch.zeros_like(gradient) for name, gradient in expected.items()}
+    for segments in ([4], [5, 6], [0, 3, 1, 2]):  # families of a prompt, in another order
+        part = rows.select(segments)
+        _, places = rows.layout.select(segments)
+        found, gradients = trained(model, part)
+        assert_close(found.logprobs, logprobs[places[asked(part)]])
+        assert_close(found.hidden, whole.hidden[places])
+        for name in sums:
+            sums[name] += gradients[name]
+    for name, gradient in expected.items():
+        assert_close(sums[name], gradient, rtol=1e-5, atol=1e-5 * gradient.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "shift_gpt"])
+def test_checkpointed_activations_are_recomputed_alike(tiny_tokenizer, rows, name):
+    plain = build(name, tiny_tokenizer).train()
+    model = build(name, tiny_tokenizer, Network(gradient_checkpointing=True)).train()
+    set_dropout_off(model, plain)
+    model.load_state_dict(plain.state_dict())
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    _, expected = trained(plain, rows)
+    _, found = trained(model, rows)
+    for key, gradient in expected.items():
+        assert_close(found[key], gradient)
+
+
+def set_dropout_off(*models):
+    for model in models:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+
+
+def test_attention_drops_out_in_training(make_architecture, tiny_tokenizer, rows):
+    model = policy_of(make_architecture("gpt2") | {"attn_pdrop": 0.5}, tiny_tokenizer)
+    whole = hidden_states(model, rows)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout) and module.p != 0.5:
+            module.p = 0.0
+    draws = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        draws.append(hidden_states(model, rows))
+    assert torch.equal(draws[0], draws[1])
+    assert (draws[0] - draws[2]).abs().max() > 1e-3
+    first = rows.layout.positions == 0
+    assert (draws[0] - whole)[~first].abs().max() > 1e-3
+    assert model.training
+    assert not torch.equal(hidden_states(model, rows), hidden_states(model, rows))
+
+
+def test_bfloat16_is_as_near_to_float32_as_padded_rows(make_architecture, tiny_tokenizer, rows):
+    model = policy_of(make_architecture("llama"), tiny_tokenizer)
+    exact = hidden_states(model, rows)
+    half = model.bfloat16()
+    flat = hidden_states(half, rows)
+    assert flat.dtype == torch.bfloat16
+    assert attention_used(half) == "grouped"
+    error = (flat.float() - exact).norm()
+    padded = torch.zeros_like(exact)
+    for row, output in alone(half, rows):
+        padded[row] = output.hidden[0].float()
+    assert error <= 1.5 * (padded - exact).norm()
+    assert error <= 0.02 * exact.norm()
+
+
+def attention_used(model):
+    return getattr(model, PROOFS)["cpu", model.dtype, model.dtype != torch.float32]
+
+
+def test_a_network_with_attention_of_its_own_is_padded_and_says_so(
+    make_architecture, tiny_tokenizer, rows, monkeypatch
+):
+    """One that sees the whole micro-batch is found out, and is right nevertheless."""
+    model = policy_of(make_architecture("llama"), tiny_tokenizer)
+    expected = hidden_states(model, rows)
+    setattr(model, PROOFS, {})
+
+    def leaky(module, query, key, value, attention_mask, scaling=None, **_):
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            query, *(x.repeat_interleave(2, 1) for x in (key, value)), is_causal=True, scale=scaling
+        )
+        return mixed.transpose(1, 2), None
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flat_sdpa", leaky)
+    with pytest.warns(UserWarning, match=r"^llama does not read flat rows \(hidden states differ"):
+        found = hidden_states(model, rows)
+    assert_close(found, expected)
+    assert model.config._attn_implementation == "sdpa"

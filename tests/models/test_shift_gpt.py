@@ -9,7 +9,7 @@ from transformers import (
 )
 
 from instructgpt.models.forward import position_ids, run
-from instructgpt.models.shift_gpt import VALUE_TO_OUTPUT, ShiftGPTConfig, rotate
+from instructgpt.models.shift_gpt import VALUE_TO_OUTPUT, Before, ShiftGPTConfig, rotate
 
 VOCABULARY = 40
 
@@ -59,7 +59,8 @@ def test_keys_see_the_token_before_as_the_formula_says():
     seen = {}
     attention.k_proj.register_forward_pre_hook(lambda _, given: seen.update(keys=given[0]))
     rotation = (torch.ones(1, 1, 3, 2), torch.zeros(1, 1, 3, 2))
-    attention(inputs, rotation, torch.tensor([[[0.0], [1.0], [1.0]]]), None, None)
+    before = Before(torch.tensor([[[0.0], [1.0], [1.0]]]), None)
+    attention(inputs, rotation, before, None, None)
     for t in range(3):
         before = inputs[0, t - 1] if t else torch.zeros(32)
         torch.testing.assert_close(seen["keys"][0, t], 0.5 * inputs[0, t] + 0.5 * before)

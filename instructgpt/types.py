@@ -131,15 +131,28 @@ def flat_rows(documents: Sequence[Sequence[int] | Tensor]) -> FlatRows:
 
 
 class LanguageBatch(NamedTuple):
-    """Right-padded rows for next-token prediction (demonstrations, pretraining text)."""
+    """Demonstrations, or blocks of text, for next-token prediction."""
 
-    tokens: Tensor  # [N, T] int64
-    mask: Tensor  # [N, T] bool: real tokens
-    # [N, T] bool: tokens whose prediction is trained; never the first token of a document
-    targets: Tensor
-    positions: Tensor  # [N, T] int64: position inside the document
-    # [N, T] int64: number of the document in its row; tokens see their own document only
-    documents: Tensor
+    rows: FlatRows  # a segment is a demonstration or a block, which sees nothing of another
+    targets: Tensor  # [T] bool: tokens whose prediction is trained; never the first of a segment
+
+    def pieces(self, max_tokens: int | None, max_rows: int | None = None) -> list[LanguageBatch]:
+        """Parts of at most so many tokens and rows, in order.
+
+        Args:
+            max_tokens: of a part; a row with more is alone. None: any number.
+            max_rows: of a part; None: any number.
+        """
+        layout, found, start = self.rows.layout, [], 0
+        cut = pieces(layout.lengths, max_tokens, max_rows)
+        if len(cut) == 1:
+            return [self]
+        for part in cut:
+            rows = self.rows.select(torch.arange(part.start, part.stop))
+            end = start + rows.layout.tokens
+            found.append(LanguageBatch(rows, self.targets[start:end]))
+            start = end
+        return found
 
 
 class ComparisonBatch(NamedTuple):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from instructgpt.types import ComparisonBatch, LanguageBatch
 
 
 class Throughput(Callback):
-    """Logs the real tokens, without padding, that all ranks train on in a second.
+    """Logs the tokens that all ranks train on in a second.
 
     Waiting for data counts, validation does not. PPO, which makes its own tokens, logs its own
     rate. ``rate`` is the last one, of the first batch before any was logged.
@@ -23,7 +22,7 @@ class Throughput(Callback):
         self._restart()
 
     def _restart(self) -> None:
-        self._tokens: torch.Tensor | int = 0
+        self._tokens = 0
         self._batches, self._since = 0, time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -45,22 +44,15 @@ class Throughput(Callback):
         """Count, and log where Lightning logs."""
         if not isinstance(batch, (LanguageBatch, ComparisonBatch)):
             return
-        self._tokens = self._tokens + real_tokens(batch)
+        self._tokens += len(batch.rows.tokens)
         self._batches += 1
         window_ends = self._batches == trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not window_ends and self.rate is not None:
             return
-        tokens = trainer.strategy.reduce(self._tokens.float(), reduce_op="sum")
+        mine = batch.rows.tokens.new_tensor(self._tokens)
+        tokens = trainer.strategy.reduce(mine, reduce_op="sum")
         self.rate = float(tokens) / (time.monotonic() - self._since)
         if window_ends:
             for logger in trainer.loggers:
                 logger.log_metrics({"tokens_per_second": self.rate}, step=trainer.global_step)
             self._restart()
-
-
-def real_tokens(batch: LanguageBatch | ComparisonBatch) -> torch.Tensor:
-    """How many tokens a batch has, where it is."""
-    if isinstance(batch, LanguageBatch):
-        return batch.mask.sum()
-    tokens = batch.rows.tokens
-    return tokens.new_full((), len(tokens))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from instructgpt.data.rows import ComparisonRow, LanguageRow, PromptRow
 from instructgpt.functional.layout import Layout
-from instructgpt.types import ComparisonBatch, FlatRows, LanguageBatch, PromptBatch
+from instructgpt.types import ComparisonBatch, FlatRows, LanguageBatch, PromptBatch, flat_rows
 
 
 def pad(rows: Sequence[Tensor], value: int, left: bool = False) -> tuple[Tensor, Tensor]:
@@ -42,21 +42,18 @@ def collate(rows: list[Any], pad_id: int) -> Any:
         pad_id: what fills the others up to the longest.
     """
     if isinstance(rows[0], LanguageRow):
-        return collate_language(rows, pad_id)
+        return collate_language(rows)
     if isinstance(rows[0], ComparisonRow):
         return collate_comparisons(rows)
     return collate_prompts(rows, pad_id)
 
 
-def collate_language(rows: list[LanguageRow], pad_id: int) -> LanguageBatch:
-    """Right-padded rows with targets, positions and document numbers."""
-    tokens, mask = pad([row.tokens for row in rows], pad_id)
-    targets = torch.zeros_like(mask)
-    positions, documents = torch.zeros_like(tokens), torch.zeros_like(tokens)
-    for i, row in enumerate(rows):
-        targets[i, row.trained : len(row.tokens)] = True
-        positions[i, : len(row.tokens)] = torch.arange(len(row.tokens))
-    return LanguageBatch(tokens, mask, targets, positions, documents)
+def collate_language(rows: list[LanguageRow]) -> LanguageBatch:
+    """Each row a document, predicted from its place on."""
+    flat = flat_rows([row.tokens for row in rows])
+    first = torch.tensor([row.trained for row in rows])
+    targets = flat.layout.positions >= first.repeat_interleave(flat.layout.lengths)
+    return LanguageBatch(flat, targets)
 
 
 def collate_comparisons(rows: list[ComparisonRow]) -> ComparisonBatch:

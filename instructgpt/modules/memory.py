@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from instructgpt.functional.tiles import TILES
 from instructgpt.models.forward import base_network
 from instructgpt.models.transformers_private import attention_name
 
@@ -74,7 +75,7 @@ def activation_bytes(shape: Shape, tokens: int, row_tokens: int, size: int) -> i
 
     Args:
         shape: of the network.
-        tokens: of all rows of a forward pass, padding included.
+        tokens: of all rows of a forward pass.
         row_tokens: of a row.
         size: bytes of a number.
 
@@ -113,6 +114,24 @@ def logit_bytes(shape: Shape, tokens: int, copies: float) -> int:
         copies: tensors of that size which live at once.
     """
     return round(tokens * shape.vocabulary * copies * 4)
+
+
+def tile_bytes(shape: Shape, tokens: int, device: str) -> int:
+    """A tile of logits with its gradient, and the gradient of the head before it is added.
+
+    Args:
+        shape: of the network.
+        tokens: that are predicted at once.
+        device: type of where they are.
+
+    Examples:
+        >>> small = Shape(2, 4, 4, 16, 1, 10, 6, 5, False, False)
+        >>> tile_bytes(small, 3, "cpu")  # 2 * 3*10 and 10*4 numbers
+        400
+    """
+    places, ids = TILES.get(device, TILES["cuda"])
+    tile = min(tokens, places) * min(shape.vocabulary, ids)
+    return 4 * (2 * tile + shape.vocabulary * shape.width)
 
 
 class Need(NamedTuple):

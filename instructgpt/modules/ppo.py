@@ -23,6 +23,7 @@ from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import of_samples, stop, together
 from instructgpt.modules.fits import check_context
 from instructgpt.modules.held_out import HeldOut
+from instructgpt.modules.language import language_loss
 from instructgpt.modules.memory import Memory
 from instructgpt.modules.networks import (
     Frozen,
@@ -37,7 +38,6 @@ from instructgpt.modules.ppo_plan import check_plan, phase_memory, plan_lines
 from instructgpt.modules.pretraining import (
     Pretraining,
     objective_norms,
-    pretraining_loss,
     whole_gradient,
 )
 from instructgpt.modules.respond import predict_rows, roll_out
@@ -52,7 +52,7 @@ from instructgpt.rollout.prompts import PhasePrompts
 from instructgpt.rollout.sampler import Sampling, Texts
 from instructgpt.rollout.scoring import not_finite_rows, score
 from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
-from instructgpt.types import LanguageBatch, PromptBatch, Sample, require
+from instructgpt.types import PromptBatch, Sample, require
 
 
 class PPOModule(StageModule):
@@ -282,10 +282,10 @@ class PPOModule(StageModule):
         which = (number * plan.updates + update, mix.ptx_per_episode * episodes)
         share = (*which, trainer.global_rank, trainer.world_size)
         batch = self.transfer_batch_to_device(self.data.pretraining_rows(*share), self.device, 0)
-        tokens = self.all_sum(batch.targets[:, 1:].sum().float())
+        tokens = self.all_sum(batch.targets.sum().float())
         total = torch.zeros((), device=self.device)
-        for part in torch.arange(len(batch.tokens)).split(plan.microbatch_size):
-            loss = pretraining_loss(self.policy, LanguageBatch(*(x[part] for x in batch)))
+        for piece in batch.pieces(self.network.max_tokens, plan.microbatch_size):
+            loss = language_loss(self.policy, piece).total
             self.pieces.backward(self, loss * (mix.ptx_coef * averaged_over(trainer) / tokens))
             total += loss.detach()
         self.guard.see("the pretraining loss", total, lambda: self.data.pretraining_ids(*share))

@@ -9,9 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from instructgpt.functional.losses import cross_entropy_loss
-from instructgpt.models.forward import run
-from instructgpt.types import LanguageBatch, require
+from instructgpt.types import require
 
 
 @dataclass(frozen=True)
@@ -31,19 +29,6 @@ class Pretraining:
         require(0 <= self.ptx_coef < inf, "model.pretraining.ptx_coef", ">= 0", self.ptx_coef)
         rows = self.ptx_per_episode
         require(rows >= 1, "model.pretraining.ptx_per_episode", ">= 1", rows)
-
-
-def pretraining_loss(policy: nn.Module, batch: LanguageBatch) -> Tensor:
-    """Cross-entropy of a language model on text, summed over its targets."""
-    logits = run(
-        policy,
-        batch.tokens,
-        batch.mask,
-        positions=batch.positions,
-        documents=batch.documents,
-        every_id=True,
-    ).logits[:, :-1]
-    return cross_entropy_loss(logits, batch.tokens[:, 1:], batch.targets[:, 1:])[0]
 
 
 def gradient_of(network: nn.Module, scale: float) -> dict[str, Tensor]:

@@ -184,9 +184,9 @@ class RewardModule(StageModule):
         with torch.no_grad(), self.trainer.precision_plugin.val_step_context():
             for number, batch in enumerate(loader, 1):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
-                real = batch.targets.any(1)
-                scores = self.model.padded_score(batch.tokens, batch.mask)[real]
-                sums += torch.stack([scores.sum(), real.sum()])
+                for piece in batch.pieces(self.network.max_tokens):
+                    real = piece.targets[piece.rows.layout.last]
+                    sums += torch.stack([self.model.score(piece.rows)[real].sum(), real.sum()])
                 self.progress("offset", number, len(loader))
             total, count = self.all_sum(sums).tolist()
         # Float32 also where the weights are not: it is a mean of many scores.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,21 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from instructgpt.algorithms.schedule import Cosine, Schedule
-from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
-from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.finite import Ids
 from instructgpt.modules.fits import check_context
+from instructgpt.modules.language import language_loss
 from instructgpt.modules.memory import (
     Memory,
     Need,
     activation_bytes,
-    logit_bytes,
     number_size,
     shape_of,
+    tile_bytes,
 )
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
@@ -109,60 +109,54 @@ class SFTModule(StageModule):
         return [self.policy]
 
     def memory(self) -> Memory:
-        """An update on the longest rows there are."""
-        rows = self.data.train_rows
-        longest, targets = rows.longest, int(rows.targets.max())
-        shape, count = shape_of(self.policy), self.data.batch_size
-        size = number_size(self.trainer.precision, self.policy)
-        kept = activation_bytes(shape, count * longest, longest, size)
-        # Logits of all tokens, those of the targets, and their log-softmax.
-        logits = logit_bytes(shape, count * longest, 1)
-        logits += logit_bytes(shape, count * targets, 2)
+        """An update on the longest rows there are, as many as are computed together."""
+        longest, most = self.data.train_rows.longest, self.network.max_tokens
+        tokens = self.data.batch_size * longest
+        tokens = tokens if most is None else min(tokens, max(most, longest))
+        shape, size = shape_of(self.policy), number_size(self.trainer.precision, self.policy)
+        kept = activation_bytes(shape, tokens, longest, size)
+        logits = tile_bytes(shape, tokens, self.device.type)
         needs = [Need("update", "activations", kept), Need("update", "logits", logits)]
         return super().memory()._replace(needs=needs)
 
     # -- training
 
-    def losses(self, batch: LanguageBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Summed cross-entropy, number of targets, how many of them are the most likely token."""
-        logits = run(
-            self.policy,
-            batch.tokens,
-            batch.mask,
-            positions=batch.positions,
-            documents=batch.documents,
-            every_id=True,
-        ).logits[:, :-1]
-        tokens, targets = batch.tokens[:, 1:], batch.targets[:, 1:]
-        total, count = cross_entropy_loss(logits, tokens, targets)
-        correct = ((logits.argmax(-1) == tokens) & targets).sum()
-        return total, count, correct
-
     def training_step(self, batch: LanguageBatch, batch_idx: int) -> Tensor:
-        """Next-token cross-entropy on the targets."""
-        total, count, correct = self.losses(batch)
-        return self.summed_loss(total, count, self.batch_ids(batch_idx), sums={"accuracy": correct})
+        """Next-token cross-entropy on the targets, piece by piece."""
+        pieces = self.named_pieces(batch, batch_idx)
+        return self.pieces.one_by_one(self, [partial(self._loss, *piece) for piece in pieces])
 
-    def batch_ids(self, batch_idx: int) -> Ids:
-        """What names the samples of a batch, if it has to: batches hold tensors only."""
-        trains, epoch = self.trainer.training, self.trainer.current_epoch
+    def _loss(self, batch: LanguageBatch, ids: Ids) -> Tensor:
+        total, count, correct = language_loss(self.policy, batch)
+        return self.summed_loss(total, count, ids, sums={"accuracy": correct})
 
-        def ids() -> list[str]:
-            data = self.data
-            loader = data.train_dataloader() if trains else data.val_dataloader()
-            return loader.ids(epoch, batch_idx)
+    def named_pieces(
+        self, batch: LanguageBatch, batch_idx: int
+    ) -> Iterator[tuple[LanguageBatch, Ids]]:
+        """Parts of at most ``network.max_tokens`` tokens, with the names of their samples."""
+        start = 0
+        for piece in batch.pieces(self.network.max_tokens):
+            end = start + len(piece.rows.layout.lengths)
+            yield piece, partial(self._ids, batch_idx, start, end)
+            start = end
 
-        return ids
+    def _ids(self, batch_idx: int, start: int, end: int) -> list[str]:
+        """Names of some samples of a batch, asked for only when needed: it holds tensors only."""
+        data, trains = self.data, self.trainer.training
+        loader = data.train_dataloader() if trains else data.val_dataloader()
+        names: list[str] = loader.ids(self.trainer.current_epoch, batch_idx)
+        return names[start:end]
 
     # -- evaluation
 
     def validation_step(self, batch: LanguageBatch, batch_idx: int) -> None:
         """Collect loss and token accuracy."""
-        total, count, correct = self.losses(batch)
-        self.guard.see("the validation loss", total, self.batch_ids(batch_idx))
-        weight = count.clamp_min(1)
-        self.val_loss.update(total / weight, count)
-        self.val_accuracy.update(correct / weight, count)
+        for piece, ids in self.named_pieces(batch, batch_idx):
+            total, count, correct = language_loss(self.policy, piece)
+            self.guard.see("the validation loss", total, ids)
+            weight = count.clamp_min(1)
+            self.val_loss.update(total / weight, count)
+            self.val_accuracy.update(correct / weight, count)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all targets, and answer some prompts."""

@@ -1,4 +1,4 @@
-"""Tokens a second count real tokens only."""
+"""Tokens a second count those of all batches and ranks."""
 
 import time
 from types import SimpleNamespace
@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import torch
 
 from instructgpt.callbacks.throughput import Throughput
-from instructgpt.types import LanguageBatch
+from instructgpt.types import LanguageBatch, flat_rows
 
 
-def test_padding_does_not_count(monkeypatch):
+def test_tokens_of_all_ranks_count(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     logged = []
@@ -20,8 +20,7 @@ def test_padding_does_not_count(monkeypatch):
         loggers=[logger],
         strategy=SimpleNamespace(reduce=lambda value, reduce_op: 2 * value),  # two ranks
     )
-    mask = torch.tensor([[True, True, False], [True, False, False]])  # 3 of 6 are real
-    batch = LanguageBatch(mask.long(), mask, mask, mask.long(), mask.long())
+    batch = LanguageBatch(flat_rows([[4, 5], [6]]), torch.tensor([False, True, False]))
     throughput = Throughput()
     throughput.on_train_start(trainer, None)
     for index in range(2):

@@ -16,26 +16,34 @@ def demonstration(prompt, response, fill=5):
 
 
 def test_language_batch():
-    short, long = demonstration(1, 1), demonstration(2, 2)
-    batch = collate_language([short, long], pad_id=9)
-    assert batch.tokens.tolist() == [[5, 6, 9, 9], [5, 5, 6, 6]]
-    assert batch.mask.tolist() == [[T, T, F, F], [T, T, T, T]]
-    assert batch.targets.tolist() == [[F, T, F, F], [F, F, T, T]]
-    assert batch.positions.tolist() == [[0, 1, 0, 0], [0, 1, 2, 3]]
-    assert batch.documents.eq(0).all()
+    batch = collate_language([demonstration(1, 1), demonstration(2, 2)])
+    assert batch.rows.tokens.tolist() == [5, 6, 5, 5, 6, 6]
+    assert batch.rows.layout.lengths.tolist() == [2, 4]
+    assert batch.rows.layout.parents.tolist() == [-1, -1]
+    assert batch.targets.tolist() == [F, T, F, F, T, T]
 
 
-@pytest.mark.parametrize("pad_id", [5, 6, 9])
-def test_masks_do_not_look_at_ids(pad_id):
-    rows = [demonstration(1, 1), demonstration(2, 2)]
-    batch, other = collate_language(rows, pad_id), collate_language(rows, 0)
-    for name in ("mask", "targets", "positions", "documents"):
-        assert torch.equal(getattr(batch, name), getattr(other, name))
+@pytest.mark.parametrize(
+    ("limits", "lengths"),
+    [
+        ((None, None), [[2, 4, 3, 9]]),
+        ((6, None), [[2, 4], [3], [9]]),
+        ((1, None), [[2], [4], [3], [9]]),  # a longer row is alone
+        ((None, 3), [[2, 4, 3], [9]]),
+    ],
+)
+def test_a_language_batch_in_pieces_is_the_same_rows(limits, lengths):
+    rows = [demonstration(*sizes) for sizes in ((1, 1), (2, 2), (2, 1), (4, 5))]
+    batch = collate_language(rows)
+    parts = batch.pieces(*limits)
+    assert [part.rows.layout.lengths.tolist() for part in parts] == lengths
+    assert torch.cat([part.rows.tokens for part in parts]).equal(batch.rows.tokens)
+    assert torch.cat([part.targets for part in parts]).equal(batch.targets)
 
 
 def test_blank_language_row_trains_nothing_but_can_be_run():
-    batch = collate_language([demonstration(1, 2).blank()], 0)
-    assert batch.mask.all()
+    batch = collate_language([demonstration(1, 2).blank()])
+    assert batch.rows.tokens.tolist() == [5, 6, 6]
     assert not batch.targets.any()
 
 

@@ -49,14 +49,12 @@ def test_text_blocks(request, text_file, folder):
     lengths = [len(row.tokens) for row in data.train_rows]
     assert set(lengths[:-1]) == {16}
     assert lengths[-1] == len(expected) % 16
-    assert any(f"the last one has {lengths[-1]} and is padded" in line for line in data.summary)
+    assert any(f"the last one has {lengths[-1]}" in line for line in data.summary)
     batch = data.collate(data.train_rows[-2:])
     assert isinstance(batch, LanguageBatch)
-    assert batch.mask.sum(1).tolist() == lengths[-2:]
-    assert batch.targets.sum(1).tolist() == [length - 1 for length in lengths[-2:]]
-    assert not batch.targets[:, 0].any()
-    assert batch.positions[0].tolist() == list(range(16))
-    assert not batch.documents.any()  # as in GPT, documents of a block see each other
+    # as in GPT, documents of a block see each other: it is one segment
+    assert batch.rows.layout.lengths.tolist() == lengths[-2:]
+    assert batch.targets.tolist() == [position > 0 for n in lengths[-2:] for position in range(n)]
     assert data.row_tokens == 128  # 64 + 64 tokens of a sampled continuation
 
 
@@ -171,7 +169,7 @@ def test_pretraining_mix_is_a_fraction_of_the_sequences(build, demonstrations, t
 
 def test_demonstration_validation_has_prompts(build, demonstrations):
     data = build(DemonstrationDataModule, demonstrations, validation=0.3)
-    rows = sum(len(batch.tokens) for batch in data.val_dataloader())
+    rows = sum(len(batch.rows.layout.lengths) for batch in data.val_dataloader())
     prompts = [prompt for batch in data.prompt_dataloader() for prompt in batch.prompts]
     assert rows == len(prompts) == len(data.validation_rows) > 1
     for row, prompt in zip(data.validation_rows, data.prompt_rows, strict=True):
@@ -248,7 +246,7 @@ def test_demonstrations_for_the_offset(build, comparisons, demonstrations):
     data = build(ComparisonDataModule, comparisons, validation=None, demonstrations=demonstrations)
     batches = list(data.demonstration_dataloader())
     assert all(isinstance(batch, LanguageBatch) for batch in batches)
-    assert sum(int(batch.targets.any(1).sum()) for batch in batches) == 20
+    assert sum(int(batch.targets[batch.rows.layout.last].sum()) for batch in batches) == 20
     assert "demonstrations for the offset: 20 rows" in data.summary
 
 
@@ -298,12 +296,13 @@ def test_pretraining_rows(prompts, world):
     whole = prompts.pretraining_rows(2, 8, 0, 1)
     assert isinstance(whole, LanguageBatch)
     parts = [prompts.pretraining_rows(2, 8, rank, world) for rank in range(world)]
-    rows = [t[m].tolist() for part in parts for t, m in zip(part.tokens, part.mask, strict=True)]
-    assert rows == [t[m].tolist() for t, m in zip(whole.tokens, whole.mask, strict=True)]
+    assert torch.cat([part.rows.tokens for part in parts]).equal(whole.rows.tokens)
+    lengths = torch.cat([part.rows.layout.lengths for part in parts])
+    assert lengths.equal(whole.rows.layout.lengths)
     again = prompts.pretraining_rows(2, 8, 0, 1)
-    assert again.tokens.equal(whole.tokens)
+    assert again.rows.tokens.equal(whole.rows.tokens)
     count = len(prompts.blocks)
-    epoch = [prompts.pretraining_rows(i, 1, 0, 1).tokens[0].tolist() for i in range(count)]
+    epoch = [prompts.pretraining_rows(i, 1, 0, 1).rows.tokens.tolist() for i in range(count)]
     assert sorted(epoch) == sorted(block.tokens.tolist() for block in prompts.blocks)
 
 

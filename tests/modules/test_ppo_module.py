@@ -7,7 +7,6 @@ from small_ppo import Watch, make
 
 from instructgpt.algorithms.kl import FixedKL
 from instructgpt.algorithms.ppo import PPO
-from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_policy, load_scalar
@@ -137,10 +136,9 @@ def test_ptx_gradient_is_ppo_plus_gamma_times_pretraining(fit, prompt_data, poli
         changes[gamma] = [(a - b).detach() for a, b in pairs]
         norms[gamma] = watch.phases[0]
     batch = module.trainer.datamodule.pretraining_rows(0, 16, 0, 1)
-    logits = start(
-        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions
-    ).logits
-    total, count = cross_entropy_loss(logits[:, :-1], batch.tokens[:, 1:], batch.targets[:, 1:])
+    blocks = batch.rows.tokens.split(batch.rows.layout.lengths.tolist())
+    losses = [start(block[None], labels=block[None]).loss * (len(block) - 1) for block in blocks]
+    total, count = sum(losses), batch.targets.sum()
     (total / count).backward()
     for both, ppo, p in zip(changes[3.0], changes[0.0], start.parameters(), strict=True):
         torch.testing.assert_close(both, ppo - 0.1 * 3.0 * p.grad, atol=1e-5, rtol=1e-5)

@@ -172,7 +172,7 @@ def test_offset_makes_demonstrations_score_zero(
     assert read_artefact(str(tmp_path / "export")).offset != 0
     back = load_scalar(str(tmp_path / "export"), None, Network(), module.tokenizer, head="stored")
     back.eval()
-    scores = [back.padded_score(b.tokens, b.mask) for b in data.demonstration_dataloader()]
+    scores = [back.score(b.rows) for b in data.demonstration_dataloader()]
     assert abs(float(torch.cat(scores).mean())) < 1e-5
 
 

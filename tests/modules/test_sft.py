@@ -5,14 +5,30 @@ import math
 import pytest
 import torch
 from descent import sgd, weights
+from lightning.pytorch import Callback
 from transformers import AutoModelForCausalLM
 
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.artefact import read_artefact
+from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
+from instructgpt.modules.language import language_loss
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.rules import CountReward
-from instructgpt.types import UserError
+from instructgpt.types import FlatRows, LanguageBatch, UserError
+
+
+class Watch(Callback):
+    """The tokens of the largest forward pass."""
+
+    most = 0
+
+    def on_train_start(self, trainer, pl_module):
+        def see(module, arguments, result):
+            self.most = max(self.most, arguments[0].numel())
+
+        pl_module.policy.get_input_embeddings().register_forward_hook(see)
 
 
 def make(source, **options):
@@ -53,10 +69,11 @@ def test_one_step_is_the_gradient_of_the_token_mean(fit, demonstration_data, pol
     data.train_dataloader().set_epoch(0)
     batch = next(iter(data.train_dataloader()))
     total, count = 0.0, 0
-    for tokens, mask, targets in zip(batch.tokens, batch.mask, batch.targets, strict=True):
-        n = int(mask.sum())
-        logprobs = oracle(input_ids=tokens[None, :n]).logits[0].log_softmax(-1)
-        for t in range(1, n):
+    lengths = batch.rows.layout.lengths.tolist()
+    documents = zip(batch.rows.tokens.split(lengths), batch.targets.split(lengths), strict=True)
+    for tokens, targets in documents:
+        logprobs = oracle(input_ids=tokens[None]).logits[0].log_softmax(-1)
+        for t in range(1, len(tokens)):
             if targets[t]:
                 total, count = total - logprobs[t - 1, tokens[t]], count + 1
     (total / count).backward()
@@ -67,21 +84,59 @@ def test_one_step_is_the_gradient_of_the_token_mean(fit, demonstration_data, pol
         torch.testing.assert_close(after.detach(), expected, atol=1e-5, rtol=1e-5, msg=name)
 
 
-def test_padding_and_order_do_not_matter(demonstration_data, policy_artefact, tiny_tokenizer):
-    module = make(policy_artefact)
-    module.policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer).eval()
+@pytest.mark.parametrize("max_tokens", [1, 30, None])
+def test_training_does_not_depend_on_the_token_budget(
+    fit, demonstration_data, policy_artefact, max_tokens
+):
+    """Pieces of a batch, and batches of a step: one mean over the targets of all of them."""
+    whole, _ = trained(fit, make(policy_artefact), demonstration_data(batch_size=16))
+    module = make(policy_artefact, network=Network(max_tokens=max_tokens))
+    watch = Watch()
+    data = demonstration_data(batch_size=4)
+    options = {"accumulate_grad_batches": 4, "callbacks": [watch], "limit_train_batches": 4}
+    cut, trainer = trained(fit, module, data, **options)
+    assert trainer.global_step == 2
+    torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-5)
+    longest = data.train_rows.longest
+    assert max_tokens is None or watch.most <= max(max_tokens, longest)
+
+
+def test_validation_does_not_depend_on_the_token_budget(fit, demonstration_data, policy_artefact):
+    losses = []
+    for max_tokens in (1, 40, None):
+        module = make(policy_artefact, network=Network(max_tokens=max_tokens))
+        trainer = fit(module, demonstration_data(), max_steps=1, limit_train_batches=1)
+        trainer.limit_val_batches = 1.0
+        start = make(policy_artefact, network=Network(max_tokens=max_tokens))
+        trainer.validate(start, demonstration_data(), verbose=False)
+        losses.append(float(trainer.callback_metrics["val/loss"]))
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def test_loss_is_that_of_the_padded_path_in_any_order(
+    demonstration_data, policy_artefact, tiny_tokenizer
+):
+    policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer).eval()
     data = demonstration_data(batch_size=8)
     data.prepare_data()
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    wide = type(batch)(*(torch.nn.functional.pad(f, (0, 5)) for f in batch))
-    order = torch.randperm(len(batch.tokens))
-    shuffled = type(batch)(*(f[order] for f in batch))
-    total, count, correct = module.losses(batch)
-    for other in (wide, shuffled):
-        again = module.losses(other)
-        torch.testing.assert_close(again[0], total, atol=1e-4, rtol=1e-6)
-        assert (again[1], again[2]) == (count, correct)
+    lengths = batch.rows.layout.lengths
+    tokens, targets = (
+        torch.nn.utils.rnn.pad_sequence(list(flat.split(lengths.tolist())), batch_first=True)
+        for flat in (batch.rows.tokens, batch.targets)
+    )
+    mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+    logits = run(policy, tokens, mask, every_id=True).logits[:, :-1]
+    total, count = cross_entropy_loss(logits, tokens[:, 1:], targets[:, 1:])
+    order = torch.randperm(len(lengths))
+    layout, places = batch.rows.layout.select(order)
+    shuffled = LanguageBatch(FlatRows(batch.rows.tokens[places], layout), batch.targets[places])
+    for one in (batch, shuffled):
+        found = language_loss(policy, one)
+        torch.testing.assert_close(found.total, total, atol=1e-4, rtol=1e-6)
+        assert found.targets == count
+        assert found.correct == ((logits.argmax(-1) == tokens[:, 1:]) & targets[:, 1:]).sum()
 
 
 def test_dropout_is_what_was_asked_for_and_on(fit, demonstration_data, policy_artefact):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from instructgpt.functional.logprobs import entropy as entropy_of
-from instructgpt.functional.logprobs import token_logprobs
+from instructgpt.functional.logprobs import read_logits
 from instructgpt.functional.masking import widen
 from instructgpt.models.flat_attention import Kernel, attending_flat, flat_mask
 from instructgpt.models.flat_proof import proved_kernel
@@ -23,6 +22,7 @@ from instructgpt.models.forward import (
     run,
     virtual_tokens,
 )
+from instructgpt.models.output_head import output_head, states_only
 from instructgpt.models.peft_private import without_adapters
 from instructgpt.types import FlatRows
 
@@ -70,15 +70,27 @@ def predict(
         every_id: whether ids without a token keep their logits, as for ``forward.run``.
     """
     before, targets = rows.layout.previous[places], rows.tokens[places]
+    head = output_head(model)
     with nullcontext() if adapter else without_adapters(model):
-        hidden, logits = _logits(model, rows, before, _kernel(model, rows))
-    logits = widen(logits if every_id else of_known_ids(base_network(model), logits)) / temperature
-    return Predictions(
-        token_logprobs(logits, targets),
-        logits.argmax(-1) == targets,
-        entropy_of(logits.detach()) if entropy else None,
-        hidden,
-    )
+        kernel = _kernel(model, rows)
+        if head is None:
+            hidden, logits = _logits(model, rows, before, kernel)
+        else:
+            hidden = _hidden(model, rows, kernel)
+    if head is None:
+        logits = logits if every_id else of_known_ids(base_network(model), logits)
+        readings = read_logits(widen(logits) / temperature, targets, entropy)
+    else:
+        readings = head.read(
+            hidden[before],
+            targets,
+            temperature=temperature,
+            entropy=entropy,
+            adapter=adapter,
+            every_id=every_id,
+        )
+    spread = None if readings.entropy is None else readings.entropy.detach()
+    return Predictions(readings.logprobs, readings.correct, spread, hidden)
 
 
 def _kernel(model: nn.Module, rows: FlatRows) -> Kernel | None:
@@ -104,6 +116,11 @@ def _hidden(model: nn.Module, rows: FlatRows, kernel: Kernel | None) -> Tensor:
         network, inputs = network_inputs(model, tokens, mask)
         hidden = network(**inputs, use_cache=False, return_dict=True).last_hidden_state
         return hidden.flatten(0, 1)[where]
+    if output_head(model) is not None:
+        network, inputs = network_inputs(model, tokens, mask)
+        with states_only(network) as seen:
+            network(**inputs, use_cache=False, return_dict=True)
+        return seen[0].flatten(0, 1)[where]
     of_head = run(model, tokens, mask, hidden=True).hidden
     assert of_head is not None
     return of_head.flatten(0, 1)[where]

@@ -1,0 +1,122 @@
+"""The table and the plot of benchmarks/speed.py, made of its results file and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAD = (
+    "| work | against | CPU s, ours | theirs | times as fast | memory | share of peak |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+)
+MARKS = "<!-- speed -->", "<!-- /speed -->"
+PEERS = {"ppo": "TRL 1.12", "trl": "TRL 1.16", "generate": "`generate`"}
+
+
+def lines(results: dict[str, Any]) -> Iterator[str]:
+    """The table in Markdown.
+
+    Args:
+        results: as in the file.
+    """
+    yield from HEAD
+    for name, row in results["rows"].items():
+        if "account" in row:
+            yield _compared(row)
+        elif name == "start":
+            for what, key in (("`fit --help`", "fit --help"), ("`fit`, one step", "fit")):
+                before = row[key].get("before", {}).get("cpu_seconds")
+                yield _itself(what, row[key]["ours"]["cpu_seconds"], before)
+        elif name == "miniature":
+            before = row.get("before", {}).get("seconds")
+            yield _itself("miniature pipeline (wall)", row["ours"]["seconds"], before)
+        elif name == "ranks":
+            one, two = (row[f"{n}"]["seconds"] for n in ("1 process", "2 processes"))
+            about = "two ranks on two cores (wall) | one rank"
+            yield f"| {about} | {two:.3g} | {one:.3g} | {row['speed']} | | |"
+
+
+def _compared(row: dict[str, Any]) -> str:
+    ours, share = row["ours"], row["account"]["share_of_peak"]
+    peer = row.get("peer")
+    if not peer:
+        return f"| {row['about']} | - | {ours['cpu_seconds']:.3g} | | | | {share:.0%} |"
+    middle, low, high = row["speed"]
+    setting = ", ".join(f"{key} {value}" for key, value in peer["setting"].items())
+    return (
+        f"| {row['about']} | {PEERS[peer['name']]} ({setting}) | {ours['cpu_seconds']:.3g} | "
+        f"{peer['cpu_seconds']:.3g} | **{middle:.2f}** [{low:.2f}, {high:.2f}] | "
+        f"{row['memory']:.2f} | {share:.0%} |"
+    )
+
+
+def _itself(what: str, ours: float, before: float | None) -> str:
+    if before is None:
+        return f"| {what} | - | {ours:.3g} | | | | |"
+    return f"| {what} | itself, before | {ours:.3g} | {before:.3g} | **{before / ours:.2f}** | | |"
+
+
+def put_in(page: Path, table: list[str]) -> None:
+    """Replace what stands between the marks of a page, if it has them."""
+    text, (start, end) = page.read_text(), MARKS
+    if start in text:
+        whole = "\n".join([start, *table, end])
+        pattern = f"{re.escape(start)}.*?{re.escape(end)}"
+        page.write_text(re.sub(pattern, lambda _: whole, text, flags=re.DOTALL))
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Ratios to the peers, and the cost of a phase against three sizes.
+
+    Args:
+        results: as in the file.
+        path: of the picture.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    series = results["rows"].get("scaling", {}).get("series", {})
+    figure, axes = pyplot.subplots(1, 1 + len(series), figsize=(4 * (1 + len(series)), 3.4))
+    bars, *others = axes if len(series) else [axes]
+    compared = {n: row["speed"] for n, row in results["rows"].items() if "memory" in row}
+    for place, (middle, low, high) in enumerate(compared.values()):
+        bars.barh(place, middle, xerr=[[middle - low], [high - middle]], color="tab:blue")
+    bars.set_yticks(range(len(compared)), list(compared))
+    bars.axvline(1, color="grey", linewidth=1)
+    bars.set_xlabel("times as fast as the peer")
+    for axis, (name, found) in zip(others, series.items(), strict=True):
+        points = found["points"]
+        x, y = ([point[key] for point in points] for key in ("x", "cpu_seconds"))
+        flop = [point["useful_gflop"] for point in points]
+        line = [y[-1] * one / flop[-1] for one in flop]
+        axis.loglog(x, y, "o-", label=f"measured, slope {found['slope']}")
+        axis.loglog(x, line, "--", label=f"useful FLOP, slope {found['expected_slope']}")
+        axis.set_xlabel(name)
+        axis.set_ylabel("CPU seconds of a phase")
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def report(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print the table; write it and the plot, unless it is of tiny shapes or another device.
+
+    Args:
+        results: as in the file.
+        options: of the command line.
+    """
+    table = list(lines(results))
+    print(*table, sep="\n")
+    if not options.tiny and options.output == ROOT / "benchmarks/results/speed.json":
+        for page in (ROOT / "README.md", ROOT / "docs/speed.md"):
+            if page.exists():
+                put_in(page, table)
+        plot(results, ROOT / "docs/speed.png")
+    elif options.tiny:
+        plot(results, options.runs / "speed.png")

@@ -1,0 +1,158 @@
+"""benchmarks/speed.py is fair: both sides do the same work, and it says so where they do not.
+
+What is timed is run here at tiny shapes, in this process, for one unit each; no time is looked at.
+TRL's side runs where trl is installed (the extra ``bench``).
+"""
+
+import json
+from dataclasses import replace
+
+import pytest
+import speed_account
+import speed_ours
+import speed_peers
+import speed_report
+import speed_rows
+import speed_turns
+from speed_data import EOS, SHAPES, prepare
+
+ROWS = {row.name: row.tiny() for row in speed_rows.TABLE}
+
+
+class Enough(BaseException):
+    """One unit is done."""
+
+
+class OneUnit(speed_turns.Turns):
+    """Ends the work where a second unit would begin."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.units = []
+
+    def begin(self):
+        if self.units:
+            raise Enough
+        super().begin()
+
+    def end(self, **fixed):
+        counts = {name: int(number) for name, number in self.counts.items()}
+        self.units.append({"counts": counts, **fixed})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("speed")
+
+
+def made(row, folder):
+    place = prepare(folder, row.shape, row.dtype, row.rows)
+    return place, json.loads((place / "ids.json").read_text())
+
+
+def ours(row, folder):
+    turns, (place, _) = OneUnit(), made(row, folder)
+    work = row.work(place, "cpu")
+    with pytest.raises(Enough):
+        (speed_ours.rollout if row.kind == "rollout" else speed_ours.train)(work, turns)
+    return turns.units[0]
+
+
+def peer(row, folder):
+    turns, (place, rows) = OneUnit(), made(row, folder)
+    work = row.work(place, "cpu", settings=row.settings[0])
+    with pytest.raises(Enough):
+        speed_peers.run(work, rows, turns)
+    return turns.units[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["ppo", "ppo-llama", "ppo-lora", "rollout", "reward-4", "reward-9", "dpo", "sft-16k"]
+)
+def test_we_do_the_work_that_the_row_says(name, folder):
+    row = ROWS[name]
+    _, rows = made(row, folder)
+    assert speed_rows.problems(row, rows, ours(row, folder), peer=False) == []
+
+
+def test_generate_samples_the_same_lengths(folder):
+    row = ROWS["rollout"]
+    _, rows = made(row, folder)
+    assert speed_rows.problems(row, rows, peer(row, folder), peer=True) == []
+    llama = replace(row, shape="tiny-llama")
+    _, rows = made(llama, folder)
+    assert speed_rows.problems(llama, rows, peer(llama, folder), peer=True) == []
+
+
+@pytest.mark.parametrize("name", ["reward-4", "dpo", "sft-16k"])
+def test_trl_does_the_work_that_the_row_says(name, folder):
+    pytest.importorskip("trl", reason="TRL lives in an environment of its own")
+    row = ROWS[name]
+    _, rows = made(row, folder)
+    assert speed_rows.problems(row, rows, peer(row, folder), peer=True) == []
+
+
+def test_other_work_is_named(folder):
+    row = ROWS["sft-16k"]
+    _, rows = made(row, folder)
+    tokens = sum(len(one["prompt"]) + len(one["responses"][0]) for one in rows)
+    targets = sum(len(one["responses"][0]) for one in rows)
+    right = {"steps": row.steps, "targets": targets, "tokens": tokens}
+    found = {"counts": right, "dtype": "float32"}
+    assert speed_rows.problems(row, rows, found, peer=True) == []
+    for name, number in right.items():
+        wrong = {"counts": {**right, name: number + 1}, "dtype": "float32"}
+        (line,) = speed_rows.problems(row, rows, wrong, peer=True)
+        assert line == f"sft-16k, the peer: {name} must be {number}, got {number + 1}"
+    (line,) = speed_rows.problems(row, rows, {**found, "dtype": "bfloat16"}, peer=False)
+    assert line == "sft-16k, ours: dtype must be float32, got bfloat16"
+
+
+def test_texts_and_ids_are_the_same_rows(folder):
+    place, rows = made(ROWS["reward-4"], folder)
+    texts = [json.loads(line) for line in (place / "rows.jsonl").read_text().splitlines()]
+    for row, text in zip(rows, texts, strict=True):
+        assert [int(word[1:]) for word in text["prompt"].split()] == row["prompt"]
+        for ids, response in zip(row["responses"], text["responses"], strict=True):
+            assert [*(int(word[1:]) for word in response.split()), EOS] == ids
+
+
+def test_the_account_of_a_rollout_by_hand():
+    row = ROWS["rollout"]
+    # 12 d^2 weights a layer, d = 48, 2 layers; 3 + 2 tokens, which see 1 + 2 + 3 and 4 + 5 keys.
+    body, head = 12 * 48 * 48 * 2, 48 * SHAPES["tiny"]["vocab_size"]
+    rows = [{"prompt": [3, 4, 5], "answer": 2, "responses": []}]
+    flop, moved = speed_account.account(row, rows)["sample"]
+    assert flop == 2 * body * 5 + 4 * 48 * 2 * 15 + 2 * head * 2
+    assert moved == 2 * 4 * (body + head)  # two steps read all weights
+    machine = {"peak_gflops": 1e-9, "gigabytes_per_second": 1e-9}  # one a second of each
+    assert speed_account.bound({"sample": (flop, moved)}, machine) == max(flop, moved)
+
+
+def test_a_prompt_counts_once_for_all_its_responses():
+    row = ROWS["reward-4"]
+    rows = [{"prompt": [3, 4], "answer": 1, "responses": [[EOS], [5, EOS]]}]
+    body = 12 * 48 * 48 * 2
+    flop, _ = speed_account.account(row, rows)["update"]
+    assert flop == 3 * (2 * body * 5 + 4 * 48 * 2 * (3 + 3 + 3 + 4))
+
+
+def test_a_table_takes_the_place_of_the_old_one(tmp_path):
+    page = tmp_path / "page.md"
+    start, end = speed_report.MARKS
+    page.write_text(f"before\n{start}\n| old |\n{end}\nafter\n")
+    side = {"cpu_seconds": 1.0, "seconds": 1.0}
+    row = {
+        "about": "work",
+        "ours": side,
+        "peer": {"name": "trl", "setting": {"micro": 1}, "cpu_seconds": 3.0},
+        "speed": [3.0, 2.5, 3.5],
+        "memory": 0.5,
+        "account": {"share_of_peak": 0.66},
+    }
+    table = list(speed_report.lines({"rows": {"dpo": row}}))
+    speed_report.put_in(page, table)
+    text = page.read_text()
+    line = "| work | TRL 1.16 (micro 1) | 1 | 3 | **3.00** [2.50, 3.50] | 0.50 | 66% |"
+    assert text == "\n".join(["before", start, *table, end, "after\n"])
+    assert table[-1] == line

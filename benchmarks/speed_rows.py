@@ -96,7 +96,7 @@ def _ranked(count: int, responses: int) -> Rows:
 def _phase(name: str, about: str, shape: str, count: int, **more: Any) -> Row:
     """A phase of PPO with optimizer steps of 16 episodes."""
     size = {"unit": "sampled", "step": 16, "steps": count // 16}
-    forward = tuple({"forward": forward} for forward in (64, 16) if forward <= count)
+    forward = tuple({"forward": forward} for forward in (count, 16))
     peer: dict[str, Any] = {"peer": "ppo", "settings": forward}
     return Row(name, about, "ppo", shape, _prompts(count), **size, **(peer | more))
 

@@ -48,7 +48,7 @@ def _first_right(
     network: PreTrainedModel, read: Read, device: torch.device, kernels: list[Kernel], half: bool
 ) -> Kernel | None:
     reason = ""
-    with _evaluating(network):
+    with evaluating(network):
         layout = Layout.shared([3, 5], [[2, 4], []]).to(device)
         embedding: Any = network.get_input_embeddings()
         tokens = (7 * torch.arange(layout.tokens, device=device) + 1) % embedding.num_embeddings
@@ -75,7 +75,7 @@ def _first_right(
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Dropout off, and afterwards as before, module by module."""
     modes = [(module, module.training) for module in network.modules()]
     for module, _ in modes:

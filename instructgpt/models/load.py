@@ -33,6 +33,7 @@ from instructgpt.models.artefact import Artefact, read_artefact
 from instructgpt.models.finite import check_finite
 from instructgpt.models.flat_attention import recompute_alike
 from instructgpt.models.forward import base_network, set_known_ids
+from instructgpt.models.fused import fuse_activations
 from instructgpt.models.heads import ScalarModel, score_head
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
 from instructgpt.models.support import attention_of, check_language_model, hidden_width
@@ -280,7 +281,8 @@ def _stored_head(
 def _ready(
     model: PreTrainedModel, network: Network, tokenizer: PreTrainedTokenizerBase | None
 ) -> PreTrainedModel:
-    """Train mode, every embedding trainable, checkpointing, ids of the tokenizer."""
+    """Train mode, fast activations, every embedding trainable, checkpointing, known ids."""
+    fuse_activations(model)
     embedding: Any = model.get_input_embeddings()
     # Some models never train the embedding of padding, but padding may be EOS.
     embedding.padding_idx = None

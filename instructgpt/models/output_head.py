@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from instructgpt.functional.logprobs import Readings, read_logits
 from instructgpt.functional.tiles import tiled_logprobs
+from instructgpt.models.flat_proof import evaluating
 from instructgpt.models.forward import base_network, known_ids, network_inputs
 from instructgpt.models.peft_private import without_adapters
 
@@ -162,7 +163,7 @@ def _proved(network: PreTrainedModel) -> Form | None:
 
     hook = head.register_forward_hook(replace)
     try:
-        with _evaluating(network), torch.autocast(device.type, enabled=False):
+        with evaluating(network), torch.autocast(device.type, enabled=False):
             _, inputs = network_inputs(network, tokens, torch.ones_like(tokens, dtype=torch.bool))
             logits: Tensor = network(**inputs, use_cache=False, return_dict=True).logits
     finally:
@@ -187,15 +188,3 @@ def _forms(network: PreTrainedModel) -> Iterator[Form]:
         yield Form(softcap, scale)
         if softcap is not None:  # scaled before it is bent
             yield Form(softcap / scale, scale)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Within the context no dropout; afterwards each part is in its mode of before."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

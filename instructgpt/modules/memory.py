@@ -20,7 +20,7 @@ from instructgpt.models.forward import base_network
 from instructgpt.models.transformers_private import attention_name
 
 MIB = 2**20
-COMPOSED_GELU = {"gelu_new", "gelu_fast", "quick_gelu"}
+COMPOSED_GELU = {"quick_gelu"}
 ADAM = 2  # moments of a weight
 CPU_GAPS = 0.65
 """What glibc's malloc holds for tensors that come and go, beside what is in them; measured."""

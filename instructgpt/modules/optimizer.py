@@ -8,6 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+FUSED = {"cpu", "cuda"}
+"""Kinds of devices with one kernel for all of Adam; elsewhere torch chooses."""
+
 
 class PaperAdam(AdamW):
     """Adam with the paper's betas (appendix C); what the paper does not say is torch's default.
@@ -31,6 +34,20 @@ class PaperAdam(AdamW):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        # Not by the argument: it would keep the scaler of float16 from unscaling before we clip.
+        if all(p.device.type in FUSED for group in self.param_groups for p in group["params"]):
+            for options in (self.defaults, *self.param_groups):
+                options["fused"] = True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over moments and options, whichever kernel made them; ours is that of this device.
+
+        Args:
+            state_dict: of any Adam of torch with the same groups.
+        """
+        kernel = {key: self.defaults[key] for key in ("fused", "foreach")}
+        groups = [{**group, **kernel} for group in state_dict["param_groups"]]
+        super().load_state_dict({**state_dict, "param_groups": groups})
 
 
 def scale_gradients(optimizer: Optimizer, factor: float) -> None:

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from instructgpt.functional.logprobs import Readings, entropy, token_logprobs
 from instructgpt.functional.tiles import tiled_logprobs
+from tests.largest import Largest
 
 TILE = (3, 4)  # neither divides what follows
 PLACES, IDS, WIDTH = 7, 11, 5
@@ -206,21 +206,6 @@ def test_half_precision_stays_near_and_gives_float32(dtype, autocast):
         assert ours.grad.dtype == held
         bound = 2.0**-7 * theirs.grad.abs().max().item()
         torch.testing.assert_close(ours.grad.double(), theirs.grad, atol=bound, rtol=0)
-
-
-class Largest(TorchDispatchMode):
-    """Notes the largest tensor that an operation makes, in elements."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.size = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **kwargs or {})
-        for value in result if isinstance(result, list | tuple) else [result]:
-            if isinstance(value, Tensor):
-                self.size = max(self.size, value.numel())
-        return result
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

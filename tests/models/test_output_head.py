@@ -5,10 +5,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from instructgpt.functional.layout import Layout
 from instructgpt.functional.logprobs import read_logits
+from instructgpt.functional.tiles import TILES
 from instructgpt.models import output_head as module
+from instructgpt.models.flat import predict
 from instructgpt.models.forward import base_network, run
 from instructgpt.models.output_head import Form, output_head, states_only
+from instructgpt.types import FlatRows
+from tests.largest import Largest
 from tests.tiny_models import disturb, policy_of
 
 LLAMA = {
@@ -162,3 +167,21 @@ def test_the_proof_leaves_modes_and_random_numbers_alone(tiny_tokenizer):
     assert output_head(model) is not None
     assert [part.training for part in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "minicpm3"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_step_holds_logits_of_all_its_places(name, padded, tiny_tokenizer, monkeypatch):
+    if padded:
+        monkeypatch.setattr("instructgpt.models.flat.proved_kernel", lambda *_: None)
+    model = build(name, tiny_tokenizer, vocab_size=5000)
+    layout = Layout.of([40, 60, 50, 60])
+    rows = FlatRows(torch.randint(2, 280, (210,)), layout)
+    places = (layout.positions > 0).nonzero().squeeze(1)
+    predict(model, rows, places)  # proofs look at a few logits
+    monkeypatch.setitem(TILES, "cpu", (64, 512))
+    with Largest() as seen:
+        found = predict(model, rows, places, temperature=0.7, entropy=True, every_id=True)
+        found.logprobs.sum().backward()
+    weights = max(parameter.numel() for parameter in model.parameters())
+    assert seen.size <= max(weights, 64 * 512) < len(places) * 5000

@@ -61,8 +61,8 @@ def shape_of(model: nn.Module) -> Shape:
         inner=int(inner or 4 * width),
         heads=heads,
         vocabulary=int(config.vocab_size),
-        # norms, queries, attention's output, the residual; other norms keep two more
-        width_kept=(6 if fused_norm else 8) + 2 * dropout,
+        # norms, queries, attention's output twice, the residual; other norms keep one more
+        width_kept=(7 if fused_norm else 8) + 2 * dropout,
         # in, activation, gate and product; or in and out; or the steps of a composed GELU
         inner_kept=4 if gated else 5 if kind in COMPOSED_GELU else 2,
         eager=attention_name(config) == "eager",

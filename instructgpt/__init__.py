@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in the tab
     from instructgpt.rewards.rules import CallableReward as CallableReward
     from instructgpt.rewards.rules import CountReward as CountReward
     from instructgpt.rewards.rules import LengthReward as LengthReward
-    from instructgpt.rollout.sampler import Sampling as Sampling
+    from instructgpt.rollout.drawing import Sampling as Sampling
     from instructgpt.rollout.updates import Batches as Batches
     from instructgpt.types import Prompt as Prompt
     from instructgpt.types import Rollout as Rollout
@@ -87,7 +87,7 @@ _NAMES = {
     "rewards.learned": "LearnedReward",
     "rewards.mixture": "MixtureReward",
     "rewards.rules": "CallableReward CountReward LengthReward",
-    "rollout.sampler": "Sampling",
+    "rollout.drawing": "Sampling",
     "rollout.updates": "Batches",
     "types": "Prompt Rollout Sample ScoredRollout UserError",
 }

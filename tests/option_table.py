@@ -35,7 +35,7 @@ from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.mixture import MixtureReward
 from instructgpt.rewards.rules import CallableReward, CountReward, LengthReward
-from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.updates import Batches
 
 
@@ -252,6 +252,9 @@ TABLE: dict[type, dict[str, Flip]] = {
         "temperature": Flip(0.5),
         "top_p": Flip(0.3),
         "top_k": Flip(2),
+        "min_response_tokens": Flip(3),
+        "repetition_penalty": Flip(4.0),
+        "stop": Flip("e"),
         "batch_size": Flip(1, see="work"),
     },
     Batches: {

@@ -90,6 +90,9 @@ OBEYED = (
     "model.adapter.dropout",
     "model.validation_prompts",
     "model.sampling.top_*",
+    "model.sampling.min_response_tokens",
+    "model.sampling.repetition_penalty",
+    "model.sampling.stop",
     "*.network.attention",
     "data.demonstrations",
     "data.batch_size",  # of all processes together it is compared when their number is known

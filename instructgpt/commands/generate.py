@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for
     from instructgpt.data.rows import PromptRow
     from instructgpt.models.template import Template
     from instructgpt.rollout.answer import Wish
-    from instructgpt.rollout.sampler import Sampling
+    from instructgpt.rollout.drawing import Sampling
 
 
 def generate(
@@ -62,7 +62,7 @@ def generate(
         seed: of sampling; a response depends on it, on the number of its row and on --responses.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
             ``{prompt}``; default: the artefact's, else the tokenizer's chat template, else plain.
-        batch_size: responses sampled at once.
+        batch_size: responses sampled at once; whenever one ends, the next takes its place.
         device: where to compute.
         dtype: number format of the weights.
         trust_remote_code: run code that comes with the model.
@@ -72,8 +72,8 @@ def generate(
     from instructgpt.rollout.answer import Wish
 
     check_positive(responses, max_response_tokens, batch_size)
-    sampling = sampling_of(greedy, temperature, top_p, top_k, batch_size)
-    wish = Wish(responses, max_response_tokens or 0, sampling, seed, stop)
+    sampling = sampling_of(greedy, temperature, top_p, top_k, batch_size, stop)
+    wish = Wish(responses, max_response_tokens or 0, sampling, seed)
     check_paths(model, prompts, output)
     given, about = read(prompts) if prompts is not None else ([], [])
     policy = load(model, template, Network(dtype, trust_remote_code=trust_remote_code), device)
@@ -97,14 +97,15 @@ def check_positive(responses: int, max_response_tokens: int | None, batch_size: 
 
 
 def sampling_of(
-    greedy: bool, temperature: float, top_p: float, top_k: int, batch_size: int
+    greedy: bool, temperature: float, top_p: float, top_k: int, batch_size: int, stop: str
 ) -> Sampling:
     """How to sample; options of it must not be given where nothing is sampled."""
-    from instructgpt.rollout.sampler import Sampling
+    from instructgpt.rollout.drawing import Sampling
 
     if greedy:
         check_unused(generate, "--greedy", temperature=temperature, top_p=top_p, top_k=top_k)
-    return Sampling(0.0 if greedy else temperature, top_p, top_k, batch_size)
+    chosen = 0.0 if greedy else temperature
+    return Sampling(chosen, top_p, top_k, stop=stop, batch_size=batch_size)
 
 
 def check_paths(model: str, prompts: str | None, output: str | None) -> None:
@@ -236,7 +237,7 @@ def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any
     return {
         "--responses": wish.responses,
         "--max_response_tokens": wish.max_response_tokens,
-        "--stop": repr(wish.stop),
+        "--stop": repr(wish.sampling.stop),
         "--temperature": wish.sampling.temperature,
         "--top_p": wish.sampling.top_p,
         "--top_k": wish.sampling.top_k,

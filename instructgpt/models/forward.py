@@ -194,6 +194,13 @@ def base_network(model: nn.Module) -> PreTrainedModel:
     return network
 
 
+def device_of(network: PreTrainedModel) -> torch.device:
+    """Where a network reads its tokens."""
+    embedding: Any = network.get_input_embeddings()
+    device: torch.device = embedding.weight.device
+    return device
+
+
 @contextmanager
 def exact_tables(module: nn.Module) -> Iterator[None]:
     """Keep the float32 buffers that no checkpoint holds, such as rotary frequencies, in float32.

@@ -35,6 +35,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from instructgpt.models.flat_attention import FlatMask
+from instructgpt.models.slots import call_of
 from instructgpt.models.transformers_private import OpenPreTrainedModel, attention_name
 
 VALUE_TO_OUTPUT = 0.7
@@ -118,7 +119,12 @@ class ShiftAttention(nn.Module):
             attention_mask: as ``create_causal_mask`` makes it.
             cache: of the tokens before, which is extended.
         """
-        previous = self._previous(inputs, cache, before.places) * before.exists
+        call = call_of(attention_mask)
+        if call is None:
+            previous = self._previous(inputs, cache, before.places)
+        else:
+            previous = call.previous(self, inputs[0])[None]
+        previous = previous * before.exists
         query = self._split(self.q_proj(inputs))
         key = self._split(self.k_proj(inputs + self.shift * (previous - inputs)))
         value = self._split(self.v_proj(inputs))

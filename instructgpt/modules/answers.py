@@ -15,7 +15,8 @@ from instructgpt.modules.finite import together
 from instructgpt.modules.means import Means, Parts
 from instructgpt.modules.respond import roll_out
 from instructgpt.rewards.base import RewardFunction, check_abstained
-from instructgpt.rollout.sampler import Sampling, to_samples
+from instructgpt.rollout.drawing import Sampling
+from instructgpt.rollout.sampler import to_samples
 from instructgpt.types import PromptBatch, Rollout, Sample, require
 
 
@@ -76,7 +77,8 @@ class ValidationAnswers:
         batch: PromptBatch,
     ) -> Answered:
         rollout = roll_out(stage, policy, batch, self.sampling, phase=0)
-        samples = to_samples(rollout, batch.prompts, stage.tokenizer, stage.template)
+        how = (stage.tokenizer, stage.template, self.sampling.stop)
+        samples = to_samples(rollout, batch.prompts, *how)
         nothing = torch.full((len(samples),), torch.nan)
         return Answered(
             samples,

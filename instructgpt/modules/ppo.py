@@ -43,13 +43,14 @@ from instructgpt.modules.pretraining import (
 from instructgpt.modules.respond import predict_rows, roll_out
 from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.buffer import RolloutBuffer
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.ema import WeightAverage
 from instructgpt.rollout.gather import gather
 from instructgpt.rollout.learn import episodes_loss, learn_from, untouched
 from instructgpt.rollout.metrics import Stopwatch, rollout_seconds
 from instructgpt.rollout.phase import Phase
 from instructgpt.rollout.prompts import PhasePrompts
-from instructgpt.rollout.sampler import Sampling, Texts
+from instructgpt.rollout.sampler import Texts
 from instructgpt.rollout.scoring import not_finite_rows, score
 from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
 from instructgpt.types import PromptBatch, Sample, require
@@ -246,7 +247,7 @@ class PPOModule(StageModule):
                 rollout = together(self, lambda: self.texts.respond(self.policy, asked, *how))
             scored = score(self.networks, rollout, temperature, micro, watch, self.progress)
         with watch.part("reward", self.device):
-            samples = self.texts.samples(rollout, asked.prompts)
+            samples = self.texts.samples(rollout, asked.prompts, self.sampling)
             scores = together(self, lambda: self.frozen.reward.score(samples)).to(self.device)
         scored = gather(scored._replace(scores=scores), self.all_gather, trainer.world_size)
         if (found := not_finite_rows(scored)) is not None:
@@ -370,7 +371,7 @@ class PPOModule(StageModule):
 
     def _answer(self, batch: PromptBatch, sampling: Sampling) -> tuple[Any, list[Sample], Tensor]:
         rollout = roll_out(self, self.policy, batch, sampling, phase=0)
-        samples = self.texts.samples(rollout, batch.prompts)
+        samples = self.texts.samples(rollout, batch.prompts, sampling)
         return rollout, samples, self.frozen.reward.score(samples)
 
     def on_validation_epoch_end(self) -> None:

@@ -19,7 +19,7 @@ from instructgpt.modules.memory import (
 )
 from instructgpt.modules.networks import Frozen, Value
 from instructgpt.modules.pretraining import Pretraining
-from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.scoring import Networks
 from instructgpt.rollout.updates import Batches, UpdatePlan
 from instructgpt.types import require

@@ -42,7 +42,7 @@ from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.modules.reference import Reference
 from instructgpt.modules.respond import predict_rows
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.scoring import Networks
 from instructgpt.types import (
     ComparisonBatch,

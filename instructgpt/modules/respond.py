@@ -8,7 +8,8 @@ from torch import nn
 
 from instructgpt.modules.base import StageModule
 from instructgpt.rollout.answer import Wish, answer_rows
-from instructgpt.rollout.sampler import Sampling, Texts
+from instructgpt.rollout.drawing import Sampling
+from instructgpt.rollout.sampler import Texts
 from instructgpt.seeds import mix
 from instructgpt.types import PromptBatch, Rollout
 

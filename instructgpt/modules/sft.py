@@ -32,7 +32,7 @@ from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
 from instructgpt.modules.respond import predict_rows
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.types import LanguageBatch, PromptBatch, require
 
 

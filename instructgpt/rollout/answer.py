@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
-from instructgpt.rollout.sampler import Sampling, sample, to_samples
+from instructgpt.rollout.drawing import Sampling
+from instructgpt.rollout.sampler import Texts
 from instructgpt.types import Progress, PromptBatch
 
 
@@ -20,7 +21,6 @@ class Wish(NamedTuple):
     max_response_tokens: int
     sampling: Sampling
     seed: int
-    stop: str = ""  # text that ends a response
 
     @property
     def prompts_a_batch(self) -> int:
@@ -64,11 +64,9 @@ def answer_rows(
         progress: told how far decoding is.
     """
     repeated = repeat(batch, wish.responses)
-    _, limit, sampling, seed, stop = wish
-    stops = template.stop_ids(tokenizer)
-    rollout = sample(policy, repeated, limit, stops, sampling, seed, 0, progress)
-    samples = to_samples(rollout, repeated.prompts, tokenizer, template)
-    ends = [cut(one.response, one.finished, stop) for one in samples]
+    texts = Texts(tokenizer, template, wish.max_response_tokens)
+    rollout = texts.respond(policy, repeated, wish.sampling, wish.seed, 0, progress)
+    ends = texts.samples(rollout, repeated.prompts, wish.sampling)
     rows = []
     for i, (prompt, sample_id) in enumerate(
         zip(batch.prompts, batch.sample_ids.tolist(), strict=True)
@@ -76,17 +74,7 @@ def answer_rows(
         if sample_id < 0:
             continue
         group = ends[i * wish.responses : (i + 1) * wish.responses]
-        said = {"responses": [text for text, _ in group], "finished": [end for _, end in group]}
+        texts_of = [one.response for one in group]
+        said = {"responses": texts_of, "finished": [one.finished for one in group]}
         rows.append(prompt.meta | prompt.row | said)
     return rows
-
-
-def cut(response: str, finished: bool, stop: str) -> tuple[str, bool]:
-    """A response up to a stop text, and whether it is finished.
-
-    >>> cut("Yes. Q: And", False, " Q:")
-    ('Yes.', True)
-    """
-    if not stop or stop not in response:
-        return response, finished
-    return response.partition(stop)[0], True

@@ -17,7 +17,7 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
-from instructgpt.rollout import answer
+from instructgpt.rollout import sampler
 from instructgpt.terminal import printable
 
 
@@ -105,7 +105,7 @@ def test_a_stop_text_ends_responses(policy, prompts, tmp_path):
 def test_a_stop_text_is_taken_as_it_is(policy, prompts, tmp_path, monkeypatch, text):
     """YAML, in which options are written, would read a comment or nothing."""
     seen = []
-    monkeypatch.setattr(answer, "cut", lambda *given: seen.append(given[2]) or given[:2])
+    monkeypatch.setattr(sampler, "written", lambda *given: seen.append(given[1]) or given[0])
     answers(policy, prompts, tmp_path, "--stop", text)
     assert set(seen) == {text}
 

@@ -14,7 +14,7 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
-from instructgpt.rollout import answer
+from instructgpt.rollout import sampler
 
 ROWS = 9
 CHAT = (
@@ -63,7 +63,7 @@ def whole(work, tmp_path):
 
 def interrupting(monkeypatch, after, how):
     """Stop after some batches; count those that are sampled."""
-    sampled, real = [], answer.sample
+    sampled, real = [], sampler.sample
 
     def stopping(*args):
         if len(sampled) == after:
@@ -71,7 +71,7 @@ def interrupting(monkeypatch, after, how):
         sampled.append(len(args[1].prompts))
         return real(*args)
 
-    monkeypatch.setattr(answer, "sample", stopping)
+    monkeypatch.setattr(sampler, "sample", stopping)
     return sampled
 
 

@@ -17,8 +17,9 @@ from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.support import hidden_width
 from instructgpt.models.template import get_template
 from instructgpt.modules.networks import without_dropout
-from instructgpt.rollout.sampler import Sampling, decode
-from instructgpt.types import UserError
+from instructgpt.rollout.drawing import Sampling
+from instructgpt.rollout.sampler import sample
+from instructgpt.types import Prompt, PromptBatch, UserError
 
 GPT = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}
 LLAMA = {
@@ -116,7 +117,7 @@ def padded(rows, left):
     return tokens, torch.stack(mask).bool()
 
 
-@pytest.mark.filterwarnings("ignore:openai-gpt keeps no cache")
+@pytest.mark.filterwarnings("ignore:openai-gpt keeps no cache", "ignore:.* is decoded in padded")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_left_padded_sampling_equals_unpadded_greedy_of_transformers(
     exported, tiny_tokenizer, name
@@ -126,8 +127,9 @@ def test_left_padded_sampling_equals_unpadded_greedy_of_transformers(
     expected = [theirs.generate(row[None])[0, len(row) :].tolist() for row in prompts()]
     ours = load_policy(exported(name), None, Network(), tiny_tokenizer).eval()
     tokens, mask = padded(prompts(), left=True)
-    got, _, _ = decode(ours, tokens, mask, torch.zeros(3, 8), [], Sampling(temperature=0.0))
-    assert got.tolist() == expected
+    batch = PromptBatch(tokens, mask, torch.arange(3), [Prompt("", [], "", {})] * 3)
+    got = sample(ours, batch, 8, [], Sampling(temperature=0.0), seed=0)
+    assert got.responses.tolist() == expected
     assert len({tuple(row) for row in expected}) == 3
 
 
@@ -349,5 +351,6 @@ def test_packed_documents_of_every_family(tiny_tokenizer, name):
 def test_one_line_says_that_nothing_is_cached(exported, tiny_tokenizer):
     model = load_policy(exported("openai-gpt"), None, Network(), tiny_tokenizer).eval()
     tokens, mask = padded(prompts(), left=True)
+    batch = PromptBatch(tokens, mask, torch.arange(3), [Prompt("", [], "", {})] * 3)
     with pytest.warns(UserWarning, match="^openai-gpt keeps no cache"):
-        decode(model, tokens, mask, torch.zeros(3, 2), [], Sampling())
+        sample(model, batch, 2, [], Sampling(), seed=0)

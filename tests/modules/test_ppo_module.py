@@ -14,7 +14,7 @@ from instructgpt.modules.networks import Value
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
-from instructgpt.rollout.sampler import Sampling
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.updates import Batches
 from instructgpt.types import UserError
 

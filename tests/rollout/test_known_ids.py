@@ -12,7 +12,8 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
-from instructgpt.rollout.sampler import Sampling, sample
+from instructgpt.rollout.drawing import Sampling
+from instructgpt.rollout.sampler import sample
 from instructgpt.rollout.scoring import response_logprobs
 from instructgpt.types import Prompt, PromptBatch
 

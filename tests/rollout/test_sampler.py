@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from instructgpt.models.adapters import Prefix, attach
-from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
-from instructgpt.rollout import sampler
-from instructgpt.rollout.sampler import Sampling, choose, decode, sample, to_samples
+from instructgpt.rollout.drawing import Sampling, draw
+from instructgpt.rollout.sampler import sample, to_samples
 from instructgpt.rollout.scoring import response_logprobs
 from instructgpt.types import Prompt, PromptBatch, UserError
 
@@ -79,39 +78,24 @@ def test_a_response_does_not_depend_on_its_batch(policy, tiny_tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("name", "adapter"),
-    [("gpt2", None), ("llama", Prefix(tokens=3)), ("lfm2", None), ("mistral", None)],
+    ("name", "adapter"), [("gpt2", None), ("llama", Prefix(tokens=3)), ("lfm2", None)]
 )
-def test_finished_rows_are_dropped(make_architecture, tiny_tokenizer, monkeypatch, name, adapter):
-    """Half of the rows or fewer are left: the others are computed no more, and nothing changes."""
+def test_waiting_prompts_take_the_place_of_what_ends(
+    make_architecture, tiny_tokenizer, name, adapter
+):
+    """Nothing changes, in slots and in padded batches, where half-empty ones are cut down."""
     torch.manual_seed(1)
-    architecture = make_architecture("llama" if name == "mistral" else name)
-    if name == "mistral":
-        architecture |= {"model_type": "mistral", "sliding_window": 6}
-    policy = load_policy(None, architecture, Network(), tiny_tokenizer)
+    policy = load_policy(None, make_architecture(name), Network(), tiny_tokenizer)
     policy = (policy if adapter is None else attach(policy, adapter)).eval()
     batch = prompts_of(tiny_tokenizer, [*WORDS, *reversed(WORDS)])
     stops = list(range(0, len(tiny_tokenizer), 4))  # a quarter of all tokens
-    computed = []
-
-    def watched(model, tokens, *args, **kwargs):
-        computed.append(len(tokens))
-        return run(model, tokens, *args, **kwargs)
-
-    monkeypatch.setattr(sampler, "run", watched)
-    together = sample(policy, batch, 12, stops, Sampling(), seed=2)
-    alive = together.response_mask.sum(0).tolist()  # rows that take part in each step
-    if name == "lfm2":
-        assert set(computed) == {8}
-    else:
-        assert computed[0] == 8
-        assert all(rows < 2 * left for rows, left in zip(computed[1:], alive[1:], strict=True))
-        assert min(computed) <= 4
     alone = sample(policy, batch, 12, stops, Sampling(batch_size=1), seed=2)
-    assert torch.equal(together.response_mask, alone.response_mask)
-    assert torch.equal(together.finished, alone.finished)
-    mask = alone.response_mask
-    assert torch.equal(together.responses[mask], alone.responses[mask])
+    for size in (3, 8):
+        together = sample(policy, batch, 12, stops, Sampling(batch_size=size), seed=2)
+        assert torch.equal(together.response_mask, alone.response_mask)
+        assert torch.equal(together.finished, alone.finished)
+        assert torch.equal(together.tokens, alone.tokens)
+        torch.testing.assert_close(together.logprobs, alone.logprobs, atol=1e-5, rtol=0)
 
 
 def test_logprobs_are_those_of_the_sampling_distribution(policy, tiny_tokenizer):
@@ -134,7 +118,7 @@ def test_logprobs_are_those_of_the_sampling_distribution(policy, tiny_tokenizer)
 def test_inverse_cdf_draws_the_softmax():
     logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0]])
     grid = (torch.arange(100_000) + 0.5) / 100_000
-    drawn = choose(logits.expand(100_000, -1), grid, Sampling(temperature=2.0))
+    drawn, _ = draw(logits.expand(100_000, -1), grid, Sampling(temperature=2.0))
     shares = drawn.bincount(minlength=4) / 100_000
     # by hand: exp(0), exp(0.5), 0, exp(1) over their sum 5.367
     expected = torch.tensor([0.18632, 0.30720, 0.0, 0.50648])
@@ -145,7 +129,7 @@ def test_an_impossible_token_is_never_drawn():
     logits = torch.full((3, 5), -torch.inf)
     logits[:, 2] = 0.0
     noise = torch.tensor([0.0, 0.5, 1.0])  # 1.0 stands for the worst rounding
-    assert choose(logits, noise, Sampling()).tolist() == [2, 2, 2]
+    assert draw(logits, noise, Sampling())[0].tolist() == [2, 2, 2]
 
 
 def test_top_k_and_top_p_by_hand():
@@ -154,7 +138,7 @@ def test_top_k_and_top_p_by_hand():
     grid = (torch.arange(1000) + 0.5) / 1000
 
     def support(sampling):
-        return set(choose(logits.expand(1000, -1), grid, sampling).tolist())
+        return set(draw(logits.expand(1000, -1), grid, sampling)[0].tolist())
 
     assert support(Sampling(top_k=2)) == {0, 1}
     assert support(Sampling(top_p=0.5)) == {0}
@@ -175,15 +159,12 @@ def test_samples_as_text(policy, tiny_tokenizer):
         assert "<|endoftext|>" not in samples[row].response
 
 
-def test_decode_ends_early(policy, tiny_tokenizer):
-    batch = prompts_of(tiny_tokenizer)
+def test_sampling_ends_early(policy, tiny_tokenizer):
     everything = list(range(len(tiny_tokenizer)))
-    noise = torch.rand(len(WORDS), 50)
-    own = batch.tokens, batch.mask, noise, everything, Sampling()
-    tokens, mask, finished, _ = decode(policy, *own)
-    assert tokens.shape == (len(WORDS), 1)
-    assert mask.all()
-    assert finished.all()
+    rollout = sample(policy, prompts_of(tiny_tokenizer), 50, everything, Sampling(), seed=0)
+    assert rollout.responses.shape == (len(WORDS), 1)
+    assert rollout.response_mask.all()
+    assert rollout.finished.all()
 
 
 @pytest.mark.parametrize(

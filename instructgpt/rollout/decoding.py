@@ -1,0 +1,278 @@
+"""Decoding in slots: rows leave when they end, and waiting prompts take their place at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from instructgpt.models.forward import base_network, device_of, of_known_ids
+from instructgpt.models.slots import Call, Entrance, Range, SlotNetwork, Slots
+from instructgpt.rollout.drawing import Drawing, Response
+
+ENTERING = 2048
+"""Tokens of prompts that enter in one call; bounds the memory of their states."""
+SHELVES = 8
+"""Calls of attention a layer: rows on one shelf are attended to as if all were its longest."""
+LOOKAHEAD = 16
+"""Waiting prompts, in times of the slots, that are sorted by length."""
+LOOKS = 8
+"""Steps on a device between two looks at what has ended, each of which waits for it."""
+
+
+class LiveRow:
+    """A row that is being answered."""
+
+    def __init__(self, number: int, seat: int, prompt: list[int]) -> None:
+        self.number, self.seat, self.prompt = number, seat, prompt
+        self.length = len(prompt) - 1  # tokens in its slot; the newest is not
+        self.drawn = 0
+
+
+class Shelves:
+    """Which row is in which slot: rows of like length side by side.
+
+    Args:
+        slots: how many there are.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.size = -(-slots // SHELVES)
+        starts = range(0, slots, self.size)
+        self.rows: list[list[LiveRow | None]] = [[] for _ in starts]
+        self._sizes = [min(self.size, slots - start) for start in starts]
+
+    def place(self, row: LiveRow) -> int | None:
+        """Put a row where it costs least, and return its slot; None where all are full."""
+        best, least = None, 0
+        for shelf, (rows, size) in enumerate(zip(self.rows, self._sizes, strict=True)):
+            there = [other.length for other in rows if other is not None]
+            if len(there) == size:
+                continue
+            width = max(there, default=0)
+            cost = max(width, row.length) * (len(there) + 1) - width * len(there)
+            if best is None or cost < least:
+                best, least = shelf, cost
+        if best is None:
+            return None
+        rows = self.rows[best]
+        if None in rows:
+            place = rows.index(None)
+            rows[place] = row
+        else:
+            place = len(rows)
+            rows.append(row)
+        return best * self.size + place
+
+    def remove(self, gone: set[int]) -> None:
+        """Take the rows in some seats out."""
+        for rows in self.rows:
+            rows[:] = [None if row is None or row.seat in gone else row for row in rows]
+
+    def compact(self, slots: Slots) -> None:
+        """Move the last rows of each shelf into its gaps."""
+        for shelf, rows in enumerate(self.rows):
+            first = shelf * self.size
+            while rows and rows[-1] is None:
+                rows.pop()
+            while None in rows:
+                gap, last = rows.index(None), rows.pop()
+                assert last is not None
+                slots.copy(first + len(rows), first + gap, last.length)
+                rows[gap] = last
+                while rows and rows[-1] is None:
+                    rows.pop()
+
+    def live(self) -> list[tuple[int, LiveRow]]:
+        """Slots in order with their rows."""
+        places = ((shelf * self.size, rows) for shelf, rows in enumerate(self.rows))
+        return [(s, r) for start, rows in places for s, r in enumerate(rows, start) if r]
+
+    def ranges(self, more: int) -> list[Range]:
+        """What is attended to in one call.
+
+        Args:
+            more: tokens that every row has got since its length was noted, the newest included.
+        """
+        found, start = [], 0
+        for shelf, rows in enumerate(self.rows):
+            if rows:
+                width = max(row.length for row in rows if row) + more
+                found.append(Range(shelf * self.size, range(start, start + len(rows)), width))
+                start += len(rows)
+        return found
+
+
+class Entering(NamedTuple):
+    """A prompt that enters, without its last token, and the slots that begin with it."""
+
+    tokens: list[int]
+    slots: list[int]
+
+
+class SlotDecoder:
+    """Answers requests in slots.
+
+    Args:
+        model: a causal language model whose attention can be that of slots.
+        drawing: of its responses, with a seat for each slot.
+        slots: how many rows at once.
+    """
+
+    def __init__(self, model: nn.Module, drawing: Drawing, slots: int) -> None:
+        network = base_network(model)
+        self._network, self._caller = network, SlotNetwork(network)
+        self._device = device_of(network)
+        requests, self._drawing = drawing.requests, drawing
+        longest = max(len(request.tokens) for request in requests)
+        self._slots = Slots(slots, longest + drawing.ends.limit, self._device)
+        self._shelves = Shelves(slots)
+        self._free = list(reversed(range(slots)))  # seats
+        self._waiting = deque(by_length([len(r.tokens) for r in requests], LOOKAHEAD * slots))
+        self._newest = torch.zeros(slots, dtype=torch.int64, device=self._device)  # by seat
+
+    @torch.no_grad()
+    def run(self) -> Iterator[list[Response]]:
+        """The responses, as they end."""
+        while self._waiting or len(self._free) < self._slots.count:
+            entering = self._enter()
+            self._shelves.compact(self._slots)
+            live = self._shelves.live()
+            ended = self._burst(live, entering)
+            self._shelves.remove({row.seat for row in ended})
+            self._free += [row.seat for row in ended]
+            if ended:
+                yield [self._drawing.response(row.seat) for row in ended]
+
+    def missing_windows(self) -> int:
+        """Tokens that some layers see according to the configuration, but did not ask for; or 0."""
+        config = self._network.config.get_text_config()
+        window: int | None = getattr(config, "sliding_window", None)
+        if not window or getattr(config, "use_sliding_window", True) is False:
+            return 0
+        return 0 if window in self._slots.windows else window
+
+    def _enter(self) -> list[Entering]:
+        """Let waiting prompts take the free slots; those that are equal are computed once."""
+        entering: dict[tuple[int, ...], Entering] = {}
+        living = {tuple(row.prompt): slot for slot, row in self._shelves.live()}
+        seats, numbers, tokens = [], [], 0
+        while self._waiting and self._free and tokens < ENTERING:
+            number = self._waiting.popleft()
+            prompt = self._drawing.requests[number].tokens
+            row = LiveRow(number, self._free.pop(), prompt)
+            slot = self._shelves.place(row)
+            assert slot is not None
+            seats.append(row.seat)
+            numbers.append(number)
+            name = tuple(prompt)
+            if name in living:
+                self._slots.copy(living[name], slot, row.length)
+            else:
+                self._slots.clear(slot, row.length)
+                if name not in entering:
+                    entering[name] = Entering(prompt[:-1], [])
+                    tokens += row.length
+                entering[name].slots.append(slot)
+        if seats:
+            self._drawing.seat(seats, numbers)
+            last = [self._drawing.requests[number].tokens[-1] for number in numbers]
+            self._newest[torch.tensor(seats)] = torch.tensor(last, device=self._device)
+        return [one for one in entering.values() if one.tokens]
+
+    def _burst(self, live: list[tuple[int, LiveRow]], entering: list[Entering]) -> list[LiveRow]:
+        """Draw tokens until a row ends or a slot can be taken; return the rows that ended."""
+        rows = [row for _, row in live]
+        seats = torch.tensor([row.seat for row in rows], device=self._device)
+        where = [(row.length, slot * self._slots.length + row.length) for slot, row in live]
+        positions, places = torch.tensor(where, device=self._device).T.contiguous()
+        token = self._newest[seats]
+        room = self._drawing.ends.limit - max(row.drawn for row in rows)
+        open_slots = bool(self._waiting and self._free)
+        ended: list[LiveRow] = []
+        for step in count(1):
+            call = Call(self._slots, self._shelves.ranges(step), places, positions)
+            self._slots.seen.view(-1).index_fill_(0, places, True)
+            if entering:
+                logits = self._with(entering, token, call)
+                entering = []
+            else:
+                logits = self._caller.logits(token, call)
+            token = self._drawing.draw(seats, of_known_ids(self._network, logits))
+            if step == room or open_slots or self._device.type == "cpu" or step % LOOKS == 0:
+                going = self._drawing.going(seats)
+                ended = [row for row, goes in zip(rows, going, strict=True) if not goes]
+                if ended or open_slots:
+                    break
+            positions, places = positions + 1, places + 1
+        for row in rows:
+            row.length += step
+            row.drawn += step
+        self._newest[seats] = token
+        return ended
+
+    def _with(self, entering: list[Entering], token: Tensor, call: Call) -> Tensor:
+        """The logits of the live tokens, while prompts enter in the same call."""
+        length, start = self._slots.length, len(token)
+        tokens, places, written, source = [], [], [], []
+        for prompt, slots in entering:
+            own = torch.arange(len(prompt))
+            tokens.append(torch.tensor(prompt))
+            places.append(own)
+            written += [own + slot * length for slot in slots]
+            source += [own + start] * len(slots)
+            start += len(prompt)
+        first = [slots[0] * length for _, slots in entering]
+        memory = [own + place for own, place in zip(places, first, strict=True)]
+
+        def joined(old: Tensor, new: Sequence[Tensor]) -> Tensor:
+            return torch.cat([old, torch.cat(list(new)).to(self._device)])
+
+        call.entrances = entrances([len(prompt) for prompt, _ in entering], call.live, self._device)
+        call.source = joined(torch.arange(len(token), device=self._device), source)
+        call.written, call.places = joined(call.places, written), joined(call.places, memory)
+        call.positions = joined(call.positions, places)
+        return self._caller.logits(joined(token, tokens), call)
+
+
+def by_length(lengths: Sequence[int], window: int) -> list[int]:
+    """Numbers of rows by length, the longest first, in windows, so that the first come first.
+
+    Args:
+        lengths: of the rows.
+        window: how many are sorted together.
+
+    Examples:
+        >>> by_length([1, 3, 2, 5, 4], 3)
+        [1, 2, 0, 3, 4]
+    """
+    starts = range(0, len(lengths), window)
+    parts = (range(start, min(start + window, len(lengths))) for start in starts)
+    return [row for part in parts for row in sorted(part, key=lambda i: -lengths[i])]
+
+
+def entrances(lengths: Sequence[int], start: int, device: torch.device) -> list[Entrance]:
+    """Prompts that lie one after the other as rectangles that are filled by three quarters.
+
+    Args:
+        lengths: tokens of each.
+        start: place of the first one's first token.
+        device: of the indices.
+    """
+    starts = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths) + start
+    found = []
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while order:
+        width = lengths[order[0]]
+        chosen = [i for i in order if 4 * lengths[i] >= 3 * width]
+        order = order[len(chosen) :]
+        own, columns = torch.tensor(lengths)[chosen][:, None], torch.arange(width)
+        gather = (starts[chosen][:, None] + columns.minimum(own - 1)).flatten()
+        real = (columns < own).flatten().nonzero().squeeze(1)
+        index = (gather.to(device), gather[real].to(device), real.to(device))
+        found.append(Entrance(len(chosen), width, *index))
+    return found

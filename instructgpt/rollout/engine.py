@@ -1,0 +1,136 @@
+"""Who answers requests: our own decoding loop, or another program that is given the weights."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from instructgpt.models.forward import base_network, device_of, run, virtual_tokens
+from instructgpt.models.slots import unsuited
+from instructgpt.rollout.decoding import SlotDecoder
+from instructgpt.rollout.drawing import Drawing, Ends, Request, Response, Sampling, Told
+from instructgpt.rollout.padded import decode_padded
+
+
+class RolloutEngine(Protocol):
+    """Answers requests with the policy of the moment."""
+
+    def respond(
+        self,
+        model: nn.Module,
+        requests: Sequence[Request],
+        ends: Ends,
+        sampling: Sampling,
+        names: tuple[int, int],
+        told: Told | None = None,
+    ) -> Iterator[list[Response]]:
+        """The responses, as they end.
+
+        Args:
+            model: the policy, in evaluation mode; its weights may differ from call to call.
+            requests: at least one.
+            ends: what ends a response.
+            sampling: how to draw.
+            names: of the noise: seed of the run and number of the phase.
+            told: of every token, as it is drawn.
+        """
+
+
+class OwnEngine:
+    """Decodes with the network itself: in slots, or padded where its attention does not allow it.
+
+    A response is a function of (policy, prompt, seed, phase, sample id), up to rounding.
+    """
+
+    def respond(
+        self,
+        model: nn.Module,
+        requests: Sequence[Request],
+        ends: Ends,
+        sampling: Sampling,
+        names: tuple[int, int],
+        told: Told | None = None,
+    ) -> Iterator[list[Response]]:
+        """The responses, as they end; arguments as for ``RolloutEngine``."""
+        device = device_of(base_network(model))
+        seats = min(sampling.batch_size, len(requests))
+        drawing = Drawing(requests, seats, ends, sampling, names, device, told)
+        if fits_slots(model):
+            return SlotDecoder(model, drawing, seats).run()
+        return decode_padded(model, drawing, seats)
+
+
+def engine_of(sampling: Sampling) -> RolloutEngine:
+    """The engine that was asked for.
+
+    Args:
+        sampling: how responses are drawn.
+    """
+    return OwnEngine()
+
+
+_FITS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Networks for which it was tried whether slots say what the network says."""
+
+
+def fits_slots(model: nn.Module) -> bool:
+    """Whether a network can be decoded in slots; where not, one line says why, once.
+
+    It is tried: a few rows in slots must be as likely as one after the other without a cache.
+
+    Args:
+        model: a causal language model.
+    """
+    if virtual_tokens(model):
+        return False  # a prefix of keys stands before the prompt
+    network = base_network(model)
+    if network not in _FITS:
+        reason = unsuited(network) or _difference(model)
+        _FITS[network] = not reason
+        if reason:
+            kind = network.config.model_type
+            line = f"{kind} is decoded in padded batches, which takes longer: {reason}"
+            warnings.warn(line, stacklevel=2)
+    return _FITS[network]
+
+
+PROOF_TOKENS = 4
+"""Tokens drawn for each row of the proof."""
+
+
+def _difference(model: nn.Module) -> str:
+    """What goes wrong in slots; nothing if they say what the network says of whole rows."""
+    network = base_network(model)
+    device = device_of(network)
+    known = run(model, *_row([1], device)).logits.shape[-1]
+    prompts = [[(7919 * i + 31 * row) % known for i in range(row)] for row in (1, 9, 4, 9, 2)]
+    requests = [Request(prompt, number, "") for number, prompt in enumerate(prompts)]
+    drawing = Drawing(requests, 2, Ends(PROOF_TOKENS, ()), Sampling(), (0, 0), device)
+    decoder = SlotDecoder(model, drawing, 2)
+    try:
+        responses = [one for some in decoder.run() for one in some]
+    except Exception as error:  # whatever an architecture does with what it does not know
+        logging.getLogger(__name__).debug("slots", exc_info=True)
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if missing := decoder.missing_windows():
+        return f"its attention does not say that it sees {missing} tokens"
+    worst = 0.0
+    for number, tokens, logprobs, _ in responses:
+        row = prompts[number] + tokens
+        with torch.no_grad():
+            logits = run(model, *_row(row, device)).logits[0, -PROOF_TOKENS - 1 : -1]
+        expected = logits.float().log_softmax(-1)[range(PROOF_TOKENS), tokens].cpu()
+        worst = max(worst, float((expected - torch.tensor(logprobs)).abs().max()))
+    limit = 1e-4 if logits.dtype == torch.float32 else 0.1
+    return "" if worst <= limit else f"log-probabilities differ by {worst:.2g}"
+
+
+def _row(tokens: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    row = torch.tensor([tokens], device=device)
+    return row, torch.ones_like(row, dtype=torch.bool)

@@ -1,0 +1,62 @@
+"""Decoding of padded rows with transformers' own cache: for what has no attention that we know."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from instructgpt.functional.lengths import length_groups
+from instructgpt.models.forward import base_network, can_drop_rows, run
+from instructgpt.rollout.drawing import Drawing, Request, Response
+
+
+@torch.no_grad()
+def decode_padded(model: nn.Module, drawing: Drawing, size: int) -> Iterator[list[Response]]:
+    """The responses to all requests, a batch of prompts of like length after the other.
+
+    Args:
+        model: a causal language model.
+        drawing: of its responses, with a seat for each row of a batch.
+        size: rows of a batch.
+    """
+    lengths = torch.tensor([len(request.tokens) for request in drawing.requests])
+    for group in length_groups(lengths, size):
+        numbers = group.tolist()
+        drawing.seat(range(len(numbers)), numbers)
+        _answer(model, drawing, [drawing.requests[number] for number in numbers])
+        yield [drawing.response(seat) for seat in range(len(numbers))]
+
+
+def _answer(model: nn.Module, drawing: Drawing, requests: Sequence[Request]) -> None:
+    """Draw until every row has ended; finished ones go when they are the half of all."""
+    device = next(model.parameters()).device
+    new, mask = (t.to(device) for t in _left_padded([request.tokens for request in requests]))
+    seats = torch.arange(len(requests), device=device)
+    cache = None
+    for step in count():
+        output = run(model, new, mask, cache=cache, use_cache=True, keep=1)
+        if step == 0 and output.cache is None:
+            kind = base_network(model).config.model_type
+            warnings.warn(f"{kind} keeps no cache: a token takes as long as a row", stacklevel=2)
+        token = drawing.draw(seats, output.logits[:, -1])
+        going = torch.tensor(drawing.going(seats), device=device)
+        if not going.any():
+            return
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        cache = output.cache
+        new = token[:, None] if cache is not None else torch.cat([new, token[:, None]], dim=1)
+        if 2 * int(going.sum()) <= len(seats) and (cache is None or can_drop_rows(cache)):
+            if cache is not None:
+                cache.batch_select_indices(going.nonzero().squeeze(1))
+            mask, new, seats = mask[going], new[going], seats[going]
+
+
+def _left_padded(rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+    lengths = torch.tensor([[len(row)] for row in rows])
+    return tokens, torch.arange(width) >= width - lengths

@@ -40,18 +40,18 @@ from instructgpt.modules.pretraining import (
     objective_norms,
     whole_gradient,
 )
-from instructgpt.modules.respond import predict_rows, roll_out
-from instructgpt.rewards.base import RewardFunction, check_abstained
+from instructgpt.modules.respond import predict_rows, roll_out, scored_responses
+from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer
 from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.ema import WeightAverage
-from instructgpt.rollout.gather import gather
 from instructgpt.rollout.learn import episodes_loss, learn_from, untouched
-from instructgpt.rollout.metrics import Stopwatch, rollout_seconds
+from instructgpt.rollout.metrics import Stopwatch, rollout_seconds, sampler_warning
 from instructgpt.rollout.phase import Phase
 from instructgpt.rollout.prompts import PhasePrompts
 from instructgpt.rollout.sampler import Texts
-from instructgpt.rollout.scoring import not_finite_rows, score
+from instructgpt.rollout.scoring import not_finite_rows, without_abstained
+from instructgpt.rollout.shared import SharedScoring
 from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
 from instructgpt.types import PromptBatch, Sample, require
 
@@ -80,6 +80,9 @@ class PPOModule(StageModule):
         sampling: how responses are drawn; the same temperature divides the logits in the update.
         value: the value model and how it is trained.
         pretraining: the pretraining term of eq. 2, which makes it PPO-ptx.
+        reuse_logprobs: take the log-probabilities that sampling recorded, and do not ask the policy
+            again before the updates: faster, and the first ratios are 1 only as exactly as both
+            passes agree. The logged entropy is then estimated from the tokens that were drawn.
         ema_decay: average of the policy's weights, updated once a phase and exported beside it
             (paper: 0.992); null keeps none.
         seed: of sampling and of the order of updates.
@@ -106,6 +109,7 @@ class PPOModule(StageModule):
         sampling: Sampling = Sampling(),
         value: Value = Value(),
         pretraining: Pretraining = Pretraining(),
+        reuse_logprobs: bool = False,
         ema_decay: float | None = 0.992,
         seed: int = 0,
     ) -> None:
@@ -115,7 +119,8 @@ class PPOModule(StageModule):
         self.algorithm, self.kl, self.batches, self.sampling = algorithm, kl, batches, sampling
         self.value, self.pretraining = value, pretraining
         self.ema_decay, self.seed = ema_decay, seed
-        self.frozen, self.phase = Frozen(reward), Phase(kl)
+        self.reuse_logprobs = reuse_logprobs
+        self.frozen, self.phase = Frozen(reward), Phase(kl, reuse_logprobs)
         self.pretraining_gradient: dict[str, Tensor] = {}  # of an update that is measured
         self.worst_ratio = torch.zeros(())  # largest |ratio - 1| of the first update so far
 
@@ -134,7 +139,8 @@ class PPOModule(StageModule):
                 rank_zero_warn(line)
             trainer = self.trainer
             place = trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank
-            self.plan_of_updates = plan_updates(self.batches, self.algorithm, *place, self.seed)
+            sizes, budget = (self.batches, self.algorithm, *place), self.network.max_tokens
+            self.plan_of_updates = plan_updates(*sizes, self.seed, budget)
             draw = self.data.rollout_prompts
             always = bool(trainer.overfit_batches)  # type: ignore[attr-defined]
             each = self.algorithm.responses_per_prompt
@@ -234,27 +240,26 @@ class PPOModule(StageModule):
     def collect(self, number: int) -> tuple[RolloutBuffer, dict[str, float]]:
         """Collect the experience of a phase; the same on every rank and for any number of ranks.
 
-        1. prompts; 2. responses; 3. log-probabilities of policy and reference, values, by the
-        forward pass that training uses; 4. scores; 5. all ranks' rows; 6. what the algorithm makes.
+        1. prompts; 2. responses; 3. scores; 4. all ranks' rows; 5. log-probabilities of policy and
+        reference, values, by the forward pass that training uses; 6. what the algorithm makes.
         """
-        trainer, temperature = self.trainer, self.sampling.temperature
-        watch, micro = Stopwatch(), self.plan_of_updates.microbatch_size
-        asked = self.prompts.share(number, trainer.global_rank, trainer.world_size)
-        asked = self.transfer_batch_to_device(asked, self.device, 0)
-        with self.networks.evaluating(), trainer.precision_plugin.forward_context():
-            how = (self.sampling, self.seed, number, self.progress)
-            with watch.part("sample", self.device):
-                rollout = together(self, lambda: self.texts.respond(self.policy, asked, *how))
-            scored = score(self.networks, rollout, temperature, micro, watch, self.progress)
-        with watch.part("reward", self.device):
-            samples = self.texts.samples(rollout, asked.prompts, self.sampling)
-            scores = together(self, lambda: self.frozen.reward.score(samples)).to(self.device)
-        scored = gather(scored._replace(scores=scores), self.all_gather, trainer.world_size)
+        watch, kl_coef = Stopwatch(), self.phase.kl_coef
+        asked = (self.policy, self.texts, self.sampling, self.seed, self.frozen.reward)
+        with self.networks.evaluating():
+            rollout, scores = scored_responses(self, self.prompts, number, *asked, watch)
+            sampled = float(rollout.response_mask.sum()) / watch.seconds["sample"]
+            rollout, scores = without_abstained(rollout, scores)
+            made_of = (self.networks, self.algorithm, self.plan_of_updates, self.reuse_logprobs)
+            ranks, temperature = (self.all_gather, self.progress), self.sampling.temperature
+            ask = SharedScoring(*made_of, temperature, *ranks)
+            with self.trainer.precision_plugin.forward_context():
+                scored, rows = ask.score(rollout, scores, number, kl_coef, watch)
         if (found := not_finite_rows(scored)) is not None:
             names = of_samples(self.prompts.ids(found[1], number))
             stop(self, [f"{found[0]} is not finite{names}"], self.global_step)
-        check_abstained(float(scored.scores.isnan().float().mean()))
-        return learn_from(self.algorithm, scored, self.phase.kl_coef, number, watch.seconds)
+        buffer, metrics = learn_from(self.algorithm, scored, rows, kl_coef, number)
+        metrics["throughput/sampled_tokens_per_second"] = sampled
+        return buffer, metrics | {f"time/{name}": value for name, value in watch.seconds.items()}
 
     # -- one optimizer step
 
@@ -273,7 +278,7 @@ class PPOModule(StageModule):
         if self.pretraining.ptx_coef and part == 0 and not self.phase.value_only:
             self.backward_pretraining(buffer.phase, update, len(window))
         self.log_dict(self.phase.shown, prog_bar=True, logger=False)
-        pieces, first = rows.split(plan.microbatch_size), update == 0
+        pieces, first = plan.micro_batches(rows, buffer.lengths), update == 0
         losses = [partial(self.episodes_loss, piece, divisor, first) for piece in pieces]
         return self.pieces.one_by_one(self, losses)
 
@@ -335,6 +340,8 @@ class PPOModule(StageModule):
         if self.phase.average is not None:
             self.phase.average.update(self.policy)
         metrics = self.phase.end(self.batches.rollout_batch_size)
+        if line := sampler_warning(metrics):
+            rank_zero_warn(line)
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.global_step + 1)
         tensors = {name: torch.tensor(value) for name, value in metrics.items()}
@@ -360,7 +367,8 @@ class PPOModule(StageModule):
         greedy = replace(self.sampling, temperature=0.0)
         for kind, sampling in (("sampled", self.sampling), ("greedy", greedy)):
             rollout, samples, scores = together(self, partial(self._answer, batch, sampling))
-            kl = self.networks.sequence_kl(rollout, sampling.temperature)
+            asked = (rollout, sampling.temperature, self.network.max_tokens)
+            kl = self.networks.sequence_kl(*asked)
             if kl is not None:
                 names = [prompt.id for prompt in batch.prompts]
                 total = kl[batch.sample_ids >= 0].sum()

@@ -50,19 +50,23 @@ def phase_memory(
     length = data.train_rows.longest + response
     decoded = min(sampling.batch_size, batches.rollout_batch_size // plan.world_size)
     rows, shape, size = plan.microbatch_size, shape_of(policy), number_size(precision, policy)
-    kept = activation_bytes(shape, rows * length, length, size)
+    tokens = rows * length  # of a micro-batch
+    if plan.max_tokens is not None:
+        tokens = min(tokens, max(plan.max_tokens, length))
+    answered = min(tokens, rows * response)
+    kept = activation_bytes(shape, tokens, length, size)
     if isinstance(networks.value, ScalarModel):
         own = shape_of(networks.value.trunk)
-        kept += activation_bytes(own, rows * length, length, size)
+        kept += activation_bytes(own, tokens, length, size)
     needs = [
         Need("sampling", "KV cache", cache_bytes(shape, decoded * length, size)),
         # Logits, probabilities, their sum up to each token, and one between.
         Need("sampling", "logits", logit_bytes(shape, decoded, 4)),
         # Logits, their log-softmax, and four tensors of the entropy.
-        Need("scoring", "logits", logit_bytes(shape, rows * response, 6)),
+        Need("scoring", "logits", logit_bytes(shape, answered, 6)),
         Need("update", "activations", kept),
         # The log-softmax, its gradient, and that of the logits.
-        Need("update", "logits", logit_bytes(shape, rows * response, 3)),
+        Need("update", "logits", logit_bytes(shape, answered, 3)),
     ]
     if pretraining.ptx_coef:
         block = data.pretraining_block_size
@@ -75,7 +79,8 @@ def phase_memory(
         "average of the policy": 4 * held(policy).trained if averaged else 0,
     }
     held_bytes = {name: number for name, number in held_bytes.items() if number}
-    return Memory(needs, held_bytes, plan.pieces > 1 or bool(pretraining.ptx_coef))
+    in_pieces = plan.minibatch_size // plan.world_size * length > tokens
+    return Memory(needs, held_bytes, in_pieces or bool(pretraining.ptx_coef))
 
 
 def plan_lines(
@@ -98,6 +103,7 @@ def plan_lines(
     phases = "until the time is up" if steps is None else f"{-(-steps // updates):,}"
     episodes, rows = batches.rollout_batch_size, pretraining.ptx_per_episode * plan.minibatch_size
     ptx = f"{rows:,} pretraining rows x {pretraining.ptx_coef} a step"
+    budget = "" if plan.max_tokens is None else f" or {plan.max_tokens:,} tokens"
     learned = "" if plan.rows == episodes else f", {plan.rows:,} of them learned from"
     most = f"at most {episodes * response_tokens:,} sampled tokens"
     alone = f" (the first {warmup:,}: the value alone)" if warmup else ""
@@ -105,7 +111,7 @@ def plan_lines(
         ("rollout phases", phases + alone),
         ("a phase", f"{episodes:,} episodes, {most}{learned}"),
         ("minibatches", f"{updates:,} a phase, {plan.minibatch_size:,} episodes each"),
-        ("micro-batches", f"{plan.microbatch_size:,} episodes, {plan.pieces:,} a step"),
+        ("micro-batches", f"at most {plan.microbatch_size:,} episodes{budget}"),
         ("pretraining mix", ptx if pretraining.ptx_coef else "none"),
         ("optimizer steps", f"{steps:,}" if steps is not None else "until the time is up"),
     ]

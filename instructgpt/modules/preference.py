@@ -325,7 +325,8 @@ class PreferenceModule(StageModule):
     def sequence_kl(self, rollout: Rollout) -> Tensor:
         """Log of policy over reference of each sampled response, [N]."""
         networks = Networks(self.policy, self.reference.copy or self.policy, None)
-        kl = networks.sequence_kl(rollout, self.answers.sampling.temperature or 1.0)
+        temperature = self.answers.sampling.temperature or 1.0
+        kl = networks.sequence_kl(rollout, temperature, self.network.max_tokens)
         assert kl is not None
         if not bool(kl.isfinite().all()):
             raise RunFailedError("the KL to the reference of a sampled answer is not finite")

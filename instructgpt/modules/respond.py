@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from instructgpt.modules.base import StageModule
+from instructgpt.modules.finite import together
+from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.answer import Wish, answer_rows
 from instructgpt.rollout.drawing import Sampling
+from instructgpt.rollout.gather import gather
+from instructgpt.rollout.metrics import Stopwatch
+from instructgpt.rollout.prompts import PhasePrompts
 from instructgpt.rollout.sampler import Texts
 from instructgpt.seeds import mix
 from instructgpt.types import PromptBatch, Rollout
@@ -23,6 +28,44 @@ def roll_out(
     """Sample a response to every prompt, with the noise of validation."""
     texts = Texts(module.tokenizer, module.template, module.data.max_response_tokens)
     return texts.respond(policy, batch, sampling, VALIDATION, phase, module.progress)
+
+
+def scored_responses(
+    module: StageModule,
+    prompts: PhasePrompts,
+    number: int,
+    policy: nn.Module,
+    texts: Texts,
+    sampling: Sampling,
+    seed: int,
+    reward: RewardFunction,
+    watch: Stopwatch,
+) -> tuple[Rollout, Tensor]:
+    """The responses of a phase with their scores, of all ranks.
+
+    Args:
+        module: whose phase it is.
+        prompts: of all phases.
+        number: of the phase.
+        policy: that responds, in evaluation mode.
+        texts: how prompts and responses are written.
+        sampling: how responses are drawn.
+        seed: of sampling.
+        reward: that scores them.
+        watch: gets the seconds of the parts.
+    """
+    world_size, device = module.trainer.world_size, module.device
+    asked = prompts.share(number, module.trainer.global_rank, world_size)
+    asked = module.transfer_batch_to_device(asked, device, 0)
+    with watch.part("sample", device), module.trainer.precision_plugin.forward_context():
+        how = (sampling, seed, number, module.progress)
+        rollout = together(module, lambda: texts.respond(policy, asked, *how))
+    with watch.part("reward", device):
+        samples = texts.samples(rollout, asked.prompts, sampling)
+        scores = together(module, lambda: reward.score(samples)).to(device)
+    rollout, scores = gather(rollout, scores, module.all_gather, world_size)
+    check_abstained(float(scores.isnan().float().mean()))
+    return rollout, scores
 
 
 def predict_rows(

@@ -34,6 +34,7 @@ class RolloutBuffer:
         answered = experience.rollout.response_mask.any(1)
         # On the CPU, as it is asked for at every step; in double, so that token counts are exact.
         self.weights = weights.masked_fill(~answered, 0).double().cpu()
+        self.lengths = experience.rollout.mask.sum(1).cpu()  # tokens of each row
         assert len(logprobs) == len(self.rows) == len(self.weights) == len(answered)
 
     def weight(self, rows: Tensor) -> float:

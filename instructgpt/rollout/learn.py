@@ -10,30 +10,28 @@ from torch import Tensor, nn
 from instructgpt.algorithms.base import RolloutAlgorithm, check_parts
 from instructgpt.rollout.buffer import RolloutBuffer, take
 from instructgpt.rollout.metrics import ratio_sums, rollout_metrics
-from instructgpt.rollout.scoring import Networks, without_abstained
+from instructgpt.rollout.rows import flatten
+from instructgpt.rollout.scoring import Networks, response_logprobs
 from instructgpt.types import ScoredRollout, UserError, require
 
 
 def learn_from(
     algorithm: RolloutAlgorithm,
     scored: ScoredRollout,
+    rows: Tensor,
     kl_coef: float,
     number: int,
-    seconds: dict[str, float],
 ) -> tuple[RolloutBuffer, dict[str, float]]:
     """The rows that are learned from, and all that is logged of the rollout.
 
     Args:
         algorithm: says which rows, and what of them.
-        scored: the rollout of all ranks; scores are NaN where the reward function abstained.
+        scored: the rollout of all ranks.
+        rows: of it that are learned from, as ``trained_rows`` gave them.
         kl_coef: weight of the KL penalty, reward per nat.
         number: of the phase.
-        seconds: that the parts of the rollout took.
     """
-    sampled = float(scored.rollout.response_mask.sum())
-    scored = without_abstained(scored)
     experience = algorithm.experience(scored, kl_coef)
-    rows = _trained_rows(algorithm, scored, kl_coef)
     learned = take(experience, rows)
     weights = algorithm.row_weights(learned)
     buffer = RolloutBuffer(number, learned, scored.logprobs[rows], weights, rows)
@@ -44,14 +42,10 @@ def learn_from(
         name = type(algorithm).__name__
         raise UserError(f"{name}.rollout_metrics must not be named as the loop's: {taken}")
     metrics |= further
-    return buffer, {
-        **{f"ppo/{name}": value for name, value in metrics.items()},
-        "throughput/sampled_tokens_per_second": sampled / seconds["sample"],
-        **{f"time/{name}": value for name, value in seconds.items()},
-    }
+    return buffer, {f"ppo/{name}": value for name, value in metrics.items()}
 
 
-def _trained_rows(algorithm: RolloutAlgorithm, scored: ScoredRollout, kl_coef: float) -> Tensor:
+def trained_rows(algorithm: RolloutAlgorithm, scored: ScoredRollout, kl_coef: float) -> Tensor:
     """Refuse other numbers of rows than the updates were planned for."""
     rows, sampled = algorithm.trained_rows(scored, kl_coef), len(scored.scores)
     planned = sampled // algorithm.responses_per_prompt * algorithm.trained_per_prompt
@@ -95,9 +89,10 @@ def episodes_loss(
     """
     here = rows.to(buffer.logprobs.device)
     batch, logprobs = take(buffer.experience, here), buffer.logprobs[here]
+    responses = flatten(batch.rollout)
     with torch.set_grad_enabled(not value_only):
-        new = networks.logprobs(batch.rollout, temperature)
-    values = networks.values(batch.rollout, new.hidden)
+        new = response_logprobs(networks.policy, responses, temperature)
+    values = networks.values(responses, new.hidden)
     values = values if values is None else values[:, :-1]
     loss = algorithm.loss(batch, new.logprobs, values)
     parts = {f"loss/{name}": value for name, value in loss.parts.items()}

@@ -13,6 +13,9 @@ from instructgpt.functional.logprobs import KLEstimator, kl_estimate, sequence_k
 from instructgpt.functional.masking import masked_mean, zero_padding
 from instructgpt.types import ScoredRollout
 
+MOST_SAMPLER_KL = 1e-3
+"""Nats per token between sampling and training passes of one policy, beyond which a run warns;
+2e-4 is what half precision makes of it in healthy runs."""
 KL_ESTIMATORS: tuple[KLEstimator, ...] = ("k1", "k2", "k3")
 
 
@@ -44,6 +47,9 @@ def rollout_metrics(
 ) -> dict[str, float]:
     """Means over the rollout of all ranks, without the rows that the reward function abstained on.
 
+    ``sampler_kl`` is how far the pass that sampled is from the one that trains, with the same
+    weights: nats per token (k3 of tokens that the first has drawn).
+
     ``score`` is the reward function's; ``score_episode`` has the missing-EOS rule applied;
     ``score_total`` is that minus the KL penalty; ``kl`` is per response (k1), ``kl_k2`` and
     ``kl_k3`` the other estimators. Without a reference there is no KL.
@@ -57,6 +63,9 @@ def rollout_metrics(
         "score_std": scores.std(correction=0),
         "score_episode": episode_scores.mean(),
         "entropy": masked_mean(scored.entropy, mask),
+        "sampler_kl": masked_mean(
+            kl_estimate(scored.rollout.logprobs, scored.logprobs, "k3"), mask
+        ),
         "response_length": lengths.mean(),
         "response_length_max": lengths.max(),
         "eos_rate": scored.rollout.finished[kept].float().mean(),
@@ -99,6 +108,22 @@ def ratio_sums(
         "approx_kl": kl_estimate(old, new, "k3").sum(),  # the old policy sampled: it is first
     }
     return sums, (ratio - 1).abs().max()
+
+
+def sampler_warning(metrics: dict[str, float]) -> str:
+    """What is wrong where sampling and training passes say different things; nothing if they agree.
+
+    Args:
+        metrics: of a whole phase.
+    """
+    kl = metrics.get("ppo/sampler_kl", 0.0)
+    if kl <= MOST_SAMPLER_KL:
+        return ""
+    return (
+        f"the policy that sampled is {kl:.1e} nats per token (ppo/sampler_kl) from the same policy "
+        f"in training, of at most {MOST_SAMPLER_KL:g} in healthy runs: use a wider number format "
+        "or, where reuse_logprobs is on, switch it off"
+    )
 
 
 def rollout_seconds(metrics: dict[str, float]) -> float | None:

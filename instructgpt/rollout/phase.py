@@ -21,10 +21,12 @@ class Phase:
 
     Args:
         kl: sets the weight of the KL penalty from phase to phase.
+        recorded: the log-probabilities to compare with are those that sampling recorded.
         average: of the policy's weights, if one is kept.
     """
 
     kl: KLController
+    recorded: bool = False
     average: WeightAverage | None = None
     buffer: RolloutBuffer | None = None  # None before the first rollout
     kl_coef: float = field(init=False)
@@ -89,8 +91,8 @@ class Phase:
             target_kl: approximate KL to the sampling policy that stops it, nats per token.
         """
         if not self.sums:
-            first = {"first_tokens": sums["tokens"], "first_ratio": sums["ratio"]}
-            sums = {**sums, **first}
+            names = ("tokens", "ratio", "approx_kl")
+            sums = {**sums, **{f"first_{name}": sums[name] for name in names}}
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         if target_kl is not None:
@@ -105,12 +107,14 @@ class Phase:
         self.open = False
         sums = dict(self.sums)
         count, tokens = sums.pop("count", 0.0), sums.pop("tokens", 0.0)
-        first, ratio = sums.pop("first_tokens", 0.0), sums.pop("first_ratio", 0.0)
+        first, ratio, kl = (sums.pop(f"first_{n}", 0.0) for n in ("tokens", "ratio", "approx_kl"))
         seconds = self._elapsed()
         metrics = {"time/update": seconds, "ppo/stopped": float(self.stopped)}
         metrics["throughput/trained_tokens_per_second"] = tokens / seconds
         if first:
             metrics |= {"ppo/first_ratio": ratio / first, "ppo/first_ratio_error": self.first_error}
+            if self.recorded:  # ratios are to the pass that sampled
+                metrics["ppo/sampler_kl"] = kl / first
         for name, value in sums.items():
             key, divisor = (f"ppo/{name}", tokens) if name in PER_TOKEN else (name, count)
             metrics["loss/loss" if name == "loss" else key] = value / divisor if divisor else 0.0

@@ -2,56 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from instructgpt.functional.logprobs import entropy, sequence_kl, token_logprobs
-from instructgpt.models.forward import run
+from instructgpt.functional.layout import pieces
+from instructgpt.functional.logprobs import sequence_kl
+from instructgpt.models.flat import hidden_states, predict
 from instructgpt.models.heads import ScalarModel, ValueHead
 from instructgpt.rollout.metrics import Stopwatch
+from instructgpt.rollout.rows import ResponseRows, flatten
 from instructgpt.types import Progress, Rollout, ScoredRollout
 
 
-class RolloutLogprobs(NamedTuple):
-    """Of the tokens of a response, under a policy."""
+class Said(NamedTuple):
+    """About the responses of a rollout."""
 
-    logprobs: Tensor  # [N, R]
+    logprobs: Tensor  # [N, R] of logits / temperature
     entropy: Tensor | None  # [N, R], without gradient
-    hidden: Tensor | None  # [N, R + 1, d] the state before each response token and after the last
+    hidden: Tensor  # [T, d] the states of all tokens, which a value head reads
 
 
 def response_logprobs(
     policy: nn.Module,
-    rollout: Rollout,
+    responses: ResponseRows,
     temperature: float,
     adapter: bool = True,
-    hidden: bool = False,
-    with_entropy: bool = False,
-) -> RolloutLogprobs:
+    entropy: bool = False,
+) -> Said:
     """Log-probabilities of the response tokens, of ``logits / temperature``.
 
     Args:
         policy: a causal language model.
-        rollout: prompts and responses.
-        temperature: that the responses were sampled with.
+        responses: with their prompts.
+        temperature: that they were sampled with.
         adapter: False switches adapters off, which gives the reference of an adapted policy.
-        hidden: also return the hidden states that a value head reads.
-        with_entropy: also return the entropy, which costs a softmax over the vocabulary.
+        entropy: also return the entropy.
     """
-    length = rollout.response_mask.shape[1]
-    # The hidden state after the last column bootstraps truncated responses: one position more.
-    output = run(
-        policy, rollout.tokens, rollout.mask, keep=length + 1, hidden=hidden, adapter=adapter
-    )
-    logits = output.logits[:, :-1].float()
-    if temperature != 1:
-        logits = logits / temperature
-    spread = entropy(logits.detach()) if with_entropy else None
-    return RolloutLogprobs(token_logprobs(logits, rollout.responses), spread, output.hidden)
+    rows, places = responses.rows, responses.places
+    said = predict(policy, rows, places, temperature=temperature, entropy=entropy, adapter=adapter)
+    spread = None if said.entropy is None else responses.of_tokens(said.entropy)
+    return Said(responses.of_tokens(said.logprobs), spread, said.hidden)
 
 
 class Networks(NamedTuple):
@@ -83,84 +77,92 @@ class Networks(NamedTuple):
         for network, mode in zip(self.trained, modes, strict=True):
             network.train(mode)
 
-    def logprobs(
-        self, rollout: Rollout, temperature: float, with_entropy: bool = False
-    ) -> RolloutLogprobs:
-        """What the policy says, with the states that a value head reads."""
-        shared = isinstance(self.value, ValueHead)
-        return response_logprobs(
-            self.policy, rollout, temperature, hidden=shared, with_entropy=with_entropy
-        )
-
-    def reference_logprobs(self, rollout: Rollout, temperature: float) -> Tensor:
+    def reference_logprobs(self, responses: ResponseRows, temperature: float) -> Tensor:
         """Log-probabilities under the reference, [N, R]."""
         assert self.reference is not None
         adapted = self.reference is not self.policy
-        return response_logprobs(self.reference, rollout, temperature, adapter=adapted).logprobs
+        return response_logprobs(self.reference, responses, temperature, adapter=adapted).logprobs
 
-    def sequence_kl(self, rollout: Rollout, temperature: float) -> Tensor | None:
+    @torch.no_grad()
+    def sequence_kl(
+        self, rollout: Rollout, temperature: float, max_tokens: int | None
+    ) -> Tensor | None:
         """KL to the reference of sampled responses, [N] nats; None without one, or if greedy."""
         if self.reference is None or temperature == 0:
             return None
-        policy = self.logprobs(rollout, temperature).logprobs
-        reference = self.reference_logprobs(rollout, temperature)
-        return sequence_kl(policy, reference, rollout.response_mask)
+        parts = []
+        for some in pieces(rollout.mask.sum(1), max_tokens):
+            responses = flatten(select(rollout, torch.tensor(some)))
+            policy = response_logprobs(self.policy, responses, temperature).logprobs
+            reference = self.reference_logprobs(responses, temperature)
+            parts.append(sequence_kl(policy, reference, responses.mask))
+        return torch.cat(parts)
 
-    def values(self, rollout: Rollout, hidden: Tensor | None) -> Tensor | None:
-        """Values before each response token and after the last column, [N, R + 1]."""
+    def values(self, responses: ResponseRows, hidden: Tensor | None) -> Tensor | None:
+        """Values before each response token and after the last, [N, R + 1].
+
+        Args:
+            responses: with their prompts.
+            hidden: states of the policy, which a head on its trunk reads.
+        """
         if self.value is None:
             return None
-        if isinstance(self.value, ValueHead):
-            shared: Tensor = self.value(hidden)
-            return shared
-        return response_values(self.value, rollout)
+        reads = hidden if isinstance(self.value, ValueHead) else responses.rows
+        return responses.of_states(self.value(reads))
 
 
 def score(
     networks: Networks,
     rollout: Rollout,
+    parts: Sequence[Tensor],
     temperature: float,
-    size: int,
+    recorded: bool,
     watch: Stopwatch,
     progress: Progress,
-) -> ScoredRollout:
-    """What the networks say about a rollout; its scores are still to come.
+) -> dict[str, Tensor]:
+    """What the networks say about rows of a rollout, by the name of the field it is for.
+
+    The first ratio of the updates is exactly 1 because they compute the very same micro-batches.
 
     Args:
         networks: what is asked.
-        rollout: rows of this rank.
+        rollout: of all ranks.
+        parts: micro-batches of row numbers.
         temperature: that the responses were sampled with.
-        size: rows of a micro-batch, as in the updates.
+        recorded: take the log-probabilities that sampling recorded, and not ask the policy; then
+            the entropy is estimated by minus them.
         watch: gets the seconds of the parts.
         progress: told how far they are.
+
+    Returns:
+        A row for each row of ``parts``, in their order.
     """
     device = rollout.tokens.device
 
-    def of_policy(rows: Rollout) -> tuple[Tensor, ...]:
-        policy = networks.logprobs(rows, temperature, with_entropy=True)
-        assert policy.entropy is not None
-        values = networks.values(rows, policy.hidden)
-        return (policy.logprobs, policy.entropy, *(() if values is None else (values,)))
+    def of_policy(rows: Rollout) -> dict[str, Tensor]:
+        responses = flatten(rows)
+        if not recorded:
+            policy = response_logprobs(networks.policy, responses, temperature, entropy=True)
+            logprobs, entropy, hidden = policy
+            assert entropy is not None
+        else:
+            logprobs = rows.logprobs.masked_fill(~rows.response_mask, 0.0)
+            entropy, hidden = -logprobs, None
+            if isinstance(networks.value, ValueHead):
+                hidden = hidden_states(networks.policy, responses.rows)
+        values = networks.values(responses, hidden)
+        own = {} if values is None else {"values": values}
+        return {"logprobs": logprobs, "entropy": entropy, **own}
 
-    def of_reference(rows: Rollout) -> tuple[Tensor, ...]:
-        return (networks.reference_logprobs(rows, temperature),)
+    def of_reference(rows: Rollout) -> dict[str, Tensor]:
+        return {"reference_logprobs": networks.reference_logprobs(flatten(rows), temperature)}
 
     with watch.part("policy_and_value", device):
-        logprobs, entropy, *values = in_microbatches(of_policy, rollout, size, "score", progress)
-    reference = None
+        columns = _one_by_one(of_policy, rollout, parts, "score", progress)
     if networks.reference is not None:
         with watch.part("reference", device):
-            (reference,) = in_microbatches(of_reference, rollout, size, "reference", progress)
-    unscored = torch.zeros(len(rollout.tokens), device=device)
-    return ScoredRollout(
-        rollout, unscored, logprobs, reference, values[0] if values else None, entropy
-    )
-
-
-def response_values(value: ScalarModel, rollout: Rollout) -> Tensor:
-    """Values before each response token and after the last column, [N, R + 1]."""
-    values: Tensor = value.padded(rollout.tokens, rollout.mask)
-    return values[:, rollout.prompt_mask.shape[1] - 1 :]
+            columns |= _one_by_one(of_reference, rollout, parts, "reference", progress)
+    return columns
 
 
 def select(rollout: Rollout, rows: Tensor) -> Rollout:
@@ -169,24 +171,20 @@ def select(rollout: Rollout, rows: Tensor) -> Rollout:
 
 
 @torch.no_grad()
-def in_microbatches(
-    function: Callable[[Rollout], tuple[Tensor, ...]],
+def _one_by_one(
+    function: Callable[[Rollout], dict[str, Tensor]],
     rollout: Rollout,
-    size: int,
-    part: str,
+    parts: Sequence[Tensor],
+    name: str,
     progress: Progress,
-) -> tuple[Tensor, ...]:
-    """Apply a function to micro-batches of rows and join its outputs.
-
-    The same micro-batch size as in the update keeps the matrix products the same, so that the first
-    probability ratio is 1 and not almost 1.
-    """
-    outputs = []
-    rows = torch.arange(len(rollout.tokens), device=rollout.tokens.device)
-    for group in rows.split(size):
-        outputs.append(function(select(rollout, group)))
-        progress(part, int(group[-1]) + 1, len(rows))
-    return tuple(torch.cat(columns) for columns in zip(*outputs, strict=True))
+) -> dict[str, Tensor]:
+    """Apply a function to micro-batches of rows and join its outputs."""
+    outputs, done, most = [], 0, sum(map(len, parts))
+    for rows in parts:
+        outputs.append(function(select(rollout, rows)))
+        done += len(rows)
+        progress(name, done, most)
+    return {key: torch.cat([output[key] for output in outputs]) for key in outputs[0]}
 
 
 def not_finite_rows(scored: ScoredRollout) -> tuple[str, list[int]] | None:
@@ -205,11 +203,13 @@ def not_finite_rows(scored: ScoredRollout) -> tuple[str, list[int]] | None:
     return None
 
 
-def without_abstained(scored: ScoredRollout) -> ScoredRollout:
-    """Rows without a score lose their response: what has no token enters no sum and no mean."""
-    abstained, rollout = scored.scores.isnan(), scored.rollout
+def without_abstained(rollout: Rollout, scores: Tensor) -> tuple[Rollout, Tensor]:
+    """Rows without a score lose their response: what has no token enters no sum and no mean.
+
+    Args:
+        rollout: rows.
+        scores: [N], NaN where the reward function abstained; 0 there afterwards.
+    """
+    abstained = scores.isnan()
     kept = rollout.response_mask & ~abstained[:, None]
-    return scored._replace(
-        rollout=rollout._replace(response_mask=kept),
-        scores=scored.scores.masked_fill(abstained, 0.0),
-    )
+    return rollout._replace(response_mask=kept), scores.masked_fill(abstained, 0.0)

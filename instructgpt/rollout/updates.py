@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor
 
 from instructgpt.algorithms.base import RolloutAlgorithm
+from instructgpt.functional.layout import pieces
 from instructgpt.seeds import permutation
 from instructgpt.types import require
 
@@ -21,8 +22,8 @@ class Batches:
     Args:
         rollout_batch_size: episodes of a phase, over all processes (paper: 512).
         minibatch_size: episodes of an optimizer step, over all processes (paper: 64).
-        microbatch_size: episodes of one forward pass on a process, a matter of memory only; null
-            takes all of ``minibatch_size`` that a process has at once.
+        microbatch_size: most episodes of one forward pass on a process, a matter of memory only;
+            null leaves it to ``--model.network.max_tokens``, which holds in any case.
     """
 
     rollout_batch_size: int = 512
@@ -54,16 +55,12 @@ class UpdatePlan:
     rank: int
     seed: int
     group: int = 1  # rows in a row that stay together, those of one prompt
+    max_tokens: int | None = None  # of a micro-batch
 
     @property
     def item_size(self) -> int:
         """Rows of an item."""
         return self.minibatch_size // (self.world_size * self.accumulate)
-
-    @property
-    def pieces(self) -> int:
-        """Micro-batches of an optimizer step on a rank."""
-        return self.minibatch_size // (self.world_size * self.microbatch_size)
 
     @property
     def updates(self) -> int:
@@ -88,6 +85,23 @@ class UpdatePlan:
         share = self.minibatch(phase, update).chunk(self.world_size)[self.rank]
         return share[part * self.item_size : (part + 1) * self.item_size]
 
+    def micro_batches(self, rows: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Cut rows into what one forward pass takes: by tokens, and at most ``microbatch_size``.
+
+        Args:
+            rows: numbers of rows.
+            lengths: tokens of all rows, prompt and response.
+        """
+        groups = rows.view(-1, self.group)
+        tokens = lengths[groups].sum(1)
+        parts = pieces(tokens, self.max_tokens, self.microbatch_size // self.group)
+        return [groups[part.start : part.stop].flatten() for part in parts]
+
+    def first_pass(self, phase: int, rank: int) -> list[Tensor]:
+        """The rows of each item of a rank in the first pass over a rollout."""
+        theirs, items = replace(self, rank=rank), self.items // self.epochs
+        return [theirs.item(phase, index) for index in range(items)]
+
     def window(self, phase: int, index: int, available: int) -> Tensor:
         """Rows, over all ranks, of the optimizer step that item ``index`` belongs to.
 
@@ -109,6 +123,7 @@ def plan_updates(
     world_size: int,
     rank: int,
     seed: int,
+    max_tokens: int | None = None,
 ) -> UpdatePlan:
     """Fit the sizes that were asked for to the algorithm and the processes.
 
@@ -119,6 +134,7 @@ def plan_updates(
         world_size: number of ranks.
         rank: this one.
         seed: of the order of updates.
+        max_tokens: of a micro-batch; None: any number.
 
     Raises:
         UserError: one line that names the size that does not fit.
@@ -140,7 +156,7 @@ def plan_updates(
     _multiple("microbatch_size", microbatch, together)
     sizes = rows, minibatch, microbatch
     place = accumulate, world_size, rank
-    return UpdatePlan(*sizes, algorithm.epochs, *place, seed, group=together[0])
+    return UpdatePlan(*sizes, algorithm.epochs, *place, seed, together[0], max_tokens)
 
 
 def _multiple(name: str, size: int, *factors: tuple[int, str]) -> None:

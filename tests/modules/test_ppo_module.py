@@ -7,6 +7,8 @@ from small_ppo import Watch, make
 
 from instructgpt.algorithms.kl import FixedKL
 from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.raft import RAFT
+from instructgpt.algorithms.rloo import RLOO
 from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_policy, load_scalar
@@ -19,28 +21,62 @@ from instructgpt.rollout.updates import Batches
 from instructgpt.types import UserError
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("value", ["separate", "shared"])
-def test_first_ratio_is_one(fit, prompt_data, policy_artefact, temperature, value):
-    """With a temperature, dropout in the model's configuration, and padding of all lengths."""
+def test_first_ratio_is_exactly_one(fit, prompt_data, policy_artefact, value, precision):
+    """With a temperature, dropout in the model's configuration, and rows of all lengths.
+
+    Not almost: the first pass of the updates computes the micro-batches that were scored.
+    """
     watch = Watch()
     module = make(
-        policy_artefact, sampling=Sampling(temperature=temperature), value=Value(value, lr=0.1)
+        policy_artefact,
+        sampling=Sampling(temperature=0.7),
+        value=Value(value, lr=0.1),
+        network=Network(max_tokens=40),
     )
-    fit(module, prompt_data(), max_epochs=2, callbacks=[watch])
+    fit(module, prompt_data(), max_epochs=2, callbacks=[watch], precision=precision)
     for phase in watch.phases:
-        assert phase["ppo/first_ratio"] == pytest.approx(1, abs=1e-6)
-        assert phase["ppo/first_ratio_error"] < 1e-6
+        assert phase["ppo/first_ratio_error"] == 0
+        assert phase["ppo/first_ratio"] == 1
     assert watch.phases[0]["ppo/kl"] == pytest.approx(0, abs=1e-5)  # the policy is the reference
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_first_ratio_is_one_in_half_precision(fit, prompt_data, policy_artefact, precision):
-    """Because sampling and update go through the same forward pass, of the same size."""
-    watch = Watch()
-    fit(make(policy_artefact), prompt_data(), max_epochs=1, callbacks=[watch], precision=precision)
-    assert watch.phases[0]["ppo/first_ratio_error"] < 1e-6
-    assert watch.phases[0]["ppo/kl"] == pytest.approx(0, abs=1e-5)
+@pytest.mark.parametrize("algorithm", [RLOO(2), RAFT(2)])
+def test_first_ratio_is_exactly_one_where_some_rows_are_learned_from(
+    fit, prompt_data, policy_artefact, algorithm
+):
+    """The best of each prompt are known only once they are scored; prompts are shared."""
+    watch, rows = Watch(), 16 // 2 * algorithm.trained_per_prompt
+    module = make(
+        policy_artefact,
+        algorithm=algorithm,
+        batches=Batches(16, rows // 2),
+        network=Network(max_tokens=48),
+    )
+    fit(module, prompt_data(), max_epochs=2, callbacks=[watch])
+    assert [phase["ppo/first_ratio_error"] for phase in watch.phases] == [0, 0]
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("32-true", 4e-6), ("bf16-true", 0.1)])
+@pytest.mark.parametrize("value", ["separate", "shared"])
+def test_recorded_logprobs_are_almost_those_of_training(
+    fit, prompt_data, policy_artefact, value, precision, bound
+):
+    """The first ratio is 1 within rounding; the entropy is estimated; the KL is still measured."""
+    phases = {}
+    for reuse in (False, True):
+        watch = Watch()
+        module = make(policy_artefact, value=Value(value, lr=0.1), reuse_logprobs=reuse)
+        fit(module, prompt_data(), max_epochs=1, callbacks=[watch], precision=precision)
+        phases[reuse] = watch.phases[0]
+    assert 0 < phases[True]["ppo/first_ratio_error"] < bound
+    assert phases[True]["ppo/score"] == phases[False]["ppo/score"]
+    for phase in phases.values():
+        assert 0 <= phase["ppo/sampler_kl"] < bound**2
+    recorded = module.phase.buffer.experience.rollout
+    surprise = -recorded.logprobs[recorded.response_mask].mean()
+    assert phases[True]["ppo/entropy"] == pytest.approx(float(surprise), rel=1e-5)
 
 
 def test_the_update_divides_by_the_temperature(fit, prompt_data, policy_artefact):
@@ -78,18 +114,19 @@ def test_steps_equal_the_plan(fit, prompt_data, policy_artefact, options, traine
     assert trainer.global_step == steps == module.planned_steps()
 
 
-@pytest.mark.parametrize("microbatch", [1, 2, 4])
+@pytest.mark.parametrize(("microbatch", "budget"), [(1, None), (2, 30), (None, 16), (None, 50)])
 def test_training_does_not_depend_on_the_microbatch(
-    fit, prompt_data, policy_artefact, reward_artefact, files, microbatch
+    fit, prompt_data, policy_artefact, reward_artefact, files, microbatch, budget
 ):
-    """Of 1, 2, 4 or 8 episodes, with the pretraining mix, over two phases."""
+    """Of some episodes or tokens or all, with the pretraining mix, over two phases."""
     data = {"pretraining": files["text"], "pretraining_block_size": 16}
     results = []
-    for size in (8, microbatch):
+    for size, tokens in ((8, None), (microbatch, budget)):
         module = make(
             policy_artefact,
             LearnedReward(reward_artefact),
             batches=Batches(8, 8, size),
+            network=Network(max_tokens=tokens),
             pretraining=Pretraining(0.5, 1),
         )
         trainer = fit(module, prompt_data(**data), max_epochs=2)
@@ -168,7 +205,7 @@ def test_value_model_starts_from_the_reward_model(
     rm = load_scalar(reward_artefact, None, Network(), None, head="stored").eval()
     rollout = module.phase.buffer.experience.rollout
     with torch.no_grad():
-        expected = rm(rollout.tokens, rollout.mask)[:, rollout.prompt_mask.shape[1] - 1 : -1]
+        expected = rm.padded(rollout.tokens, rollout.mask)[:, rollout.prompt_mask.shape[1] - 1 : -1]
     mask = rollout.response_mask
     torch.testing.assert_close(
         module.phase.buffer.experience.values[mask], expected[mask], atol=1e-5, rtol=1e-5

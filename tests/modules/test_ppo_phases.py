@@ -195,10 +195,12 @@ def test_the_policy_stands_still_while_the_value_warms_up(fit, prompt_data, poli
     assert torch.equal(policy, start)
     assert not torch.equal(later_policy, start)
     assert not torch.equal(value, later_value)
-    assert watch.phases[0]["ppo/approx_kl"] == 0
-    assert watch.phases[0]["ppo/ratio"] == 1
+    # The second pass computes other micro-batches than the first, which rounds differently.
+    assert watch.phases[0]["ppo/first_ratio_error"] == 0
+    assert watch.phases[0]["ppo/approx_kl"] == pytest.approx(0, abs=1e-10)
+    assert watch.phases[0]["ppo/ratio"] == pytest.approx(1, abs=1e-6)
     assert watch.phases[0]["loss/value"] > 0
-    assert watch.phases[1]["ppo/approx_kl"] > 0
+    assert watch.phases[1]["ppo/approx_kl"] > 1e-8
 
 
 def test_the_seconds_of_a_phase_are_those_of_the_clock(fit, prompt_data, policy_artefact):
@@ -215,7 +217,7 @@ def test_the_seconds_of_a_phase_are_those_of_the_clock(fit, prompt_data, policy_
     module = make(policy_artefact, algorithm=PPO(epochs=4))
     fit(module, prompt_data(), max_epochs=2, callbacks=[clock])
     parts = {n: s for n, s in module.phase.metrics.items() if n.startswith("time/")}
-    names = ("sample", "policy_and_value", "reference", "reward", "update")
+    names = ("sample", "reward", "policy_and_value", "reference", "update")
     assert set(parts) == {f"time/{name}" for name in names}
     assert 0.5 * clock.took < sum(parts.values()) <= clock.took
 

@@ -41,9 +41,9 @@ def scored(rows, seed=0):
 def test_rows_without_a_score_change_nothing_for_the_others():
     """Advantages, returns, whitening, loss and its gradient are those of the other rows alone."""
     everything, kept = scored(6), torch.tensor([True, False, True, True, False, True])
-    partial = without_abstained(
-        everything._replace(scores=everything.scores.masked_fill(~kept, torch.nan))
-    )
+    given = everything.scores.masked_fill(~kept, torch.nan)
+    rollout, scores = without_abstained(everything.rollout, given)
+    partial = everything._replace(rollout=rollout, scores=scores)
     alone = ScoredRollout(
         Rollout(*(f[kept] for f in everything.rollout)), *(field[kept] for field in everything[1:])
     )

@@ -4,7 +4,7 @@ import torch
 
 from instructgpt.algorithms.ppo import PPOExperience
 from instructgpt.rollout.buffer import RolloutBuffer, take
-from instructgpt.rollout.gather import join, pad_to
+from instructgpt.rollout.gather import gather, gather_rows
 from instructgpt.types import Rollout, ScoredRollout
 
 
@@ -29,22 +29,45 @@ def scored(rows, prompt, response, seed):
 
 
 def test_joined_ranks_keep_every_real_number():
+    """Two ranks whose prompts and responses have other widths."""
     parts = [scored(3, 4, 5, seed=1), scored(3, 6, 2, seed=2)]
-    joined = join([pad_to(part, 6, 5) for part in parts])
-    assert joined.rollout.tokens.shape == (6, 11)
-    assert joined.values.shape == (6, 6)
+
+    def on(rank):
+        """What each rank gets, with stand-ins for the tensors of the other, in the order asked."""
+        asked = []
+        gather(parts[1 - rank].rollout, parts[1 - rank].scores, keep(asked), 2)
+        return iter(asked)
+
+    def keep(asked):
+        widths = torch.tensor([[4, 5], [6, 2]])
+        return lambda x: (asked.append(x), widths if x.shape == (2,) else torch.stack([x, x]))[1]
+
+    other = on(0)
+    widths = torch.tensor([[4, 5], [6, 2]])
+
+    def all_gather(mine):
+        theirs = next(other)
+        return widths if mine.shape == (2,) else torch.stack([mine, theirs])
+
+    rollout, scores = gather(parts[0].rollout, parts[0].scores, all_gather, 2)
+    assert rollout.tokens.shape == (6, 11)
+    assert torch.equal(scores, torch.cat([part.scores for part in parts]))
     for first, part in ((0, parts[0]), (3, parts[1])):
         for row in range(3):
-            for name in ("logprobs", "reference_logprobs", "entropy"):
-                mask = part.rollout.response_mask[row]
-                wide_mask = joined.rollout.response_mask[first + row]
-                got = getattr(joined, name)[first + row][wide_mask]
-                assert torch.equal(got, getattr(part, name)[row][mask])
-            real = joined.rollout.tokens[first + row][joined.rollout.mask[first + row]]
+            mask = part.rollout.response_mask[row]
+            assert torch.equal(
+                rollout.logprobs[first + row][rollout.response_mask[first + row]],
+                part.rollout.logprobs[row][mask],
+            )
+            real = rollout.tokens[first + row][rollout.mask[first + row]]
             assert torch.equal(real, part.rollout.tokens[row][part.rollout.mask[row]])
-            # the value after the last token sits right behind it on both sides
-            n = int(part.rollout.response_mask[row].sum())
-            assert joined.values[first + row, n] == part.values[row, n]
+
+
+def test_what_ranks_said_about_their_shares_comes_back_in_order():
+    shares = [torch.tensor([3, 0]), torch.tensor([1, 2])]
+    said = {"values": torch.tensor([[3.0], [0.0]])}
+    joined = gather_rows(said, shares, lambda x: torch.stack([x, torch.tensor([[1.0], [2.0]])]))
+    assert joined["values"].squeeze(1).tolist() == [0, 1, 2, 3]
 
 
 def buffer_of(s, phase, weights):

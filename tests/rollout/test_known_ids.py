@@ -13,6 +13,7 @@ from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.rollout.drawing import Sampling
+from instructgpt.rollout.rows import flatten
 from instructgpt.rollout.sampler import sample
 from instructgpt.rollout.scoring import response_logprobs
 from instructgpt.types import Prompt, PromptBatch
@@ -75,7 +76,7 @@ def test_never_drawn(policy, gap, sampling):
 def test_scores_of_samples_are_of_the_distribution_that_was_sampled(policy, gap):
     """Softmax over the known ids alone, as a naive oracle computes it."""
     rollout = sample(policy, batch_of(4), 6, [0], Sampling(), seed=3)
-    said = response_logprobs(policy, rollout, 1.0, with_entropy=True)
+    said = response_logprobs(policy, flatten(rollout), 1.0, entropy=True)
     known = [i for i in range(KNOWN) if not (gap and i == GAP)]
     logits = policy(rollout.tokens).logits[:, 4:-1, known]
     expected = logits.log_softmax(-1)

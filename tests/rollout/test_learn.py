@@ -7,10 +7,8 @@ import torch
 from toy_rollout import GroupPolicy
 
 from instructgpt.algorithms.base import RolloutAlgorithm
-from instructgpt.rollout.learn import learn_from
+from instructgpt.rollout.learn import learn_from, trained_rows
 from instructgpt.types import Rollout, ScoredRollout, UserError
-
-SECONDS = {"sample": 1.0}
 
 
 def scored(rows=6):
@@ -36,10 +34,11 @@ class Kept(GroupPolicy):
 
 
 def test_an_algorithm_keeps_as_many_rows_as_it_says():
-    assert learn_from(Kept(), scored(), 0.1, 0, SECONDS)[0].rows.tolist() == [2, 5]
+    rows = trained_rows(Kept(), scored(), 0.1)
+    assert learn_from(Kept(), scored(), rows, 0.1, 0)[0].rows.tolist() == [2, 5]
     rule = "Kept.trained_rows must be 2 of 6 rows, trained_per_prompt of each prompt, got 3"
     with pytest.raises(UserError, match=rule):
-        learn_from(replace(Kept(), rows=(0, 2, 5)), scored(), 0.1, 0, SECONDS)
+        trained_rows(replace(Kept(), rows=(0, 2, 5)), scored(), 0.1)
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Measures(GroupPolicy):
 def test_no_number_of_the_loop_is_replaced():
     rule = r"Measures.rollout_metrics must not be named as the loop's: \['kl'\]"
     with pytest.raises(UserError, match=rule):
-        learn_from(Measures(), scored(), 0.1, 0, SECONDS)
+        learn_from(Measures(), scored(), torch.arange(6), 0.1, 0)
 
 
 def test_an_algorithm_says_which_networks_it_uses():

@@ -7,6 +7,7 @@ from instructgpt.models.adapters import Prefix, attach
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.rollout.drawing import Sampling, draw
+from instructgpt.rollout.rows import flatten
 from instructgpt.rollout.sampler import sample, to_samples
 from instructgpt.rollout.scoring import response_logprobs
 from instructgpt.types import Prompt, PromptBatch, UserError
@@ -102,7 +103,7 @@ def test_logprobs_are_those_of_the_sampling_distribution(policy, tiny_tokenizer)
     """With left padding as one unpadded row at a time, divided by the temperature."""
     batch = prompts_of(tiny_tokenizer)
     rollout = sample(policy, batch, 6, [0], Sampling(temperature=0.7), seed=2)
-    got = response_logprobs(policy, rollout, 0.7)
+    got = response_logprobs(policy, flatten(rollout), 0.7)
     mask = rollout.response_mask
     torch.testing.assert_close(rollout.logprobs[mask], got.logprobs[mask], atol=2e-6, rtol=0)
     assert not rollout.logprobs[~mask].any()

@@ -21,7 +21,7 @@ def test_counts():
     p = plan(world_size=2, accumulate=2)
     assert (p.updates, p.item_size, p.items, p.microbatch_size) == (4, 2, 8, 2)
     in_pieces = plan_updates(Batches(16, 8, 2), PPO(), 1, 2, 0, seed=3)
-    assert (in_pieces.updates, in_pieces.item_size, in_pieces.pieces) == (2, 4, 2)
+    assert (in_pieces.updates, in_pieces.item_size, in_pieces.microbatch_size) == (2, 4, 2)
 
 
 def test_a_pass_sees_every_row_once_and_passes_differ():

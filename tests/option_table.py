@@ -167,6 +167,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "sampling": Flip(Sampling(temperature=0.7)),
         "value": Flip(Value("shared")),
         "pretraining": Flip(Pretraining(1.0, 1), data=MIX),
+        "reuse_logprobs": Flip(True, see="work"),
         "ema_decay": Flip(0.1, see="export"),
         "seed": Flip(1),
     },

@@ -35,11 +35,7 @@ from instructgpt.modules.networks import (
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.pieces import averaged_over
 from instructgpt.modules.ppo_plan import check_plan, phase_memory, plan_lines
-from instructgpt.modules.pretraining import (
-    Pretraining,
-    objective_norms,
-    whole_gradient,
-)
+from instructgpt.modules.pretraining import Pretraining, objective_norms, whole_gradient
 from instructgpt.modules.respond import predict_rows, roll_out, scored_responses
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer
@@ -240,8 +236,7 @@ class PPOModule(StageModule):
     def collect(self, number: int) -> tuple[RolloutBuffer, dict[str, float]]:
         """Collect the experience of a phase; the same on every rank and for any number of ranks.
 
-        1. prompts; 2. responses; 3. scores; 4. all ranks' rows; 5. log-probabilities of policy and
-        reference, values, by the forward pass that training uses; 6. what the algorithm makes.
+        Responses and scores, of all ranks; what the networks say; what the algorithm makes of it.
         """
         watch, kl_coef = Stopwatch(), self.phase.kl_coef
         asked = (self.policy, self.texts, self.sampling, self.seed, self.frozen.reward)
@@ -250,10 +245,10 @@ class PPOModule(StageModule):
             sampled = float(rollout.response_mask.sum()) / watch.seconds["sample"]
             rollout, scores = without_abstained(rollout, scores)
             made_of = (self.networks, self.algorithm, self.plan_of_updates, self.reuse_logprobs)
-            ranks, temperature = (self.all_gather, self.progress), self.sampling.temperature
-            ask = SharedScoring(*made_of, temperature, *ranks)
+            ask = (self.sampling.temperature, self.all_gather, self.progress)
             with self.trainer.precision_plugin.forward_context():
-                scored, rows = ask.score(rollout, scores, number, kl_coef, watch)
+                scoring = SharedScoring(*made_of, *ask)
+                scored, rows = scoring.score(rollout, scores, number, kl_coef, watch)
         if (found := not_finite_rows(scored)) is not None:
             names = of_samples(self.prompts.ids(found[1], number))
             stop(self, [f"{found[0]} is not finite{names}"], self.global_step)

@@ -42,7 +42,7 @@ def test_first_ratio_is_exactly_one(fit, prompt_data, policy_artefact, value, pr
     assert watch.phases[0]["ppo/kl"] == pytest.approx(0, abs=1e-5)  # the policy is the reference
 
 
-@pytest.mark.parametrize("algorithm", [RLOO(2), RAFT(2)])
+@pytest.mark.parametrize("algorithm", [RLOO(responses_per_prompt=2), RAFT(responses_per_prompt=2)])
 def test_first_ratio_is_exactly_one_where_some_rows_are_learned_from(
     fit, prompt_data, policy_artefact, algorithm
 ):

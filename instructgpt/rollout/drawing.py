@@ -193,8 +193,9 @@ class Drawing:
         self._names, self._told, self._device = names, told, device
         shape = (seats, ends.limit + 1)  # the last takes what nobody reads
         self._tokens = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._logprobs = torch.zeros(shape, device=device)
-        self._noise = torch.zeros(shape, device=device)
+        # In float32 whatever the precision of a run, which may set another default.
+        self._logprobs = torch.zeros(shape, dtype=torch.float32, device=device)
+        self._noise = torch.zeros(shape, dtype=torch.float32, device=device)
         self._count = torch.zeros(seats, dtype=torch.int64, device=device)  # tokens drawn
         self._ended = torch.zeros(seats, dtype=torch.bool, device=device)  # by itself
         self._stop = torch.tensor(list(ends.ids), dtype=torch.int64, device=device)

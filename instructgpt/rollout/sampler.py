@@ -101,7 +101,7 @@ def rollout_of(batch: PromptBatch, responses: Sequence[Response]) -> Rollout:
     """
     width = max(len(response.tokens) for response in responses)
     mask = torch.zeros(len(responses), width, dtype=torch.bool)
-    tokens, logprobs = torch.zeros_like(mask, dtype=torch.int64), torch.zeros(mask.shape)
+    tokens, logprobs = (torch.zeros_like(mask, dtype=t) for t in (torch.int64, torch.float32))
     for row, response in enumerate(responses):
         count = len(response.tokens)
         mask[row, :count] = True

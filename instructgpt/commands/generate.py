@@ -134,18 +134,18 @@ def answer_file(
 
     wish, rows = policy.encode(given, wish)
     file = UnfinishedRows(Path(output), facts_of(policy, rows, wish)) if output else None
-    done = file.open(wish.prompts_a_batch) if file else 0
+    done = file.open(1) if file else 0
     for line in (*about, policy.choice):  # now it is sure to answer
         note(line)
     if file is None:
-        for batch in answer(policy, rows, wish):
-            say(json_lines(batch).rstrip("\n"))  # the escapes of say are those of JSON
+        for row in answer(policy, rows, wish):
+            say(json_lines([row]).rstrip("\n"))  # the escapes of say are those of JSON
         return
     write(answer(policy, rows[done:], wish), file, len(rows))
 
 
-def write(batches: Iterator[list[dict[str, Any]]], file: UnfinishedRows, total: int) -> None:
-    """Write batches of rows as they come, with a bar or lines that say how far they are."""
+def write(rows: Iterator[dict[str, Any]], file: UnfinishedRows, total: int) -> None:
+    """Write rows as they come, with a bar or lines that say how far they are."""
     from instructgpt.callbacks.progress import display
 
     if file.rows:
@@ -153,8 +153,8 @@ def write(batches: Iterator[list[dict[str, Any]]], file: UnfinishedRows, total: 
     shown = display()
     shown.show("prompts", file.rows, total)  # from where the rate is measured
     try:
-        for batch in batches:
-            file.add(batch)
+        for row in rows:
+            file.add([row])
             shown.show("prompts", file.rows, total)
         file.finish()
     finally:
@@ -213,18 +213,16 @@ def load(source: str, template: str, network: Any, device: str) -> Policy:
     return Policy(policy.to(device).eval(), tokenizer, chosen.template, room, str(chosen))
 
 
-def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[list[dict[str, Any]]]:
-    """Batches of rows, as ``answer_rows`` makes them."""
-    from instructgpt.data.collate import collate_prompts
-    from instructgpt.models.tokenizer import pad_id
-    from instructgpt.rollout.answer import answer_rows
+def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[dict[str, Any]]:
+    """Rows with responses, in order, as they come."""
+    from instructgpt.rollout import answer
+    from instructgpt.rollout.drawing import Request
 
     network, tokenizer, template, *_ = policy
-    device = next(network.parameters()).device
-    for start in range(0, len(rows), wish.prompts_a_batch):
-        batch = collate_prompts(rows[start : start + wish.prompts_a_batch], pad_id(tokenizer))
-        batch = batch._replace(tokens=batch.tokens.to(device), mask=batch.mask.to(device))
-        yield answer_rows(network, batch, wish, tokenizer, template)
+    asked = [Request(row.tokens.tolist(), row.sample_id, row.prompt.id) for row in rows]
+    found = answer.answers(network, asked, wish, tokenizer, template)
+    for row, said in zip(rows, found, strict=True):
+        yield answer.row_of(row.prompt, said)
 
 
 def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any]:
@@ -270,7 +268,7 @@ def converse(policy: Policy, wish: Wish) -> None:
         try:
             room, rows = policy.encode([given], wish)
             rows = [row._replace(sample_id=number) for row in rows]
-            for batch in answer(policy, rows, room):
-                say("\n---\n".join(batch[0]["responses"]))
+            for row in answer(policy, rows, room):
+                say("\n---\n".join(row["responses"]))
         except UserError as error:  # of this line only
             say(f"instructgpt: {error}", error=True)

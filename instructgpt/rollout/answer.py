@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,9 +10,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
-from instructgpt.rollout.drawing import Sampling
-from instructgpt.rollout.sampler import Texts
-from instructgpt.types import Progress, PromptBatch
+from instructgpt.rollout.drawing import Request, Sampling
+from instructgpt.rollout.sampler import Texts, respond, said
+from instructgpt.types import Progress, Prompt, PromptBatch
 
 
 class Wish(NamedTuple):
@@ -21,11 +22,6 @@ class Wish(NamedTuple):
     max_response_tokens: int
     sampling: Sampling
     seed: int
-
-    @property
-    def prompts_a_batch(self) -> int:
-        """Prompts that are answered together."""
-        return max(1, self.sampling.batch_size // self.responses)
 
 
 def repeat(batch: PromptBatch, responses: int) -> PromptBatch:
@@ -74,7 +70,52 @@ def answer_rows(
         if sample_id < 0:
             continue
         group = ends[i * wish.responses : (i + 1) * wish.responses]
-        texts_of = [one.response for one in group]
-        said = {"responses": texts_of, "finished": [one.finished for one in group]}
-        rows.append(prompt.meta | prompt.row | said)
+        rows.append(row_of(prompt, [(one.response, one.finished) for one in group]))
     return rows
+
+
+def answers(
+    policy: nn.Module,
+    rows: Sequence[Request],
+    wish: Wish,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+) -> Iterator[list[tuple[str, bool]]]:
+    """What is said to each prompt: texts, and whether each is finished; in the prompts' order.
+
+    All prompts are at hand, so that a waiting one takes the place of any that has ended; a prompt's
+    responses come as soon as it and all before it are complete.
+
+    Args:
+        policy: a causal language model, in evaluation mode.
+        rows: the prompts.
+        wish: what is asked for.
+        tokenizer: of the policy.
+        template: of the policy.
+    """
+    count, sampling = wish.responses, wish.sampling
+    requests = [
+        row._replace(sample_id=row.sample_id * count + k) for row in rows for k in range(count)
+    ]
+    ends = Texts(tokenizer, template, wish.max_response_tokens).ends(sampling)
+    waiting: dict[int, dict[int, tuple[str, bool]]] = {}
+    first = 0
+    for response in respond(policy, requests, ends, sampling, (wish.seed, 0)):
+        number, place = divmod(response.number, count)
+        text = template.decode_response(tokenizer, response.tokens)
+        waiting.setdefault(number, {})[place] = said(text, response.finished, sampling.stop)
+        while len(waiting.get(first, ())) == count:
+            whole = waiting.pop(first)
+            yield [whole[place] for place in range(count)]
+            first += 1
+
+
+def row_of(prompt: Prompt, said: Sequence[tuple[str, bool]]) -> dict[str, Any]:
+    """A row of ``generate``: id, prompt, its optional keys, responses, finished.
+
+    Args:
+        prompt: that was answered.
+        said: texts of the responses, and whether each is finished.
+    """
+    responses = {"responses": [text for text, _ in said], "finished": [end for _, end in said]}
+    return prompt.meta | prompt.row | responses

@@ -9,8 +9,8 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from instructgpt.functional.lengths import length_groups
 from instructgpt.models.forward import base_network, can_drop_rows, run
+from instructgpt.rollout.decoding import LOOKAHEAD, by_length
 from instructgpt.rollout.drawing import Drawing, Request, Response
 
 
@@ -23,9 +23,10 @@ def decode_padded(model: nn.Module, drawing: Drawing, size: int) -> Iterator[lis
         drawing: of its responses, with a seat for each row of a batch.
         size: rows of a batch.
     """
-    lengths = torch.tensor([len(request.tokens) for request in drawing.requests])
-    for group in length_groups(lengths, size):
-        numbers = group.tolist()
+    lengths = [len(request.tokens) for request in drawing.requests]
+    order = by_length(lengths, LOOKAHEAD * size)
+    for start in range(0, len(order), size):
+        numbers = order[start : start + size]
         drawing.seat(range(len(numbers)), numbers)
         _answer(model, drawing, [drawing.requests[number] for number in numbers])
         yield [drawing.response(seat) for seat in range(len(numbers))]

@@ -137,25 +137,28 @@ def to_samples(
     for i, prompt in enumerate(prompts):
         response = rollout.responses[i, : lengths[i]].tolist()
         text = template.decode_response(tokenizer, response)
+        text, ended = said(text, finished[i], stop)
         samples.append(
             Sample(
                 prompt=prompt,
-                response=written(text, stop),
+                response=text,
                 prompt_tokens=prompt_rows[i][rollout.prompt_mask[i]].tolist(),
                 response_tokens=response,
-                finished=finished[i] or (bool(stop) and stop in text),
+                finished=ended,
             )
         )
     return samples
 
 
-def written(response: str, stop: str) -> str:
-    """A response up to the text at which it ends.
+def said(response: str, finished: bool, stop: str) -> tuple[str, bool]:
+    """A response up to the text at which it ends, and whether it is finished.
 
-    >>> written("Yes. Q: And", " Q:")
-    'Yes.'
+    >>> said("Yes. Q: And", False, " Q:")
+    ('Yes.', True)
     """
-    return response.partition(stop)[0] if stop else response
+    if not stop or stop not in response:
+        return response, finished
+    return response.partition(stop)[0], True
 
 
 class Texts(NamedTuple):
@@ -175,9 +178,14 @@ class Texts(NamedTuple):
         progress: Progress | None,
     ) -> Rollout:
         """Respond to prompts; arguments as for ``sample``."""
-        stops, limit = self.template.stop_ids(self.tokenizer), self.max_response_tokens
+        ends = self.ends(sampling)
+        how = (ends.ids, sampling, seed, phase, progress, ends.text)
+        return sample(policy, prompts, ends.limit, *how)
+
+    def ends(self, sampling: Sampling) -> Ends:
+        """What ends a response."""
         text = StopText(sampling.stop, self.tokenizer) if sampling.stop else None
-        return sample(policy, prompts, limit, stops, sampling, seed, phase, progress, text)
+        return Ends(self.max_response_tokens, self.template.stop_ids(self.tokenizer), text)
 
     def samples(
         self, rollout: Rollout, prompts: Sequence[Prompt], sampling: Sampling

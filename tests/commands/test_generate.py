@@ -17,7 +17,7 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
-from instructgpt.rollout import sampler
+from instructgpt.rollout import answer
 from instructgpt.terminal import printable
 
 
@@ -105,7 +105,7 @@ def test_a_stop_text_ends_responses(policy, prompts, tmp_path):
 def test_a_stop_text_is_taken_as_it_is(policy, prompts, tmp_path, monkeypatch, text):
     """YAML, in which options are written, would read a comment or nothing."""
     seen = []
-    monkeypatch.setattr(sampler, "written", lambda *given: seen.append(given[1]) or given[0])
+    monkeypatch.setattr(answer, "said", lambda *given: seen.append(given[2]) or given[:2])
     answers(policy, prompts, tmp_path, "--stop", text)
     assert set(seen) == {text}
 
@@ -161,7 +161,7 @@ def test_responses_do_not_act_on_the_terminal_and_are_exact_in_files(
     policy, prompts, tmp_path, capsys, monkeypatch
 ):
     row = {"id": "a", "prompt": EVIL, "responses": [EVIL, "b"], "finished": [True, True]}
-    monkeypatch.setattr(generate, "answer", lambda *_, **__: iter([[row]]))
+    monkeypatch.setattr(generate, "answer", lambda *_, **__: iter([row]))
     model = ["generate", "--model", policy]
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\n"))
     assert run(model) == 0

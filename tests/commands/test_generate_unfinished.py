@@ -14,7 +14,7 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
-from instructgpt.rollout import sampler
+from instructgpt.rollout import answer
 
 ROWS = 9
 CHAT = (
@@ -46,7 +46,7 @@ def write(path, prompts):
 
 @pytest.fixture
 def work(policy, tmp_path):
-    """The command line; three batches of two prompts and two responses each, and one of three."""
+    """The command line: nine prompts with two responses each, four at once."""
     prompts = write(tmp_path / "p.jsonl", [f"the cat {'says ' * (n % 4)}{n}" for n in range(ROWS)])
     args = ["generate", f"--model={policy}", f"--prompts={prompts}", "--responses=2"]
     return [*args, "--max_response_tokens=5", "--batch_size=4", f"--output={tmp_path}/out.jsonl"]
@@ -62,17 +62,17 @@ def whole(work, tmp_path):
 
 
 def interrupting(monkeypatch, after, how):
-    """Stop after some batches; count those that are sampled."""
-    sampled, real = [], sampler.sample
+    """Stop after some rows; note those that are made."""
+    made, real = [], answer.row_of
 
     def stopping(*args):
-        if len(sampled) == after:
+        if len(made) == after:
             how()
-        sampled.append(len(args[1].prompts))
-        return real(*args)
+        made.append(real(*args))
+        return made[-1]
 
-    monkeypatch.setattr(sampler, "sample", stopping)
-    return sampled
+    monkeypatch.setattr(answer, "row_of", stopping)
+    return made
 
 
 def ctrl_c():
@@ -82,19 +82,19 @@ def ctrl_c():
 def test_after_ctrl_c_the_same_command_goes_on(work, whole, tmp_path, monkeypatch, capsys):
     out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     with monkeypatch.context() as patch:
-        interrupting(patch, 2, ctrl_c)
+        interrupting(patch, 4, ctrl_c)
         assert run(work) == 130
     assert not out.exists()
     assert partial.read_bytes() == b"".join(whole.splitlines(keepends=True)[:4])
     said = f"4 rows are in {partial}: the same command goes on there; delete that file to start"
     assert said in capsys.readouterr().err
-    with monkeypatch.context() as patch:  # and again, in its first batch
+    with monkeypatch.context() as patch:  # and again, in its first row
         interrupting(patch, 0, ctrl_c)
         assert run(work) == 130
-    sampled = interrupting(monkeypatch, -1, ctrl_c)
+    made = interrupting(monkeypatch, -1, ctrl_c)
     assert run(work) == 0
     assert out.read_bytes() == whole
-    assert sampled == [4, 4, 2]  # responses, of the five prompts that were left
+    assert len(made) == 5  # those that were left
     assert not list(tmp_path.glob("*.partial*"))
 
 
@@ -102,7 +102,7 @@ def test_rows_are_in_the_file_while_it_runs_and_survive_a_kill(work, whole, tmp_
     partial = tmp_path / "out.jsonl.partial"
     child = os.fork()
     if child == 0:
-        interrupting(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        interrupting(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGKILL))
         run(work)
         os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
@@ -112,9 +112,9 @@ def test_rows_are_in_the_file_while_it_runs_and_survive_a_kill(work, whole, tmp_
 
 
 @pytest.mark.parametrize("cut", [1, 30, 200])
-def test_half_a_line_and_half_a_batch_are_written_again(work, whole, tmp_path, monkeypatch, cut):
+def test_half_a_line_is_written_again(work, whole, tmp_path, monkeypatch, cut):
     with monkeypatch.context() as patch:
-        interrupting(patch, 3, ctrl_c)
+        interrupting(patch, 6, ctrl_c)
         run(work)
     partial = tmp_path / "out.jsonl.partial"
     partial.write_bytes(partial.read_bytes()[:-cut])
@@ -141,7 +141,7 @@ def test_half_a_line_and_half_a_batch_are_written_again(work, whole, tmp_path, m
 )
 def test_other_work_does_not_go_on(work, tmp_path, monkeypatch, capsys, option, name):
     with monkeypatch.context() as patch:
-        interrupting(patch, 2, ctrl_c)
+        interrupting(patch, 4, ctrl_c)
         run(work)
     other, partial = tmp_path / "other", tmp_path / "out.jsonl.partial"
     before = partial.read_bytes()
@@ -164,7 +164,7 @@ def test_other_work_does_not_go_on(work, tmp_path, monkeypatch, capsys, option, 
 
 def test_another_batch_size_may_go_on(work, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        interrupting(patch, 2, ctrl_c)
+        interrupting(patch, 4, ctrl_c)
         run(work)
     assert run([*work, "--batch_size=6"]) == 0
     assert (tmp_path / "out.jsonl").read_bytes() == whole
@@ -179,12 +179,12 @@ def test_two_do_not_write_one_file(work, tmp_path, monkeypatch, capsys):
     errors = []
 
     def second():
-        sampled.append(0)  # so that the second call does not come here
+        made.append({})  # so that the second call does not come here
         capsys.readouterr()  # what the first has said
         assert run(work) == 2
         errors.append(capsys.readouterr().err)
 
-    sampled = interrupting(monkeypatch, 1, second)
+    made = interrupting(monkeypatch, 1, second)
     assert run(work) == 0
     assert errors == [
         f"instructgpt: error: {tmp_path}/out.jsonl.partial is being written by another process\n"
@@ -270,4 +270,4 @@ def test_progress_has_a_rate_and_the_time_left(work, monkeypatch, capsys):
     monkeypatch.setenv("INSTRUCTGPT_LINE_SECONDS", "0")
     assert run(work) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "prompts " in line]
-    assert re.fullmatch(r"prompts 6/9  [\d.]+(/s|s each)  0:00:0\d left", lines[3])
+    assert re.fullmatch(r"prompts 6/9  [\d.]+(/s|s each)  0:00:0\d left", lines[6])

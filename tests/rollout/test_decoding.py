@@ -1,0 +1,179 @@
+"""Decoding in slots: the tokens of ``generate`` of transformers, whatever waits and leaves."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from instructgpt.models.shift_gpt import ShiftGPTConfig
+from instructgpt.rollout import decoding, engine
+from instructgpt.rollout.drawing import Drawing, Ends, Request, Sampling
+from instructgpt.rollout.engine import OwnEngine, fits_slots
+from instructgpt.rollout.padded import decode_padded
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+GPT2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+WINDOW = {"sliding_window": 4}
+KINDS = {
+    "gpt2": GPT2,
+    "llama": SMALL,
+    "qwen2": SMALL,
+    "qwen3": SMALL,
+    "gemma2": SMALL | WINDOW,  # with soft-capped scores
+    "gemma3_text": SMALL | WINDOW | {"layer_types": ["sliding_attention", "full_attention"]},
+    "mistral": SMALL | WINDOW,
+    "gpt_neox": SMALL,
+    "phi": SMALL,
+    "granite": SMALL,
+    "cohere": SMALL,
+    "cohere2": SMALL | WINDOW,
+    "mixtral": SMALL,
+}
+PADDED = {
+    "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "lfm2": SMALL | {"layer_types": ["conv", "full_attention"]},
+}
+PROMPTS = [[(7 * i + 3 * j) % 60 + 2 for i in range(n)] for j, n in enumerate((3, 11, 1, 6, 2, 9))]
+
+
+def build(name):
+    torch.manual_seed(0)
+    options = {**SMALL, **GPT2} if name == "shift_gpt" else (KINDS | PADDED)[name]
+    config = AutoConfig.for_model(name, **options)
+    if name == "shift_gpt":
+        config = ShiftGPTConfig(vocab_size=64, hidden_size=32, num_attention_heads=4)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.25)  # so that attention matters
+    return model
+
+
+def respond(model, sampling, prompts=PROMPTS, ends=Ends(8, ()), told=None):  # noqa: B008
+    requests = [Request(prompt, number, "") for number, prompt in enumerate(prompts)]
+    found = OwnEngine().respond(model, requests, ends, sampling, (5, 0), told)
+    return sorted(one for some in found for one in some)
+
+
+@pytest.mark.parametrize("name", [*KINDS, "shift_gpt"])
+def test_greedy_tokens_are_those_of_generate(name, recwarn):
+    model = build(name)
+    greedy = Sampling(temperature=0.0, batch_size=2)
+    assert fits_slots(model)
+    assert not [w for w in recwarn if "padded" in str(w.message)]
+    for prompt, said in zip(PROMPTS, respond(model, greedy), strict=True):
+        options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+        expected = model.generate(torch.tensor([prompt]), pad_token_id=0, **options)
+        assert said.tokens == expected[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "mistral", "shift_gpt"])
+def test_slots_and_padded_batches_sample_the_same(name):
+    """Rows that leave after 1 to 8 tokens, with the log-probabilities of the policy."""
+    model, ends = build(name), Ends(8, range(20))
+    sampling = Sampling(temperature=0.8, batch_size=3)
+    slots = respond(model, sampling, ends=ends)
+    requests = [Request(prompt, number, "") for number, prompt in enumerate(PROMPTS)]
+    drawing = Drawing(requests, 3, ends, sampling, (5, 0), torch.device("cpu"))
+    padded = sorted(one for some in decode_padded(model, drawing, 3) for one in some)
+    assert len({len(one.tokens) for one in slots}) > 1
+    for one, other in zip(slots, padded, strict=True):
+        assert (one.tokens, one.finished) == (other.tokens, other.finished)
+        assert one.logprobs == pytest.approx(other.logprobs, abs=2e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 24])
+def test_many_responses_to_a_prompt_share_its_pass(size, monkeypatch):
+    model = build("llama")
+    monkeypatch.setattr(decoding, "ENTERING", 16)  # tokens
+    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
+    alone = respond(model, Sampling(batch_size=1), prompts, Ends(8, range(20)))
+    assert respond(model, Sampling(batch_size=size), prompts, Ends(8, range(20))) == [
+        one._replace(logprobs=pytest.approx(one.logprobs, abs=1e-5)) for one in alone
+    ]
+    seen = []
+    model.get_input_embeddings().register_forward_hook(lambda _, x, __: seen.append(x[0].numel()))
+    respond(model, Sampling(batch_size=24), prompts, Ends(1, ()))
+    alone_tokens = sum(len(prompt) - 1 for prompt in PROMPTS)
+    assert sum(seen) <= alone_tokens + 2 * len(prompts)
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_what_cannot_be_in_slots_is_padded_and_said(name):
+    model = build(name)
+    with pytest.warns(UserWarning, match=f"^{name} is decoded in padded batches") as told:
+        first = respond(model, Sampling(temperature=0.0))
+    assert len(told) == 1
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    expected = model.generate(torch.tensor([PROMPTS[0]]), pad_token_id=0, **options)
+    assert first[0].tokens == expected[0, len(PROMPTS[0]) :].tolist()
+
+
+def test_a_network_is_proved_once(monkeypatch):
+    model, tried = build("gpt2"), []
+    monkeypatch.setattr(engine, "_difference", lambda model: tried.append(model) or "")
+    respond(model, Sampling())
+    respond(model, Sampling())
+    assert tried == [model]
+
+
+def test_least_length_and_penalty_are_those_of_generate():
+    model = build("llama")
+    free = respond(model, Sampling(temperature=0.0))[1].tokens
+    stop = free[1]
+    sampling = Sampling(temperature=0.0, min_response_tokens=4, repetition_penalty=1.7)
+    for prompt, said in zip(PROMPTS, respond(model, sampling, ends=Ends(8, [stop])), strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=8,
+            min_new_tokens=4,
+            repetition_penalty=1.7,
+            do_sample=False,
+            eos_token_id=stop,
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        assert said.tokens == expected
+        assert said.finished == (expected[-1] == stop)
+
+
+def test_log_probabilities_are_of_the_policy_whatever_bends_the_logits():
+    model = build("llama")
+    sampling = Sampling(0.7, top_k=5, top_p=0.9, min_response_tokens=3, repetition_penalty=2.0)
+    for prompt, said in zip(PROMPTS, respond(model, sampling, ends=Ends(8, [3])), strict=True):
+        row = torch.tensor([prompt + said.tokens])
+        with torch.no_grad():
+            logprobs = (model(row).logits[0, len(prompt) - 1 : -1] / 0.7).log_softmax(-1)
+        expected = logprobs[range(len(said.tokens)), said.tokens].tolist()
+        assert said.logprobs == pytest.approx(expected, abs=2e-5)
+
+
+def test_tokens_are_told_as_they_come():
+    heard = {number: [] for number in range(len(PROMPTS))}
+
+    def told(numbers, tokens):
+        for number, token in zip(numbers.tolist(), tokens.tolist(), strict=True):
+            heard[number].append(token)
+
+    said = respond(build("gpt2"), Sampling(batch_size=2), ends=Ends(8, range(20)), told=told)
+    assert heard == {one.number: one.tokens for one in said}
+
+
+def test_bfloat16_decodes_in_slots():
+    model = build("llama").to(torch.bfloat16)
+    said = respond(model, Sampling(batch_size=2))
+    assert fits_slots(model)
+    for prompt, one in zip(PROMPTS, said, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + one.tokens])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.float().log_softmax(-1)[range(8), one.tokens].tolist()
+        assert one.logprobs == pytest.approx(expected, abs=0.1)

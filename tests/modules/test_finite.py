@@ -15,7 +15,8 @@ from small_ppo import make as make_ppo
 from instructgpt.__main__ import main
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks.checkpoint import StageCheckpoint
-from instructgpt.modules import ppo
+from instructgpt.modules import ppo, sft
+from instructgpt.modules.language import LanguageLoss, language_loss
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
@@ -149,13 +150,12 @@ class Loss(Callback):
             if (trainer.global_rank, trainer.global_step) == (self.rank, self.step)
             else 1.0
         )
-        losses = type(pl_module).losses
 
-        def spoiled(batch):
-            total, count, correct = losses(pl_module, batch)
-            return total * scale, count, correct
+        def spoiled(policy, batch):
+            loss = language_loss(policy, batch)
+            return loss._replace(total=loss.total * scale)
 
-        pl_module.losses = spoiled
+        sft.language_loss = spoiled  # in a process of its own
 
 
 def test_all_ranks_stop_and_name_the_rank_that_saw_it(fit, demonstration_data, policy_artefact):
@@ -226,7 +226,9 @@ def test_values_of_a_rollout(fit, prompt_data, policy_artefact):
 def test_pretraining_text_is_named(fit, prompt_data, policy_artefact, files, monkeypatch):
     module = make_ppo(policy_artefact, pretraining=Pretraining(1.0, 1))
     monkeypatch.setattr(
-        ppo, "pretraining_loss", lambda *_: module.policy.lm_head.weight.sum() * torch.nan
+        ppo,
+        "language_loss",
+        lambda *_: LanguageLoss(module.policy.lm_head.weight.sum() * torch.nan, None, None),
     )
     data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
     expected = r"the pretraining loss is nan \(samples pretraining mix block \d+, "
@@ -234,15 +236,14 @@ def test_pretraining_text_is_named(fit, prompt_data, policy_artefact, files, mon
         fit(module, data, max_epochs=1)
 
 
-def test_a_step_without_a_target(fit, demonstration_data, policy_artefact):
+def test_a_step_without_a_target(fit, demonstration_data, policy_artefact, monkeypatch):
     """The mean over nothing would be a loss of 0."""
     module = make(policy_artefact)
-    losses = module.losses
 
-    def masked(batch):
-        return losses(batch._replace(targets=torch.zeros_like(batch.targets)))
+    def masked(policy, batch):
+        return language_loss(policy, batch._replace(targets=torch.zeros_like(batch.targets)))
 
-    module.losses = masked
+    monkeypatch.setattr(sft, "language_loss", masked)
     expected = r"no sample has a target \(samples demonstrations.jsonl:\d+, .* optimizer step 1"
     with pytest.raises(RunFailedError, match=expected):
         fit(module, demonstration_data(batch_size=4), max_epochs=1)

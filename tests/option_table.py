@@ -256,6 +256,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "min_response_tokens": Flip(3),
         "repetition_penalty": Flip(4.0),
         "stop": Flip("e"),
+        "engine": Flip("vllm", see="refused"),
         "batch_size": Flip(1, see="work"),
     },
     Batches: {

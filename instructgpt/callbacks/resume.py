@@ -93,6 +93,7 @@ OBEYED = (
     "model.sampling.min_response_tokens",
     "model.sampling.repetition_penalty",
     "model.sampling.stop",
+    "model.sampling.engine",
     "*.network.attention",
     "data.demonstrations",
     "data.batch_size",  # of all processes together it is compared when their number is known

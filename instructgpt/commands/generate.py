@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for
     from instructgpt.data.rows import PromptRow
     from instructgpt.models.template import Template
     from instructgpt.rollout.answer import Wish
-    from instructgpt.rollout.drawing import Sampling
 
 
 def generate(
@@ -33,6 +32,8 @@ def generate(
     top_p: float = 1.0,
     top_k: int = 0,
     greedy: bool = False,
+    min_response_tokens: int = 0,
+    repetition_penalty: float = 1.0,
     seed: int = 0,
     template: str = "",
     batch_size: int = 16,
@@ -59,6 +60,8 @@ def generate(
         top_p: sample from the smallest set of tokens with at least this probability; 1 = all.
         top_k: sample from this many most likely tokens; 0 = all.
         greedy: take the most likely token always.
+        min_response_tokens: no response ends before it has as many.
+        repetition_penalty: makes tokens that are in the row already less likely; 1 = none.
         seed: of sampling; a response depends on it, on the number of its row and on --responses.
         template: how a prompt is written: plain, instruction, alpaca, hh, chat, or a text with
             ``{prompt}``; default: the artefact's, else the tokenizer's chat template, else plain.
@@ -67,20 +70,39 @@ def generate(
         dtype: number format of the weights.
         trust_remote_code: run code that comes with the model.
     """
-    from instructgpt.data.questions import read
     from instructgpt.models.load import Network
     from instructgpt.rollout.answer import Wish
+    from instructgpt.rollout.drawing import Sampling
 
     check_positive(responses, max_response_tokens, batch_size)
-    sampling = sampling_of(greedy, temperature, top_p, top_k, batch_size, stop)
+    bent = (top_p, top_k, min_response_tokens, repetition_penalty)
+    sampling = Sampling(temperature_of(greedy, temperature, top_p, top_k), *bent, stop, batch_size)
     wish = Wish(responses, max_response_tokens or 0, sampling, seed)
     check_paths(model, prompts, output)
+    how = (template, Network(dtype, trust_remote_code=trust_remote_code), device)
+    answer_with(lambda: load(model, *how), prompts, output, wish)
+
+
+def answer_with(
+    loading: Callable[[], Policy], prompts: str | None, output: str | None, wish: Wish
+) -> None:
+    """Answer prompts of a file, which is read before the policy is loaded, or of the terminal."""
+    from instructgpt.data.questions import read
+
     given, about = read(prompts) if prompts is not None else ([], [])
-    policy = load(model, template, Network(dtype, trust_remote_code=trust_remote_code), device)
+    policy = loading()
     if prompts is None:
         converse(policy, wish)
     else:
         answer_file(policy, given, about, wish, output)
+
+
+def temperature_of(greedy: bool, temperature: float, top_p: float, top_k: int) -> float:
+    """0 for greedy; then options of sampling must not be given."""
+    if not greedy:
+        return temperature
+    check_unused(generate, "--greedy", temperature=temperature, top_p=top_p, top_k=top_k)
+    return 0.0
 
 
 def check_positive(responses: int, max_response_tokens: int | None, batch_size: int) -> None:
@@ -94,18 +116,6 @@ def check_positive(responses: int, max_response_tokens: int | None, batch_size: 
     }.items():
         if value < 1:
             raise UserError(f"--{name} must be >= 1, got {value}")
-
-
-def sampling_of(
-    greedy: bool, temperature: float, top_p: float, top_k: int, batch_size: int, stop: str
-) -> Sampling:
-    """How to sample; options of it must not be given where nothing is sampled."""
-    from instructgpt.rollout.drawing import Sampling
-
-    if greedy:
-        check_unused(generate, "--greedy", temperature=temperature, top_p=top_p, top_k=top_k)
-    chosen = 0.0 if greedy else temperature
-    return Sampling(chosen, top_p, top_k, stop=stop, batch_size=batch_size)
 
 
 def check_paths(model: str, prompts: str | None, output: str | None) -> None:
@@ -239,6 +249,8 @@ def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any
         "--temperature": wish.sampling.temperature,
         "--top_p": wish.sampling.top_p,
         "--top_k": wish.sampling.top_k,
+        "--min_response_tokens": wish.sampling.min_response_tokens,
+        "--repetition_penalty": wish.sampling.repetition_penalty,
         "--seed": wish.seed,
         "--device": parameter.device.type,
         "--dtype": parameter.dtype,

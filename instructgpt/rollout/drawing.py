@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ class Sampling:
         stop: text at which a response ends; it is not part of the response; "" = none.
         batch_size: rows decoded at once on each process: whenever one ends, the next one takes its
             place; bounds the memory of the KV cache.
+        engine: own, or vllm (a CUDA device and the extra ``vllm``), whose log-probabilities are
+            only nearly those of training.
     """
 
     temperature: float = 1.0
@@ -41,6 +43,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: str = ""
     batch_size: int = 64
+    engine: Literal["own", "vllm"] = "own"
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""

@@ -72,6 +72,10 @@ def engine_of(sampling: Sampling) -> RolloutEngine:
     Args:
         sampling: how responses are drawn.
     """
+    if sampling.engine == "vllm":
+        from instructgpt.rollout.vllm import VLLMEngine
+
+        return VLLMEngine()
     return OwnEngine()
 
 

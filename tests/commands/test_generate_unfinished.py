@@ -132,6 +132,8 @@ def test_half_a_line_is_written_again(work, whole, tmp_path, monkeypatch, cut):
         ("--greedy=true", "--temperature (1.0), got 0.0"),
         ("--top_p=0.9", "--top_p (1.0), got 0.9"),
         ("--top_k=3", "--top_k (0), got 3"),
+        ("--min_response_tokens=2", "--min_response_tokens (0), got 2"),
+        ("--repetition_penalty=2", "--repetition_penalty (1.0), got 2.0"),
         ("--stop=x", "--stop (''), got 'x'"),
         ("--template=hh", "--template (plain, "),
         ("--dtype=bfloat16", "--dtype (torch.float32), got torch.bfloat16"),

@@ -57,6 +57,8 @@ FLIPS = {
         "top_p": 0.1,
         "top_k": 1,
         "greedy": True,
+        "min_response_tokens": 3,
+        "repetition_penalty": 9.0,
         "seed": 1,
         "template": ("hh", {"model": "{inputs}/bare"}),
         "batch_size": 1,

@@ -244,6 +244,9 @@ class Rollout(NamedTuple):
     # [N, R] float32: log-probability of each token by the pass that sampled it, of logits /
     # temperature (1 where the most likely token is taken); 0 after the response
     logprobs: Tensor
+    # [N, R, V / 8] uint8: ids that each token was drawn from, as `pack_bits` makes them, where they
+    # are recorded; else [N, R, 0]
+    support: Tensor
 
     @property
     def mask(self) -> Tensor:

@@ -22,7 +22,7 @@ def test_reinforce_by_hand(monkeypatch):
     mask = torch.tensor([[True, True], [True, False], [False, False]])
     rollout = Rollout(
         torch.zeros(3, 3, dtype=torch.int64), torch.ones(3, 1, dtype=torch.bool), mask,
-        torch.ones(3, dtype=torch.bool), torch.zeros(3, 2),
+        torch.ones(3, dtype=torch.bool), torch.zeros(3, 2), torch.zeros(3, 2, 0),
     )  # fmt: skip
     ones = torch.ones(3, 2)
     scored = ScoredRollout(rollout, torch.tensor([2.0, 0.0, 0.0]), -ones, -2 * ones, None, ones)

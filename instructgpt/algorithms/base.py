@@ -55,6 +55,10 @@ class RolloutAlgorithm(ABC):
         kl_estimator: estimator of the KL penalty per token: k1 (as in the paper), k2 or k3.
         target_kl: skip the rest of the updates on a rollout once the approximate KL to the sampling
             policy exceeds this, nats per token; null never does.
+        importance_cap: multiply the gradient of each token by its probability in training over that
+            in sampling, at most this (truncated importance sampling), where the two passes of one
+            policy differ: another engine samples, or numbers are rounded. null leaves it, and with
+            reuse_logprobs the ratios hold it already.
     """
 
     uses_value: ClassVar[bool]
@@ -73,6 +77,7 @@ class RolloutAlgorithm(ABC):
     missing_eos_score: float | None = -1.0
     kl_estimator: KLEstimator = "k1"
     target_kl: float | None = None
+    importance_cap: float | None = None
 
     def __post_init__(self) -> None:
         """Check that all is said, and the fields."""
@@ -95,6 +100,8 @@ class RolloutAlgorithm(ABC):
         require(
             self.target_kl is None or self.target_kl > 0, "target_kl", "> 0 or null", self.target_kl
         )
+        cap = self.importance_cap
+        require(cap is None or 1 <= cap < inf, "importance_cap", ">= 1 or null", cap)
 
     @property
     def responses_per_prompt(self) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from instructgpt.functional.bits import unpack_bits
 from instructgpt.functional.logprobs import Readings
 
 TILES = {"cpu": (512, 4096), "cuda": (2048, 16384)}
@@ -33,6 +34,7 @@ def tiled_logprobs(
     scale: float = 1.0,
     impossible: Tensor | None = None,
     count: int | None = None,
+    support: Tensor | None = None,
     entropy: bool = False,
     tile: tuple[int, int] | None = None,
 ) -> Readings:
@@ -51,6 +53,8 @@ def tiled_logprobs(
         scale: of the logits; the inverse of the temperature is one factor of it.
         impossible: ids without a token, whose logits are -inf.
         count: how many ids are known, the first ones; the others are impossible; None: all.
+        support: [M, V / 8] uint8 sets of ids as ``pack_bits`` makes them: at each position all
+            others are impossible; None: no id is.
         entropy: whether to return the entropy of each distribution.
         tile: positions and ids of a tile; the result does not depend on it but for rounding.
 
@@ -72,7 +76,7 @@ def tiled_logprobs(
     if torch.is_autocast_enabled(device) and product != torch.float64:
         product = torch.get_autocast_dtype(device)
     tile = TILES.get(device, TILES["cuda"]) if tile is None else tile
-    head = _Head(softcap, scale, impossible, count, entropy, product, tile)
+    head = _Head(softcap, scale, impossible, support, count, entropy, product, tile)
     return Readings(*_TiledLogprobs.apply(hidden, weight, bias, targets, head))
 
 
@@ -83,6 +87,7 @@ class _Head:
     softcap: float | None
     scale: float
     impossible: Tensor | None
+    support: Tensor | None
     count: int
     entropy: bool
     product: torch.dtype  # of what enters matrix products
@@ -96,9 +101,11 @@ class _Head:
         """The positions of each tile."""
         return _pieces(len(hidden), self.tile[0])
 
-    def logits(self, states: Tensor, weight: Tensor, bias: Tensor | None, ids: slice) -> Tensor:
+    def logits(
+        self, states: Tensor, weight: Tensor, bias: Tensor | None, places: slice, ids: slice
+    ) -> Tensor:
         """Of a tile, [m, n]."""
-        logits = _wide_product(states, weight.t())
+        logits = _wide_product(states[places], weight.t())
         if bias is not None:
             logits.add_(bias[ids])
         if self.softcap is not None:
@@ -108,6 +115,8 @@ class _Head:
         if self.impossible is not None:
             here = self.impossible[(self.impossible >= ids.start) & (self.impossible < ids.stop)]
             logits.index_fill_(1, here - ids.start, LOWEST)
+        if self.support is not None:
+            logits.masked_fill_(~unpack_bits(self.support[places], ids), LOWEST)
         return logits
 
 
@@ -126,7 +135,7 @@ class _TiledLogprobs(torch.autograd.Function):
             for ids in head.ids():
                 weights = weight[ids].to(head.product)
                 for places in head.places(hidden):
-                    logits = head.logits(states[places], weights, bias, ids)
+                    logits = head.logits(states, weights, bias, places, ids)
                     found.add(logits, targets[places] - ids.start, places)
         logprobs, entropy = found.logprobs(), found.entropy()
         ctx.save_for_backward(hidden, weight, bias, targets, found.best, found.total, entropy)
@@ -154,7 +163,7 @@ class _TiledLogprobs(torch.autograd.Function):
                 weights = weight[ids].to(head.product)
                 part = None if weight_grad is None else _accumulator(weight_grad[ids], best.dtype)
                 for places in head.places(hidden):
-                    logits = head.logits(states[places], weights, bias, ids)
+                    logits = head.logits(states, weights, bias, places, ids)
                     slope.replace(logits, targets[places] - ids.start, places)
                     if bias_grad is not None:
                         bias_grad[ids] += logits.sum(0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from instructgpt.functional.bits import unpack_bits
 from instructgpt.functional.logprobs import read_logits
 from instructgpt.functional.masking import widen
 from instructgpt.models.flat_attention import Kernel, attending_flat, flat_mask
@@ -57,6 +58,7 @@ def predict(
     entropy: bool = False,
     adapter: bool = True,
     every_id: bool = False,
+    support: Tensor | None = None,
 ) -> Predictions:
     """How likely tokens are after those before them in their rows.
 
@@ -68,6 +70,7 @@ def predict(
         entropy: whether to compute the entropy, without gradient.
         adapter: False runs the model as if it had no adapter.
         every_id: whether ids without a token keep their logits, as for ``forward.run``.
+        support: [M, V / 8] sets of ids as ``pack_bits`` makes them, outside which none is possible.
     """
     before, targets = rows.layout.previous[places], rows.tokens[places]
     head = output_head(model)
@@ -79,6 +82,9 @@ def predict(
             hidden = _hidden(model, rows, kernel)
     if head is None:
         logits = logits if every_id else of_known_ids(base_network(model), logits)
+        if support is not None:
+            within = unpack_bits(support, slice(logits.shape[-1]))
+            logits = logits.masked_fill(~within, -torch.inf)
         readings = read_logits(widen(logits) / temperature, targets, entropy)
     else:
         readings = head.read(
@@ -88,6 +94,7 @@ def predict(
             entropy=entropy,
             adapter=adapter,
             every_id=every_id,
+            support=support,
         )
     spread = None if readings.entropy is None else readings.entropy.detach()
     return Predictions(readings.logprobs, readings.correct, spread, hidden)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from instructgpt.functional.bits import unpack_bits
 from instructgpt.functional.logprobs import Readings, read_logits
 from instructgpt.functional.tiles import tiled_logprobs
 from instructgpt.models.flat_proof import evaluating
@@ -59,6 +60,7 @@ class Head:
         entropy: bool = False,
         adapter: bool = True,
         every_id: bool = False,
+        support: Tensor | None = None,
     ) -> Readings:
         """How likely tokens are; no logits of all of them are ever in memory.
 
@@ -69,6 +71,7 @@ class Head:
             entropy: whether to compute the entropy.
             adapter: False runs the model as if it had no adapter.
             every_id: whether ids without a token keep their logits, as for ``forward.run``.
+            support: sets of ids outside which none is possible, as for ``tiled_logprobs``.
         """
         network = base_network(self.model)
         head: Any = network.get_output_embeddings()
@@ -84,21 +87,27 @@ class Head:
                 scale=self.form.scale / temperature,
                 impossible=impossible,
                 count=count,
+                support=support,
                 entropy=entropy,
             )
 
         # Anything else, such as one with an adapter, is asked for all ids of a few positions.
-        def of_tile(states: Tensor, tokens: Tensor) -> Readings:
+        def of_tile(states: Tensor, tokens: Tensor, sets: Tensor | None) -> Readings:
             with nullcontext() if adapter else without_adapters(self.model):
                 logits = self.form.of(head(states)[:, :count].float()) / temperature
             if impossible is not None:
                 logits = logits.index_fill(-1, impossible, -torch.inf)
+            if sets is not None:
+                logits = logits.masked_fill(~unpack_bits(sets, slice(count)), -torch.inf)
             return read_logits(logits, tokens, entropy)
 
         size = max(1, MOST_LOGITS // head.weight.shape[0])
+        some = [None] * len(hidden.split(size)) if support is None else support.split(size)
         tiles = [
-            checkpoint(of_tile, states, tokens, use_reentrant=False)
-            for states, tokens in zip(hidden.split(size), targets.split(size), strict=True)
+            checkpoint(of_tile, states, tokens, sets, use_reentrant=False)
+            for states, tokens, sets in zip(
+                hidden.split(size), targets.split(size), some, strict=True
+            )
         ]
         logprobs, correct, entropies = zip(*tiles, strict=True)
         return Readings(

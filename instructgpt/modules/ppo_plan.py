@@ -148,9 +148,10 @@ def check_plan(
         lines.append(f"model.value is not used: {name} has no value model")
     if not algorithm.uses_reference and kl != FixedKL():
         lines.append(f"model.kl is not used: {name} has no reference")
-    if sampling.top_p < 1 or sampling.top_k:
+    if (sampling.top_p < 1 or sampling.top_k) and not sampling.own_support:
         lines.append(
             "model.sampling.top_p and top_k cut the distribution that responses come from, "
-            "but ratios and KL are of the whole one: the update is off-policy"
+            "but ratios and KL are of the whole one: the update is off-policy; "
+            "model.sampling.own_support makes them of what is left"
         )
     return lines

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from instructgpt.functional.bits import pack_bits
 from instructgpt.functional.logprobs import token_logprobs
 from instructgpt.seeds import uniforms
 from instructgpt.types import RunFailedError, require
@@ -26,6 +27,9 @@ class Sampling:
         temperature: divides the logits; 0 takes the most likely token (paper: 1 for rollouts).
         top_p: sample from the smallest set of tokens with at least this probability; 1 = all.
         top_k: sample from this many most likely tokens; 0 = all.
+        own_support: learn under the ids that a token was drawn from, which top_p, top_k and
+            min_response_tokens leave: log-probabilities are of these alone, of all networks, when
+            they are recorded and in each update. An eighth of a byte an id and token is kept.
         min_response_tokens: no response ends before it has as many, what ends it left out.
         repetition_penalty: divides the logits of tokens that are in the row already where they are
             above 0, and multiplies them where they are below (arXiv:1909.05858); 1 = none.
@@ -39,6 +43,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    own_support: bool = False
     min_response_tokens: int = 0
     repetition_penalty: float = 1.0
     stop: str = ""
@@ -76,6 +81,7 @@ class Response(NamedTuple):
     tokens: list[int]  # with what ended it
     logprobs: list[float]  # of logits / temperature, 1 where the most likely token is taken
     finished: bool  # ended by itself, not by the limit
+    support: Tensor | None = None  # [R, V / 8] on the CPU, see ``Rollout.support``
 
 
 class StopText:
@@ -131,8 +137,16 @@ class Ends:
     text: StopText | None = None
 
 
-def draw(logits: Tensor, noise: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """One token a row by inverse CDF, and its log-probability before top-k and top-p.
+class Drawn(NamedTuple):
+    """The next token of some rows."""
+
+    token: Tensor  # [N]
+    logprob: Tensor  # [N] before top-k and top-p
+    inside: Tensor | None  # [N, V] bool: what it was drawn from; None where it is the most likely
+
+
+def draw(logits: Tensor, noise: Tensor, sampling: Sampling) -> Drawn:
+    """One token a row by inverse CDF.
 
     Args:
         logits: [N, V].
@@ -140,14 +154,14 @@ def draw(logits: Tensor, noise: Tensor, sampling: Sampling) -> tuple[Tensor, Ten
         sampling: how.
 
     Examples:
-        >>> token, logprob = draw(torch.zeros(2, 2), torch.tensor([0.49, 0.51]), Sampling())
-        >>> token.tolist(), logprob.exp().tolist()
+        >>> drawn = draw(torch.zeros(2, 2), torch.tensor([0.49, 0.51]), Sampling())
+        >>> drawn.token.tolist(), drawn.logprob.exp().tolist()
         ([0, 1], [0.5, 0.5])
     """
     logits = logits.float()
     if sampling.greedy:
         token = logits.argmax(-1)
-        return token, token_logprobs(logits, token)
+        return Drawn(token, token_logprobs(logits, token), None)
     scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
     probabilities = scaled.softmax(-1)
     whole = probabilities
@@ -166,7 +180,7 @@ def draw(logits: Tensor, noise: Tensor, sampling: Sampling) -> tuple[Tensor, Ten
     # Rounding at the end of the CDF must never pick a token that cannot be sampled.
     impossible = probabilities.gather(1, token) == 0
     token = torch.where(impossible, probabilities.argmax(-1, keepdim=True), token)
-    return token.squeeze(1), whole.gather(1, token).log().squeeze(1)
+    return Drawn(token.squeeze(1), whole.gather(1, token).log().squeeze(1), probabilities > 0)
 
 
 class Drawing:
@@ -204,6 +218,7 @@ class Drawing:
         self._stop = torch.tensor(list(ends.ids), dtype=torch.int64, device=device)
         self._number = torch.zeros(seats, dtype=torch.int64, device=device)
         self._seen: Tensor | None = None  # [seats, V] tokens that are in the row
+        self._support: Tensor | None = None  # [seats, limit + 1, V / 8]
 
     def seat(self, seats: Sequence[int], numbers: Sequence[int]) -> None:
         """Begin to answer requests.
@@ -232,10 +247,15 @@ class Drawing:
         """
         count, before = self._count[seats], self._ended[seats]
         bent = self._bent(logits, seats, count)
-        token, logprob = draw(bent, self._noise[seats, count], self.sampling)
-        if bent is not logits:
+        token, logprob, inside = draw(bent, self._noise[seats, count], self.sampling)
+        within = inside if self.sampling.own_support else None
+        if bent is not logits or within is not None:
             scaled = logits.float() / (self.sampling.temperature or 1.0)
+            if within is not None:
+                scaled = scaled.masked_fill(~within, -torch.inf)
             logprob = token_logprobs(scaled, token)
+        if within is not None:
+            self._keep(pack_bits(within), seats, count)
         self._tokens[seats, count] = token
         self._logprobs[seats, count] = logprob
         self._count[seats] = count + ~before
@@ -273,8 +293,15 @@ class Drawing:
             name = self.requests[number].name
             about = f" (sample {name})" if name else ""
             raise RunFailedError(f"the logits of the policy are not finite{about}")
-        tokens = self._tokens[seat, :count].tolist()
-        return Response(number, tokens, logprobs.tolist(), bool(self._ended[seat]))
+        tokens, ended = self._tokens[seat, :count].tolist(), bool(self._ended[seat])
+        support = None if self._support is None else self._support[seat, :count].cpu()
+        return Response(number, tokens, logprobs.tolist(), ended, support)
+
+    def _keep(self, sets: Tensor, seats: Tensor, count: Tensor) -> None:
+        """Record what tokens were drawn from."""
+        if self._support is None:
+            self._support = sets.new_zeros((*self._tokens.shape, sets.shape[-1]))
+        self._support[seats, count] = sets
 
     def _bent(self, logits: Tensor, seats: Tensor, count: Tensor) -> Tensor:
         """Logits with what the options do to them before a token is drawn."""

@@ -125,7 +125,7 @@ def _difference(model: nn.Module) -> str:
     if missing := decoder.missing_windows():
         return f"its attention does not say that it sees {missing} tokens"
     worst = 0.0
-    for number, tokens, logprobs, _ in responses:
+    for number, tokens, logprobs, *_ in responses:
         row = prompts[number] + tokens
         with torch.no_grad():
             logits = run(model, *_row(row, device)).logits[0, -PROOF_TOKENS - 1 : -1]

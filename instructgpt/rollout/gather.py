@@ -45,6 +45,7 @@ def pad_to(rollout: Rollout, prompt_length: int, response_length: int) -> Rollou
         pad(rollout.response_mask, (0, right)),
         rollout.finished,
         pad(rollout.logprobs, (0, right)),
+        pad(rollout.support, (0, 0, 0, right)),
     )
 
 

@@ -60,6 +60,27 @@ def untouched(network: nn.Module) -> Tensor:
     return torch.stack([parameter.sum() * 0.0 for parameter in trained]).sum()
 
 
+def importance_weights(logprobs: Tensor, sampled: Tensor, cap: float) -> Tensor:
+    """Probability of each token in training over that in sampling, cut from above.
+
+    Args:
+        logprobs: [N, R] of the policy before the updates, by the training forward pass.
+        sampled: [N, R] of the pass that sampled.
+        cap: the most.
+
+    Examples:
+        >>> importance_weights(torch.tensor([0.5, 0.1]).log(), torch.tensor([0.1, 0.2]).log(), 2.0)
+        tensor([2.0000, 0.5000])
+    """
+    return (logprobs - sampled).exp().clamp_max(cap)
+
+
+def _scaled_gradient(values: Tensor, factors: Tensor) -> Tensor:
+    """The same values to the last bit, with a gradient that is multiplied."""
+    fixed = values.detach()
+    return fixed + factors * (values - fixed)
+
+
 class EpisodesLoss(NamedTuple):
     """Of a micro-batch."""
 
@@ -94,7 +115,11 @@ def episodes_loss(
         new = response_logprobs(networks.policy, responses, temperature)
     values = networks.values(responses, new.hidden)
     values = values if values is None else values[:, :-1]
-    loss = algorithm.loss(batch, new.logprobs, values)
+    learned = new.logprobs
+    if algorithm.importance_cap is not None:
+        weights = importance_weights(logprobs, batch.rollout.logprobs, algorithm.importance_cap)
+        learned = _scaled_gradient(learned, weights)
+    loss = algorithm.loss(batch, learned, values)
     parts = {f"loss/{name}": value for name, value in loss.parts.items()}
     sums, worst = ratio_sums(logprobs, new.logprobs, batch.rollout.response_mask)
     check_parts(algorithm, loss.parts, sums)

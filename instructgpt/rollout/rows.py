@@ -18,6 +18,7 @@ class ResponseRows(NamedTuple):
     places: Tensor  # [M] of the response tokens, row after row
     states: Tensor  # [N, R + 1] places of what comes before each response token and after the last
     mask: Tensor  # [N, R] bool: real response tokens, M of them
+    support: Tensor | None  # [M, V / 8] what each was drawn from, where that is recorded
 
     def of_tokens(self, values: Tensor) -> Tensor:
         """What was said about the response tokens, [M] to [N, R]; 0 after the response."""
@@ -49,9 +50,9 @@ def flatten(rollout: Rollout) -> ResponseRows:
     states = torch.cat([ends[:, None], answers.masked_fill(~response, 0)], dim=1)
     layout = _layout(begins.tolist(), prompt.sum(1).tolist(), response.sum(1).tolist())
     rows = FlatRows(tokens[kept].to(device), layout.to(device))
-    return ResponseRows(
-        rows, answers[response].to(device), states.to(device), rollout.response_mask
-    )
+    mask = rollout.response_mask
+    support = rollout.support[mask] if rollout.support.shape[-1] else None
+    return ResponseRows(rows, answers[response].to(device), states.to(device), mask, support)
 
 
 def _layout(begins: list[bool], prompts: list[int], responses: list[int]) -> Layout:

@@ -107,9 +107,13 @@ def rollout_of(batch: PromptBatch, responses: Sequence[Response]) -> Rollout:
         mask[row, :count] = True
         tokens[row, :count] = torch.tensor(response.tokens)
         logprobs[row, :count] = torch.tensor(response.logprobs)
+    recorded = [response.support for response in responses if response.support is not None]
+    support = torch.zeros(*mask.shape, recorded[0].shape[1] if recorded else 0, dtype=torch.uint8)
+    for row, sets in enumerate(recorded):
+        support[row, : len(sets)] = sets
     finished = torch.tensor([response.finished for response in responses])
     device = batch.tokens.device
-    made = (mask.to(device), finished.to(device), logprobs.to(device))
+    made = (x.to(device) for x in (mask, finished, logprobs, support))
     return Rollout(torch.cat([batch.tokens, tokens.to(device)], dim=1), batch.mask, *made)
 
 

@@ -42,8 +42,15 @@ def response_logprobs(
         adapter: False switches adapters off, which gives the reference of an adapted policy.
         entropy: also return the entropy.
     """
-    rows, places = responses.rows, responses.places
-    said = predict(policy, rows, places, temperature=temperature, entropy=entropy, adapter=adapter)
+    said = predict(
+        policy,
+        responses.rows,
+        responses.places,
+        temperature=temperature,
+        entropy=entropy,
+        adapter=adapter,
+        support=responses.support,
+    )
     spread = None if said.entropy is None else responses.of_tokens(said.entropy)
     return Said(responses.of_tokens(said.logprobs), spread, said.hidden)
 

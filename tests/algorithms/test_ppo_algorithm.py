@@ -26,6 +26,7 @@ def scored_rollout(dtype: torch.dtype = torch.float64) -> ScoredRollout:
         response_mask=mask,
         finished=torch.tensor(FINISHED),
         logprobs=torch.zeros(5, 5),
+        support=torch.zeros(5, 5, 0),
     )
     logprobs, reference = -torch.rand(2, 5, 5, generator=generator).to(dtype)
     values = torch.randn(5, 6, generator=generator).to(dtype)
@@ -97,6 +98,7 @@ def test_experience_worked_example() -> None:
             *(torch.ones(1, n, dtype=torch.bool) for n in (3, 1, 2)),
             torch.tensor([True]),
             torch.zeros(1, 2),
+            torch.zeros(1, 2, 0),
         ),
         scores=torch.tensor([3.0]),
         logprobs=torch.tensor([[-1.0, -1.0]]),

@@ -14,7 +14,7 @@ def scored(scores, lengths, finished=None):
     ends = torch.ones(rows).bool() if finished is None else torch.tensor(finished)
     tokens = torch.arange(rows * 5).view(rows, 5)
     nothing = torch.zeros(rows, 3)
-    rollout = Rollout(tokens, torch.ones(rows, 2).bool(), mask, ends, nothing)
+    rollout = Rollout(tokens, torch.ones(rows, 2).bool(), mask, ends, nothing, nothing[..., None])
     return ScoredRollout(rollout, torch.tensor(scores), nothing, nothing, None, nothing)
 
 

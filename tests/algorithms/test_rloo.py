@@ -14,7 +14,8 @@ def scored(scores, lengths, seed=0):
     shape = (len(lengths), 4)
     logprobs, reference = -torch.rand(2, *shape, generator=generator)
     tokens, finished = torch.ones(len(lengths), 6).long(), torch.ones(len(lengths)).bool()
-    rollout = Rollout(tokens, torch.ones(len(lengths), 2).bool(), mask, finished, logprobs)
+    prompts, none = torch.ones(len(lengths), 2).bool(), torch.zeros(*shape, 0)
+    rollout = Rollout(tokens, prompts, mask, finished, logprobs, none)
     return ScoredRollout(rollout, torch.tensor(scores), logprobs, reference, None, logprobs)
 
 

@@ -33,7 +33,8 @@ def scored(rows, seed=0):
     values = torch.randn(rows, 4, generator=generator)
     logprobs, reference, entropy = (-torch.rand(rows, 3, generator=generator) for _ in range(3))
     tokens = torch.zeros(rows, 7, dtype=torch.int64)
-    rollout = Rollout(tokens, torch.ones(rows, 4, dtype=torch.bool), mask, lengths < 3, logprobs)
+    prompts, none = torch.ones(rows, 4, dtype=torch.bool), torch.zeros(rows, 3, 0)
+    rollout = Rollout(tokens, prompts, mask, lengths < 3, logprobs, none)
     scores = torch.randn(rows, generator=generator)
     return ScoredRollout(rollout, scores, logprobs, reference, values, entropy)
 

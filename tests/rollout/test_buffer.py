@@ -18,6 +18,7 @@ def scored(rows, prompt, response, seed):
         torch.arange(response)[None] < lengths[:, None],
         torch.rand(rows, generator=g) > 0.5,
         torch.randn(rows, response, generator=g),
+        torch.zeros(rows, response, 0),
     )
     columns = [torch.randn(rows, n, generator=g) for n in (response, response, response + 1)]
     return ScoredRollout(

@@ -15,7 +15,7 @@ def scored(rows=6):
     mask = torch.ones(rows, 2, dtype=torch.bool)
     tokens, zeros = torch.ones(rows, 5, dtype=torch.long), torch.zeros(rows, 2)
     prompts, ends = torch.ones(rows, 3, dtype=torch.bool), torch.ones(rows).bool()
-    rollout = Rollout(tokens, prompts, mask, ends, zeros)
+    rollout = Rollout(tokens, prompts, mask, ends, zeros, torch.zeros(rows, 2, 0))
     return ScoredRollout(rollout, torch.arange(float(rows)), zeros, zeros, None, zeros)
 
 

@@ -13,7 +13,8 @@ def scored(recorded, trained):
     """Rows with 2 and 1 response tokens."""
     mask = torch.tensor([[True, True], [True, False]])
     prompts, ends = torch.ones(2, 1, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
-    rollout = Rollout(torch.zeros(2, 3).long(), prompts, mask, ends, torch.tensor(recorded))
+    recorded, none = torch.tensor(recorded), torch.zeros(2, 2, 0)
+    rollout = Rollout(torch.zeros(2, 3).long(), prompts, mask, ends, recorded, none)
     trained = torch.tensor(trained)
     return ScoredRollout(rollout, torch.zeros(2), trained, trained, None, -trained)
 

@@ -23,12 +23,13 @@ def rollout_of(prompts, responses):
         torch.arange(length) < lengths[1][:, None],
         torch.ones(len(tokens), dtype=torch.bool),
         torch.zeros(len(tokens), length),
+        torch.zeros(len(tokens), length, 0),
     )
 
 
 def test_by_hand():
     """Rows 1 2|3, and twice the prompt 4 5 6, with 7 8 and with no response."""
-    rows, places, states, mask = flatten(
+    rows, places, states, mask, _ = flatten(
         rollout_of([[1, 2], [4, 5, 6], [4, 5, 6]], [[3], [7, 8], []])
     )
     assert rows.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]

@@ -119,7 +119,7 @@ def test_logprobs_are_those_of_the_sampling_distribution(policy, tiny_tokenizer)
 def test_inverse_cdf_draws_the_softmax():
     logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0]])
     grid = (torch.arange(100_000) + 0.5) / 100_000
-    drawn, _ = draw(logits.expand(100_000, -1), grid, Sampling(temperature=2.0))
+    drawn, *_ = draw(logits.expand(100_000, -1), grid, Sampling(temperature=2.0))
     shares = drawn.bincount(minlength=4) / 100_000
     # by hand: exp(0), exp(0.5), 0, exp(1) over their sum 5.367
     expected = torch.tensor([0.18632, 0.30720, 0.0, 0.50648])

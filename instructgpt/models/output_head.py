@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import product
@@ -101,18 +101,27 @@ class Head:
                 logits = logits.masked_fill(~unpack_bits(sets, slice(count)), -torch.inf)
             return read_logits(logits, tokens, entropy)
 
-        size = max(1, MOST_LOGITS // head.weight.shape[0])
-        some = [None] * len(hidden.split(size)) if support is None else support.split(size)
-        tiles = [
-            checkpoint(of_tile, states, tokens, sets, use_reentrant=False)
-            for states, tokens, sets in zip(
-                hidden.split(size), targets.split(size), some, strict=True
-            )
-        ]
-        logprobs, correct, entropies = zip(*tiles, strict=True)
-        return Readings(
-            torch.cat(logprobs), torch.cat(correct), torch.cat(entropies) if entropy else None
-        )
+        return _tile_by_tile(of_tile, hidden, targets, support, head.weight.shape[0])
+
+
+def _tile_by_tile(
+    of_tile: Callable[[Tensor, Tensor, Tensor | None], Readings],
+    hidden: Tensor,
+    targets: Tensor,
+    support: Tensor | None,
+    ids: int,
+) -> Readings:
+    """Join what is read at a few positions at a time, and read again in the backward pass."""
+    size = max(1, MOST_LOGITS // ids)
+    states, tokens = hidden.split(size), targets.split(size)
+    sets = [None] * len(states) if support is None else support.split(size)
+    tiles = [
+        checkpoint(of_tile, *tile, use_reentrant=False)
+        for tile in zip(states, tokens, sets, strict=True)
+    ]
+    logprobs, correct, entropies = zip(*tiles, strict=True)
+    spread = None if entropies[0] is None else torch.cat(entropies)
+    return Readings(torch.cat(logprobs), torch.cat(correct), spread)
 
 
 def output_head(model: nn.Module) -> Head | None:

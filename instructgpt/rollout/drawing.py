@@ -27,9 +27,6 @@ class Sampling:
         temperature: divides the logits; 0 takes the most likely token (paper: 1 for rollouts).
         top_p: sample from the smallest set of tokens with at least this probability; 1 = all.
         top_k: sample from this many most likely tokens; 0 = all.
-        own_support: learn under the ids that a token was drawn from, which top_p, top_k and
-            min_response_tokens leave: log-probabilities are of these alone, of all networks, when
-            they are recorded and in each update. An eighth of a byte an id and token is kept.
         min_response_tokens: no response ends before it has as many, what ends it left out.
         repetition_penalty: divides the logits of tokens that are in the row already where they are
             above 0, and multiplies them where they are below (arXiv:1909.05858); 1 = none.
@@ -38,17 +35,20 @@ class Sampling:
             place; bounds the memory of the KV cache.
         engine: own, or vllm (a CUDA device and the extra ``vllm``), whose log-probabilities are
             only nearly those of training.
+        own_support: learn under the ids that a token was drawn from, which top_p, top_k and
+            min_response_tokens leave: log-probabilities are of these alone, of all networks, when
+            they are recorded and in each update. Keeps a bit for each id and token.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    own_support: bool = False
     min_response_tokens: int = 0
     repetition_penalty: float = 1.0
     stop: str = ""
     batch_size: int = 64
     engine: Literal["own", "vllm"] = "own"
+    own_support: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
@@ -59,6 +59,9 @@ class Sampling:
         require(least >= 0, "min_response_tokens", ">= 0", least)
         require(0 < penalty < float("inf"), "repetition_penalty", "> 0 and finite", penalty)
         require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
+        unsaid = self.own_support and self.engine == "vllm"
+        rule = "false where engine is vllm, which does not say what a token was drawn from"
+        require(not unsaid, "own_support", rule, self.own_support)
 
     @property
     def greedy(self) -> bool:

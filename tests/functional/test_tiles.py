@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from instructgpt.functional.bits import pack_bits
 from instructgpt.functional.logprobs import Readings, entropy, token_logprobs
 from instructgpt.functional.tiles import tiled_logprobs
 from tests.largest import Largest
 
 TILE = (3, 4)  # neither divides what follows
 PLACES, IDS, WIDTH = 7, 11, 5
+SUPPORT = torch.rand(PLACES, IDS, generator=torch.Generator().manual_seed(3)) > 0.5
+SUPPORT[:, 7:9] = True
 FORMS = {
     "plain": {},
     "bias": {"bias": True},
@@ -21,6 +24,7 @@ FORMS = {
     "impossible": {"impossible": torch.tensor([0, 5, 6])},
     "a whole tile is impossible": {"impossible": torch.tensor([0, 1, 2, 3])},
     "count": {"count": 9},
+    "support": {"support": SUPPORT, "softcap": 1.5, "count": 10},
     "all": {
         "bias": True,
         "softcap": 2.0,
@@ -42,7 +46,17 @@ def inputs(dtype=torch.float64, places=PLACES, ids=IDS, width=WIDTH):
     return states, weight, bias, possible[torch.randint(2, (places,), generator=generator)]
 
 
-def whole(states, weight, targets, bias=None, softcap=None, scale=1.0, impossible=None, count=None):
+def whole(
+    states,
+    weight,
+    targets,
+    bias=None,
+    softcap=None,
+    scale=1.0,
+    impossible=None,
+    count=None,
+    support=None,
+):
     """The oracle: all logits, one after the other what the formula says."""
     logits = states @ weight.t()
     if bias is not None:
@@ -52,6 +66,8 @@ def whole(states, weight, targets, bias=None, softcap=None, scale=1.0, impossibl
     logits = (scale * logits)[:, :count]
     if impossible is not None:
         logits = logits.index_fill(1, impossible, -math.inf)
+    if support is not None:
+        logits = logits.masked_fill(~support[:, :count], -math.inf)
     return Readings(token_logprobs(logits, targets), logits.argmax(1) == targets, entropy(logits))
 
 
@@ -67,8 +83,10 @@ def test_values_and_gradients_are_those_of_all_logits(form, tile):
         leaf.requires_grad_()
     states, weight, bias = leaves
     form = with_bias(form, bias)
-    got = tiled_logprobs(states, weight, targets, **form, entropy=True, tile=tile)
     expected = whole(states, weight, targets, **form)
+    if "support" in form:
+        form["support"] = pack_bits(form["support"])
+    got = tiled_logprobs(states, weight, targets, **form, entropy=True, tile=tile)
     assert got.correct.tolist() == expected.correct.tolist()
     assert got.entropy is not None
     torch.testing.assert_close(got.logprobs, expected.logprobs)

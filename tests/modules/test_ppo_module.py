@@ -1,5 +1,8 @@
 """The PPO stage: first ratio, plan, exact means, PPO-ptx, networks, learning."""
 
+import math
+import warnings
+
 import pytest
 import torch
 from descent import weights
@@ -77,6 +80,23 @@ def test_recorded_logprobs_are_almost_those_of_training(
     recorded = module.phase.buffer.experience.rollout
     surprise = -recorded.logprobs[recorded.response_mask].mean()
     assert phases[True]["ppo/entropy"] == pytest.approx(float(surprise), rel=1e-5)
+
+
+def test_first_ratio_is_exactly_one_under_the_support_of_the_sampler(
+    fit, prompt_data, policy_artefact
+):
+    """The update is on-policy, so nothing is warned of."""
+    watch, sampling = Watch(), Sampling(top_k=4, top_p=0.9, own_support=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "model.sampling.top_p and top_k")
+        module = make(policy_artefact, sampling=sampling)
+        fit(module, prompt_data(), max_epochs=2, callbacks=[watch], limit_val_batches=None)
+    for phase in watch.phases:
+        assert phase["ppo/first_ratio_error"] == 0
+        assert phase["ppo/sampler_kl"] < 1e-10
+        assert phase["ppo/entropy"] < math.log(4)
+    with pytest.warns(UserWarning, match="own_support makes them of what is left"):
+        fit(make(policy_artefact, sampling=Sampling(top_k=4)), prompt_data(), max_epochs=1)
 
 
 def test_the_update_divides_by_the_temperature(fit, prompt_data, policy_artefact):

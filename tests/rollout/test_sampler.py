@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from instructgpt.functional.bits import unpack_bits
+from instructgpt.models import flat
 from instructgpt.models.adapters import Prefix, attach
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
@@ -182,3 +184,39 @@ def test_values_without_meaning_are_refused(options, message):
     with pytest.raises(UserError) as error:
         Sampling(**options)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "cut", [{"top_k": 3}, {"top_p": 0.5}, {"top_k": 5, "top_p": 0.7, "min_response_tokens": 4}]
+)
+@pytest.mark.parametrize("head", ["tiles", "whole"])
+def test_support_of_the_sampler(policy, tiny_tokenizer, monkeypatch, cut, head):
+    """Recorded and trained log-probabilities are of the ids that each token was drawn from."""
+    if head == "whole":  # an architecture whose head is not known
+        monkeypatch.setattr(flat, "output_head", lambda model: None)
+    batch, sampling = prompts_of(tiny_tokenizer), Sampling(temperature=0.7, own_support=True, **cut)
+    rollout = sample(policy, batch, 6, [0], sampling, seed=2)
+    said = response_logprobs(policy, flatten(rollout), 0.7, entropy=True)
+    real = rollout.response_mask
+    torch.testing.assert_close(rollout.logprobs[real], said.logprobs[real], atol=2e-6, rtol=0)
+    for row in range(len(batch.prompts)):
+        tokens, n = rollout.tokens[row][rollout.mask[row]], int(real[row].sum())
+        with torch.no_grad():
+            logits = policy(input_ids=tokens[None]).logits[0, -n - 1 : -1] / 0.7
+        inside = unpack_bits(rollout.support[row, :n], slice(logits.shape[-1]))
+        if "top_k" in cut:
+            assert (inside.sum(-1) <= cut["top_k"]).all()
+        if "min_response_tokens" in cut:
+            assert not inside[:4, 0].any()
+        logits = logits.masked_fill(~inside, -torch.inf).log_softmax(-1)
+        expected = logits.gather(1, tokens[-n:, None]).squeeze(1)
+        torch.testing.assert_close(said.logprobs[row, :n], expected, atol=1e-5, rtol=1e-5)
+        spread = -(logits.exp() * logits.masked_fill(~inside, 0.0)).sum(-1)
+        torch.testing.assert_close(said.entropy[row, :n], spread, atol=1e-5, rtol=1e-5)
+
+
+def test_no_support_is_kept_where_none_is_asked_for(policy, tiny_tokenizer):
+    rollout = sample(policy, prompts_of(tiny_tokenizer), 6, [0], Sampling(top_k=3), seed=2)
+    assert rollout.support.shape == (*rollout.response_mask.shape, 0)
+    with pytest.raises(UserError, match="own_support must be false where engine is vllm"):
+        Sampling(own_support=True, engine="vllm")

@@ -185,6 +185,21 @@ def test_large_logits_keep_their_digits():
     torch.testing.assert_close(got.entropy, expected.entropy, atol=2e-4, rtol=0)
 
 
+def test_what_is_far_below_the_best_has_no_gradient_at_all():
+    # Not one of the smallest numbers there are, which processors are a hundred times slower at.
+    depths = torch.linspace(0, -300, 40)
+    weight = depths[:, None].clone().requires_grad_()
+    states, targets = torch.ones(2, 1, requires_grad=True), torch.tensor([0, 20])
+    found = tiled_logprobs(states, weight, targets, entropy=True, tile=(1, 16))
+    logprobs = depths.log_softmax(0)
+    torch.testing.assert_close(found.logprobs, logprobs[targets])
+    torch.testing.assert_close(found.entropy, -(logprobs.exp() * logprobs).sum().expand(2))
+    found.logprobs[0].backward()
+    sizes = weight.grad.abs()
+    assert float(sizes[sizes > 0].min()) > 1e-23
+    torch.testing.assert_close(sizes[1:], depths.softmax(0)[1:, None], atol=1e-21, rtol=1e-5)
+
+
 def test_no_position_and_one_id():
     states, weight, _, targets = inputs()
     got = tiled_logprobs(states[:0], weight, targets[:0], entropy=True)

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -68,6 +69,8 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,  # the plan names the networks
     "log_every_n_steps": 10,
 }
+SHARED = ("tokenizer", "seed")
+"""What model and data must agree on, so that it is given once."""
 USAGE = "python -m instructgpt {} [--config FILE ...] [--section.option VALUE ...]"
 QUIET_WARNINGS = (
     r".*LeafSpec.*is deprecated",  # torch 2.13 with lightning 2.6
@@ -105,6 +108,7 @@ class StageCLI(OpenCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` for any stage with any data that fits it."""
 
     def __init__(self, args: list[str]) -> None:
+        self.verb = args[0] if args else None
         self.checkpoint_step: int | None = None
         self.changes: list[str] = []  # what resumes have changed
         super().__init__(
@@ -172,6 +176,14 @@ class StageCLI(OpenCLI):
         self.run_config = yaml.safe_load(self.config_text)
         config.trainer.default_root_dir = config.output
         _share(config)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Those of the run, and what model and data share."""
+        plain = {name: deepcopy(self.run_config[name]) for name in ("model", "data")}
+        for name, section in plain.items():
+            used = self.config[self.config.subcommand][name].get("init_args", {})
+            section.get("init_args", {}).update({n: used[n] for n in SHARED if n in used})
+        return plain
 
     def read_checkpoint(self) -> None:
         """Check that the checkpoint is of the class asked for, and take nothing else from it."""

@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
 DYNAMO = "torch._dynamo"
+SCANS = "transformers.utils.import_utils"
+"""Looks through all files of transformers for their names, twice."""
 LOADED: set[str] = set()
 """Deferred modules whose real ones have been loaded since."""
 
@@ -61,6 +63,9 @@ class _Finder(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         if fullname in STAND_INS and fullname not in self.needed:
             return ModuleSpec(fullname, self, is_package=True)  # any name may be a module in it
+        if fullname == SCANS and (spec := PathFinder.find_spec(fullname, path)) is not None:
+            spec.loader = _ScansOnce(fullname, str(spec.origin))
+            return spec
         package = fullname.rpartition(".")[0]
         if path != [] or package not in STAND_INS:
             return None
@@ -74,6 +79,15 @@ class _Finder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing, which is the point."""
+
+
+class _ScansOnce(SourceFileLoader):
+    """Loads what looks through files, and has it remember what it found."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        scan = module.create_import_structure_from_path  # type: ignore[attr-defined]
+        module.create_import_structure_from_path = functools.cache(scan)  # type: ignore[attr-defined]
 
 
 class _Given(Loader):

@@ -91,6 +91,7 @@ def test_model_and_data_share_tokenizer_and_seed(tmp_path):
     assert (cli.datamodule.tokenizer_name, cli.datamodule.seed, cli.model.seed) == ("nowhere", 7, 7)
     cli = fit(tmp_path, *dry, "--model.init_from=nowhere", "--model.tokenizer=b")
     assert cli.datamodule.tokenizer_name == "b"
+    assert cli.config_dump["data"]["init_args"].items() >= {"tokenizer": "b", "seed": 7}.items()
 
 
 def test_a_contradiction_between_shared_values_is_refused(tmp_path):

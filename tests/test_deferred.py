@@ -16,6 +16,7 @@ NOT_LOADED = (
     "sympy",
     "matplotlib",
     "peft",  # without an adapter
+    "pandas",  # which pyarrow would import to make an array
     "datasets",  # without a set from the hub
     "datatrove",
     "scipy",
@@ -56,6 +57,25 @@ sys.exit(main(sys.argv[2:]))
     pretrain = ["fit", "--config", "configs/pretrain.yaml", "--trainer.fast_dev_run=True"]
     out = run(code, " ".join(NOT_LOADED), *pretrain, f"--output={tmp_path / 'run'}")
     assert [line for line in out.splitlines() if line.startswith("LOADED")] == ["LOADED []"]
+
+
+def test_the_files_of_transformers_are_looked_through_once():
+    code = """
+import sys
+opened = []
+def note(event, args):
+    if event == "open" and str(args[0]).endswith("modeling_xlnet.py"):
+        opened.append(args[0])
+sys.addaudithook(note)
+from instructgpt.deferred_private import quick_imports
+with quick_imports():
+    import transformers
+    import transformers.models
+    assert transformers.models.XLNetConfig is transformers.XLNetConfig
+    assert issubclass(transformers.XLNetModel, transformers.PreTrainedModel)
+print(len(opened))
+"""
+    assert run(code).split() == ["2"]  # for its names, and as a module
 
 
 def test_importing_the_package_in_a_program_changes_nothing():

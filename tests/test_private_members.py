@@ -80,6 +80,7 @@ MEMBERS = [
     Member("lightning", "_save_last_checkpoint", ModelCheckpoint, "saving the state of a run"),
     Member("lightning", "_monitor_candidates", ModelCheckpoint, "saving"),
     Member("lightning", "_parse_ckpt_path", LightningCLI, "options of a resumed run being obeyed"),
+    Member("lightning", "_dump_config", LightningCLI, "a start that is not slow"),
     Member("lightning", "_instantiate_trainer", LightningCLI, "logger and callbacks of every run"),
     Member("lightning", "_run_subcommand", LightningCLI, "one-line errors and locked folders"),
     Member("lightning", "_prepare_subcommand_kwargs", LightningCLI, "predict in little memory"),

@@ -145,6 +145,24 @@ def is_restoring(error: BaseException) -> bool:
 class OpenCLI(LightningCLI):
     """LightningCLI with the hooks that it lacks."""
 
+    verb: str | None = None
+    """The one that is asked for: the parsers of the others would take a second."""
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The verb with the arguments of the trainer's method that are no options, else all."""
+        verbs = LightningCLI.subcommands()
+        return {self.verb: verbs[self.verb]} if self.verb in verbs else verbs
+
+    @abstractmethod
+    def hyperparameters(self) -> dict[str, Any]:
+        """What modules that save their hyperparameters find: the configuration, as plain values.
+
+        Lightning would write all of it as YAML once more, and read that again.
+        """
+
+    def _dump_config(self) -> None:
+        self.config_dump = self.hyperparameters()
+
     @abstractmethod
     def read_checkpoint(self) -> None:
         """Read ``--ckpt_path`` before anything is built.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from instructgpt.data.arrow_arrays import lists, numbers, texts
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.digest import code_digest, digest_of
 from instructgpt.data.encode import Encoded, Encoder
@@ -141,8 +142,6 @@ class Recipe:
         self, documents: list[Document], summary: Summary, keep: Keep | None
     ) -> dict[str, Any]:
         """Columns of text: a row for each section of a document."""
-        import pyarrow as pa
-
         cut = [sections(document) for document in documents]
         pieces = [section for own in cut for section in own]
         ends = [place == len(own) for own in cut for place in range(1, len(own) + 1)]
@@ -153,11 +152,11 @@ class Recipe:
             ends = (np.array(ends, bool) | ~np.append(kept[1:], False))[kept].tolist()
             pieces = _chosen(pieces, kept, summary)
             keys = names[kept].tolist()
-        texts = [piece.text for piece in pieces]
+        written = [piece.text for piece in pieces]
         if self.tokenizer is None:
-            tokens = [np.frombuffer(text.encode(), np.uint8) for text in texts]
+            tokens = [np.frombuffer(text.encode(), np.uint8) for text in written]
         else:
-            encoded = encode_texts(self.tokenizer, texts)
+            encoded = encode_texts(self.tokenizer, written)
             tokens = [np.asarray(ids, self.token) for ids in encoded]
         total = 0
         for ids, end in zip(tokens, ends, strict=True):
@@ -166,18 +165,16 @@ class Recipe:
                 summary.measure("document tokens", total)
                 total = 0
         return {
-            "where": pa.array([piece.where for piece in pieces], pa.string()),
-            "key": pa.array(keys, pa.uint64()),
-            "party": pa.array(keys, pa.uint64()),
-            "content": pa.array(map(_content, tokens), pa.uint64()),
+            "where": texts([piece.where for piece in pieces]),
+            "key": numbers(np.array(keys, np.uint64)),
+            "party": numbers(np.array(keys, np.uint64)),
+            "content": numbers(np.array([*map(_content, tokens)], np.uint64)),
             "tokens": self._lists(tokens),
-            "ends": pa.array(ends, pa.bool_()),
+            "ends": numbers(np.array(ends, bool)),
         }
 
     def _rows(self, rows: list[Row], summary: Summary, keep: Keep | None) -> dict[str, Any]:
         """Columns of prompts with their responses."""
-        import pyarrow as pa
-
         if self.tokenizer is None or self.template is None:
             raise ValueError("prompts need a tokenizer and a template")
         encoder = Encoder(
@@ -200,26 +197,22 @@ class Recipe:
             _content(ids, *answers, also=[one.row.ranking, self._written(one.row.prompt)])
             for ids, answers, one in zip(asked, said, kept, strict=True)
         ]
-        texts = {
+        words = {
             "where": [one.row.where for one in kept],
             "id": [one.row.prompt.id for one in kept],
             "labeler": [one.row.labeler for one in kept],
             "source": [one.row.source for one in kept],
             "prompt": prompts,
         }
-        numbers = {
-            "key": keys,
-            "party": parties,
-            "content": contents,
-        }
+        names = {"key": keys, "party": parties, "content": np.array(contents, np.uint64)}
+        flat = self._lists([ids for answers in said for ids in answers])
+        ranks = np.array([rank for one in kept for rank in one.row.ranking], np.int64)
         return {
-            **{name: pa.array(values, pa.string()) for name, values in texts.items()},
-            **{name: pa.array(values, pa.uint64()) for name, values in numbers.items()},
+            **{name: texts(values) for name, values in words.items()},
+            **{name: numbers(values) for name, values in names.items()},
             "prompt_tokens": self._lists(asked),
-            "responses": pa.ListArray.from_arrays(
-                _starts(said), self._lists([ids for answers in said for ids in answers])
-            ),
-            "ranking": pa.array([one.row.ranking for one in kept], pa.list_(pa.int64())),
+            "responses": lists([*map(len, said)], flat),
+            "ranking": lists([len(one.row.ranking) for one in kept], numbers(ranks)),
         }
 
     def _written(self, prompt: Prompt) -> Any:
@@ -227,10 +220,8 @@ class Recipe:
         return [prompt.text, prompt.messages, prompt.meta] if self.wanted == "prompt" else None
 
     def _lists(self, arrays: Sequence[np.ndarray]) -> pyarrow.Array:
-        import pyarrow as pa
-
-        values = np.concatenate([np.zeros(0, self.token), *arrays])
-        return pa.ListArray.from_arrays(_starts(arrays), pa.array(values))
+        members = np.concatenate([np.zeros(0, self.token), *arrays])
+        return lists([*map(len, arrays)], numbers(members))
 
 
 def _chosen(rows: Sequence[T], kept: np.ndarray, summary: Summary) -> list[T]:
@@ -274,12 +265,6 @@ def _prompt_json(one: Encoded) -> str:
         return json.dumps({"text": prompt.text, **turns, "meta": prompt.meta})
     except (TypeError, ValueError) as error:  # of a format of the user's
         raise UserError(f"{one.row.where}: metadata must be what JSON can hold: {error}") from None
-
-
-def _starts(lists: Sequence[Sequence[Any] | np.ndarray]) -> pyarrow.Array:
-    import pyarrow as pa
-
-    return pa.array(np.cumsum([0, *map(len, lists)], dtype=np.int32))
 
 
 def _content(*tokens: np.ndarray, also: Any = None) -> int:

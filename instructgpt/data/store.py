@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instructgpt.data.arrow_arrays import to_numpy
+
 if TYPE_CHECKING:  # takes a while to load
     import pyarrow
 
@@ -158,7 +160,7 @@ class Records:
         """A column of numbers, in memory."""
         columns = [batch.column(name) for batch in self._batches]
         empty = np.zeros(0, self._schema.field(name).type.to_pandas_dtype())
-        found = np.concatenate([empty, *(c.to_numpy(zero_copy_only=False) for c in columns)])
+        found = np.concatenate([empty, *map(to_numpy, columns)])
         self.look(all_of_it=True)
         return found
 
@@ -245,4 +247,4 @@ def _values(column: pyarrow.Array) -> np.ndarray:
     if pa.types.is_string(column.type):
         buffer = column.buffers()[2]
         return np.frombuffer(buffer, np.uint8) if buffer else np.zeros(0, np.uint8)
-    return np.asarray(column.values.to_numpy())
+    return to_numpy(column.values)

@@ -28,14 +28,15 @@ def printable(text: object) -> str:
     return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 
-def say(text: object, error: bool = False) -> None:
+def say(text: object, error: bool = False, end: str = "\n") -> None:
     """Print a text in which nothing acts on the terminal.
 
     Args:
         text: one line or several.
         error: to the error output.
+        end: behind the text.
     """
-    print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
+    print(printable(text), file=sys.stderr if error else sys.stdout, flush=True, end=end)
 
 
 def note(line: str) -> None:

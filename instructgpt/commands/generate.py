@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -49,7 +50,7 @@ def generate(
     Args:
         model: folder of an artefact (``runs/ppo/export``) or of a Hugging Face model, or a hub id.
         prompts: file or folder with prompts (.jsonl, .json, .csv, .parquet); without it, every
-            line typed in the terminal is a prompt, and an empty line ends.
+            line typed is a prompt, answered word by word, and an empty line ends.
         output: JSONL file; until all rows are there they are in ``OUTPUT.partial``, where the same
             command goes on (delete it to start over); without it, rows go to the terminal.
         responses: to each prompt.
@@ -261,6 +262,17 @@ def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any
     }
 
 
+def speak(policy: Policy, row: PromptRow, wish: Wish) -> None:
+    """Say the responses to a prompt while they are drawn."""
+    from instructgpt.rollout import answer
+    from instructgpt.rollout.drawing import Request
+
+    network, tokenizer, template, *_ = policy
+    asked = Request(row.tokens.tolist(), row.sample_id, row.prompt.id)
+    answer.speak(network, asked, wish, tokenizer, template, partial(say, end=""))
+    say("")
+
+
 def converse(policy: Policy, wish: Wish) -> None:
     """Answer line by line, until an empty line or the end of the input."""
     from instructgpt.data.formats import Row
@@ -280,7 +292,7 @@ def converse(policy: Policy, wish: Wish) -> None:
         try:
             room, rows = policy.encode([given], wish)
             rows = [row._replace(sample_id=number) for row in rows]
-            for row in answer(policy, rows, room):
-                say("\n---\n".join(row["responses"]))
+            for row in rows:
+                speak(policy, row, room)
         except UserError as error:  # of this line only
             say(f"instructgpt: {error}", error=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -139,7 +140,14 @@ def of_known_ids(network: PreTrainedModel, logits: Tensor) -> Tensor:
     logits = logits[..., :count]
     if not holes:
         return logits
-    return logits.index_fill(-1, torch.tensor(holes, device=logits.device), -torch.inf)
+    return logits.index_fill(-1, _index(tuple(holes), logits.device), -torch.inf)
+
+
+@lru_cache(maxsize=8)
+def _index(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Ids as an index, copied to a device once: the copy would wait for it at each token."""
+    with torch.inference_mode(False):
+        return torch.tensor(ids, device=device)
 
 
 def _cache_name(kind: type[PreTrainedModel]) -> str:

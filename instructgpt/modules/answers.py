@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import together
 from instructgpt.modules.means import Means, Parts
-from instructgpt.modules.respond import roll_out
+from instructgpt.modules.respond import roll_out, texts_of
 from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.drawing import Sampling
-from instructgpt.rollout.sampler import to_samples
 from instructgpt.types import PromptBatch, Rollout, Sample, require
 
 
@@ -77,8 +76,7 @@ class ValidationAnswers:
         batch: PromptBatch,
     ) -> Answered:
         rollout = roll_out(stage, policy, batch, self.sampling, phase=0)
-        how = (stage.tokenizer, stage.template, self.sampling.stop)
-        samples = to_samples(rollout, batch.prompts, *how)
+        samples = texts_of(stage).samples(rollout, batch.prompts, self.sampling)
         nothing = torch.full((len(samples),), torch.nan)
         return Answered(
             samples,

@@ -26,8 +26,13 @@ def roll_out(
     module: StageModule, policy: nn.Module, batch: PromptBatch, sampling: Sampling, phase: int
 ) -> Rollout:
     """Sample a response to every prompt, with the noise of validation."""
-    texts = Texts(module.tokenizer, module.template, module.data.max_response_tokens)
-    return texts.respond(policy, batch, sampling, VALIDATION, phase, module.progress)
+    how = (sampling, VALIDATION, phase, module.progress)
+    return texts_of(module).respond(policy, batch, *how)
+
+
+def texts_of(module: StageModule) -> Texts:
+    """How a stage writes prompts and responses."""
+    return Texts(module.tokenizer, module.template, module.data.max_response_tokens)
 
 
 def scored_responses(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
 from instructgpt.rollout.drawing import Request, Sampling
-from instructgpt.rollout.sampler import Texts, respond, said
+from instructgpt.rollout.live_text import LiveText
+from instructgpt.rollout.sampler import Texts, respond
 from instructgpt.types import Progress, Prompt, PromptBatch
 
 
@@ -94,20 +95,48 @@ def answers(
         template: of the policy.
     """
     count, sampling = wish.responses, wish.sampling
-    requests = [
-        row._replace(sample_id=row.sample_id * count + k) for row in rows for k in range(count)
-    ]
-    ends = Texts(tokenizer, template, wish.max_response_tokens).ends(sampling)
+    texts = Texts(tokenizer, template, wish.max_response_tokens)
+    how = (texts.ends(sampling), sampling, (wish.seed, 0))
     waiting: dict[int, dict[int, tuple[str, bool]]] = {}
     first = 0
-    for response in respond(policy, requests, ends, sampling, (wish.seed, 0)):
+    for response in respond(policy, _requests(rows, count), *how):
         number, place = divmod(response.number, count)
-        text = template.decode_response(tokenizer, response.tokens)
-        waiting.setdefault(number, {})[place] = said(text, response.finished, sampling.stop)
+        said = texts.said(response.tokens, response.finished, sampling)
+        waiting.setdefault(number, {})[place] = said
         while len(waiting.get(first, ())) == count:
             whole = waiting.pop(first)
             yield [whole[place] for place in range(count)]
             first += 1
+
+
+def speak(
+    policy: nn.Module,
+    row: Request,
+    wish: Wish,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    write: Callable[[str], None],
+) -> None:
+    """Write what ``answers`` says to a prompt, while it is drawn.
+
+    Args:
+        policy: a causal language model, in evaluation mode.
+        row: the prompt.
+        wish: what is asked for.
+        tokenizer: of the policy.
+        template: of the policy.
+        write: gets every piece of text.
+    """
+    sampling, texts = wish.sampling, Texts(tokenizer, template, wish.max_response_tokens)
+    live, ends = LiveText(texts, sampling, write), texts.ends(sampling)
+    how = (ends, sampling, (wish.seed, 0), None, live.told)
+    for response in respond(policy, _requests([row], wish.responses), *how):
+        live.end(response)
+
+
+def _requests(rows: Sequence[Request], count: int) -> list[Request]:
+    """Each prompt some times in a row, with noise of its own."""
+    return [row._replace(sample_id=row.sample_id * count + k) for row in rows for k in range(count)]
 
 
 def row_of(prompt: Prompt, said: Sequence[tuple[str, bool]]) -> dict[str, Any]:

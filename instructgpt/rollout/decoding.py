@@ -16,12 +16,31 @@ from instructgpt.rollout.drawing import Drawing, Response
 
 ENTERING = 2048
 """Tokens of prompts that enter in one call; bounds the memory of their states."""
-SHELVES = 8
-"""Calls of attention a layer: rows on one shelf are attended to as if all were its longest."""
 LOOKAHEAD = 16
 """Waiting prompts, in times of the slots, that are sorted by length."""
-LOOKS = 8
-"""Steps on a device between two looks at what has ended, each of which waits for it."""
+
+
+class Pace(NamedTuple):
+    """What suits a kind of device."""
+
+    shelves: int  # calls of attention a layer; a shelf is attended to as if all were its longest
+    widths: int  # columns are attended to in multiples of it
+    looks: int  # steps between two looks at what has ended, each of which waits for the device
+
+
+PACES = {"cpu": Pace(shelves=8, widths=1, looks=1)}
+"""By the type of a device. Every other one is left to itself between two looks: it is sent the same
+few kernels of the same shapes again and again, in which nothing waits for it."""
+ELSEWHERE = Pace(shelves=1, widths=64, looks=8)
+
+
+def pace_of(device: torch.device) -> Pace:
+    """What suits a device.
+
+    Args:
+        device: of the network.
+    """
+    return PACES.get(device.type, ELSEWHERE)
 
 
 class LiveRow:
@@ -38,10 +57,11 @@ class Shelves:
 
     Args:
         slots: how many there are.
+        pace: how many shelves, and how wide.
     """
 
-    def __init__(self, slots: int) -> None:
-        self.size = -(-slots // SHELVES)
+    def __init__(self, slots: int, pace: Pace) -> None:
+        self.size, self._widths = -(-slots // pace.shelves), pace.widths
         starts = range(0, slots, self.size)
         self.rows: list[list[LiveRow | None]] = [[] for _ in starts]
         self._sizes = [min(self.size, slots - start) for start in starts]
@@ -101,10 +121,20 @@ class Shelves:
         found, start = [], 0
         for shelf, rows in enumerate(self.rows):
             if rows:
-                width = max(row.length for row in rows if row) + more
+                width = rounded(max(row.length for row in rows if row) + more, self._widths)
                 found.append(Range(shelf * self.size, range(start, start + len(rows)), width))
                 start += len(rows)
         return found
+
+
+def rounded(count: int, step: int) -> int:
+    """The next multiple.
+
+    Args:
+        count: to round up.
+        step: multiples of it.
+    """
+    return -(-count // step) * step
 
 
 class Entering(NamedTuple):
@@ -129,8 +159,10 @@ class SlotDecoder:
         self._device = device_of(network)
         requests, self._drawing = drawing.requests, drawing
         longest = max(len(request.tokens) for request in requests)
-        self._slots = Slots(slots, longest + drawing.ends.limit, self._device)
-        self._shelves = Shelves(slots)
+        self._pace = pace_of(self._device)
+        length = rounded(longest + drawing.ends.limit, self._pace.widths)
+        self._slots = Slots(slots, length, self._device)
+        self._shelves = Shelves(slots, self._pace)
         self._free = list(reversed(range(slots)))  # seats
         self._waiting = deque(by_length([len(r.tokens) for r in requests], LOOKAHEAD * slots))
         self._newest = torch.zeros(slots, dtype=torch.int64, device=self._device)  # by seat
@@ -146,7 +178,7 @@ class SlotDecoder:
             self._shelves.remove({row.seat for row in ended})
             self._free += [row.seat for row in ended]
             if ended:
-                yield [self._drawing.response(row.seat) for row in ended]
+                yield self._drawing.responses([row.seat for row in ended])
 
     def missing_windows(self) -> int:
         """Tokens that some layers see according to the configuration, but did not ask for; or 0."""
@@ -203,7 +235,7 @@ class SlotDecoder:
             else:
                 logits = self._caller.logits(token, call)
             token = self._drawing.draw(seats, of_known_ids(self._network, logits))
-            if step == room or open_slots or self._device.type == "cpu" or step % LOOKS == 0:
+            if step == room or open_slots or step % self._pace.looks == 0:
                 going = self._drawing.going(seats)
                 ended = [row for row, goes in zip(rows, going, strict=True) if not goes]
                 if ended or open_slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -121,6 +122,16 @@ class StopText:
         # Bytes at the end may be the first of a character that is still to come.
         return self.text in self._decode(tokens[-self._tail :]).rstrip("\ufffd")
 
+    def end(self, tokens: Sequence[int], known: int = 0) -> int | None:
+        """How many tokens there are when the text is complete; None where it is not.
+
+        Args:
+            tokens: of a response, from where the text counts.
+            known: how many of them are known not to complete it.
+        """
+        counts = range(known + 1, len(tokens) + 1)
+        return next((count for count in counts if self.completes(tokens[:count])), None)
+
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
@@ -220,6 +231,8 @@ class Drawing:
         self._ended = torch.zeros(seats, dtype=torch.bool, device=device)  # by itself
         self._stop = torch.tensor(list(ends.ids), dtype=torch.int64, device=device)
         self._number = torch.zeros(seats, dtype=torch.int64, device=device)
+        self._looked = [0] * seats  # tokens among which no text is that ends the response
+        self._held: Tensor | None = None  # those of the ids that end a response which have logits
         self._seen: Tensor | None = None  # [seats, V] tokens that are in the row
         self._support: Tensor | None = None  # [seats, limit + 1, V / 8]
 
@@ -237,6 +250,8 @@ class Drawing:
         self._number[places] = torch.tensor(numbers, device=self._device)
         self._count[places] = 0
         self._ended[places] = False
+        for seat in seats:
+            self._looked[seat] = self.sampling.min_response_tokens
         if self._seen is not None:
             for seat in seats:
                 self._see(seat)
@@ -266,8 +281,6 @@ class Drawing:
             self._ended[seats] = before | torch.isin(token, self._stop)
         if self._seen is not None:
             self._seen[seats, token] = True
-        if self.ends.text is not None:
-            self._look(self.ends.text, seats)
         if self._told is not None:
             self._told(self._number[seats], token.masked_fill(before, -1))
         return token
@@ -278,27 +291,33 @@ class Drawing:
         Args:
             seats: of the rows.
         """
+        if self.ends.text is not None:
+            self._look(self.ends.text, seats)
         done = self._ended[seats] | (self._count[seats] >= self.ends.limit)
         return (~done).tolist()
 
-    def response(self, seat: int) -> Response:
-        """What a row has got, which is complete; its seat is free.
+    def responses(self, seats: Sequence[int]) -> list[Response]:
+        """What rows have got, which are complete; their seats are free.
 
         Args:
-            seat: of the row.
+            seats: of the rows.
 
         Raises:
             RunFailedError: a probability was not a number.
         """
-        count, number = int(self._count[seat]), int(self._number[seat])
-        logprobs = self._logprobs[seat, :count]
-        if not bool(logprobs.isfinite().all()):
-            name = self.requests[number].name
-            about = f" (sample {name})" if name else ""
-            raise RunFailedError(f"the logits of the policy are not finite{about}")
-        tokens, ended = self._tokens[seat, :count].tolist(), bool(self._ended[seat])
-        support = None if self._support is None else self._support[seat, :count].cpu()
-        return Response(number, tokens, logprobs.tolist(), ended, support)
+        places = torch.tensor(seats, device=self._device)
+        about = (self._number, self._count, self._ended, self._tokens, self._logprobs)
+        found = []
+        for seat, number, count, ended, tokens, logprobs in zip(
+            seats, *(kept[places].tolist() for kept in about), strict=True
+        ):
+            if not all(map(math.isfinite, logprobs[:count])):
+                name = self.requests[number].name
+                sample = f" (sample {name})" if name else ""
+                raise RunFailedError(f"the logits of the policy are not finite{sample}")
+            support = None if self._support is None else self._support[seat, :count].cpu()
+            found.append(Response(number, tokens[:count], logprobs[:count], ended, support))
+        return found
 
     def _keep(self, sets: Tensor, seats: Tensor, count: Tensor) -> None:
         """Record what tokens were drawn from."""
@@ -318,10 +337,12 @@ class Drawing:
             punished = torch.where(logits > 0, logits / penalty, logits * penalty)
             logits = torch.where(self._seen[seats], punished, logits)
         if least and len(self._stop):
-            stops = self._stop[self._stop < logits.shape[-1]]
+            if self._held is None:
+                held = [one for one in self.ends.ids if one < logits.shape[-1]]
+                self._held = torch.tensor(held, dtype=torch.int64, device=self._device)
             early = (count < least)[:, None]
-            held = logits[:, stops].masked_fill(early, -torch.inf)
-            logits = logits.index_copy(1, stops, held)
+            later = logits[:, self._held].masked_fill(early, -torch.inf)
+            logits = logits.index_copy(1, self._held, later)
         return logits
 
     def _see(self, seat: int) -> None:
@@ -332,8 +353,12 @@ class Drawing:
         self._seen[seat, tokens[tokens < self._seen.shape[1]]] = True
 
     def _look(self, text: StopText, seats: Tensor) -> None:
-        """See whether a text that ends a response is there."""
-        counts = self._count[seats].tolist()
-        for seat, count in zip(seats.tolist(), counts, strict=True):
-            if count > self.sampling.min_response_tokens and not self._ended[seat]:
-                self._ended[seat] = text.completes(self._tokens[seat, :count].tolist())
+        """End rows with the token that completes a text, wherever it came since the last look."""
+        least, told = self.sampling.min_response_tokens, (seats, self._count[seats])
+        rows = zip(*(one.tolist() for one in (*told, self._tokens[seats])), strict=True)
+        for seat, count, tokens in rows:
+            end = text.end(tokens[least:count], self._looked[seat] - least)
+            self._looked[seat] = max(count, self._looked[seat])
+            if end is not None:
+                self._count[seat] = self._looked[seat] = least + end
+                self._ended[seat] = True

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
-from instructgpt.rollout.drawing import Ends, Request, Response, Sampling, StopText
+from instructgpt.rollout.drawing import Ends, Request, Response, Sampling, StopText, Told
 from instructgpt.rollout.engine import engine_of
 from instructgpt.types import Progress, Prompt, PromptBatch, Rollout, Sample
 
@@ -54,6 +54,7 @@ def respond(
     sampling: Sampling,
     names: tuple[int, int],
     progress: Progress | None = None,
+    told: Told | None = None,
 ) -> Iterator[Response]:
     """The responses to requests as they end, in no order.
 
@@ -64,18 +65,22 @@ def respond(
         sampling: how to draw, and how many at once.
         names: of the noise: seed of the run and number of the phase.
         progress: told how many tokens are drawn, of the most there can be.
+        told: of every token, as it is drawn.
     """
     if not requests:
         return
     most, done = len(requests) * ends.limit, 0
 
-    def told(numbers: Tensor, tokens: Tensor) -> None:
+    def heard(numbers: Tensor, tokens: Tensor) -> None:
         nonlocal done
         done += len(numbers)
         if progress is not None:
             progress("sample", min(done, most), most)
+        if told is not None:
+            told(numbers, tokens)
 
-    engine, listener = engine_of(sampling), None if progress is None else told
+    engine = engine_of(sampling)
+    listener = None if progress is None and told is None else heard
     for some in engine.respond(model, requests, ends, sampling, names, listener):
         done += sum(ends.limit - len(response.tokens) for response in some)
         yield from some
@@ -123,6 +128,7 @@ def to_samples(
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     stop: str = "",
+    least: int = 0,
 ) -> list[Sample]:
     """A rollout as text and token lists, one sample a row, for reward functions and for people.
 
@@ -132,6 +138,7 @@ def to_samples(
         tokenizer: of the policy.
         template: of the policy.
         stop: text at which a response ends; "" = none.
+        least: tokens among which that text ends nothing.
     """
     rollout = Rollout(*(field.cpu() for field in rollout))
     prompt_rows = rollout.tokens[:, : rollout.prompt_mask.shape[1]]
@@ -140,8 +147,7 @@ def to_samples(
     samples = []
     for i, prompt in enumerate(prompts):
         response = rollout.responses[i, : lengths[i]].tolist()
-        text = template.decode_response(tokenizer, response)
-        text, ended = said(text, finished[i], stop)
+        text, ended = said(tokenizer, template, response, finished[i], stop, least)
         samples.append(
             Sample(
                 prompt=prompt,
@@ -154,15 +160,29 @@ def to_samples(
     return samples
 
 
-def said(response: str, finished: bool, stop: str) -> tuple[str, bool]:
-    """A response up to the text at which it ends, and whether it is finished.
+def said(
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    tokens: Sequence[int],
+    finished: bool,
+    stop: str = "",
+    least: int = 0,
+) -> tuple[str, bool]:
+    """The text of a response up to that at which it ends, and whether it is finished.
 
-    >>> said("Yes. Q: And", False, " Q:")
-    ('Yes.', True)
+    Args:
+        tokenizer: of the policy.
+        template: of the policy.
+        tokens: of the response.
+        finished: whether they ended by themselves.
+        stop: text at which a response ends; "" = none.
+        least: tokens among which that text ends nothing.
     """
-    if not stop or stop not in response:
-        return response, finished
-    return response.partition(stop)[0], True
+    text = template.decode_response(tokenizer, tokens)
+    counts = template.decode_response(tokenizer, tokens[least:]) if stop and least else text
+    if not stop or stop not in counts:
+        return text, finished
+    return text[: len(text) - len(counts) + counts.index(stop)], True
 
 
 class Texts(NamedTuple):
@@ -195,4 +215,10 @@ class Texts(NamedTuple):
         self, rollout: Rollout, prompts: Sequence[Prompt], sampling: Sampling
     ) -> list[Sample]:
         """A rollout as reward functions see it."""
-        return to_samples(rollout, prompts, self.tokenizer, self.template, sampling.stop)
+        how = (self.tokenizer, self.template, sampling.stop, sampling.min_response_tokens)
+        return to_samples(rollout, prompts, *how)
+
+    def said(self, tokens: Sequence[int], finished: bool, sampling: Sampling) -> tuple[str, bool]:
+        """The text of a response, and whether it is finished; arguments as for ``said``."""
+        how = (finished, sampling.stop, sampling.min_response_tokens)
+        return said(self.tokenizer, self.template, tokens, *how)

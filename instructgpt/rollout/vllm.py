@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from instructgpt.models.forward import base_network, known_ids
-from instructgpt.rollout.drawing import Ends, Request, Response, Sampling, StopText, Told
+from instructgpt.rollout.drawing import Ends, Request, Response, Sampling, Told
 from instructgpt.seeds import mix
 from instructgpt.types import RunFailedError, UserError
 
@@ -51,7 +51,8 @@ class VLLMEngine:
         prompts = [{"prompt_token_ids": request.tokens} for request in requests]
         wishes = [_wish(network, request, ends, sampling, names) for request in requests]
         outputs = llm.generate(prompts, wishes, use_tqdm=False)
-        found = [_response(number, output, ends) for number, output in enumerate(outputs)]
+        least = sampling.min_response_tokens
+        found = [_response(number, output, ends, least) for number, output in enumerate(outputs)]
         if told is not None:
             for number, tokens, *_ in found:
                 told(torch.full((len(tokens),), number), torch.tensor(tokens))
@@ -127,18 +128,13 @@ def _wish(
     )
 
 
-def _response(number: int, output: Any, ends: Ends) -> Response:
+def _response(number: int, output: Any, ends: Ends, least: int) -> Response:
     (one,) = output.outputs
     tokens = [int(token) for token in one.token_ids]
     logprobs = [float(at[token].logprob) for at, token in zip(one.logprobs, tokens, strict=True)]
     if not all(map(math.isfinite, logprobs)):
         raise RunFailedError("the log-probabilities of vLLM are not finite")
     finished = bool(tokens) and tokens[-1] in set(ends.ids)
-    if ends.text is not None and (cut := _cut(tokens, ends.text)):
-        return Response(number, tokens[:cut], logprobs[:cut], True)
+    if ends.text is not None and (end := ends.text.end(tokens[least:])):
+        return Response(number, tokens[: least + end], logprobs[: least + end], True)
     return Response(number, tokens, logprobs, finished)
-
-
-def _cut(tokens: list[int], text: StopText) -> int:
-    """How many tokens there are up to a text that ends a response; 0: it is not there."""
-    return next((n for n in range(1, len(tokens) + 1) if text.completes(tokens[:n])), 0)

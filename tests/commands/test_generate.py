@@ -17,7 +17,7 @@ from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
-from instructgpt.rollout import answer
+from instructgpt.rollout import answer, sampler
 from instructgpt.terminal import printable
 
 
@@ -105,7 +105,7 @@ def test_a_stop_text_ends_responses(policy, prompts, tmp_path):
 def test_a_stop_text_is_taken_as_it_is(policy, prompts, tmp_path, monkeypatch, text):
     """YAML, in which options are written, would read a comment or nothing."""
     seen = []
-    monkeypatch.setattr(answer, "said", lambda *given: seen.append(given[2]) or given[:2])
+    monkeypatch.setattr(sampler, "said", lambda *given: seen.append(given[4]) or ("", True))
     answers(policy, prompts, tmp_path, "--stop", text)
     assert set(seen) == {text}
 
@@ -162,6 +162,7 @@ def test_responses_do_not_act_on_the_terminal_and_are_exact_in_files(
 ):
     row = {"id": "a", "prompt": EVIL, "responses": [EVIL, "b"], "finished": [True, True]}
     monkeypatch.setattr(generate, "answer", lambda *_, **__: iter([row]))
+    monkeypatch.setattr(answer, "speak", lambda *given: given[-1](f"{EVIL}\n---\nb"))
     model = ["generate", "--model", policy]
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\n"))
     assert run(model) == 0
@@ -186,6 +187,22 @@ def test_to_the_terminal_and_from_it(policy, prompts, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\nnever read\n"))
     assert run(model) == 0
     assert capsys.readouterr().out == printable(rows[0]["responses"][0]) + "\n"
+
+
+def test_a_conversation_is_written_while_it_is_drawn(policy, tmp_path, capsys, monkeypatch):
+    """Token by token, one response after the other; the texts are those of a file."""
+    path = tmp_path / "asked.jsonl"
+    write_rows(path, [{"prompt": "cat"}, {"prompt": "dog"}])
+    how = ["--responses=2", "--seed=3", "--max_response_tokens=5"]
+    rows = answers(policy, str(path), tmp_path, *how)
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\ndog\n"))
+    pieces, real = [], generate.say
+    monkeypatch.setattr(generate, "say", lambda t, **more: pieces.append(t) or real(t, **more))
+    assert run(["generate", f"--model={policy}", *how]) == 0
+    texts = ["\n---\n".join(map(printable, row["responses"])) + "\n" for row in rows]
+    assert capsys.readouterr().out == "".join(texts)
+    assert len([piece for piece in pieces if piece]) > 10
 
 
 def test_options_can_come_from_a_file(policy, prompts, tmp_path):

@@ -1,12 +1,17 @@
 """Decoding in slots: the tokens of ``generate`` of transformers, whatever waits and leaves."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from instructgpt.models.forward import KNOWN_IDS
 from instructgpt.models.shift_gpt import ShiftGPTConfig
 from instructgpt.rollout import decoding, engine
-from instructgpt.rollout.drawing import Drawing, Ends, Request, Sampling
+from instructgpt.rollout.drawing import Drawing, Ends, Request, Sampling, StopText
 from instructgpt.rollout.engine import OwnEngine, fits_slots
 from instructgpt.rollout.padded import decode_padded
 
@@ -177,3 +182,66 @@ def test_bfloat16_decodes_in_slots():
             logits = model(torch.tensor([prompt + one.tokens])).logits[0, len(prompt) - 1 : -1]
         expected = logits.float().log_softmax(-1)[range(8), one.tokens].tolist()
         assert one.logprobs == pytest.approx(expected, abs=0.1)
+
+
+class Watched(TorchDispatchMode):
+    """Counts what a host would wait for a device in, and notes all operations with their shapes."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.waits, self.done = 0, [[]]
+        for name in ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "cpu"):
+            monkeypatch.setattr(torch.Tensor, name, self.counting(getattr(torch.Tensor, name)))
+        monkeypatch.setattr(torch, "tensor", self.counting(torch.tensor))  # a copy to the device
+
+    def counting(self, real):
+        def counted(*args, **options):
+            self.waits += 1
+            return real(*args, **options)
+
+        return counted
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name, given = function.name(), [x for x in tree_leaves(args) if isinstance(x, torch.Tensor)]
+        self.waits += name.startswith(("aten::nonzero", "aten::masked_select", "aten::equal"))
+        indices = tree_leaves(args[1]) if name in {"aten::index.Tensor", "aten::index_put_"} else []
+        self.waits += any(x is not None and x.dtype == torch.bool for x in indices)
+        self.done[-1].append((name, [tuple(x.shape) for x in given]))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "shift_gpt"])
+def test_nothing_waits_for_a_device_between_two_looks(name, monkeypatch):
+    """All of these steps do the same with the same shapes, too, as a graph of kernels needs it."""
+    model, text = build(name), SimpleNamespace(end=lambda *_: None)
+    setattr(model, KNOWN_IDS, (62, [0, 7]))
+    monkeypatch.setitem(decoding.PACES, "cpu", decoding.ELSEWHERE)
+    sampling = Sampling(0.7, 0.9, 9, min_response_tokens=50, repetition_penalty=1.5)
+    prompts, waits = [PROMPTS[1], PROMPTS[1], PROMPTS[5]], []
+    respond(model, sampling, prompts, Ends(1, ()))
+    for limit in (9, 17, 33):
+        with monkeypatch.context() as patch, Watched(patch) as seen:
+            told = lambda *_: seen.done.append([])  # noqa: E731
+            respond(model, sampling, prompts, Ends(limit, [3], text), told)
+        waits.append(seen.waits)
+        assert seen.done[3] == seen.done[4] == seen.done[5] == seen.done[6]
+    assert waits[1] - waits[0] == 4  # what has ended, and the text so far
+    assert waits[2] - waits[1] == 2 * 4
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_looking_seldom_changes_no_response(name, monkeypatch, tiny_tokenizer):
+    """Rows that end between two looks end where they do when each token is looked at."""
+    model, answers = build(name), []
+    stop = tiny_tokenizer.decode([33])
+    sampling = Sampling(batch_size=3, min_response_tokens=2, stop=stop)
+    ends = Ends(24, range(5), StopText(stop, tiny_tokenizer))
+    for pace in (decoding.PACES["cpu"], decoding.ELSEWHERE):
+        monkeypatch.setitem(decoding.PACES, "cpu", pace)
+        answers.append(respond(model, sampling, 3 * PROMPTS, ends))
+    for one, other in zip(*answers, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+        assert one._replace(logprobs=[]) == other._replace(logprobs=[])
+    lasts = [one.tokens[-1] for one in answers[0] if one.finished]
+    assert any(last < 5 for last in lasts)
+    assert any(last >= 5 for last in lasts)

@@ -51,6 +51,16 @@ class Head:
     model: nn.Module
     form: Form
 
+    @property
+    def layer(self) -> Any:
+        """What puts numbers out for all ids."""
+        return base_network(self.model).get_output_embeddings()
+
+    @property
+    def tiled(self) -> bool:
+        """Whether it is asked for some ids at a time; else for all ids of a few positions."""
+        return type(self.layer) is nn.Linear
+
     def read(
         self,
         hidden: Tensor,
@@ -73,11 +83,10 @@ class Head:
             every_id: whether ids without a token keep their logits, as for ``forward.run``.
             support: sets of ids outside which none is possible, as for ``tiled_logprobs``.
         """
-        network = base_network(self.model)
-        head: Any = network.get_output_embeddings()
+        network, head = base_network(self.model), self.layer
         count, holes = (head.weight.shape[0], []) if every_id else known_ids(network)
         impossible = torch.tensor(holes, device=hidden.device) if holes else None
-        if type(head) is nn.Linear:
+        if self.tiled:
             return tiled_logprobs(
                 hidden,
                 head.weight,
@@ -91,7 +100,7 @@ class Head:
                 entropy=entropy,
             )
 
-        # Anything else, such as one with an adapter, is asked for all ids of a few positions.
+        # Anything else, such as one with an adapter.
         def of_tile(states: Tensor, tokens: Tensor, sets: Tensor | None) -> Readings:
             with nullcontext() if adapter else without_adapters(self.model):
                 logits = self.form.of(head(states)[:, :count].float()) / temperature

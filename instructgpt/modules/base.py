@@ -334,6 +334,13 @@ class StageModule(LightningModule, ABC):
         """Zero the gradient before the first backward of a step, which a piece may have had."""
         self.pieces.zero_once(self)
 
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Step, and let the gradient go: it would be there during the next forward pass."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Check losses and gradients, divide by the count of the step, and log its means."""
         sums, self._sums = self.guard.check_step(self, optimizer, self._sums), {}

@@ -17,7 +17,9 @@ from transformers import PreTrainedModel
 
 from instructgpt.functional.tiles import TILES
 from instructgpt.models.forward import base_network
+from instructgpt.models.output_head import MOST_LOGITS, output_head
 from instructgpt.models.transformers_private import attention_name
+from instructgpt.modules.piece_sizes import Size
 
 MIB = 2**20
 COMPOSED_GELU = {"quick_gelu"}
@@ -70,39 +72,49 @@ def shape_of(model: nn.Module) -> Shape:
     )
 
 
-def activation_bytes(shape: Shape, tokens: int, row_tokens: int, size: int) -> int:
+class Need(NamedTuple):
+    """What a part of a run has in memory, beside what is there all the time."""
+
+    part: str  # of the run
+    what: str
+    bytes: int
+
+
+def activation_bytes(shape: Shape, piece: Size, size: int) -> int:
     """What the layers keep for the backward pass.
 
     Args:
         shape: of the network.
-        tokens: of all rows of a forward pass.
-        row_tokens: of a row.
+        piece: of the rows of a forward pass.
         size: bytes of a number.
 
     Examples:
         >>> small = Shape(2, 4, 4, 16, 1, 10, 6, 5, False, False)
-        >>> activation_bytes(small, 3, 3, 4)  # 2 layers * 3 tokens * (6*4 + 2*4 + 5*16) * 4 bytes
+        >>> activation_bytes(small, Size.document(3, 3), 4)  # 2 * 3 * (6*4 + 2*4 + 5*16) numbers
         2688
     """
-    layer = shape.width_kept * shape.width + 2 * shape.kv_width + shape.inner_kept * shape.inner
-    layer += shape.heads * row_tokens if shape.eager else 0
-    kept = shape.layers * shape.width + layer if shape.recomputed else shape.layers * layer
-    return tokens * kept * size
+    of_token = (shape.width_kept - 2) * shape.width + shape.inner_kept * shape.inner
+    # Attention keeps queries, keys, values and its output of every sequence.
+    of_attended = 2 * shape.width + 2 * shape.kv_width
+    of_attended += shape.heads * piece.longest if shape.eager else 0
+    layer = piece.tokens * of_token + piece.attended * of_attended
+    inputs = piece.tokens * shape.width * shape.layers
+    return size * (inputs + layer if shape.recomputed else shape.layers * layer)
 
 
 def cache_bytes(shape: Shape, tokens: int, size: int) -> int:
-    """Keys and values of all layers; a layer's are there twice while they grow.
+    """Keys and values of all layers.
 
     Args:
         shape: of the network.
-        tokens: of all rows, prompt and response.
+        tokens: of all rows that are decoded together, prompt and response.
         size: bytes of a number.
 
     Examples:
-        >>> cache_bytes(Shape(2, 4, 4, 16, 1, 10, 6, 5, False, False), 3, 4)  # 3 layers * 2 * 3*4*4
-        288
+        >>> cache_bytes(Shape(2, 4, 4, 16, 1, 10, 6, 5, False, False), 3, 4)  # 2 layers * 2 * 3*4*4
+        192
     """
-    return (shape.layers + 1) * 2 * tokens * shape.kv_width * size
+    return shape.layers * 2 * tokens * shape.kv_width * size
 
 
 def logit_bytes(shape: Shape, tokens: int, copies: float) -> int:
@@ -116,30 +128,40 @@ def logit_bytes(shape: Shape, tokens: int, copies: float) -> int:
     return round(tokens * shape.vocabulary * copies * 4)
 
 
-def tile_bytes(shape: Shape, tokens: int, device: str) -> int:
-    """A tile of logits with its gradient, and the gradient of the head before it is added.
+def head_bytes(policy: nn.Module, piece: Size, learns: bool) -> int:
+    """Logits, as many as there are at once, with what is made of them.
 
     Args:
-        shape: of the network.
-        tokens: that are predicted at once.
-        device: type of where they are.
-
-    Examples:
-        >>> small = Shape(2, 4, 4, 16, 1, 10, 6, 5, False, False)
-        >>> tile_bytes(small, 3, "cpu")  # 2 * 3*10 and 10*4 numbers
-        400
+        policy: a causal language model.
+        piece: of the rows of a forward pass.
+        learns: whether there are gradients; else the entropy is asked for.
     """
-    places, ids = TILES.get(device, TILES["cuda"])
-    tile = min(tokens, places) * min(shape.vocabulary, ids)
-    return 4 * (2 * tile + shape.vocabulary * shape.width)
+    shape, head = shape_of(policy), output_head(policy)
+    if head is None:  # of all tokens, with their softmax and its gradient, or the entropy's parts
+        return logit_bytes(shape, piece.predicted, 3 if learns else 6)
+    weight = head.layer.weight
+    if head.tiled:
+        places, ids = TILES.get(weight.device.type, TILES["cuda"])
+        numbers = 2 * min(piece.predicted, places) * min(shape.vocabulary, ids)
+    else:
+        numbers = 4 * min(MOST_LOGITS, piece.predicted * shape.vocabulary)
+    gradient = weight.numel() if learns and weight.requires_grad else 0
+    return 4 * (numbers + gradient)
 
 
-class Need(NamedTuple):
-    """What a part of a run has in memory, beside what is there all the time."""
+def update_needs(policy: nn.Module, piece: Size, precision: str) -> list[Need]:
+    """Of a forward pass of a policy and its backward pass.
 
-    part: str  # of the run
-    what: str
-    bytes: int
+    Args:
+        policy: that learns.
+        piece: of the rows of the largest one.
+        precision: of the trainer.
+    """
+    size = number_size(precision, policy)
+    return [
+        Need("update", "activations", activation_bytes(shape_of(policy), piece, size)),
+        Need("update", "head", head_bytes(policy, piece, learns=True)),
+    ]
 
 
 class Memory(NamedTuple):
@@ -148,6 +170,10 @@ class Memory(NamedTuple):
     needs: Sequence[Need] = ()
     frozen: Mapping[str, int] = {}  # bytes of what is held and not trained, by name
     keeps_gradients: bool = False  # they are there when an update begins
+
+    def updating(self, needs: Sequence[Need], several: bool) -> Memory:
+        """With the needs of updates, of several forward passes each or of one."""
+        return self._replace(needs=needs, keeps_gradients=self.keeps_gradients or several)
 
 
 class Held(NamedTuple):

@@ -323,9 +323,9 @@ class PPOModule(StageModule):
         """Step unless the phase was stopped; state changes here, so that checkpoints see it."""
         if self.phase.stopped:
             optimizer_closure()
+            optimizer.zero_grad()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()
         if batch_idx + 1 >= self.trainer.num_training_batches:
             self.close_phase()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import Any
 
 from instructgpt.algorithms.base import RolloutAlgorithm
@@ -12,12 +14,15 @@ from instructgpt.modules.memory import (
     Need,
     activation_bytes,
     cache_bytes,
+    head_bytes,
     held,
     logit_bytes,
     number_size,
     shape_of,
+    update_needs,
 )
 from instructgpt.modules.networks import Frozen, Value
+from instructgpt.modules.piece_sizes import Largest, Size, largest_piece
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.scoring import Networks
@@ -34,7 +39,7 @@ def phase_memory(
     precision: str,
     averaged: bool,
 ) -> Memory:
-    """Sampling, scoring and an update, with the longest prompts and responses there can be.
+    """Sampling, scoring and an update, with responses that are all as long as they can be.
 
     Args:
         networks: that learn and are asked.
@@ -47,40 +52,44 @@ def phase_memory(
     """
     batches, plan, pretraining = sizes
     policy, response = networks.policy, data.max_response_tokens
-    length = data.train_rows.longest + response
+    shape, size = shape_of(policy), number_size(precision, policy)
+    prompts = data.train_rows.lengths
+    piece, several = _largest(plan, prompts.tolist(), response)
     decoded = min(sampling.batch_size, batches.rollout_batch_size // plan.world_size)
-    rows, shape, size = plan.microbatch_size, shape_of(policy), number_size(precision, policy)
-    tokens = rows * length  # of a micro-batch
-    if plan.max_tokens is not None:
-        tokens = min(tokens, max(plan.max_tokens, length))
-    answered = min(tokens, rows * response)
-    kept = activation_bytes(shape, tokens, length, size)
-    if isinstance(networks.value, ScalarModel):
-        own = shape_of(networks.value.trunk)
-        kept += activation_bytes(own, tokens, length, size)
+    cached = round(decoded * (float(prompts.mean()) + response))
     needs = [
-        Need("sampling", "KV cache", cache_bytes(shape, decoded * length, size)),
+        Need("sampling", "KV cache", cache_bytes(shape, cached, size)),
         # Logits, probabilities, their sum up to each token, and one between.
         Need("sampling", "logits", logit_bytes(shape, decoded, 4)),
-        # Logits, their log-softmax, and four tensors of the entropy.
-        Need("scoring", "logits", logit_bytes(shape, answered, 6)),
-        Need("update", "activations", kept),
-        # The log-softmax, its gradient, and that of the logits.
-        Need("update", "logits", logit_bytes(shape, answered, 3)),
+        Need("scoring", "head", head_bytes(policy, piece, learns=False)),
+        *update_needs(policy, piece, precision),
     ]
+    if isinstance(networks.value, ScalarModel):
+        kept = activation_bytes(shape_of(networks.value.trunk), piece, size)
+        needs.append(Need("update", "activations of the value model", kept))
     if pretraining.ptx_coef:
         block = data.pretraining_block_size
-        kept = activation_bytes(shape, rows * block, block, size)
-        needs.append(Need("pretraining", "activations", kept))
-        needs.append(Need("pretraining", "logits", logit_bytes(shape, rows * block, 3)))
+        rows = [Size.document(block, block - 1)] * (pretraining.ptx_per_episode * plan.item_size)
+        mixed, _ = largest_piece([rows], plan.max_tokens, plan.microbatch_size)
+        mixing = update_needs(policy, mixed, precision)
+        needs += [need._replace(part="pretraining") for need in mixing]
     held_bytes = {
         "reference": 0 if frozen.reference is None else held(frozen.reference).weights,
         "reward": sum(held(network).weights for network in frozen.reward.networks()),
         "average of the policy": 4 * held(policy).trained if averaged else 0,
     }
     held_bytes = {name: number for name, number in held_bytes.items() if number}
-    in_pieces = plan.minibatch_size // plan.world_size * length > tokens
-    return Memory(needs, held_bytes, in_pieces or bool(pretraining.ptx_coef))
+    memory = Memory(frozen=held_bytes, keeps_gradients=bool(pretraining.ptx_coef))
+    return memory.updating(needs, several or plan.accumulate > 1)
+
+
+def _largest(plan: UpdatePlan, prompts: Sequence[int], response: int) -> Largest:
+    """The micro-batches of updates whose responses are all as long as they can be."""
+    rows = [Size.shared(prompt, [response] * plan.group) for prompt in prompts]
+    together = plan.item_size // plan.group
+    again = list(islice(cycle(rows), max(len(rows), together)))
+    items = [again[at : at + together] for at in range(0, len(again), together)]
+    return largest_piece(items, plan.max_tokens, plan.microbatch_size // plan.group)
 
 
 def plan_lines(

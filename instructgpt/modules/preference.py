@@ -34,10 +34,10 @@ from instructgpt.modules.finite import Ids, everyones
 from instructgpt.modules.fits import check_context
 from instructgpt.modules.kept import Kept, kept_path, read_kept, write_kept
 from instructgpt.modules.means import Means
-from instructgpt.modules.memory import Memory, held
+from instructgpt.modules.memory import Memory, held, update_needs
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
-from instructgpt.modules.preference_memory import update_needs
+from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.modules.reference import Reference
 from instructgpt.modules.respond import predict_rows
@@ -165,22 +165,16 @@ class PreferenceModule(StageModule):
     def memory(self) -> Memory:
         """An update on the largest piece of a batch of the first epoch; the reference."""
         rows, loader = self.data.train_rows, self.data.train_dataloader()
-        batches = ([rows.sizes(number) for number in batch] for batch in loader.batches(0))
+        batches = ([Size.shared(*rows.sizes(row)) for row in batch] for batch in loader.batches(0))
+        piece, several = largest_piece(batches, self.network.max_tokens)
+        needs = update_needs(self.policy, piece, self.trainer.precision)
         copy, kept = self.reference.copy, self.kept.values()
         sizes = {
             "reference": 0 if copy is None else held(copy).weights,
             "reference log-probabilities": sum(one.values.nbytes for one in kept),
         }
-        return (
-            super()
-            .memory()
-            ._replace(
-                needs=update_needs(
-                    self.policy, batches, self.network.max_tokens, self.trainer.precision
-                ),
-                frozen={name: size for name, size in sizes.items() if size},
-            )
-        )
+        frozen = {name: size for name, size in sizes.items() if size}
+        return super().memory().updating(needs, several)._replace(frozen=frozen)
 
     # -- the reference
 

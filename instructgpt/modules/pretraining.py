@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from instructgpt.types import require
@@ -58,8 +59,12 @@ def objective_norms(network: nn.Module, pretraining: Mapping[str, Tensor]) -> di
         network: with the gradient of both.
         pretraining: that of the second, by parameter.
     """
-    rest = [g - pretraining.get(name, 0.0) for name, g in gradient_of(network, 1.0).items()]
+    rest = [  # one after the other: copies of all would be the most memory of a run
+        torch.linalg.vector_norm(p.grad - pretraining.get(name, 0.0))
+        for name, p in network.named_parameters()
+        if p.grad is not None
+    ]
     return {
-        "gradient_norm/ppo": float(nn.utils.get_total_norm(rest)),
+        "gradient_norm/ppo": float(torch.linalg.vector_norm(torch.stack(rest))),
         "gradient_norm/ptx": float(nn.utils.get_total_norm(list(pretraining.values()))),
     }

@@ -26,7 +26,7 @@ from instructgpt.modules.fits import check_context
 from instructgpt.modules.memory import Memory, Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
-from instructgpt.modules.preference_memory import largest_piece
+from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.types import ComparisonBatch, RunFailedError, require
 
@@ -96,11 +96,11 @@ class RewardModule(StageModule):
     def memory(self) -> Memory:
         """An update on the largest piece of a batch of the first epoch."""
         rows, loader = self.data.train_rows, self.data.train_dataloader()
-        batches = ([rows.sizes(number) for number in batch] for batch in loader.batches(0))
-        most = largest_piece(batches, self.network.max_tokens)
+        batches = ([Size.shared(*rows.sizes(row)) for row in batch] for batch in loader.batches(0))
+        piece, several = largest_piece(batches, self.network.max_tokens)
         size = number_size(self.trainer.precision, self.model)
-        kept = activation_bytes(shape_of(self.model.trunk), most, rows.longest, size)
-        return super().memory()._replace(needs=[Need("update", "activations", kept)])
+        kept = activation_bytes(shape_of(self.model.trunk), piece, size)
+        return super().memory().updating([Need("update", "activations", kept)], several)
 
     # -- training
 

@@ -20,16 +20,10 @@ from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.finite import Ids
 from instructgpt.modules.fits import check_context
 from instructgpt.modules.language import language_loss
-from instructgpt.modules.memory import (
-    Memory,
-    Need,
-    activation_bytes,
-    number_size,
-    shape_of,
-    tile_bytes,
-)
+from instructgpt.modules.memory import Memory, update_needs
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
+from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.respond import predict_rows
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.drawing import Sampling
@@ -109,15 +103,13 @@ class SFTModule(StageModule):
         return [self.policy]
 
     def memory(self) -> Memory:
-        """An update on the longest rows there are, as many as are computed together."""
-        longest, most = self.data.train_rows.longest, self.network.max_tokens
-        tokens = self.data.batch_size * longest
-        tokens = tokens if most is None else min(tokens, max(most, longest))
-        shape, size = shape_of(self.policy), number_size(self.trainer.precision, self.policy)
-        kept = activation_bytes(shape, tokens, longest, size)
-        logits = tile_bytes(shape, tokens, self.device.type)
-        needs = [Need("update", "activations", kept), Need("update", "logits", logits)]
-        return super().memory()._replace(needs=needs)
+        """An update on the largest piece of a batch of the first epoch."""
+        rows, loader = self.data.train_rows, self.data.train_dataloader()
+        sizes = list(map(Size.document, rows.lengths.tolist(), rows.targets.tolist()))
+        batches = ([sizes[number] for number in batch] for batch in loader.batches(0))
+        piece, several = largest_piece(batches, self.network.max_tokens)
+        needs = update_needs(self.policy, piece, self.trainer.precision)
+        return super().memory().updating(needs, several)
 
     # -- training
 

@@ -7,23 +7,29 @@ import torch
 from small_ppo import make
 
 from instructgpt.callbacks.plan import PlanPrinter
+from instructgpt.functional.layout import Layout
+from instructgpt.models.flat import hidden_states
 from instructgpt.models.load import Network, load_policy
+from instructgpt.models.output_head import FORM
 from instructgpt.modules.memory import (
     Held,
     Need,
     Shape,
     activation_bytes,
     cache_bytes,
+    head_bytes,
     held,
     logit_bytes,
     peak_bytes,
     shape_of,
+    update_needs,
 )
+from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.preference import PreferenceModule
-from instructgpt.modules.preference_memory import largest_piece, update_needs
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
+from instructgpt.types import FlatRows
 
 SMALL = Shape(2, 4, 4, 16, 1, 10, 6, 5, False, False)
 LLAMA = {"hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4}
@@ -31,27 +37,43 @@ LLAMA |= {"num_hidden_layers": 3, "max_position_embeddings": 128}
 
 
 def test_worked_numbers():
+    three = Size.document(3, 2)
     # a layer keeps 6*4 + 2*4 + 5*16 = 112 numbers a token
-    assert activation_bytes(SMALL, 3, 3, 4) == 2 * 3 * 112 * 4
+    assert activation_bytes(SMALL, three, 4) == 2 * 3 * 112 * 4
     # with eager attention, a weight for each of 3 tokens, too
-    assert activation_bytes(SMALL._replace(eager=True), 3, 3, 4) == 2 * 3 * 115 * 4
+    assert activation_bytes(SMALL._replace(eager=True), three, 4) == 2 * 3 * 115 * 4
     # recomputed: the inputs of 2 layers, and one layer at a time
-    assert activation_bytes(SMALL._replace(recomputed=True), 3, 3, 2) == 3 * (2 * 4 + 112) * 2
-    # keys and values of 2 layers, one of them twice
-    assert cache_bytes(SMALL, 3, 4) == 3 * 2 * 3 * 4 * 4
+    assert activation_bytes(SMALL._replace(recomputed=True), three, 2) == 3 * (2 * 4 + 112) * 2
+    # a b | c | d: attention has abc and abd, that is 2*4 + 2*4 numbers for each of 6 tokens
+    two = Size.shared(2, [1, 1])
+    assert activation_bytes(SMALL, two, 4) == 2 * (4 * 96 + 6 * 16) * 4
+    # keys and values of 2 layers
+    assert cache_bytes(SMALL, 3, 4) == 2 * 2 * 3 * 4 * 4
     assert logit_bytes(SMALL, 3, 2.5) == 3 * 10 * 2.5 * 4
 
 
-def test_ranked_responses_share_their_prompt(policy_artefact, tiny_tokenizer):
+def test_the_largest_pieces_of_ranked_responses():
     """Batches of 4+2+1, 3+6 and 2+2 tokens, in forward passes of at most 13: 7 | 9, 4."""
+    batches = [[Size.shared(4, [2, 1]), Size.shared(3, [6]), Size.shared(2, [2])]]
+    # 9 + 4 tokens, 8 of them of responses; rows of 6, 5 | 9, 4
+    assert largest_piece(batches, 13) == (Size(13, 13, 9, 8), True)
+    assert largest_piece(batches, None) == (Size(20, 24, 9, 11), False)
+    assert largest_piece(batches, 8).piece.tokens == 9, "a prompt is never cut"
+    assert largest_piece(batches, None, max_rows=2).piece.tokens == 16
+
+
+def test_a_head_has_logits_of_a_tile_of_a_few_places_or_of_all(policy_artefact, tiny_tokenizer):
     policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer)
-    batches = [[(4, [2, 1]), (3, [6]), (2, [2])]]
-    activations, logits = update_needs(policy, batches, 13, "32-true")
-    assert activations.bytes == activation_bytes(shape_of(policy), 13, 9, 4)
-    # 6 + 2 response tokens: logits, their log-softmax, and its source
-    assert logits.bytes == 3 * 8 * 290 * 4
-    assert largest_piece(batches, None) == 20
-    assert largest_piece(batches, 8) == 9  # a prompt is never cut
+    ids, width = policy.get_output_embeddings().weight.shape
+    piece = Size.document(900, 700)
+    # 512 places at a time, with what becomes of them; the gradient of the weight
+    assert head_bytes(policy, piece, learns=True) == 4 * (2 * 512 * ids + ids * width)
+    policy.requires_grad_(False)
+    assert head_bytes(policy, piece, learns=True) == 4 * 2 * 512 * ids
+    setattr(policy, FORM, None)  # as of a network whose logits are something else
+    assert head_bytes(policy, piece, learns=True) == 4 * 3 * 700 * ids
+    needs = update_needs(policy, piece, "32-true")
+    assert [need.what for need in needs] == ["activations", "head"]
 
 
 def test_the_peak_is_that_of_the_largest_part():
@@ -76,8 +98,8 @@ def test_the_peak_is_that_of_the_largest_part():
     ],
 )
 def test_activations_are_what_autograd_keeps(tiny_tokenizer, architecture, dropout, kernel):
-    """Of 3 layers, without what comes before and behind them."""
-    rows, length = 4, 32
+    """Of 3 layers, without what comes before and behind them; the first prompt is shared."""
+    layout, two = Layout.shared([32, 24], [[8, 8], [16]]), [[32, [8, 8]], [24, [16]]]
     kept = []
     for layers in (1, 4):
         name = "n_layer" if "n_layer" in architecture else "num_hidden_layers"
@@ -93,12 +115,14 @@ def test_activations_are_what_autograd_keeps(tiny_tokenizer, architecture, dropo
                 seen[storage.data_ptr()] = tensor
             return tensor
 
-        tokens = torch.zeros(rows, length, dtype=torch.long)
+        rows = FlatRows(torch.zeros(layout.tokens, dtype=torch.long), layout)
+        hidden_states(model, rows)  # the proof that it reads flat rows
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(tokens, attention_mask=torch.ones_like(tokens))
+            hidden_states(model, rows)
         kept.append(sum(tensor.untyped_storage().nbytes() for tensor in seen.values()))
     shape = shape_of(model)._replace(layers=3)
-    estimate = activation_bytes(shape, rows * length, length, 4)
+    (piece, _) = largest_piece([[Size.shared(*sizes) for sizes in two]], None)
+    estimate = activation_bytes(shape, piece, 4)
     assert estimate == pytest.approx(kept[1] - kept[0], rel=0.1)
 
 
@@ -115,17 +139,18 @@ def test_ppo_names_all_that_it_holds(policy_artefact, reward_artefact, prompt_da
     for name in ("reference, frozen", "reward, frozen", "average of the policy, frozen"):
         assert re.fullmatch(r"\d+ MiB", plan[name])
     assert re.fullmatch(r"KV cache \d+ MiB, logits \d+ MiB", plan["memory of sampling"])
-    assert re.fullmatch(r"logits \d+ MiB", plan["memory of scoring"])
-    assert re.fullmatch(r"activations \d+ MiB, logits \d+ MiB", plan["memory of update"])
+    assert re.fullmatch(r"head \d+ MiB", plan["memory of scoring"])
+    update = r"activations \d+ MiB, head \d+ MiB, activations of the value model \d+ MiB"
+    assert re.fullmatch(update, plan["memory of update"])
     assert "an estimate" in plan["memory in all"]
     sizes = module.memory().frozen
     weights = held(module.policy).weights
     assert sizes["reference"] == sizes["average of the policy"] == weights
     assert sizes["reward"] == sum(p.numel() * 4 for p in module.frozen.reward.model.parameters())
-    prompt = max(len(row.tokens) for row in module.data.train_rows)
+    prompt = sum(module.data.train_rows.lengths) / len(module.data.train_rows)
     cache = next(need for need in module.memory().needs if need.what == "KV cache")
-    # 8 rollouts of a prompt and 6 tokens; 2 layers and one again, of keys and values of 16 floats
-    assert cache.bytes == 3 * 2 * 8 * (prompt + 6) * 16 * 4
+    # 8 rollouts of a prompt and 6 tokens; 2 layers of keys and values of 16 floats
+    assert cache.bytes == 2 * 2 * round(8 * (prompt + 6)) * 16 * 4
 
 
 def test_supervised_stages_name_activations_and_logits(
@@ -133,13 +158,13 @@ def test_supervised_stages_name_activations_and_logits(
 ):
     module = SFTModule(architecture=gpt2, validation_prompts=0)
     plan = plan_of(module, demonstration_data(batch_size=4), fit, capsys)
-    assert re.fullmatch(r"activations \d+ MiB, logits \d+ MiB", plan["memory of update"])
+    assert re.fullmatch(r"activations \d+ MiB, head \d+ MiB", plan["memory of update"])
     reward = RewardModule(init_from=policy_artefact)
     plan = plan_of(reward, comparison_data(batch_size=4), fit, capsys)
     assert re.fullmatch(r"activations \d+ MiB", plan["memory of update"])
     assert "about" in plan["memory in all"]
     preference = PreferenceModule(init_from=policy_artefact, validation_prompts=0)
     plan = plan_of(preference, comparison_data(batch_size=4), fit, capsys)
-    assert re.fullmatch(r"activations \d+ MiB, logits \d+ MiB", plan["memory of update"])
+    assert re.fullmatch(r"activations \d+ MiB, head \d+ MiB", plan["memory of update"])
     assert preference.memory().frozen == {"reference": held(preference.policy).weights}
     assert re.fullmatch(r"\d+ MiB", plan["reference, frozen"])

@@ -319,7 +319,7 @@ def test_workers_read_the_store_and_give_the_same_batches(prepare, rows):
     batches = []
     for workers in (0, 2):
         data, _ = prepare(rows, num_workers=workers, batch_size=500)
-        batches.append([batch.tokens.tolist() for batch in data.train_dataloader()])
+        batches.append([batch.rows.tokens.tolist() for batch in data.train_dataloader()])
     assert batches[0] == batches[1]
     assert len(batches[0]) == 5
 

@@ -2,7 +2,11 @@
 
 import pytest
 import torch
-from descent import sgd
+from descent import sgd, weights
+from lightning.pytorch import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
+from small_ppo import make as make_ppo
+from small_preference import make as make_preference
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
@@ -11,6 +15,7 @@ from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
@@ -111,3 +116,50 @@ def test_offset_is_exact_in_half_precision(fit, comparison_data, policy_artefact
         batches = list(data.demonstration_dataloader())
         scores = torch.cat([module.model.score(b.rows) for b in batches])
     assert abs(scores.mean().item()) < 1e-5
+
+
+@pytest.mark.parametrize("loop", ["sft", "reward", "preference", "ppo"])
+def test_a_loss_scale_scales_every_piece(
+    fit, demonstration_data, comparison_data, prompt_data, files, policy_artefact, loop
+):
+    """One that was not would weigh a thousandth; ``16-mixed``, whose scaler works on CPUs too."""
+    common = {"optimizer": sgd, "schedule": Constant()}
+
+    def build(max_tokens):
+        options = {"init_from": policy_artefact, "network": Network(max_tokens=max_tokens)}
+        if loop == "reward":
+            return RewardModule(**common, **options), comparison_data(batch_size=8)
+        if loop == "preference":
+            return make_preference(policy_artefact, network=options["network"]), comparison_data(
+                batch_size=8
+            )
+        if loop == "sft":
+            module = SFTModule(**common, **options, dropout=0.0, validation_prompts=0)
+            return module, demonstration_data(batch_size=8)
+        module = make_ppo(
+            policy_artefact,
+            network=options["network"],
+            batches=Batches(8, 8),
+            pretraining=Pretraining(0.5, 1),
+        )
+        return module, prompt_data(pretraining=files["text"], pretraining_block_size=16)
+
+    runs = []
+    for max_tokens, scale in ((None, 1.0), (None, 1024.0), (30, 1024.0)):
+        module, data = build(max_tokens)
+        start = Start()
+        plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
+        trainer = fit(module, data, max_steps=1, callbacks=[start], plugins=[plugin])
+        assert trainer.global_step == 1
+        runs.append(weights(module) - start.weights)
+    exact, *scaled = runs
+    assert exact.norm() > 1e-3
+    for found in scaled:
+        assert (found - exact).norm() < 0.02 * exact.norm()
+
+
+class Start(Callback):
+    """Keeps the weights as they were before the first step."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.weights = weights(pl_module)

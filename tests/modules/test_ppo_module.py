@@ -1,11 +1,13 @@
 """The PPO stage: first ratio, plan, exact means, PPO-ptx, networks, learning."""
 
+import copy
 import math
 import warnings
 
 import pytest
 import torch
 from descent import weights
+from lightning.pytorch import Callback
 from small_ppo import Watch, make
 
 from instructgpt.algorithms.kl import FixedKL
@@ -14,6 +16,7 @@ from instructgpt.algorithms.raft import RAFT
 from instructgpt.algorithms.rloo import RLOO
 from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
+from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.modules.networks import Value
 from instructgpt.modules.pretraining import Pretraining
@@ -156,28 +159,59 @@ def test_training_does_not_depend_on_the_microbatch(
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
 
 
-def test_one_step_is_the_gradient_of_the_token_mean(fit, prompt_data, policy_artefact):
-    """Oracle: policy and value loss of the whole minibatch, divided by its response tokens."""
-    module = make(policy_artefact, batches=Batches(8, 8), ema_decay=None)
-    fit(module, prompt_data(), max_steps=1)
+class Start(Callback):
+    """Keeps the networks as they were before the first step."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.networks = copy.deepcopy(pl_module.networks)
+
+
+@pytest.mark.parametrize("max_tokens", [None, 30])
+@pytest.mark.parametrize("kind", ["separate", "shared"])
+def test_one_step_is_the_gradient_of_the_token_mean(
+    fit, prompt_data, policy_artefact, kind, max_tokens
+):
+    """Oracle: policy and value loss of the whole minibatch, divided by its response tokens.
+
+    Each row alone, as the path for padded rows reads it.
+    """
+    module, start = (
+        make(
+            policy_artefact,
+            batches=Batches(8, 8),
+            value=Value(kind, lr=0.1),
+            network=Network(max_tokens=max_tokens),
+        ),
+        Start(),
+    )
+    fit(module, prompt_data(), max_steps=1, callbacks=[start])
     experience = module.phase.buffer.experience
+    plan, lengths = module.plan_of_updates, module.phase.buffer.lengths
+    parts = plan.micro_batches(torch.arange(8), lengths)
+    assert (len(parts) > 2) == (max_tokens is not None)
     rollout = experience.rollout
-    policy = load_policy(policy_artefact, None, Network(), None).eval()
+    policy, _, value = start.networks
     total = 0.0
     for row in range(8):
-        tokens = rollout.tokens[row][rollout.mask[row]]
-        n = int(rollout.response_mask[row].sum())
-        logprobs = policy(input_ids=tokens[None]).logits[0, :-1].log_softmax(-1)
-        new = logprobs.gather(1, tokens[1:, None])[-n:, 0]
+        tokens = rollout.tokens[row][rollout.mask[row]][None]
+        n, real = int(rollout.response_mask[row].sum()), torch.ones_like(tokens).bool()
+        output = run(policy, tokens, real, hidden=True)
+        logprobs = output.logits[0, :-1].log_softmax(-1)
+        new = logprobs.gather(1, tokens[0, 1:, None])[-n:, 0]
         ratio = (new - experience.logprobs[row, :n]).exp()
         advantage = experience.advantages[row, :n]
         clipped = ratio.clamp(0.8, 1.2)
         total = total - torch.minimum(ratio * advantage, clipped * advantage).sum()
+        values = value(output.hidden) if kind == "shared" else value.padded(tokens, real)
+        error = values[0, -n - 1 : -1] - experience.returns[row, :n]
+        total = total + 0.1 * 0.5 * error.square().sum()  # nothing is clipped yet
     (total / rollout.response_mask.sum()).backward()
-    changed = dict(module.policy.named_parameters())
-    for name, before in policy.named_parameters():
-        expected = before.detach() - 0.1 * before.grad
-        torch.testing.assert_close(changed[name].detach(), expected, atol=1e-5, rtol=1e-5)
+    for trained, oracle in ((module.policy, policy), (module.networks.value, value)):
+        changed = dict(trained.named_parameters())
+        for name, before in oracle.named_parameters():
+            if before.requires_grad:
+                expected = before.detach() - 0.1 * before.grad
+                torch.testing.assert_close(changed[name].detach(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_ptx_gradient_is_ppo_plus_gamma_times_pretraining(fit, prompt_data, policy_artefact, files):

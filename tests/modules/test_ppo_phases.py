@@ -35,6 +35,7 @@ def test_resumes_exactly_in_the_middle_of_a_phase(
             algorithm=PPO(epochs=2),
             kl=AdaptiveKL(0.1, target=0.01, horizon=50),
             pretraining=Pretraining(0.3, 1),
+            network=Network(max_tokens=40),  # several pieces a step
             ema_decay=0.9,
         )
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 from compared import ranked, sequence
-from descent import sgd, weights
+from descent import SaveAt, gradient, sgd, weights
 from harness import run_processes
-from lightning.pytorch import Callback
 from small_preference import loaded, make, metrics_of
 from toy_preference import Likely
 from transformers import AutoModelForCausalLM
@@ -105,8 +104,8 @@ def test_the_first_loss_is_that_of_the_reference(fit, comparison_data, policy_ar
     assert metrics["train/logprobs/chosen"] < 0
 
 
-def test_order_does_not_matter(comparison_data, policy_artefact, fit):
-    """Neither that of the prompts nor that of the responses to each."""
+def test_neither_order_nor_pieces_matter(comparison_data, policy_artefact, fit):
+    """Neither that of the prompts nor that of the responses to each; of loss and gradient."""
     data, module = comparison_data(batch_size=8), make(policy_artefact)
     fit(module, data, max_steps=1)
     rows = list(data.train_rows)
@@ -114,12 +113,22 @@ def test_order_does_not_matter(comparison_data, policy_artefact, fit):
         row._replace(responses=row.responses[::-1], ranking=row.ranking[::-1])
         for row in reversed(rows)
     ]
-    found, back = (module.candidates(collate_comparisons(part), "train") for part in (rows, turned))
-    for name in ("scores", "logprobs"):
-        expected, real = (getattr(one, name)[one.mask].sort().values for one in (found, back))
-        torch.testing.assert_close(real, expected, atol=1e-5, rtol=1e-5)
-    losses = [module.algorithm.loss(one)[0] for one in (found, back)]
-    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
+    batch, back = collate_comparisons(rows), collate_comparisons(turned)
+
+    def of(parts):
+        found = [module.candidates(part, "train") for part in parts]
+        values = [
+            torch.cat([getattr(one, name)[one.mask] for one in found]).sort().values
+            for name in ("scores", "logprobs")
+        ]
+        totals, counts, _ = zip(*map(module.algorithm.loss, found), strict=True)
+        loss = sum(totals) / sum(counts)
+        return [*values, loss, gradient(loss, module.policy)]
+
+    expected = of([batch])
+    assert expected[-1].abs().max() > 1e-3
+    for parts in ([back], batch.pieces(100), back.pieces(1)):
+        torch.testing.assert_close(of(parts), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_no_second_network_where_none_is_needed(fit, comparison_data, policy_artefact, monkeypatch):
@@ -275,24 +284,15 @@ def test_predictions_are_responses(fit, comparison_data, prompt_data, policy_art
     assert not seen  # which needs no reference
 
 
-class Cut(Callback):
-    """Saves in the middle of an epoch."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == 2 and not self.path.exists():
-            trainer.save_checkpoint(self.path)
-
-
 @pytest.mark.parametrize("options", [{}, {"precompute": True}, {"adapter": LoRA(rank=2)}])
 def test_resuming_in_the_middle_of_an_epoch_is_exact(
     fit, comparison_data, policy_artefact, tmp_path, options
 ):
+    """Steps of several pieces, with dropout, whose draws depend on the step alone."""
     path = tmp_path / "middle.ckpt"
+    options = {**options, "dropout": 0.3, "network": Network(max_tokens=60)}
     whole = make(policy_artefact, **options)
-    trainer = fit(whole, comparison_data(batch_size=4), callbacks=[Cut(path)], max_epochs=2)
+    trainer = fit(whole, comparison_data(batch_size=4), callbacks=[SaveAt(2, path)], max_epochs=2)
     second = make(policy_artefact, **options)
     again = fit(second, comparison_data(batch_size=4), ckpt_path=path, max_epochs=2)
     assert trainer.global_step == again.global_step > 4

@@ -9,6 +9,7 @@ from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.raft import RAFT
 from instructgpt.algorithms.rloo import RLOO
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.data.text import TextDataModule
 from instructgpt.models.load import Network
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
@@ -20,10 +21,10 @@ from instructgpt.rewards.rules import CountReward
 from instructgpt.rollout.updates import Batches
 
 
-def assert_ranks_agree(train, **options):
+def assert_ranks_agree(train):
     """Train on one process and on two, and compare weights and validation metrics."""
-    alone, metrics = train(processes=1, **options)
-    for ranked, ranked_metrics in run_processes(lambda: train(processes=2, **options)):
+    alone, metrics = train(processes=1)
+    for ranked, ranked_metrics in run_processes(lambda: train(processes=2)):
         torch.testing.assert_close(torch.tensor(ranked), torch.tensor(alone), atol=1e-5, rtol=1e-5)
         for name, value in metrics.items():
             assert ranked_metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
@@ -40,21 +41,36 @@ def on(processes):
     return {"limit_val_batches": 1.0, **strategy}
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_sft(fit, demonstration_data, policy_artefact, accumulate):
-    def train(processes, accumulate):
+@pytest.mark.parametrize(
+    ("kind", "accumulate", "max_tokens"),
+    [("sft", 1, None), ("sft", 2, 30), ("mixed", 1, 30), ("text", 1, 40)],
+)
+def test_sft(fit, demonstration_data, policy_artefact, files, kind, accumulate, max_tokens):
+    """Also on text, and with text beside demonstrations; in pieces only where there are two."""
+
+    def train(processes):
         module = SFTModule(
-            init_from=policy_artefact, dropout=0.0, optimizer=sgd, schedule=Constant()
+            init_from=policy_artefact,
+            dropout=0.0,
+            optimizer=sgd,
+            schedule=Constant(),
+            network=Network(max_tokens=max_tokens if processes > 1 else None),
         )
         size = 8 // processes // accumulate
+        if kind == "text":
+            limits = {"max_prompt_tokens": 8, "max_response_tokens": 8, "validation": 0.2}
+            sizes = {"block_size": 16, "batch_size": size}
+            source = {"train": files["text"], "tokenizer": policy_artefact}
+            data = TextDataModule(**source, **sizes, **limits)
+        else:
+            mix = {"pretraining": files["text"], "pretraining_block_size": 16}
+            data = demonstration_data(batch_size=size, **(mix if kind == "mixed" else {}))
         limit = {"limit_train_batches": 2 * accumulate, "accumulate_grad_batches": accumulate}
-        trainer = fit(
-            module, demonstration_data(batch_size=size), max_epochs=2, **limit, **on(processes)
-        )
+        trainer = fit(module, data, max_epochs=2, **limit, **on(processes))
         assert trainer.global_step == 4
         return result(module, trainer)
 
-    assert_ranks_agree(train, accumulate=accumulate)
+    assert_ranks_agree(train)
 
 
 @pytest.mark.parametrize("max_tokens", [None, 60])
@@ -108,12 +124,19 @@ def test_validation_of_one_prompt_on_two_ranks(fit, prompt_data, policy_artefact
     assert_ranks_agree(train)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("value", ["separate", "shared"])
-def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, value, accumulate):
-    """Rollouts, whitening, pretraining mix, target KL and averages over two phases."""
+@pytest.mark.parametrize(
+    ("value", "accumulate", "max_tokens"),
+    [("separate", 1, 30), ("separate", 2, None), ("shared", 1, None), ("shared", 2, 30)],
+)
+def test_ppo_ptx(
+    fit, prompt_data, policy_artefact, reward_artefact, files, value, accumulate, max_tokens
+):
+    """Rollouts, whitening, pretraining mix, target KL and averages over two phases.
 
-    def train(processes, accumulate):
+    In pieces only where there are two processes.
+    """
+
+    def train(processes):
         module = PPOModule(
             init_from=policy_artefact,
             reward=LearnedReward(reward_artefact),
@@ -123,6 +146,7 @@ def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, valu
             algorithm=PPO(epochs=2, target_kl=10.0),
             pretraining=Pretraining(0.5, 1),
             value=Value(value, lr=0.1),
+            network=Network(max_tokens=max_tokens if processes > 1 else None),
         )
         data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
         trainer = fit(
@@ -133,7 +157,7 @@ def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, valu
         names += ("gradient_norm/ppo", "gradient_norm/ptx")
         return weight, {**metrics, **{n: module.phase.metrics[n] for n in names}}
 
-    assert_ranks_agree(train, accumulate=accumulate)
+    assert_ranks_agree(train)
 
 
 @pytest.mark.parametrize("kind", [RLOO, RAFT])
@@ -150,6 +174,7 @@ def test_algorithms_without_a_value_model(fit, prompt_data, policy_artefact, rew
             schedule=Constant(),
             batches=Batches(12, rows // 2),
             algorithm=algorithm,
+            network=Network(max_tokens=60 if processes > 1 else None),
         )
         trainer = fit(module, prompt_data(), max_epochs=2, **on(processes))
         assert trainer.global_step == 4

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from compared import ranked, sequence
-from descent import sgd, weights
+from descent import SaveAt, gradient, sgd, weights
 from lightning.pytorch import Trainer
 from rows import read_rows, write_rows
 from transformers import AutoModelForSequenceClassification
@@ -79,6 +79,7 @@ def test_one_step_is_the_gradient_of_equation_1(
 def test_scores_do_not_depend_on_the_order_of_prompts_and_responses(
     fit, comparison_data, reward_artefact, max_tokens
 ):
+    """Nor do loss and gradient; the scores are those of padded rows."""
     module = make(reward_artefact, network=Network(max_tokens=max_tokens))
     data = comparison_data(batch_size=8)
     fit(module, data, max_steps=1)
@@ -86,6 +87,15 @@ def test_scores_do_not_depend_on_the_order_of_prompts_and_responses(
 
     def scores(rows):
         return [row["scores"] for row in module.predict_step(collate_comparisons(rows), 0)]
+
+    def loss_and_gradient(rows):
+        pieces = collate_comparisons(rows).pieces(max_tokens)
+        parts = [
+            module.algorithm.loss(module.scores(one), one.ranking, one.ranking_mask)
+            for one in pieces
+        ]
+        total, count = map(sum, zip(*parts, strict=True))
+        return total / count, gradient(total / count, module.model)
 
     expected, names = scores(rows), {len(row.responses) for row in rows}
     assert names == {2, 3, 4}
@@ -95,6 +105,14 @@ def test_scores_do_not_depend_on_the_order_of_prompts_and_responses(
     ]
     for found, real in zip(scores(turned), reversed(expected), strict=True):
         assert found[::-1] == pytest.approx(real, abs=1e-5)
+    torch.testing.assert_close(
+        loss_and_gradient(turned), loss_and_gradient(rows), atol=1e-5, rtol=1e-5
+    )
+    joined = [torch.cat([row.prompt, one]) for row in rows for one in row.responses]
+    tokens = torch.nn.utils.rnn.pad_sequence(joined, batch_first=True)
+    mask = torch.arange(tokens.shape[1]) < torch.tensor([[len(one)] for one in joined])
+    padded = module.model.padded_score(tokens, mask).tolist()
+    assert [score for row in expected for score in row] == pytest.approx(padded, abs=1e-5)
 
 
 def test_metrics_count_pairs_whatever_the_batch_size(fit, comparison_data, reward_artefact, files):
@@ -288,3 +306,23 @@ def test_ties_only_are_refused(fit, policy_artefact, tmp_path):
     expected = r"^--data.train must hold a row whose ranking is not all tied, got 3 tied rows$"
     with pytest.raises(UserError, match=expected):
         fit(module, data, max_epochs=1)
+
+
+def test_resuming_in_the_middle_of_an_epoch_is_exact(
+    fit, comparison_data, reward_artefact, tmp_path
+):
+    """Steps of several pieces, with dropout, whose draws depend on the step alone."""
+    path, runs = tmp_path / "middle.ckpt", []
+    for options in ({"callbacks": [SaveAt(2, path)]}, {"ckpt_path": path}):
+        module = make(
+            reward_artefact,
+            optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2),
+            dropout=0.3,
+            network=Network(max_tokens=60),
+        )
+        data = comparison_data(batch_size=4)
+        trainer = fit(module, data, max_steps=6, **options)
+        runs.append((trainer.global_step, weights(module)))
+    assert all(len(batch.pieces(60)) > 1 for batch in data.train_dataloader())
+    assert runs[0][0] == runs[1][0] == 6
+    assert torch.equal(runs[1][1], runs[0][1])

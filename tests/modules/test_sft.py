@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from descent import sgd, weights
+from descent import SaveAt, gradient, sgd, weights
 from lightning.pytorch import Callback
 from transformers import AutoModelForCausalLM
 
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.data.text import TextDataModule
 from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.forward import run
@@ -41,6 +42,11 @@ def trained(fit, module, data, **options):
     return weights(module), trainer
 
 
+def text_data(files, tokenizer):
+    sizes = {"block_size": 20, "batch_size": 4, "max_prompt_tokens": 8, "max_response_tokens": 8}
+    return TextDataModule(train=files["text"], tokenizer=tokenizer, **sizes)
+
+
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (2, 4), (1, 8)])
 def test_training_does_not_depend_on_the_microbatch(
     fit, demonstration_data, policy_artefact, batch_size, accumulate
@@ -60,14 +66,20 @@ def test_training_does_not_depend_on_the_microbatch(
     torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-5)
 
 
-def test_one_step_is_the_gradient_of_the_token_mean(fit, demonstration_data, policy_artefact):
+@pytest.mark.parametrize("max_tokens", [None, 30])
+@pytest.mark.parametrize("kind", ["demonstrations", "text"])
+def test_one_step_is_the_gradient_of_the_token_mean(
+    fit, demonstration_data, policy_artefact, files, kind, max_tokens
+):
     """Oracle: one unpadded row at a time through plain transformers, over the targets."""
-    data = demonstration_data(batch_size=8)
-    module = make(policy_artefact)
+    text = kind == "text"
+    data = text_data(files, policy_artefact) if text else demonstration_data(batch_size=8)
+    module = make(policy_artefact, network=Network(max_tokens=max_tokens))
     fit(module, data, max_steps=1)
     oracle = AutoModelForCausalLM.from_pretrained(policy_artefact, dtype=torch.float32).eval()
     data.train_dataloader().set_epoch(0)
     batch = next(iter(data.train_dataloader()))
+    assert (len(batch.pieces(max_tokens)) > 2) == (max_tokens is not None)
     total, count = 0.0, 0
     lengths = batch.rows.layout.lengths.tolist()
     documents = zip(batch.rows.tokens.split(lengths), batch.targets.split(lengths), strict=True)
@@ -113,7 +125,7 @@ def test_validation_does_not_depend_on_the_token_budget(fit, demonstration_data,
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
 
-def test_loss_is_that_of_the_padded_path_in_any_order(
+def test_loss_and_gradient_are_those_of_the_padded_path_in_any_order(
     demonstration_data, policy_artefact, tiny_tokenizer
 ):
     policy = load_policy(policy_artefact, None, Network(), tiny_tokenizer).eval()
@@ -129,14 +141,18 @@ def test_loss_is_that_of_the_padded_path_in_any_order(
     mask = torch.arange(tokens.shape[1]) < lengths[:, None]
     logits = run(policy, tokens, mask, every_id=True).logits[:, :-1]
     total, count = cross_entropy_loss(logits, tokens[:, 1:], targets[:, 1:])
+    expected = gradient(total / count, policy)
     order = torch.randperm(len(lengths))
     layout, places = batch.rows.layout.select(order)
     shuffled = LanguageBatch(FlatRows(batch.rows.tokens[places], layout), batch.targets[places])
-    for one in (batch, shuffled):
-        found = language_loss(policy, one)
-        torch.testing.assert_close(found.total, total, atol=1e-4, rtol=1e-6)
-        assert found.targets == count
-        assert found.correct == ((logits.argmax(-1) == tokens[:, 1:]) & targets[:, 1:]).sum()
+    for parts in ([batch], [shuffled], shuffled.pieces(40), batch.pieces(1)):
+        found = [language_loss(policy, part) for part in parts]
+        loss = sum(part.total for part in found) / count
+        torch.testing.assert_close(loss, total / count, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(gradient(loss, policy), expected, atol=1e-5, rtol=1e-5)
+        assert sum(part.targets for part in found) == count
+        correct = ((logits.argmax(-1) == tokens[:, 1:]) & targets[:, 1:]).sum()
+        assert sum(part.correct for part in found) == correct
 
 
 def test_dropout_is_what_was_asked_for_and_on(fit, demonstration_data, policy_artefact):
@@ -242,3 +258,29 @@ def test_resuming_with_another_template_is_refused(
     with pytest.raises(UserError, match="trained with another template"):
         fit(build(), other, max_steps=2, ckpt_path=tmp_path / "a.ckpt")
     fit(build(), demonstration_data(**data), max_steps=2, ckpt_path=tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["demonstrations", "mixed", "text"])
+def test_resuming_in_the_middle_of_an_epoch_is_exact(
+    fit, demonstration_data, policy_artefact, files, tmp_path, kind
+):
+    """Steps of several pieces, with dropout, whose draws depend on the step alone."""
+
+    def data():
+        if kind == "text":
+            return text_data(files, policy_artefact)
+        mix = {"pretraining": files["text"], "pretraining_block_size": 16}
+        return demonstration_data(batch_size=6, **(mix if kind == "mixed" else {}))
+
+    def build():
+        options = {"dropout": 0.3, "network": Network(max_tokens=40)}
+        return make(policy_artefact, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2), **options)
+
+    path, runs = tmp_path / "middle.ckpt", []
+    for options in ({"callbacks": [SaveAt(2, path)]}, {"ckpt_path": path}):
+        module, source = build(), data()
+        trainer = fit(module, source, max_steps=6, **options)
+        runs.append((trainer.global_step, weights(module)))
+    assert all(len(batch.pieces(40)) > 1 for batch in source.train_dataloader())
+    assert runs[0][0] == runs[1][0] == 6
+    assert torch.equal(runs[1][1], runs[0][1])

@@ -45,6 +45,7 @@ KINDS = {
 }
 PADDED = {
     "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mamba": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "lfm2": SMALL | {"layer_types": ["conv", "full_attention"]},
 }
 PROMPTS = [[(7 * i + 3 * j) % 60 + 2 for i in range(n)] for j, n in enumerate((3, 11, 1, 6, 2, 9))]

@@ -10,7 +10,7 @@ from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.rollout.drawing import Sampling, draw
 from instructgpt.rollout.rows import flatten
-from instructgpt.rollout.sampler import sample, to_samples
+from instructgpt.rollout.sampler import Texts, sample, to_samples
 from instructgpt.rollout.scoring import response_logprobs
 from instructgpt.types import Prompt, PromptBatch, UserError
 
@@ -220,3 +220,25 @@ def test_no_support_is_kept_where_none_is_asked_for(policy, tiny_tokenizer):
     assert rollout.support.shape == (*rollout.response_mask.shape, 0)
     with pytest.raises(UserError, match="own_support must be false where engine is vllm"):
         Sampling(own_support=True, engine="vllm")
+
+
+def test_a_text_ends_nothing_among_the_least_tokens(policy, tiny_tokenizer):
+    """Neither the row nor what is read of it; behind them it ends both."""
+    batch, texts = prompts_of(tiny_tokenizer), Texts(tiny_tokenizer, get_template("plain"), 12)
+    free = texts.respond(policy, batch, Sampling(min_response_tokens=4), 4, 0, None)
+    going = [row for row, ended in enumerate(free.finished.tolist()) if not ended]
+    for places in (range(1, 4), range(4, 9)):
+        row, place, word = next(
+            (row, place, word)
+            for row in going
+            for place in places
+            if (word := tiny_tokenizer.decode(free.responses[row, place])).isalnum()
+            if tiny_tokenizer.decode(free.responses[row]).count(word) == 1
+        )
+        sampling = Sampling(stop=word, min_response_tokens=4)
+        rollout = texts.respond(policy, batch, sampling, 4, 0, None)
+        assert int(rollout.response_mask[row].sum()) == (12 if place < 4 else place + 1)
+        said = texts.samples(rollout, batch.prompts, sampling)[row]
+        kept = free.responses[row, : 12 if place < 4 else place]
+        assert said.response == tiny_tokenizer.decode(kept)
+        assert said.finished == (place >= 4)

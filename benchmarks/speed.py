@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py --peers TRL/bin/python --ppo_peer TRL112/bin/python --before CHECKOUT
     python benchmarks/speed.py reward-4 dpo --peers TRL/bin/python      # some rows
+    python benchmarks/speed.py --missing …               # go on after an interruption
     python benchmarks/speed.py --report                  # table and plot of what is there
     python benchmarks/speed.py --device cuda             # on a GPU: seconds to minutes a row
     python benchmarks/speed.py --tiny --quick            # seconds a row, to see that all works
@@ -23,6 +24,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -40,8 +42,12 @@ HERE = Path(__file__).resolve().parent
 NAMED = {row.name: row for row in (*TABLE, *GPU)}
 
 
+PATIENCE = 3.0
+"""Times the quickest setting's seconds after which another one is given up."""
+
+
 def workers(row: Row, folder: Path, options: argparse.Namespace) -> tuple[list[Worker], Any]:
-    """Our process, and the peer's in its quickest setting, with that setting.
+    """What measures the peak, our process, and the peer's in its quickest setting, with that.
 
     Args:
         row: of the table.
@@ -53,25 +59,36 @@ def workers(row: Row, folder: Path, options: argparse.Namespace) -> tuple[list[W
     place = (options.core, options.package)
     log = options.runs / f"{row.name}-ours.log"
     work = row.work(folder, device)
-    alive = [Worker(sys.executable, "speed_ours.py", work, log, *place)]
+    peak = Worker(
+        sys.executable, "speed_peak.py", {"device": device}, log.with_name("peak.log"), *place
+    )
+    alive = [peak, Worker(sys.executable, "speed_ours.py", work, log, *place)]
     python = peers.get(row.peer or "")
     if python is None:
         return alive, None
-    best: tuple[float, Worker, Any] | None = None
+    best: tuple[dict[str, float], Worker, Any] | None = None
     for number, setting in enumerate(row.settings[:1] if options.quick else row.settings):
         log = options.runs / f"{row.name}-peer-{number}.log"
         work = row.work(folder, device, settings=setting)
         worker = Worker(python, "speed_peers.py", work, log, *place)
-        measure = "seconds" if device == "cuda" else "cpu_seconds"
-        spent = worker.unit()[measure] if len(row.settings) > 1 else 0.0
-        if best is None or spent < best[0]:
+        name = _time_of(device)
+        if len(row.settings) == 1:
+            spent: dict[str, float] | None = {name: 0.0}
+        else:
+            most = None if best is None else 60 + PATIENCE * best[0]["seconds"]  # it starts, too
+            spent = worker.unit(most=most)
+        if spent is not None and (best is None or spent[name] < best[0][name]):
             if best is not None:
                 best[1].stop()
             best = spent, worker, setting
         else:
-            worker.stop()
+            worker.stop(20 if spent else 0)
     assert best is not None
     return [*alive, best[1]], best[2]
+
+
+def _time_of(device: str) -> str:
+    return "seconds" if device == "cuda" else "cpu_seconds"
 
 
 def measure(row: Row, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -85,36 +102,42 @@ def measure(row: Row, options: argparse.Namespace) -> tuple[dict[str, Any], list
     made = json.loads((folder / "ids.json").read_text())
     alive, setting = workers(row, folder, options)
     try:
-        units = in_turns(alive, options.repeats)
-        profile = alive[0].unit("profile")["profile"] if options.profile else None
+        peaks, *units = in_turns(alive, options.repeats)
+        profiled = alive[1].unit("profile") if options.profile else None
     finally:
         for worker in alive:
             worker.stop()
     sides = [summary(some) for some in units]
+    time_of = _time_of(options.device)
+    rates = [unit["counts"]["megaflop"] / unit[time_of] / 1e3 for unit in peaks]
+    peak = statistics.median(rates)
     found: dict[str, Any] = {"about": row.about, "ours": sides[0]}
     wrong = [line for i, side in enumerate(sides) for line in problems(row, made, side, i > 0)]
-    time_of = "seconds" if options.device == "cuda" else "cpu_seconds"
     if len(sides) > 1:
         found |= {"peer": {"name": row.peer, "setting": setting, **sides[1]}}
         found["speed"] = ratios(units[1], units[0], time_of)
         memory = sides[0]["peak_megabytes"] / sides[1]["peak_megabytes"]
         found["memory"] = round(memory, 3)
-    parts, seconds = account(row, made), sides[0][time_of]
+    parts, seconds = account(row, made, sides[0].get("reuses", False)), sides[0][time_of]
     flop, moved = (sum(part[i] for part in parts.values()) for i in range(2))
     found["account"] = {
         "useful_gflop": {name: round(part[0] / 1e9, 3) for name, part in parts.items()},
         "flop_per_byte": round(flop / moved, 1),
-        "least_seconds": round(bound(parts, options.machine), 4),
-        "share_of_peak": round(flop / seconds / options.machine["peak_gflops"] / 1e9, 4),
+        "peak_gflops": round(peak, 1),
+        "least_seconds": round(bound(parts, {**options.machine, "peak_gflops": peak}), 4),
+        "share_of_peak": round(flop / seconds / peak / 1e9, 4),
     }
     for name, spent in sides[0].get("parts", {}).items():
         if name in parts and spent:
-            share = parts[name][0] / spent / options.machine["peak_gflops"] / 1e9
+            share = parts[name][0] / spent / peak / 1e9
             found["account"].setdefault("share_by_wall_time", {})[name] = round(share, 4)
     found["per_second"] = round(sides[0]["counts"].get(row.unit, 0) / seconds, 2)
-    found["unit"], found["aim"] = row.unit, {"speed": row.aim, "memory": row.memory}
-    if profile:
-        found["profile"] = profile
+    found["unit"], found["aim"] = (
+        row.unit,
+        {"speed": row.aim, "memory": row.memory, "share": row.share},
+    )
+    if profiled:
+        found["profile"] = profiled["profile"]
     return found, wrong
 
 
@@ -155,6 +178,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="tiny shapes; writes no results file")
     parser.add_argument("--quick", action="store_true", help="one unit, one setting")
     parser.add_argument("--profile", action="store_true", help="also the largest costs of a unit")
+    parser.add_argument("--missing", action="store_true", help="only rows that have no result")
     parser.add_argument("--report", action="store_true", help="only table and plot")
     options = parser.parse_args()
     kinds = [*NAMED, *WHOLE]
@@ -185,22 +209,29 @@ def main() -> None:
     if not options.report:
         options.machine = machine(options)
         results["machine"] = options.machine
-    for name in [] if options.report else options.rows:
+    rows = [one for one in options.rows if not (options.missing and one in results["rows"])]
+    for name in [] if options.report else rows:
         if options.minutes and time.monotonic() - start > 60 * options.minutes:
             print(f"{name}: left out, {options.minutes} minutes are over")
             continue
-        if name in WHOLE:
-            found, wrong = WHOLE[name](options), []
-        else:
-            row = NAMED[name].tiny() if options.tiny else NAMED[name]
-            found, wrong = measure(row, options)
+        try:
+            if name in WHOLE:
+                found, wrong = WHOLE[name](options), []
+            else:
+                row = NAMED[name].tiny() if options.tiny else NAMED[name]
+                found, wrong = measure(row, options)
+        except SystemExit as failure:  # of one side; the other rows can be measured
+            unfair.append(f"{name}: {failure}")
+            continue
         found["machine"] = options.machine["name"]
         print(name, json.dumps(found), *wrong, sep="\n", flush=True)
         unfair += wrong
         if not wrong:
             results["rows"][name] = found
             if not options.tiny:
-                options.output.write_text(json.dumps(results, indent=1) + "\n")
+                part = options.output.with_suffix(".part")
+                part.write_text(json.dumps(results, indent=1) + "\n")
+                part.replace(options.output)
     report(results, options)
     if unfair:
         raise SystemExit("\n".join(["no results are kept of:", *unfair]))

@@ -2,8 +2,8 @@
 
     python speed_ours.py WORK
 
-WORK is JSON (``Work`` in speed_rows.py). Only public names are used, with their defaults but for
-what a fair comparison needs: no average of weights, no logger and no checkpoint, as with TRL.
+WORK is JSON (``Row.work`` in speed_rows.py). Only public names are used, with their defaults but
+for what a fair comparison needs: no average of weights, no logger and no checkpoint, as with TRL.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Border(Callback):
             )
             names = [name for name in metrics if name.startswith("time/")]
             self.turns.parts |= {name.removeprefix("time/"): metrics[name] for name in names}
-        self.turns.end(dtype=self.dtype)
+        reuses = {"reuses": pl_module.reuse_logprobs} if self.work["kind"] == "ppo" else {}
+        self.turns.end(dtype=self.dtype, **reuses)
 
 
 def _data(work: dict[str, Any], kind: Any, **options: Any) -> Any:
@@ -82,10 +83,14 @@ def _data(work: dict[str, Any], kind: Any, **options: Any) -> Any:
     return kind(tokenizer=tokenizer, cache=cache, **common, **limits, **options)
 
 
+def _network(work: dict[str, Any]) -> ig.Network:
+    return ig.Network(dtype=work["dtype"], **work["network"])
+
+
 def _stage(work: dict[str, Any]) -> tuple[Any, Any]:
     """The module and its data."""
     folder, kind = Path(work["folder"]), work["kind"]
-    network = ig.Network(dtype=work["dtype"])
+    network = _network(work)
     adapter = ig.LoRA(rank=8) if work.get("lora") else None
     common: dict[str, Any] = {"network": network, "adapter": adapter}
     common |= {"optimizer": partial(ig.PaperAdam, lr=RATE), "schedule": ig.Constant()}
@@ -140,7 +145,7 @@ def rollout(work: dict[str, Any], turns: Turns) -> None:
 
     data = _data(work, ig.PromptDataModule)
     data.setup("fit")
-    network = ig.Network(dtype=work["dtype"])
+    network = _network(work)
     policy = load_policy(str(Path(work["folder"]) / "policy"), None, network, data.tokenizer)
     policy.to(work["device"]).eval()
     batch = data.rollout_prompts(0, work["rows"]["prompts"], 0, 1)

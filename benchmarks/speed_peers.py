@@ -2,7 +2,7 @@
 
     python speed_peers.py WORK
 
-WORK is JSON (``Work`` in speed_rows.py). TRL is spared its calls of ``gc.collect`` and has no
+WORK is JSON (``Row.work`` in speed_rows.py). TRL is spared its calls of ``gc.collect`` and has no
 logger, checkpoint, gradient checkpointing or sample generations; its micro-batch is searched by
 the driver. PPO is of TRL 1.12.0, the last release that has it.
 """

@@ -13,56 +13,102 @@ HEAD = (
     "| work | against | CPU s, ours | theirs | times as fast | memory | share of peak |",
     "| --- | --- | --- | --- | --- | --- | --- |",
 )
+ACCOUNT = (
+    "| work | useful GFLOP | FLOP/byte | least CPU s | CPU s | share of peak | parts (wall) |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+)
 MARKS = "<!-- speed -->", "<!-- /speed -->"
+OF_ACCOUNT = "<!-- account -->", "<!-- /account -->"
+OF_MACHINE = "<!-- machine -->", "<!-- /machine -->"
 PEERS = {"ppo": "TRL 1.12", "trl": "TRL 1.16", "generate": "`generate`"}
 
 
 def lines(results: dict[str, Any]) -> Iterator[str]:
-    """The table in Markdown.
+    """The table in Markdown; what was aimed at stands behind, and "missed" where it was.
 
     Args:
         results: as in the file.
     """
     yield from HEAD
     for name, row in results["rows"].items():
+        aim = row.get("aim", {})
         if "account" in row:
             yield _compared(row)
         elif name == "start":
-            for what, key in (("`fit --help`", "fit --help"), ("`fit`, one step", "fit")):
+            for what, key in (("`fit --help`", "fit --help"), ("`fit` to the first step", "fit")):
                 before = row[key].get("before", {}).get("cpu_seconds")
-                yield _itself(what, row[key]["ours"]["cpu_seconds"], before)
+                ours = row[key]["ours"]["cpu_seconds"]
+                yield _itself(
+                    what, f"{ours:.2f}{_aim(ours, aim.get(key), most=True)}", ours, before
+                )
         elif name == "miniature":
-            before = row.get("before", {}).get("seconds")
-            yield _itself("miniature pipeline (wall)", row["ours"]["seconds"], before)
+            before, ours = row.get("before", {}).get("seconds"), row["ours"]["seconds"]
+            yield _itself(
+                "miniature pipeline (wall)", f"{ours:.3g}", ours, before, aim.get("speed")
+            )
         elif name == "ranks":
             one, two = (row[f"{n}"]["seconds"] for n in ("1 process", "2 processes"))
-            about = "two ranks on two cores (wall) | one rank"
-            yield f"| {about} | {two:.3g} | {one:.3g} | {row['speed']} | | |"
+            about = "PPO phase, two ranks on two cores (wall) | one rank"
+            yield f"| {about} | {two:.3g} | {one:.3g} | **{row['speed']:.2f}** | | |"
+
+
+def _aim(value: float, aim: float | None, most: bool = False, form: str = "g") -> str:
+    """What was aimed at, in brackets."""
+    if aim is None:
+        return ""
+    met = value <= aim if most else value >= aim
+    return f" ({'≤' if most else '≥'} {aim:{form}}{'' if met else ', missed'})"
 
 
 def _compared(row: dict[str, Any]) -> str:
-    ours, share = row["ours"], row["account"]["share_of_peak"]
+    ours, share, aim = row["ours"], row["account"]["share_of_peak"], row["aim"]
+    end = f"{share:.0%}{_aim(round(share, 2), aim.get('share'), form='.0%')} |"
     peer = row.get("peer")
     if not peer:
-        return f"| {row['about']} | - | {ours['cpu_seconds']:.3g} | | | | {share:.0%} |"
+        return f"| {row['about']} | - | {ours['cpu_seconds']:.3g} | | | | {end}"
     middle, low, high = row["speed"]
     setting = ", ".join(f"{key} {value}" for key, value in peer["setting"].items())
     return (
         f"| {row['about']} | {PEERS[peer['name']]} ({setting}) | {ours['cpu_seconds']:.3g} | "
-        f"{peer['cpu_seconds']:.3g} | **{middle:.2f}** [{low:.2f}, {high:.2f}] | "
-        f"{row['memory']:.2f} | {share:.0%} |"
+        f"{peer['cpu_seconds']:.3g} | **{middle:.2f}** [{low:.2f}, {high:.2f}]"
+        f"{_aim(middle, aim['speed'])} | "
+        f"{row['memory']:.2f}{_aim(row['memory'], aim['memory'], most=True)} | {end}"
     )
 
 
-def _itself(what: str, ours: float, before: float | None) -> str:
+def _itself(
+    what: str, cell: str, ours: float, before: float | None, aim: float | None = None
+) -> str:
     if before is None:
-        return f"| {what} | - | {ours:.3g} | | | | |"
-    return f"| {what} | itself, before | {ours:.3g} | {before:.3g} | **{before / ours:.2f}** | | |"
+        return f"| {what} | - | {cell} | | | | |"
+    speed = before / ours
+    times = f"**{speed:.2f}**{_aim(speed, aim)}"
+    return f"| {what} | itself, before | {cell} | {before:.3g} | {times} | | |"
 
 
-def put_in(page: Path, table: list[str]) -> None:
+def accounts(results: dict[str, Any]) -> Iterator[str]:
+    """How much work each row is, how fast it could be done at most, and how fast it was.
+
+    Args:
+        results: as in the file.
+    """
+    yield from ACCOUNT
+    for row in results["rows"].values():
+        if "account" not in row:
+            continue
+        found, seconds = row["account"], row["ours"]["cpu_seconds"]
+        parts = found.get("share_by_wall_time", {})
+        shares = ", ".join(f"{name.replace('_', ' ')} {one:.0%}" for name, one in parts.items())
+        yield (
+            f"| {row['about']} | {sum(found['useful_gflop'].values()):.0f} | "
+            f"{found['flop_per_byte']:.0f} | {found['least_seconds']:.3g} | {seconds:.3g} | "
+            f"{found['share_of_peak']:.0%} of {found['peak_gflops']:.0f} GFLOP/s | {shares} |"
+        )
+
+
+def put_in(page: Path, table: list[str], marks: tuple[str, str] = MARKS) -> None:
     """Replace what stands between the marks of a page, if it has them."""
-    text, (start, end) = page.read_text(), MARKS
+    text, (start, end) = page.read_text(), marks
     if start in text:
         whole = "\n".join([start, *table, end])
         pattern = f"{re.escape(start)}.*?{re.escape(end)}"
@@ -117,6 +163,8 @@ def report(results: dict[str, Any], options: argparse.Namespace) -> None:
         for page in (ROOT / "README.md", ROOT / "docs/speed.md"):
             if page.exists():
                 put_in(page, table)
+                put_in(page, list(accounts(results)), OF_ACCOUNT)
+                put_in(page, [f"On {results['machine']['name']}."], OF_MACHINE)
         plot(results, ROOT / "docs/speed.png")
     elif options.tiny:
         plot(results, options.runs / "speed.png")

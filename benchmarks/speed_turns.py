@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import resource
+import select
 import statistics
 import subprocess
 import sys
@@ -168,13 +169,20 @@ class Worker:
         os.close(writer)
         self.pipe = os.fdopen(reader)
 
-    def unit(self, order: str = "go") -> dict[str, Any]:
-        """Let it do one unit."""
+    def unit(self, order: str = "go", most: float | None = None) -> dict[str, Any] | None:
+        """Let it do one unit.
+
+        Args:
+            order: ``go``, or ``profile`` to have its costs with it.
+            most: seconds to wait; then it is None.
+        """
         assert self.process.stdin is not None
         try:
             print(order, file=self.process.stdin, flush=True)
         except BrokenPipeError:
             self._failed()
+        if most is not None and not select.select([self.pipe], [], [], most)[0]:
+            return None
         line = self.pipe.readline()
         if not line:
             self._failed()
@@ -186,12 +194,16 @@ class Worker:
         last = (self.log.read_text().strip().splitlines() or ["it said nothing"])[-1]
         raise SystemExit(f"{self.name} ended ({self.log}): {last}")
 
-    def stop(self) -> None:
-        """End it."""
+    def stop(self, patience: float = 20) -> None:
+        """End it.
+
+        Args:
+            patience: seconds until it is killed.
+        """
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:
-            self.process.wait(20)
+            self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -209,6 +221,7 @@ def in_turns(workers: Sequence[Worker], repeats: int) -> list[list[dict[str, Any
     for number in range(repeats + 1):
         for worker, some in zip(workers, units, strict=True):
             found = worker.unit()
+            assert found is not None
             if number:
                 some.append(found)
     return units
@@ -224,6 +237,8 @@ def summary(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found["peak_megabytes"] = round(max(unit["peak_bytes"] for unit in units) / 1e6, 1)
     found["counts"] = units[-1]["counts"]
     found["dtype"] = units[-1].get("dtype")
+    if "reuses" in units[-1]:
+        found["reuses"] = units[-1]["reuses"]
     if parts := units[-1]["parts"]:
         names = parts.keys()
         found["parts"] = {

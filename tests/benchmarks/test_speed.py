@@ -149,10 +149,12 @@ def test_a_table_takes_the_place_of_the_old_one(tmp_path):
         "speed": [3.0, 2.5, 3.5],
         "memory": 0.5,
         "account": {"share_of_peak": 0.66},
+        "aim": {"speed": 2.5, "memory": 0.4, "share": None},
     }
     table = list(speed_report.lines({"rows": {"dpo": row}}))
     speed_report.put_in(page, table)
     text = page.read_text()
-    line = "| work | TRL 1.16 (micro 1) | 1 | 3 | **3.00** [2.50, 3.50] | 0.50 | 66% |"
+    compared = "**3.00** [2.50, 3.50] (≥ 2.5) | 0.50 (≤ 0.4, missed) | 66%"
+    line = f"| work | TRL 1.16 (micro 1) | 1 | 3 | {compared} |"
     assert text == "\n".join(["before", start, *table, end, "after\n"])
     assert table[-1] == line

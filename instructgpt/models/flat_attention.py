@@ -143,16 +143,14 @@ def _grouped(
 ) -> tuple[Tensor, None]:
     """Rows of like length are padded on the right, where nothing real sees it."""
     flat = [tensor[0].transpose(0, 1) for tensor in inputs]  # [T, heads, width]
+    groups, places = seen.rows.groups, seen.rows.places
+    if places is not None:  # all at once: the gradient of each would be as large as that of all
+        flat = [tensor.index_select(0, places) for tensor in flat]
+    sizes = [size * length for size, length in groups]
     outputs = []
-    for size, length, places in seen.rows.groups:
-        shape = (size, length)
-        rows = [
-            (tensor if places is None else tensor.index_select(0, places)).unflatten(0, shape)
-            for tensor in flat
-        ]
-        output, _ = inner(
-            module, *(row.transpose(1, 2) for row in rows), seen.mask(length, dtype), **options
-        )
+    for (size, length), *rows in zip(groups, *(x.split(sizes) for x in flat), strict=True):
+        shaped = (row.unflatten(0, (size, length)).transpose(1, 2) for row in rows)
+        output, _ = inner(module, *shaped, seen.mask(length, dtype), **options)
         outputs.append(output.flatten(0, 1))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     where = seen.rows.where

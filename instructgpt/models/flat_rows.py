@@ -26,7 +26,6 @@ class LengthGroup(NamedTuple):
 
     size: int
     length: int
-    places: Tensor | None  # [size * length] of their tokens; None: all tokens, as they lie
 
 
 class Segments(NamedTuple):
@@ -54,16 +53,21 @@ class RowPlaces:
     @cached_property
     def groups(self) -> list[LengthGroup]:
         """Rows by length in few groups, so that neither padding nor calls cost much."""
-        lengths, device = self.layout.row_lengths, self.layout.device
+        lengths = self.layout.row_lengths
         if not self._shares and self._equal:
-            return [LengthGroup(len(lengths), int(lengths[0]), None)]
-        groups = []
-        for group in self._members:
-            length = int(lengths[group].max())
+            return [LengthGroup(len(lengths), int(lengths[0]))]
+        return [LengthGroup(len(group), int(lengths[group].max())) for group in self._members]
+
+    @cached_property
+    def places(self) -> Tensor | None:
+        """[sum of size * length] of the groups' tokens, one after the other; None: as they lie."""
+        if not self._shares and self._equal:
+            return None
+        lengths, found = self.layout.row_lengths, []
+        for group, (_, length) in zip(self._members, self.groups, strict=True):
             columns = torch.minimum(torch.arange(length), lengths[group, None] - 1)
-            places = self.layout.row_places[self._starts[group, None] + columns]
-            groups.append(LengthGroup(len(group), length, places.flatten().to(device)))
-        return groups
+            found.append(self.layout.row_places[self._starts[group, None] + columns].flatten())
+        return torch.cat(found).to(self.layout.device)
 
     @cached_property
     def where(self) -> Tensor | None:

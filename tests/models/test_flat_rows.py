@@ -24,16 +24,14 @@ def test_each_row_is_in_one_group_and_each_token_is_taken_from_its_row(trees, wi
     layout = Layout.shared([p for p, _ in trees], [r for _, r in trees])
     rows, tokens = RowPlaces(layout, width), torch.arange(layout.tokens)
     wanted = [row.tolist() for row in layout.row_places.split(layout.row_lengths.tolist())]
-    grouped, padded = [], []
-    for size, length, places in rows.groups:
-        taken = (tokens if places is None else tokens[places]).view(size, length)
-        grouped += taken.tolist()
-        padded.append(taken.flatten())
+    taken = tokens if rows.places is None else tokens[rows.places]
+    parts = taken.split([size * length for size, length in rows.groups])
+    shapes = zip(parts, rows.groups, strict=True)
+    grouped = [row for part, shape in shapes for row in part.view(*shape).tolist()]
     for row in wanted:  # padded with its own last token
         grouped.remove(next(one for one in grouped if one[: len(row)] == row and {*one} == {*row}))
     assert grouped == []
-    joined = torch.cat(padded)
-    assert torch.equal(joined if rows.where is None else joined[rows.where], tokens)
+    assert torch.equal(taken if rows.where is None else taken[rows.where], tokens)
 
 
 def naive_cost(lengths, limits, call):

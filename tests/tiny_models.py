@@ -2,7 +2,9 @@
 
 import torch
 
+from instructgpt.functional.layout import Layout
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.types import FlatRows
 
 
 def policy_of(architecture, tokenizer):
@@ -22,3 +24,9 @@ def disturb(model):
             if "lora" in name or "prompt_encoder" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
     return model
+
+
+def flat(tokens, mask=None):
+    """Rows [N, T] as flat ones, without what pads them."""
+    mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    return FlatRows(tokens[mask], Layout.of(mask.sum(1)))

@@ -102,13 +102,12 @@ def predict(
 
 def _kernel(model: nn.Module, rows: FlatRows) -> Kernel | None:
     """What computes attention; None: rows are padded."""
-    if virtual_tokens(model):  # learned keys would have to stand before every row
-        return None
 
     def read(some: FlatRows, kernel: Kernel | None) -> Tensor:
         return _hidden(model, some, kernel)
 
-    return proved_kernel(base_network(model), read, rows.tokens.device)
+    prefixed = virtual_tokens(model) > 0
+    return proved_kernel(base_network(model), read, rows.tokens.device, prefixed)
 
 
 def _hidden(model: nn.Module, rows: FlatRows, kernel: Kernel | None) -> Tensor:
@@ -116,12 +115,11 @@ def _hidden(model: nn.Module, rows: FlatRows, kernel: Kernel | None) -> Tensor:
     if kernel is not None:
         with attending_flat(network):
             output = _trunk(network)(**_flat_inputs(network, rows, kernel))
-        hidden: Tensor = output.last_hidden_state
-        return hidden[0]
+        return _plain(output.last_hidden_state[0])
     tokens, mask, where = _padded(rows)
     if network.get_output_embeddings() is None:
         network, inputs = network_inputs(model, tokens, mask)
-        hidden = network(**inputs, use_cache=False, return_dict=True).last_hidden_state
+        hidden: Tensor = network(**inputs, use_cache=False, return_dict=True).last_hidden_state
         return hidden.flatten(0, 1)[where]
     if output_head(model) is not None:
         network, inputs = network_inputs(model, tokens, mask)
@@ -143,11 +141,18 @@ def _logits(
         with attending_flat(network), _watching(_trunk(network)) as seen:
             logits = network(**inputs, logits_to_keep=places).logits[0]
         # of all positions where an architecture ignores what to keep
-        return seen[0][0], logits if len(logits) == len(places) else logits[places]
+        logits = logits if len(logits) == len(places) else logits[places]
+        return _plain(seen[0][0]), _plain(logits)
     tokens, mask, where = _padded(rows)
     output = run(model, tokens, mask, hidden=True, every_id=True)
     assert output.hidden is not None
     return output.hidden.flatten(0, 1)[where], output.logits.flatten(0, 1)[where[places]]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without the rows that a mask may have handed on to what it was multiplied with."""
+    plain: Tensor = tensor.as_subclass(Tensor)
+    return plain
 
 
 def _trunk(network: PreTrainedModel) -> nn.Module:

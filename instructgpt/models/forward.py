@@ -19,10 +19,7 @@ from transformers import (
 )
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
-from instructgpt.models.architecture import is_recurrent
 from instructgpt.models.peft_private import is_adapted, is_switched_off, without_adapters
-from instructgpt.models.transformers_private import attention_name
-from instructgpt.types import UserError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,8 +50,6 @@ def run(
     tokens: Tensor,
     mask: Tensor,
     *,
-    positions: Tensor | None = None,
-    documents: Tensor | None = None,
     cache: Cache | None = None,
     use_cache: bool = False,
     keep: int = 0,
@@ -71,9 +66,6 @@ def run(
         model: the model, possibly with a LoRA or prefix adapter.
         tokens: [N, T], padded on either side.
         mask: [N, past + T] bool: the real tokens among those in the cache and the given ones.
-        positions: [N, T]; from the mask if not given.
-        documents: [N, T] number of the document each token is of, which alone it sees; all 0 (or
-            None) if rows are not packed. Not together with a cache.
         cache: what an earlier call returned, or an empty cache.
         use_cache: whether to return a cache.
         keep: how many of the last positions get logits; 0: all.
@@ -83,7 +75,7 @@ def run(
             which makes them improbable.
     """
     with nullcontext() if adapter else without_adapters(model):
-        network, inputs = network_inputs(model, tokens, mask, positions, documents, cache)
+        network, inputs = network_inputs(model, tokens, mask, cache)
         seen: list[Tensor] = []
         with _watching(network, seen) if hidden else nullcontext():
             output = network(**inputs, use_cache=use_cache, logits_to_keep=keep, return_dict=True)
@@ -160,18 +152,12 @@ def network_inputs(
     model: nn.Module,
     tokens: Tensor,
     mask: Tensor,
-    positions: Tensor | None = None,
-    documents: Tensor | None = None,
     cache: Cache | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The network under the adapter and what to call it with; arguments as for ``run``."""
     network = base_network(model)
     length = tokens.shape[1]
-    if positions is None:
-        positions = position_ids(mask)[:, -length:]
-    allowed = None
-    if documents is not None and bool((documents.bool() & mask).any()):
-        allowed = _same_document(network.config, documents, mask)
+    positions = position_ids(mask)[:, -length:]
     virtual = virtual_tokens(model)
     if virtual:
         assert is_adapted(model)
@@ -179,13 +165,9 @@ def network_inputs(
             cache = _filled_with_prefix(model, network.config, len(tokens), cache)
         positions = positions + virtual
         mask = nn.functional.pad(mask, (virtual, 0), value=True)
-        allowed = None if allowed is None else nn.functional.pad(allowed, (virtual, 0), value=True)
-    if allowed is not None and attention_name(network.config) == "eager":
-        lowest = torch.finfo(network.dtype).min
-        allowed = torch.zeros_like(allowed, dtype=network.dtype).masked_fill(~allowed, lowest)
     inputs: dict[str, Any] = {
         "input_ids": tokens,
-        "attention_mask": mask if allowed is None else allowed,
+        "attention_mask": mask,
         "position_ids": positions,
     }
     if name := _cache_name(type(network)):
@@ -265,28 +247,3 @@ def _filled_with_prefix(
         if isinstance(cache.layers[index], CacheLayerMixin):
             cache.update(keys, values, index)
     return cache
-
-
-def _same_document(config: PreTrainedConfig, documents: Tensor, mask: Tensor) -> Tensor:
-    """[N, 1, T, T] bool: a token (row) sees itself and earlier real tokens of its document."""
-    length = documents.shape[1]
-    if is_recurrent(config):
-        raise UserError(
-            f"packing: must be off for '{config.model_type}', whose convolutions or recurrence "
-            "see other documents"
-        )
-    if config.model_type in {"bloom", "openai-gpt"} or getattr(config, "alibi", False):
-        raise UserError(f"packing: must be off for '{config.model_type}', which takes no such mask")
-    if attention_name(config) not in {"sdpa", "eager"}:
-        raise UserError(f"packing: needs attention sdpa or eager, got {attention_name(config)}")
-    text = config.get_text_config()
-    spans = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    window = min(filter(None, spans), default=length)
-    if length > window:
-        raise UserError(
-            f"packing: rows must fit the attention window of {window} tokens, got {length}"
-        )
-    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-    same = documents[:, :, None] == documents[:, None, :]
-    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
-    return ((causal & same & mask[:, None, :]) | itself)[:, None]

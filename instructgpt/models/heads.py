@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from instructgpt.models.flat import hidden_states
-from instructgpt.models.forward import base_network, network_inputs
+from instructgpt.models.forward import base_network
 from instructgpt.types import FlatRows
 
 if TYPE_CHECKING:
@@ -62,35 +62,17 @@ class ScalarModel(nn.Module):
         Args:
             rows: what it reads.
         """
-        return self._scores(hidden_states(self.trunk, rows))
-
-    def score(self, rows: FlatRows) -> Tensor:
-        """The score [S] at the last token of each segment; argument as for ``forward``."""
-        scores: Tensor = self(rows)
-        return scores[rows.layout.last]
-
-    def padded(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The score at every position of padded rows.
-
-        Args:
-            tokens: [N, T], padded on either side.
-            mask: [N, T] bool.
-        """
-        network, inputs = network_inputs(self.trunk, tokens, mask)
-        hidden = network(**inputs, use_cache=False, return_dict=True).last_hidden_state
-        return self._scores(hidden)
-
-    def padded_score(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The score [N] at the last real token of each row; arguments as for ``padded``."""
-        last = mask.shape[1] - 1 - mask.flip(1).int().argmax(1, keepdim=True)
-        return self.padded(tokens, mask).gather(1, last).squeeze(1)
-
-    def _scores(self, hidden: Tensor) -> Tensor:
+        hidden = hidden_states(self.trunk, rows)
         # Not in half precision: differences of scores are small beside the scores.
         with torch.autocast(hidden.device.type, enabled=False):
             weight = next(self.head.parameters())
             scores: Tensor = self.head(hidden.to(weight.dtype)).squeeze(-1).float()
         return scores - self.offset.float()
+
+    def score(self, rows: FlatRows) -> Tensor:
+        """The score [S] at the last token of each segment; argument as for ``forward``."""
+        scores: Tensor = self(rows)
+        return scores[rows.layout.last]
 
 
 class ValueHead(nn.Linear):

@@ -28,7 +28,6 @@ from instructgpt.models.architecture import (
     set_dropout,
 )
 from instructgpt.models.architecture import context_length as context_length
-from instructgpt.models.architecture import is_recurrent as is_recurrent
 from instructgpt.models.artefact import Artefact, read_artefact
 from instructgpt.models.finite import check_finite
 from instructgpt.models.flat_attention import recompute_alike

@@ -55,6 +55,15 @@ def has_attention(kind: type[PreTrainedModel], name: str) -> bool:
     return bool(has.get(name))
 
 
+def takes_attention(kind: type[PreTrainedModel]) -> bool:
+    """Whether an architecture looks its attention up where others can be registered.
+
+    Args:
+        kind: of the model.
+    """
+    return bool(kind._supports_attention_backend)
+
+
 def keeps_states(kind: type[PreTrainedModel]) -> bool:
     """Whether the cache holds states of a recurrence: no config says so for all of them.
 

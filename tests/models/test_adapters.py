@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import PeftModel
-from tiny_models import disturb, policy_of, scalar_of
+from tiny_models import disturb, flat, policy_of, scalar_of
 
 from instructgpt.models.adapters import LoRA, Prefix, attach, merged
 from instructgpt.models.forward import base_network, run
@@ -55,7 +55,7 @@ def test_head_always_learns(scalar, adapter):
     others = {n for n in trained(model) if "lora" not in n and "prompt_encoder" not in n}
     assert others == {"head.weight", "offset"}
     disturb(model)
-    model.padded_score(TOKENS, MASK).sum().backward()
+    model.score(flat(TOKENS, MASK)).sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in model.parameters() if p.requires_grad)
 
 
@@ -76,16 +76,16 @@ def test_lora_targets(make_architecture, tiny_tokenizer):
 
 @pytest.mark.parametrize("adapter", [LoRA(rank=2), Prefix(tokens=3)])
 def test_adapters_off(policy, scalar, adapter):
-    expected, scores = logits(policy), scalar.padded_score(TOKENS, MASK)
+    expected, scores = logits(policy), scalar.score(flat(TOKENS, MASK))
     model, scored = disturb(attach(policy, adapter)), disturb(attach(scalar, adapter))
     assert (logits(model) - expected).abs().max() > 1e-2
     before = trained(model)
     with without_adapters(model), without_adapters(scored.trunk):
         torch.testing.assert_close(logits(model), expected)
-        torch.testing.assert_close(scored.padded_score(TOKENS, MASK), scores)
+        torch.testing.assert_close(scored.score(flat(TOKENS, MASK)), scores)
         assert trained(model) == before
     assert (logits(model) - expected).abs().max() > 1e-2
-    assert (scored.padded_score(TOKENS, MASK) - scores).abs().max() > 1e-3
+    assert (scored.score(flat(TOKENS, MASK)) - scores).abs().max() > 1e-3
 
 
 def test_adapters_come_on_again_after_an_error(policy):
@@ -114,7 +114,7 @@ def test_merging_a_scalar(scalar):
     whole = merged(model)
     assert not isinstance(whole.trunk, PeftModel)
     torch.testing.assert_close(
-        whole.padded_score(TOKENS, MASK), model.padded_score(TOKENS, MASK), rtol=0, atol=1e-4
+        whole.score(flat(TOKENS, MASK)), model.score(flat(TOKENS, MASK)), rtol=0, atol=1e-4
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
-from tiny_models import disturb, policy_of, scalar_of
+from tiny_models import disturb, flat, policy_of, scalar_of
 from tokenizers import pre_tokenizers
 from torch.nn.functional import pad
 from transformers import (
@@ -145,7 +145,7 @@ def test_generation_stops_where_responses_end(make_architecture, tiny_tokenizer,
 def test_reward_model_loads_in_plain_transformers(tiny_architecture, tokenizer, tmp_path):
     """The same scores, before the offset, one at a time and padded, also when padding is EOS."""
     model, path = scalar_of(tiny_architecture, tokenizer), tmp_path / "export"
-    expected = model.padded_score(*right_padded(tokenizer, tokenizer.pad_token_id))
+    expected = model.score(flat(*right_padded(tokenizer, tokenizer.pad_token_id)))
     with torch.no_grad():
         model.offset.fill_(0.75)
     save_scalar(model, tokenizer, path, stage="reward", **OWN)
@@ -153,7 +153,7 @@ def test_reward_model_loads_in_plain_transformers(tiny_architecture, tokenizer, 
     assert artefact.offset == 0.75
     ours = load_scalar(str(path), None, Network(), load_tokenizer(str(path)), head="stored").eval()
     torch.testing.assert_close(
-        ours.padded_score(*right_padded(tokenizer, 3)), expected - 0.75, rtol=0, atol=1e-5
+        ours.score(flat(*right_padded(tokenizer, 3))), expected - 0.75, rtol=0, atol=1e-5
     )
     if model.config.model_type == "lfm2":
         assert artefact.head == "head.safetensors"
@@ -271,11 +271,9 @@ def test_prefix_policy(tiny_architecture, tiny_tokenizer, tmp_path):
     # the policy's prefix stays on when a reward model is made of it
     scalar = load_scalar(str(path), None, Network(), tiny_tokenizer, head="new").eval()
     assert isinstance(scalar.trunk, PeftModel)
-    score = scalar.padded_score(tokens, torch.ones_like(tokens).bool())
+    score = scalar.score(flat(tokens))
     with without_adapters(scalar.trunk):
-        assert not torch.allclose(
-            score, scalar.padded_score(tokens, torch.ones_like(tokens).bool())
-        )
+        assert not torch.allclose(score, scalar.score(flat(tokens)))
 
 
 @pytest.mark.parametrize("adapter", [LoRA(rank=2), Prefix(tokens=3)])
@@ -284,14 +282,14 @@ def test_adapted_reward_model(tiny_architecture, tokenizer, tmp_path, adapter):
     with torch.no_grad():
         model.head.weight.mul_(1.7)
         model.offset.fill_(-0.5)
-    expected = model.padded_score(*right_padded(tokenizer, 3))
+    expected = model.score(flat(*right_padded(tokenizer, 3)))
     path = tmp_path / "export"
     save_scalar(model, tokenizer, path, stage="reward", **OWN)
     loaded = load_scalar(
         str(path), None, Network(), load_tokenizer(str(path)), head="stored"
     ).eval()
     torch.testing.assert_close(
-        loaded.padded_score(*right_padded(tokenizer, 3)), expected, rtol=0, atol=1e-4
+        loaded.score(flat(*right_padded(tokenizer, 3))), expected, rtol=0, atol=1e-4
     )
 
 

@@ -1,5 +1,7 @@
 """Flat rows against each row alone."""
 
+import warnings
+
 import pytest
 import torch
 from flat_families import build
@@ -66,6 +68,13 @@ def test_adapters_are_on_unless_switched_off(make_architecture, tiny_tokenizer, 
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.normal_(std=0.5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            hidden_states(model, rows)
+    told = [str(one.message) for one in caught if "flat rows" in str(one.message)]
+    padded = "llama does not read flat rows (its rows have a prefix): rows are padded"
+    assert told == ([padded] if isinstance(adapter, Prefix) else [])
     assert_close(hidden_states(model, rows, adapter=False), before)
     for row, output in alone(model, rows):
         assert_close(hidden_states(model, rows)[row], output.hidden[0])
@@ -167,7 +176,22 @@ def test_bfloat16_is_as_near_to_float32_as_padded_rows(make_architecture, tiny_t
 
 
 def attention_used(model):
-    return getattr(model, PROOFS)["cpu", model.dtype, model.dtype != torch.float32]
+    return getattr(model, PROOFS)["cpu", model.dtype, model.dtype != torch.float32, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("lfm2", "it has convolutions or recurrence"), ("openai-gpt", "its attention is its own")],
+)
+def test_small_first_weights_hide_no_leak(tiny_tokenizer, rows, name, reason):
+    """With them the hidden states of flat rows are nearly right."""
+    model = build(name, tiny_tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.002)
+    with pytest.warns(UserWarning, match=f"^{name} does not read flat rows .{reason}.: rows are"):
+        predict(model, rows, asked(rows))
 
 
 def test_a_network_with_attention_of_its_own_is_padded_and_says_so(

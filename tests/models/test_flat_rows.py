@@ -134,7 +134,7 @@ def test_attention_over_segments_is_called_as_torch_documents_it(tiny_tokenizer,
         return naive_varlen(*args, **options)
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", attention)
-    setattr(model, flat_proof.PROOFS, {("cpu", torch.float32, False): "varlen"})
+    setattr(model, flat_proof.PROOFS, {("cpu", torch.float32, False, False): "varlen"})
     found = hidden_states(model, rows)
     assert len(calls) == 2  # layers
     assert_close(found, expected, rtol=1e-5, atol=1e-5)

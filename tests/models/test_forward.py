@@ -1,4 +1,4 @@
-"""Calling a language model: padding, caches, packing and adapters change nothing."""
+"""Calling a language model: padding, caches and adapters change nothing."""
 
 import pytest
 import torch
@@ -7,9 +7,8 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, StaticCache
 
 from instructgpt.models.adapters import LoRA, Prefix, attach
+from instructgpt.models.architecture import is_recurrent
 from instructgpt.models.forward import position_ids, run, virtual_tokens
-from instructgpt.models.load import Network, is_recurrent, load_policy
-from instructgpt.types import UserError
 
 LENGTHS = (7, 3, 5)
 EXACT = {"rtol": 0, "atol": 1e-5}
@@ -106,47 +105,6 @@ def test_keep_and_hidden(model):
     torch.testing.assert_close(kept.hidden, full.hidden[:, -3:], **EXACT)
     torch.testing.assert_close(model.get_output_embeddings()(kept.hidden), kept.logits, **EXACT)
     assert run(model, tokens, mask).hidden is None
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("adapter", [None, Prefix(tokens=3)])
-def test_packed_documents_equal_separate_rows(
-    tiny_architecture, tiny_tokenizer, attention, adapter
-):
-    torch.manual_seed(0)
-    network = Network(attention=attention)
-    model = load_policy(None, tiny_architecture, network, tiny_tokenizer).eval()
-    model = model if adapter is None else attach(model, adapter)
-    a, b, c = rows(4, 3, 6)
-    tokens = torch.stack([torch.cat([a, b, torch.zeros(2, dtype=torch.long)]), pad(c, (0, 3))])
-    mask = torch.tensor([[True] * 7 + [False] * 2, [True] * 6 + [False] * 3])
-    documents = torch.tensor([[0] * 4 + [1] * 3 + [0] * 2, [0] * 9])
-    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0, 0], [0, 1, 2, 3, 4, 5, 0, 0, 0]])
-    if is_recurrent(model.config):
-        with pytest.raises(UserError, match="packing: must be off for 'lfm2'"):
-            run(model, tokens, mask, positions=positions, documents=documents)
-        run(model, tokens, mask, documents=torch.zeros_like(documents))  # nothing packed: fine
-        return
-    logits = run(model, tokens, mask, positions=positions, documents=documents).logits
-    assert logits.isfinite().all()
-    for got, sequence in ((logits[0, :4], a), (logits[0, 4:7], b), (logits[1, :6], c)):
-        torch.testing.assert_close(got, alone(model, sequence).logits[0], **EXACT)
-
-
-def test_packing_refuses_attention_without_masks(make_architecture, tiny_tokenizer):
-    model = load_policy(None, make_architecture("llama"), Network(), tiny_tokenizer)
-    model.config._attn_implementation = "flash_attention_2"
-    tokens = torch.ones(1, 4, dtype=torch.long)
-    with pytest.raises(UserError, match="packing: needs attention sdpa or eager, got flash"):
-        run(model, tokens, tokens.bool(), documents=torch.tensor([[0, 0, 1, 1]]))
-
-
-def test_packing_refuses_rows_beyond_a_sliding_window(make_architecture, tiny_tokenizer):
-    architecture = {**make_architecture("llama"), "model_type": "mistral", "sliding_window": 3}
-    model = load_policy(None, architecture, Network(), tiny_tokenizer)
-    tokens = torch.ones(1, 4, dtype=torch.long)
-    with pytest.raises(UserError, match="attention window of 3 tokens, got 4"):
-        run(model, tokens, tokens.bool(), documents=torch.tensor([[0, 0, 1, 1]]))
 
 
 def test_recurrence_is_recognised(model):

@@ -1,12 +1,13 @@
-"""Scores and values: read at the last real token, whatever pads the row."""
+"""Scores and values: read at the last token of each row."""
 
 import pytest
 import torch
-from tiny_models import scalar_of
-from torch.nn.functional import pad
+from tiny_models import flat, scalar_of
 
+from instructgpt.functional.layout import Layout
 from instructgpt.models.heads import ScalarModel, ValueHead, score_head
 from instructgpt.models.load import Network, load_scalar
+from instructgpt.types import FlatRows
 
 
 @pytest.fixture(params=["tiny_tokenizer", "eos_padded_tokenizer"])
@@ -20,33 +21,22 @@ def model(tiny_architecture, tokenizer):
 
 
 def test_score_is_read_at_eos(model, tokenizer):
-    """EOS is the last token of a row, and where padding is EOS the row is full of it."""
-    eos, filler = tokenizer.eos_token_id, tokenizer.pad_token_id
-    sequences = [torch.tensor([5, 9, eos, 7, eos]), torch.tensor([8, eos])]
-    expected = [model.padded(s[None], torch.ones(1, len(s)).bool())[0, -1] for s in sequences]
-    for left in (True, False):
-        sides = [(7 - len(s), 0) if left else (0, 7 - len(s)) for s in sequences]
-        tokens = torch.stack(
-            [pad(s, p, value=filler) for s, p in zip(sequences, sides, strict=True)]
-        )
-        ones = [torch.ones_like(s) for s in sequences]
-        mask = torch.stack([pad(o, p) for o, p in zip(ones, sides, strict=True)]).bool()
-        torch.testing.assert_close(
-            model.padded_score(tokens, mask), torch.stack(expected), rtol=0, atol=1e-5
-        )
+    """EOS is the last token of a row, and may stand within one."""
+    eos = tokenizer.eos_token_id
+    rows = [torch.tensor([[5, 9, eos, 7, eos]]), torch.tensor([[8, eos]])]
+    together = FlatRows(torch.cat(rows, 1)[0], Layout.of([5, 2]))
+    expected = torch.cat([model(flat(row))[-1:] for row in rows])
+    torch.testing.assert_close(model.score(together), expected, rtol=0, atol=1e-5)
     # and it depends on EOS having been read
-    without = model.padded_score(sequences[0][None, :-1], torch.ones(1, 4).bool())
-    assert (without - expected[0]).abs() > 1e-3
+    assert (model.score(flat(rows[0][:, :-1])) - expected[0]).abs() > 1e-3
 
 
 def test_forward_scores_every_position_of_the_past_only(model):
     tokens = torch.tensor([[5, 9, 12, 7]])
-    mask = torch.ones_like(tokens).bool()
-    scores = model.padded(tokens, mask)
-    assert scores.shape == (1, 4)
+    scores = model(flat(tokens))
+    assert scores.shape == (4,)
     assert scores.dtype == torch.float32
-    prefix = model.padded(tokens[:, :2], mask[:, :2])
-    torch.testing.assert_close(scores[:, :2], prefix, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores[:2], model(flat(tokens[:, :2])), rtol=0, atol=1e-5)
 
 
 def test_head_starts_at_the_papers_scale():
@@ -59,12 +49,11 @@ def test_head_starts_at_the_papers_scale():
 
 
 def test_offset_is_subtracted_everywhere(model):
-    tokens = torch.tensor([[5, 9, 12, 7]])
-    mask = torch.ones_like(tokens).bool()
-    before = model.padded(tokens, mask)
+    rows = flat(torch.tensor([[5, 9, 12, 7]]))
+    before = model(rows)
     with torch.no_grad():
         model.offset.fill_(1.5)
-    torch.testing.assert_close(model.padded(tokens, mask), before - 1.5)
+    torch.testing.assert_close(model(rows), before - 1.5)
 
 
 def test_offset_is_trained_on_request_only(make_architecture, tiny_tokenizer):
@@ -84,12 +73,12 @@ def test_offset_is_trained_on_request_only(make_architecture, tiny_tokenizer):
 def test_scores_in_bfloat16_come_from_a_float32_head(make_architecture, tiny_tokenizer):
     network = Network(dtype="bfloat16")
     model = load_scalar(None, make_architecture("llama"), network, tiny_tokenizer, head="new")
-    tokens = torch.tensor([[5, 9, 12, 7]])
+    rows = flat(torch.tensor([[5, 9, 12, 7]]))
     assert isinstance(model, ScalarModel)
     assert model.trunk.dtype == torch.bfloat16
     assert model.head.weight.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        scores = model.padded(tokens, torch.ones_like(tokens).bool())
+        scores = model(rows)
     assert scores.dtype == torch.float32
     assert not torch.equal(scores, scores.bfloat16().float())
 

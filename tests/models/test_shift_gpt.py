@@ -8,7 +8,7 @@ from transformers import (
     DynamicCache,
 )
 
-from instructgpt.models.forward import position_ids, run
+from instructgpt.models.forward import position_ids
 from instructgpt.models.shift_gpt import VALUE_TO_OUTPUT, Before, ShiftGPTConfig, rotate
 
 VOCABULARY = 40
@@ -144,16 +144,6 @@ def test_left_padding_changes_nothing(small, tokens, given):
     positions = {"position_ids": position_ids(mask)} if given else {}
     found = logits(small, padded, attention_mask=mask, **positions)[:, 4:]
     torch.testing.assert_close(found, logits(small, tokens), rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
-def test_packed_documents_do_not_see_each_other(small, tokens):
-    documents = torch.tensor([[0] * 5 + [1] * 7]).expand(3, -1)
-    positions = torch.tensor([[*range(5), *range(7)]]).expand(3, -1)
-    mask = torch.ones(3, 12, dtype=torch.bool)
-    packed = run(small, tokens, mask, positions=positions, documents=documents).logits
-    apart = torch.cat([logits(small, tokens[:, :5]), logits(small, tokens[:, 5:])], 1)
-    torch.testing.assert_close(packed, apart, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}])

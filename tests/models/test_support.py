@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from tiny_models import flat
 from torch.nn.functional import pad
 from transformers import (
     AutoModelForCausalLM,
@@ -155,9 +156,9 @@ def test_reward_model_of_every_family(exported, tiny_tokenizer, tmp_path, name):
     """The head has the width of what it reads, and the export is a classifier or says that not."""
     model = load_scalar(exported(name), None, Network(), tiny_tokenizer, head="new").eval()
     tokens, mask = padded(prompts(), left=False)
-    model.padded_score(tokens, mask).sum().backward()
+    model.score(flat(tokens, mask)).sum().backward()
     assert model.head.weight.grad.abs().sum() > 0
-    expected = model.padded_score(tokens, mask)
+    expected = model.score(flat(tokens, mask))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         save_scalar(model, tiny_tokenizer, tmp_path / "rm", stage="reward", **OWN)
@@ -179,7 +180,7 @@ def test_reward_model_of_every_family(exported, tiny_tokenizer, tmp_path, name):
         str(tmp_path / "rm"), None, Network(), tiny_tokenizer, head="stored"
     ).eval()
     for left in (True, False):
-        scores = loaded.padded_score(*padded(prompts(), left))
+        scores = loaded.score(flat(*padded(prompts(), left)))
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
 
 
@@ -206,7 +207,7 @@ def test_width_of_a_model_with_parts(tiny_tokenizer, tmp_path):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "hub")
     model = load_scalar(str(tmp_path / "hub"), None, Network(), tiny_tokenizer, head="new").eval()
     assert model.head.in_features == 16
-    expected = model.padded_score(*padded(prompts(), left=True))
+    expected = model.score(flat(*padded(prompts(), left=True)))
     save_scalar(model, tiny_tokenizer, tmp_path / "rm", stage="reward", **OWN)
     assert read_artefact(tmp_path / "rm").head == "score"
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm").eval()
@@ -326,26 +327,6 @@ def test_what_is_no_language_model_is_refused(tiny_tokenizer, tmp_path, name):
 def test_models_with_parts_are_not_started_from_scratch(tiny_tokenizer):
     with pytest.raises(UserError, match=r"^architecture: 'gemma3' reads more than text"):
         load_policy(None, {"model_type": "gemma3"}, Network(), tiny_tokenizer)
-
-
-@pytest.mark.parametrize("name", ["bloom", "falcon", "openai-gpt"])
-def test_packing_is_refused_where_masks_cannot_say_it(tiny_tokenizer, name):
-    tokens = torch.ones(1, 4, dtype=torch.long)
-    with pytest.raises(UserError, match=f"^packing: must be off for '{name}'"):
-        run(
-            build(name, tiny_tokenizer), tokens, tokens.bool(),
-            documents=torch.tensor([[0, 0, 1, 1]]),
-        )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"bloom", "falcon", "openai-gpt", "mamba"}))
-def test_packed_documents_of_every_family(tiny_tokenizer, name):
-    model = build(name, tiny_tokenizer)
-    tokens = prompts()[0][None, :4]
-    documents, positions = torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 0, 1]])
-    got = run(model, tokens, tokens.bool(), positions=positions, documents=documents).logits
-    for part in (slice(0, 2), slice(2, 4)):
-        torch.testing.assert_close(got[:, part], model(tokens[:, part]).logits, rtol=0, atol=2e-5)
 
 
 def test_one_line_says_that_nothing_is_cached(exported, tiny_tokenizer):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from descent import sgd, weights
 from safetensors.torch import load_file
+from tiny_models import flat
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
@@ -61,8 +62,8 @@ def test_reward_trains_and_keeps_the_head(fit, comparison_data, policy_artefact,
     tokens, mask = torch.tensor([[3, 4, 5]]), torch.ones(1, 3, dtype=torch.bool)
     with torch.no_grad():
         torch.testing.assert_close(
-            back.padded_score(tokens, mask),
-            module.model.eval().padded_score(tokens, mask),
+            back.score(flat(tokens, mask)),
+            module.model.eval().score(flat(tokens, mask)),
             atol=1e-4,
             rtol=1e-4,
         )

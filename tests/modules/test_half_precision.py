@@ -11,7 +11,6 @@ from small_preference import make as make_preference
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.models.artefact import save_policy
-from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.modules.ppo import PPOModule
@@ -77,10 +76,9 @@ def test_rotary_frequencies_stay_exact(
     back = load_policy(str(tmp_path / "export"), None, Network(dtype="bfloat16"), None).eval()
     tokens = torch.arange(2, 12)[None]
     far = torch.arange(3000, 3010)[None]
-    mask = torch.ones_like(tokens, dtype=torch.bool)
     with torch.no_grad():
-        trained = run(module.policy.eval(), tokens, mask, positions=far).logits
-        assert torch.equal(run(back, tokens, mask, positions=far).logits, trained)
+        trained = module.policy.eval()(tokens, position_ids=far).logits
+        assert torch.equal(back(tokens, position_ids=far).logits, trained)
 
 
 def test_validation_means_are_float32(fit, demonstration_data, policy_artefact):

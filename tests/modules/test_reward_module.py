@@ -9,6 +9,7 @@ from compared import ranked, sequence
 from descent import SaveAt, gradient, sgd, weights
 from lightning.pytorch import Trainer
 from rows import read_rows, write_rows
+from tiny_models import flat
 from transformers import AutoModelForSequenceClassification
 
 from instructgpt.__main__ import main as run
@@ -59,7 +60,7 @@ def test_one_step_is_the_gradient_of_equation_1(
 
     def score(prompt, response):
         tokens = sequence(batch, prompt, response)[None]
-        return oracle.padded_score(tokens, torch.ones_like(tokens).bool())[0]
+        return oracle.score(flat(tokens))[0]
 
     prompts = []
     for prompt, real in ranked(batch):

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from tiny_models import flat
 from transformers import AutoModelForSequenceClassification
 
 from instructgpt.models.adapters import Prefix, attach
@@ -60,7 +61,7 @@ def one_by_one(model, rows):
     scores = []
     for row in rows:
         tokens = torch.tensor([row])
-        scores.append(model.padded_score(tokens, torch.ones_like(tokens).bool()))
+        scores.append(model.score(flat(tokens)))
     return torch.cat(scores).detach()
 
 

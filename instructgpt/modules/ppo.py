@@ -78,8 +78,9 @@ class PPOModule(StageModule):
         pretraining: the pretraining term of eq. 2, which makes it PPO-ptx.
         reuse_logprobs: take the log-probabilities that sampling recorded, and do not ask the policy
             again before the updates: 8 % of a phase, but the first ratios are 1 only as nearly as
-            both passes agree: within 3e-5 in float32, 0.25 in bfloat16 (SmolLM2-135M), which is
-            more than the clip range. The entropy is then estimated from the tokens drawn.
+            both passes agree: within 4e-5 in float32; in bfloat16 within 0.5, and 1 % of the
+            tokens would be clipped before anything is learned (SmolLM2-135M). The entropy is then
+            estimated from the tokens drawn.
         ema_decay: average of the policy's weights, updated once a phase and exported beside it
             (paper: 0.992); null keeps none.
         seed: of sampling and of the order of updates.

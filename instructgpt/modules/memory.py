@@ -24,7 +24,7 @@ from instructgpt.modules.piece_sizes import Size
 MIB = 2**20
 COMPOSED_GELU = {"quick_gelu"}
 ADAM = 2  # moments of a weight
-CPU_GAPS = 0.65
+CPU_GAPS = 0.4
 """What glibc's malloc holds for tensors that come and go, beside what is in them; measured."""
 
 

@@ -76,6 +76,7 @@ MEMBERS = [
         lambda: trainer().fit_loop.epoch_loop,
         "the step that resumed runs log at",
     ),
+    Member("lightning", "_logger_connector", trainer, "logging no more than is read"),
     Member("lightning", "_val_check_time_interval", trainer, "saving before a validation"),
     Member("lightning", "_data_fetcher", lambda: trainer().fit_loop, "saving before a validation"),
     Member(

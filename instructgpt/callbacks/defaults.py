@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 
 from instructgpt.callbacks.config import ConfigWriter
 from instructgpt.callbacks.export import ExportArtefact
+from instructgpt.callbacks.logs import LogWhereRead
 from instructgpt.callbacks.plan import PlanPrinter
 from instructgpt.callbacks.predictions import PredictionWriter
 from instructgpt.callbacks.progress import StageProgress
@@ -48,6 +49,7 @@ def default_callbacks(
         SampleWriter(),
         PredictionWriter(config),
         Throughput(),
+        LogWhereRead(),
     ]
     if logging:
         callbacks.append(LearningRateMonitor(logging_interval="step"))

@@ -120,6 +120,15 @@ def validation_follows(trainer: Trainer) -> bool:
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
+def step_is_read(trainer: Trainer) -> bool:
+    """Whether a logger, or a hook at the end of it, reads what the step under way logs."""
+    if trainer._logger_connector.should_update_logs or epoch_ends(trainer):
+        return True
+    if trainer._val_check_time_interval is not None or validation_follows(trainer):  # type: ignore[attr-defined]
+        return True
+    return -1 < trainer.max_steps <= trainer.global_step + 1
+
+
 def save_best(callback: ModelCheckpoint, trainer: Trainer) -> None:
     """Save the weights if they are among the best: Lightning does so only in its own hooks."""
     callback._save_topk_checkpoint(trainer, callback._monitor_candidates(trainer))

@@ -85,6 +85,7 @@ class StageModule(LightningModule, ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.progress: Progress = silent  # a callback replaces it
+        self.logs_step = True  # a callback says where nobody reads it
         self.rollout_clock = RolloutClock()
         self.samples: list[dict[str, Any]] = []  # shown and emptied by a callback
         self.tokenizer: Any = None
@@ -350,6 +351,8 @@ class StageModule(LightningModule, ABC):
 
     def log_step(self, sums: dict[str, float]) -> None:
         """Log the means of an optimizer step, from sums over all ranks; ``count`` divides them."""
+        if not self.logs_step:
+            return
         count = sums.pop("count")
         for name, value in sums.items():
             self.log(f"train/{name}", value / count, prog_bar=name == "loss")
@@ -362,7 +365,8 @@ class StageModule(LightningModule, ABC):
     ) -> None:
         """Clip as Lightning does, each parameter group by itself, after logging its norm."""
         norms = clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        self.log_dict({f"gradient_norm/{name}": norm for name, norm in norms.items()})
+        if self.logs_step:
+            self.log_dict({f"gradient_norm/{name}": norm for name, norm in norms.items()})
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """Sum over all ranks."""

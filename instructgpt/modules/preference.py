@@ -279,7 +279,8 @@ class PreferenceModule(StageModule):
         """Log also what is no mean over the elements of the loss."""
         super().on_before_optimizer_step(optimizer)
         means = self.train_means.take(self.all_sum)
-        self.log_dict({f"train/{name}": value for name, value in means.items()})
+        if self.logs_step:
+            self.log_dict({f"train/{name}": value for name, value in means.items()})
 
     # -- evaluation
 

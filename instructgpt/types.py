@@ -2,7 +2,8 @@
 
 Shapes: B prompts, K responses a prompt, N = B * K sequences, P prompt tokens, R response tokens,
 T = P + R, V vocabulary. One mask polarity everywhere: True is a real token that counts. Masks come
-from lengths, never from ``tokens != pad``. Prompts are left-padded, responses right-padded.
+from lengths, never from ``tokens != pad``. What a network reads lies flat (``FlatRows``); prompts
+that wait for responses are left-padded, responses right-padded.
 """
 
 from __future__ import annotations

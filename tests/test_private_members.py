@@ -96,8 +96,6 @@ MEMBERS = [
     Member("lightning", "_parser", LightningCLI, "the configuration that a run writes down"),
     Member("transformers", "_attn_implementation", lambda: network().config, "attention"),
     Member("transformers", "_supports_sdpa", PreTrainedModel, "the choice of attention"),
-    Member("transformers", "_supports_flash_attn", PreTrainedModel, "the choice of attention"),
-    Member("transformers", "_supports_flex_attn", PreTrainedModel, "the choice of attention"),
     Member("transformers", "_supports_attention_backend", PreTrainedModel, "attention of ShiftGPT"),
     Member("transformers", "_is_stateful", PreTrainedModel, "flat rows"),
     Member("transformers", "_supports_attention_backend", PreTrainedModel, "flat rows"),

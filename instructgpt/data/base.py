@@ -57,7 +57,7 @@ class StageData(LightningDataModule, ABC):
         train: file, folder, pattern (``*.parquet``), name of a data set (``owner/name`` or
             ``owner/name:split``), a list of them, or ``{name: weight}``: how many times the set's
             size is drawn in an epoch.
-        batch_size: rows per process and micro-batch.
+        batch_size: rows per process and batch.
         validation: fraction of the rows to hold out, by a hash of ``user``, else of the prompt, so
             that neither is in two splits; of text by a hash of documents, and of sections of long
             ones; or file(s); or null. ``predict`` takes the rows of the file(s), else all of

@@ -29,7 +29,7 @@ class ComparisonDataModule(StageData):
     such rows. As .jsonl, .json, .csv, .tsv (.gz) or .parquet.
 
     Args:
-        batch_size: prompts per process and micro-batch, each with all its responses; a step sees
+        batch_size: prompts per process and batch, each with all its responses; a step sees
             these x processes x ``--trainer.accumulate_grad_batches`` (paper: 64).
         demonstrations: files, folders or data sets of demonstrations; after training a reward model
             is shifted so that they score 0 on average (paper, section 3.5).

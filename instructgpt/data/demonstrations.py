@@ -26,7 +26,7 @@ class DemonstrationDataModule(StageData):
     (.gz) or .parquet.
 
     Args:
-        batch_size: rows per process and micro-batch; a step sees these x processes x
+        batch_size: rows per process and batch; a step sees these x processes x
             ``--trainer.accumulate_grad_batches`` (paper: 32).
         pretraining: text files, folders or data sets to mix in (the paper's initialisation of PPO
             has 10 %).

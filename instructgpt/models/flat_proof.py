@@ -24,6 +24,9 @@ EXACT = 1e-4
 ROUNDED = 0.1
 """The same in half precision, beside what a prompt that is not seen would change."""
 
+SEGMENTS = {"cuda"}
+"""Kinds of devices on which torch attends over segments, in half precision."""
+
 Read = Callable[[FlatRows, Kernel | None], Tensor]
 """Hidden states of rows by a kernel; None: padded."""
 
@@ -60,7 +63,7 @@ def _unsuited(network: PreTrainedModel) -> str:
 def _first_right(
     network: PreTrainedModel, read: Read, device: torch.device, half: bool
 ) -> Kernel | None:
-    if half and device.type == "cuda":
+    if half and device.type in SEGMENTS:
         fault = _fault(network, read, device, half, "varlen")
         if not fault:
             return "varlen"

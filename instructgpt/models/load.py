@@ -54,8 +54,8 @@ class Network:
         dtype: of the weights; leave it at float32 with mixed precision (``--trainer.precision
             bf16-mixed``).
         attention: implementation of attention; null takes that of the artefact, else sdpa, and
-            eager where the architecture has no other. flash_attention_2 and flex_attention need a
-            GPU, and packing needs sdpa or eager.
+            eager where the architecture has no other. On CUDA in half precision, sdpa is torch's
+            flash attention over segments.
         gradient_checkpointing: whether to recompute activations in the backward pass: less memory,
             about a third slower.
         trust_remote_code: whether code that comes with a hub model may run.
@@ -65,7 +65,7 @@ class Network:
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
+    attention: Literal["sdpa", "eager"] | None = None
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
     max_tokens: int | None = 1024

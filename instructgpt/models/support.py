@@ -9,7 +9,6 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import is_flash_attn_2_available
 
 from instructgpt.models.source import explained
 from instructgpt.models.transformers_private import has_attention
@@ -73,13 +72,12 @@ def attention_of(config: PreTrainedConfig, asked: str | None, remembered: str | 
         return asked or remembered
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     wanted = asked or remembered or "sdpa"
-    missing = f"{config.model_type} has no {wanted} attention"
-    missing = "" if has_attention(kind, wanted) else missing
-    if not missing and asked is None and not _runs_here(wanted):
-        missing = f"attention {wanted}, which the model was trained with, is not on this machine"
-    if not missing:
+    if has_attention(kind, wanted):
         return wanted
-    instead = "sdpa" if wanted != "sdpa" and has_attention(kind, "sdpa") else "eager"
+    instead = "sdpa" if has_attention(kind, "sdpa") else "eager"
+    missing = f"{config.model_type} has no {wanted} attention"
+    if wanted != "sdpa":
+        missing = f"attention {wanted}, which the model was trained with, is not used here"
     warnings.warn(f"{missing}: {instead} is used", stacklevel=2)
     return instead
 
@@ -89,12 +87,3 @@ def hidden_width(config: PreTrainedConfig) -> int:
     with explained(f"init_from: cannot build '{config.model_type}'"), torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
     return int(model.get_output_embeddings().weight.shape[1])
-
-
-def _runs_here(attention: str) -> bool:
-    match attention:
-        case "flash_attention_2":
-            return bool(is_flash_attn_2_available())
-        case "flex_attention":
-            return torch.cuda.is_available()
-    return True

@@ -46,13 +46,7 @@ def has_attention(kind: type[PreTrainedModel], name: str) -> bool:
         kind: of the model.
         name: of the implementation, as for transformers.
     """
-    has = {
-        "eager": True,
-        "sdpa": kind._supports_sdpa,
-        "flash_attention_2": kind._supports_flash_attn,
-        "flex_attention": kind._supports_flex_attn,
-    }
-    return bool(has.get(name))
+    return name == "eager" or (name == "sdpa" and bool(kind._supports_sdpa))
 
 
 def takes_attention(kind: type[PreTrainedModel]) -> bool:

@@ -1,6 +1,7 @@
 """Where attention finds its rows, against naive loops."""
 
 import itertools
+import warnings
 
 import pytest
 import torch
@@ -138,3 +139,27 @@ def test_attention_over_segments_is_called_as_torch_documents_it(tiny_tokenizer,
     found = hidden_states(model, rows)
     assert len(calls) == 2  # layers
     assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def too_wide(*_, **__):
+    raise RuntimeError("head_size must be a multiple of 8")
+
+
+@pytest.mark.parametrize(("attention", "kernel"), [(naive_varlen, "varlen"), (too_wide, "grouped")])
+def test_attention_over_segments_is_used_where_it_is_right(
+    tiny_tokenizer, monkeypatch, attention, kernel
+):
+    """What it refuses is said in one line; no layer pads its rows for that."""
+    model, rows = build("llama", tiny_tokenizer).bfloat16(), flat_rows()
+    monkeypatch.setattr(flat_proof, "SEGMENTS", {"cpu"})
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", attention)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hidden_states(model, rows)
+    told = [str(one.message) for one in caught if "attention over segments" in str(one.message)]
+    line = (
+        "llama does not take torch's attention over segments (RuntimeError: head_size must be a "
+        "multiple of 8): rows of like length are attended to together"
+    )
+    assert told == ([line] if kernel == "grouped" else [])
+    assert list(getattr(model, flat_proof.PROOFS).values()) == [kernel]

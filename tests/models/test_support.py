@@ -254,8 +254,7 @@ def test_chosen_attention_is_remembered_and_can_be_overruled(
     assert stored.config._attn_implementation == "eager"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_attention_of_another_machine(make_architecture, tiny_tokenizer, tmp_path):
+def test_attention_that_is_no_choice_here(make_architecture, tiny_tokenizer, tmp_path):
     model = load_policy(None, make_architecture("llama"), Network(), tiny_tokenizer)
     model.config._attn_implementation = "flash_attention_2"
     save_policy(model, tiny_tokenizer, tmp_path / "a", stage="sft", **OWN)

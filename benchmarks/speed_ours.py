@@ -83,14 +83,10 @@ def _data(work: dict[str, Any], kind: Any, **options: Any) -> Any:
     return kind(tokenizer=tokenizer, cache=cache, **common, **limits, **options)
 
 
-def _network(work: dict[str, Any]) -> ig.Network:
-    return ig.Network(dtype=work["dtype"], **work["network"])
-
-
 def _stage(work: dict[str, Any]) -> tuple[Any, Any]:
     """The module and its data."""
     folder, kind = Path(work["folder"]), work["kind"]
-    network = _network(work)
+    network = ig.Network(dtype=work["dtype"])
     adapter = ig.LoRA(rank=8) if work.get("lora") else None
     common: dict[str, Any] = {"network": network, "adapter": adapter}
     common |= {"optimizer": partial(ig.PaperAdam, lr=RATE), "schedule": ig.Constant()}
@@ -145,7 +141,7 @@ def rollout(work: dict[str, Any], turns: Turns) -> None:
 
     data = _data(work, ig.PromptDataModule)
     data.setup("fit")
-    network = _network(work)
+    network = ig.Network(dtype=work["dtype"])
     policy = load_policy(str(Path(work["folder"]) / "policy"), None, network, data.tokenizer)
     policy.to(work["device"]).eval()
     batch = data.rollout_prompts(0, work["rows"]["prompts"], 0, 1)

@@ -24,8 +24,6 @@ SFT = tuple(
     for packing, micros in ((True, (1, 2)), (False, (1, 8)))
     for micro in micros
 )
-OURS = {"cpu": {"max_tokens": 1024}, "cuda": {}}
-"""Options of our networks: on a CPU fewer tokens at once take less memory, and no more time."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,6 @@ class Row:
         """
         about = {"kind": self.kind, "folder": str(folder), "rows": asdict(self.rows)}
         about |= {"step": self.step, "steps": self.steps, "lora": self.lora}
-        about |= {"network": OURS[device]}
         return {**about, "dtype": self.dtype, "device": device, **more}
 
 

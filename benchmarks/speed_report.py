@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from speed_rows import TABLE
+
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = (
     "| work | against | CPU s, ours | theirs | times as fast | memory | share of peak |",
@@ -20,6 +22,8 @@ ACCOUNT = (
 MARKS = "<!-- speed -->", "<!-- /speed -->"
 OF_ACCOUNT = "<!-- account -->", "<!-- /account -->"
 OF_MACHINE = "<!-- machine -->", "<!-- /machine -->"
+FEW = 5
+"""Units of each side below which their number is said."""
 PEERS = {"ppo": "TRL 1.12", "trl": "TRL 1.16", "generate": "`generate`"}
 
 
@@ -67,10 +71,11 @@ def _compared(row: dict[str, Any]) -> str:
     if not peer:
         return f"| {row['about']} | - | {ours['cpu_seconds']:.3g} | | | | {end}"
     middle, low, high = row["speed"]
+    few = f", n = {ours['n']}" if ours["n"] < FEW else ""
     setting = ", ".join(f"{key} {value}" for key, value in peer["setting"].items())
     return (
         f"| {row['about']} | {PEERS[peer['name']]} ({setting}) | {ours['cpu_seconds']:.3g} | "
-        f"{peer['cpu_seconds']:.3g} | **{middle:.2f}** [{low:.2f}, {high:.2f}]"
+        f"{peer['cpu_seconds']:.3g} | **{middle:.2f}** [{low:.2f}, {high:.2f}]{few}"
         f"{_aim(middle, aim['speed'])} | "
         f"{row['memory']:.2f}{_aim(row['memory'], aim['memory'], most=True)} | {end}"
     )
@@ -150,6 +155,13 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def _measured_on(results: dict[str, Any]) -> str:
+    """The machine, and whether some rows are only a first look."""
+    few = any(row.get("ours", {}).get("n", FEW) < FEW for row in results["rows"].values())
+    look = " Rows with an n below five are a first look, while other work kept the machine busy."
+    return f"On {results['machine']['name']}; one core, one thread.{look if few else ''}"
+
+
 def report(results: dict[str, Any], options: argparse.Namespace) -> None:
     """Print the table; write it and the plot, unless it is of tiny shapes or another device.
 
@@ -157,6 +169,9 @@ def report(results: dict[str, Any], options: argparse.Namespace) -> None:
         results: as in the file.
         options: of the command line.
     """
+    places = {row.name: place for place, row in enumerate(TABLE)}
+    rows = sorted(results["rows"].items(), key=lambda item: places.get(item[0], len(places)))
+    results = {**results, "rows": dict(rows)}
     table = list(lines(results))
     print(*table, sep="\n")
     if not options.tiny and options.output == ROOT / "benchmarks/results/speed.json":
@@ -164,7 +179,7 @@ def report(results: dict[str, Any], options: argparse.Namespace) -> None:
             if page.exists():
                 put_in(page, table)
                 put_in(page, list(accounts(results)), OF_ACCOUNT)
-                put_in(page, [f"On {results['machine']['name']}."], OF_MACHINE)
+                put_in(page, [_measured_on(results)], OF_MACHINE)
         plot(results, ROOT / "docs/speed.png")
     elif options.tiny:
         plot(results, options.runs / "speed.png")

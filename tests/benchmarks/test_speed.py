@@ -141,7 +141,7 @@ def test_a_table_takes_the_place_of_the_old_one(tmp_path):
     page = tmp_path / "page.md"
     start, end = speed_report.MARKS
     page.write_text(f"before\n{start}\n| old |\n{end}\nafter\n")
-    side = {"cpu_seconds": 1.0, "seconds": 1.0}
+    side = {"cpu_seconds": 1.0, "seconds": 1.0, "n": 4}
     row = {
         "about": "work",
         "ours": side,
@@ -154,7 +154,7 @@ def test_a_table_takes_the_place_of_the_old_one(tmp_path):
     table = list(speed_report.lines({"rows": {"dpo": row}}))
     speed_report.put_in(page, table)
     text = page.read_text()
-    compared = "**3.00** [2.50, 3.50] (≥ 2.5) | 0.50 (≤ 0.4, missed) | 66%"
+    compared = "**3.00** [2.50, 3.50], n = 4 (≥ 2.5) | 0.50 (≤ 0.4, missed) | 66%"
     line = f"| work | TRL 1.16 (micro 1) | 1 | 3 | {compared} |"
     assert text == "\n".join(["before", start, *table, end, "after\n"])
     assert table[-1] == line

@@ -14,12 +14,14 @@ from toy_rollout import GroupPolicy
 from instructgpt.algorithms.base import UpdateLoss
 from instructgpt.algorithms.kl import AdaptiveKL
 from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.rloo import RLOO
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.networks import Value
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.updates import Batches
 
 
@@ -55,6 +57,29 @@ def test_resumes_exactly_in_the_middle_of_a_phase(
         assert torch.equal(resumed.state_dict()[name], tensor), name
     for name, tensor in whole.phase.average.weights.items():
         assert torch.equal(resumed.phase.average.weights[name], tensor), name
+    measured = {n: v for n, v in whole.phase.metrics.items() if n.startswith(("ppo/", "loss/"))}
+    assert {n: resumed.phase.metrics[n] for n in measured} == pytest.approx(measured, rel=1e-5)
+
+
+def test_resumes_exactly_with_what_sampling_recorded(fit, prompt_data, policy_artefact, tmp_path):
+    """Log-probabilities and the ids drawn from, of prompts with several responses, in pieces."""
+
+    def build():
+        return make(
+            policy_artefact,
+            optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
+            algorithm=RLOO(responses_per_prompt=2, epochs=2, importance_cap=1.5),
+            sampling=Sampling(0.8, top_k=9, own_support=True),
+            network=Network(max_tokens=40),
+            reuse_logprobs=True,
+        )
+
+    whole, path, resumed = build(), tmp_path / "stop.ckpt", build()
+    fit(whole, prompt_data(), max_epochs=2)
+    with pytest.raises(SystemExit):
+        fit(build(), prompt_data(), max_epochs=2, callbacks=[StopAt(1, 1, path)])
+    fit(resumed, prompt_data(), max_epochs=2, ckpt_path=path)
+    assert torch.equal(weights(resumed), weights(whole))
     measured = {n: v for n, v in whole.phase.metrics.items() if n.startswith(("ppo/", "loss/"))}
     assert {n: resumed.phase.metrics[n] for n in measured} == pytest.approx(measured, rel=1e-5)
 

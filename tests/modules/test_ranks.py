@@ -18,6 +18,7 @@ from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.updates import Batches
 
 
@@ -160,10 +161,21 @@ def test_ppo_ptx(
     assert_ranks_agree(train)
 
 
-@pytest.mark.parametrize("kind", [RLOO, RAFT])
-def test_algorithms_without_a_value_model(fit, prompt_data, policy_artefact, reward_artefact, kind):
-    """Three responses a prompt; no network is built that nobody trains, which DDP would refuse."""
-    algorithm = kind(responses_per_prompt=3, missing_eos_score=None, target_kl=5.0)
+RECORDED = {"reuse_logprobs": True, "sampling": Sampling(0.8, top_k=9, own_support=True)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "cap", "options"), [(RLOO, None, {}), (RAFT, None, {}), (RLOO, 1.5, RECORDED)]
+)
+def test_algorithms_without_a_value_model(
+    fit, prompt_data, policy_artefact, reward_artefact, kind, cap, options
+):
+    """Three responses a prompt; no network is built that nobody trains, which DDP would refuse.
+
+    Also with what sampling has recorded: log-probabilities, and the ids that it drew from.
+    """
+    own = {"missing_eos_score": None, "target_kl": 5.0, "importance_cap": cap}
+    algorithm = kind(responses_per_prompt=3, **own)
     rows = 12 // 3 * algorithm.trained_per_prompt
 
     def train(processes):
@@ -175,6 +187,7 @@ def test_algorithms_without_a_value_model(fit, prompt_data, policy_artefact, rew
             batches=Batches(12, rows // 2),
             algorithm=algorithm,
             network=Network(max_tokens=60 if processes > 1 else None),
+            **options,
         )
         trainer = fit(module, prompt_data(), max_epochs=2, **on(processes))
         assert trainer.global_step == 4

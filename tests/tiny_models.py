@@ -3,6 +3,7 @@
 import torch
 
 from instructgpt.functional.layout import Layout
+from instructgpt.models.forward import network_inputs
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.types import FlatRows
 
@@ -30,3 +31,10 @@ def flat(tokens, mask=None):
     """Rows [N, T] as flat ones, without what pads them."""
     mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
     return FlatRows(tokens[mask], Layout.of(mask.sum(1)))
+
+
+def padded_scores(model, tokens, mask=None):
+    """What a reward or value model says of padded rows [N, T] at each place: flat ones must too."""
+    mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    network, inputs = network_inputs(model.trunk, tokens, mask)
+    return model.head(network(**inputs).last_hidden_state).squeeze(-1) - model.offset

@@ -5,14 +5,14 @@ import torch
 from compared import sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import policy_of, scalar_of
+from tiny_models import padded_scores, policy_of, scalar_of
 
 from instructgpt.algorithms.dpo import DPO
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.data.collate import collate_comparisons
 from instructgpt.data.rows import ComparisonRow
 from instructgpt.functional.logprobs import token_logprobs
-from instructgpt.models.forward import network_inputs, run
+from instructgpt.models.forward import run
 from instructgpt.modules.candidates import candidates, in_columns, response_logprobs
 
 
@@ -85,9 +85,7 @@ def test_reward_loss_and_gradients(tiny_architecture, tiny_tokenizer, max_tokens
         real, tokens, mask, _ = padded(batch)
         scores = torch.zeros(batch.responses.shape)
         b, k = torch.tensor(real).T
-        network, inputs = network_inputs(model.trunk, tokens, mask)
-        said = model.head(network(**inputs).last_hidden_state).squeeze(-1)
-        scores[b, k] = said[range(len(mask)), mask.sum(1) - 1]
+        scores[b, k] = padded_scores(model, tokens, mask)[range(len(mask)), mask.sum(1) - 1]
         return KWise().loss(scores, batch.ranking, batch.ranking_mask)
 
     check(model, batch, loss, oracle, max_tokens)

@@ -9,7 +9,7 @@ import torch
 from descent import weights
 from lightning.pytorch import Callback
 from small_ppo import Watch, make
-from tiny_models import flat
+from tiny_models import flat, padded_scores
 
 from instructgpt.algorithms.kl import FixedKL
 from instructgpt.algorithms.ppo import PPO
@@ -176,15 +176,13 @@ def test_one_step_is_the_gradient_of_the_token_mean(
 
     Each row alone, as the path for padded rows reads it.
     """
-    module, start = (
-        make(
-            policy_artefact,
-            batches=Batches(8, 8),
-            value=Value(kind, lr=0.1),
-            network=Network(max_tokens=max_tokens),
-        ),
-        Start(),
+    module = make(
+        policy_artefact,
+        batches=Batches(8, 8),
+        value=Value(kind, lr=0.1),
+        network=Network(max_tokens=max_tokens),
     )
+    start = Start()
     fit(module, prompt_data(), max_steps=1, callbacks=[start])
     experience = module.phase.buffer.experience
     plan, lengths = module.plan_of_updates, module.phase.buffer.lengths
@@ -203,7 +201,7 @@ def test_one_step_is_the_gradient_of_the_token_mean(
         advantage = experience.advantages[row, :n]
         clipped = ratio.clamp(0.8, 1.2)
         total = total - torch.minimum(ratio * advantage, clipped * advantage).sum()
-        values = value(output.hidden) if kind == "shared" else value.padded(tokens, real)
+        values = value(output.hidden) if kind == "shared" else padded_scores(value, tokens)
         error = values[0, -n - 1 : -1] - experience.returns[row, :n]
         total = total + 0.1 * 0.5 * error.square().sum()  # nothing is clipped yet
     (total / rollout.response_mask.sum()).backward()
@@ -260,8 +258,7 @@ def test_value_model_starts_from_the_reward_model(
     rm = load_scalar(reward_artefact, None, Network(), None, head="stored").eval()
     rollout = module.phase.buffer.experience.rollout
     with torch.no_grad():
-        said = torch.zeros(rollout.mask.shape)
-        said[rollout.mask] = rm(flat(rollout.tokens, rollout.mask))
+        said = padded_scores(rm, rollout.tokens, rollout.mask)
     mask, before = rollout.response_mask, rollout.prompt_mask.shape[1] - 1
     torch.testing.assert_close(
         module.phase.buffer.experience.values[mask],

@@ -9,7 +9,7 @@ from compared import ranked, sequence
 from descent import SaveAt, gradient, sgd, weights
 from lightning.pytorch import Trainer
 from rows import read_rows, write_rows
-from tiny_models import flat
+from tiny_models import padded_scores
 from transformers import AutoModelForSequenceClassification
 
 from instructgpt.__main__ import main as run
@@ -60,7 +60,7 @@ def test_one_step_is_the_gradient_of_equation_1(
 
     def score(prompt, response):
         tokens = sequence(batch, prompt, response)[None]
-        return oracle.score(flat(tokens))[0]
+        return padded_scores(oracle, tokens)[0, -1]
 
     prompts = []
     for prompt, real in ranked(batch):
@@ -112,8 +112,8 @@ def test_scores_do_not_depend_on_the_order_of_prompts_and_responses(
     joined = [torch.cat([row.prompt, one]) for row in rows for one in row.responses]
     tokens = torch.nn.utils.rnn.pad_sequence(joined, batch_first=True)
     mask = torch.arange(tokens.shape[1]) < torch.tensor([[len(one)] for one in joined])
-    padded = module.model.padded_score(tokens, mask).tolist()
-    assert [score for row in expected for score in row] == pytest.approx(padded, abs=1e-5)
+    padded = padded_scores(module.model, tokens, mask)[range(len(mask)), mask.sum(1) - 1]
+    assert [score for row in expected for score in row] == pytest.approx(padded.tolist(), abs=1e-5)
 
 
 def test_metrics_count_pairs_whatever_the_batch_size(fit, comparison_data, reward_artefact, files):

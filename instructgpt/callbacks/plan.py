@@ -27,9 +27,9 @@ class PlanPrinter(Callback):
         """Print the plan."""
         stage = stage_of(pl_module)
         self._planned = stage.planned_steps()
+        lines = plan_of(stage)  # by every rank: it tries networks out, which can need all ranks
         if not trainer.is_global_zero:
             return
-        lines = plan_of(stage)
         width = max((len(name) for name, _ in lines), default=0)
         say(f"plan of {type(stage).__name__} in {trainer.default_root_dir}:")
         for name, value in lines:

@@ -5,7 +5,8 @@
 
 Each seed has its own world, labelers, models and prompts. Seeds 0, 11, 21 to 23 and 100 to 102 were
 looked at while the recipe was made; no others were. Finished stages are kept, so that --big goes on
-from where the first call ended. Everything measured goes into results/miniature.json.
+from where the first call ended. Everything measured goes into results/miniature.json; the claims
+are printed as a table in Markdown.
 """
 
 from __future__ import annotations
@@ -106,6 +107,17 @@ def table(runs: dict[str, Any]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """All claims as a table in Markdown, the seeds of a row side by side."""
+    seeds = " / ".join(rows[0]["here"])
+    lines = [f"| claim | the paper | here, seeds {seeds} | holds |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        here = " / ".join(row["here"].values())
+        holds = f"{row['holds']} of {row['judged']}" if row["judged"] else "not judged"
+        lines.append(f"| {row['claim']} | {row['paper']} | {here} | {holds} |")
+    return "\n".join(lines)
+
+
 def write(path: Path, config: str, runs: dict[str, Any]) -> None:
     """Write what was measured so far."""
     machine = {"system": platform.platform(), "cores": os.cpu_count(), "torch_threads": 1}
@@ -135,8 +147,7 @@ def main() -> None:
         before = runs.get(str(seed), {})
         runs[str(seed)] = before | findings(folder) | {"cost": before.get("cost", {}) | cost}
         write(options.results, config, runs)  # the next seed may fail
-    for row in table(runs):
-        print(f"{row['holds']}/{row['judged']}  {row['claim']}: {row['here']}")
+    print(markdown(table(runs)))
 
 
 if __name__ == "__main__":

@@ -62,9 +62,10 @@ class VLLMEngine:
 def _running(network: PreTrainedModel, sampling: Sampling) -> Any:
     """The engine with the weights of the moment."""
     if network in _RUNNING:
-        weights = [(name, weight.detach()) for name, weight in network.named_parameters()]
-        _RUNNING[network].apply_model(lambda theirs: theirs.load_weights(iter(weights)) and None)
-        return _RUNNING[network]
+        llm, weights = _RUNNING[network], [(n, w.detach()) for n, w in network.named_parameters()]
+        llm.apply_model(lambda theirs: theirs.load_weights(iter(weights)) and None)
+        llm.reset_prefix_cache()  # keys and values of prompts, by the weights before
+        return llm
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # so that weights need no copy
     try:
         vllm = importlib.import_module("vllm")

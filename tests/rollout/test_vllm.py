@@ -24,7 +24,7 @@ class LLM:
 
     def __init__(self, model, **options):
         self.network = AutoModelForCausalLM.from_pretrained(model).eval()
-        self.options, self.pushed = options, 0
+        self.options, self.pushed, self._kept = options, 0, {}
 
     def apply_model(self, function):
         self.pushed += 1
@@ -36,7 +36,17 @@ class LLM:
     def generate(self, prompts, params, use_tqdm):
         return [self._one(p["prompt_token_ids"], q) for p, q in zip(prompts, params, strict=True)]
 
+    def reset_prefix_cache(self):
+        self._kept.clear()
+
     def _one(self, prompt, params):
+        """Prompts that it has seen are not computed anew, even by other weights."""
+        key = (*prompt, params.max_tokens, *params.stop_token_ids)
+        if key not in self._kept:
+            self._kept[key] = self._computed(prompt, params)
+        return self._kept[key]
+
+    def _computed(self, prompt, params):
         assert params.temperature == 0
         tokens, logprobs = [], []
         while len(tokens) < params.max_tokens and not set(tokens[-1:]) & set(params.stop_token_ids):

@@ -89,16 +89,27 @@ class UnfinishedRows:
         self.facts_file.unlink(missing_ok=True)
         self._file.close()
 
+    def discard(self) -> None:
+        """Delete what is there: nobody needs it any more."""
+        assert self._file is not None
+        self.partial.unlink(missing_ok=True)
+        self.facts_file.unlink(missing_ok=True)
+        self._file.close()
+
     def interrupt(self) -> None:
         """Say how to go on; leave nothing where nothing was written."""
+        if self.rows and self._file is not None and not self._file.closed:
+            say(f"\n{self.rows:,} rows are in {self.partial}: {HOW}", error=True)
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the file; leave nothing where nothing was written."""
         if self._file is None or self._file.closed:
             return
         if self.rows:
-            say(f"\n{self.rows:,} rows are in {self.partial}: {HOW}", error=True)
+            self._file.close()
         else:
-            self.partial.unlink(missing_ok=True)
-            self.facts_file.unlink(missing_ok=True)
-        self._file.close()
+            self.discard()
 
     def _check_facts(self) -> None:
         """Refuse to go on with other work."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from instructgpt.evaluation.roles import Claims, Roles
 
 
@@ -34,7 +36,9 @@ def evaluate(
     Args:
         answers: model -> JSONL of ``generate`` at temperature 1; in the order of the report.
         baseline: the model that win rates are against; default: the first of ``answers``.
-        output: folder to write: also figures, and TensorBoard files.
+        output: folder to write: also figures, and TensorBoard files; until all is there,
+            ``scores.jsonl.partial`` in it has the reward model's scores, with which the same
+            command goes on.
         title: of the report.
         labels: model -> its name in the report.
         greedy: model -> answers to the same prompts by ``generate --greedy``.
@@ -58,10 +62,13 @@ def evaluate(
 
     roles.check(answers, claims)
     found = Evaluation(answers, greedy, baseline, labels, seed, grading.WORLD)
-    found.compare(panels, reward_model, judge)
-    paper.add_truth(found, nlp, roles)
-    found.test_reward_model(comparisons, folds)
-    found.over_optimise(best_of_n, checkpoints, checkpoint_prompts)
-    found.look_back(runs)
-    paper.add_claims(found, claims, roles)
-    found.write(output, title, run_info, paper.CONTENTS)
+    try:
+        found.compare(panels, reward_model, judge, Path(output, "scores.jsonl"))
+        paper.add_truth(found, nlp, roles)
+        found.test_reward_model(comparisons, folds)
+        found.over_optimise(best_of_n, checkpoints, checkpoint_prompts)
+        found.look_back(runs)
+        paper.add_claims(found, claims, roles)
+        found.write(output, title, run_info, paper.CONTENTS)
+    finally:
+        found.close()

@@ -80,16 +80,23 @@ class Evaluation:
             judges={},
         )
 
-    def compare(self, panels: str | None, reward_model: str | None, judge: str | None) -> None:
+    def compare(
+        self,
+        panels: str | None,
+        reward_model: str | None,
+        judge: str | None,
+        notes: Path | None = None,
+    ) -> None:
         """Win rates by everyone who judges.
 
         Args:
             panels: path of ``panels.json``.
             reward_model: folder of a reward model.
             judge: ``module:function``.
+            notes: file of the reward model's scores, until everything is written.
         """
         self.panels, self.panels_path = judging.read_panels(panels), panels
-        self.scorer = Scorer(reward_model) if reward_model else None
+        self.scorer = Scorer(reward_model, notes) if reward_model else None
         seen = self.panels if self.graded else {}
         self.judges = judging.make_judges(seen, self.scorer, judge, self.graded)
         self.results.judges = {name: one.description for name, one in self.judges.items()}
@@ -181,6 +188,13 @@ class Evaluation:
             note(f"reward model '{self.scorer.reward.init_from}': {self.scorer.choice}")
         run = read_json(run_info) if run_info else {}
         report_files.write_all(self.results, self.curves, run, Path(output), contents)
+        if self.scorer is not None:
+            self.scorer.close(done=True)
+
+    def close(self) -> None:
+        """Keep what there is to go on with, where not all was written."""
+        if self.scorer is not None:
+            self.scorer.close(done=False)
 
 
 def check_models(answers: dict[str, str], greedy: Paths, baseline: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from instructgpt.evaluation.roles import Claims, Roles
@@ -36,9 +37,7 @@ def evaluate(
     Args:
         answers: model -> JSONL of ``generate`` at temperature 1; in the order of the report.
         baseline: the model that win rates are against; default: the first of ``answers``.
-        output: folder to write: also figures, and TensorBoard files; until all is there,
-            ``scores.jsonl.partial`` in it has the reward model's scores, with which the same
-            command goes on.
+        output: folder to write; the same command goes on with scores that are there already.
         title: of the report.
         labels: model -> its name in the report.
         greedy: model -> answers to the same prompts by ``generate --greedy``.
@@ -61,8 +60,7 @@ def evaluate(
     from instructgpt.miniature import grading, paper
 
     roles.check(answers, claims)
-    found = Evaluation(answers, greedy, baseline, labels, seed, grading.WORLD)
-    try:
+    with closing(Evaluation(answers, greedy, baseline, labels, seed, grading.WORLD)) as found:
         found.compare(panels, reward_model, judge, Path(output, "scores.jsonl"))
         paper.add_truth(found, nlp, roles)
         found.test_reward_model(comparisons, folds)
@@ -70,5 +68,3 @@ def evaluate(
         found.look_back(runs)
         paper.add_claims(found, claims, roles)
         found.write(output, title, run_info, paper.CONTENTS)
-    finally:
-        found.close()

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-
-from tests.toy_stage import ToyModule, fit
+from toy_stage import ToyModule, fit
 
 STEPS = 12  # of two epochs, with a validation at the end of each
 

@@ -170,27 +170,6 @@ def _late(module: str, name: str) -> Callable[..., Any]:
     return late
 
 
-def _of_symbols(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-    """A function on what may be symbols of the compiler; numbers are none, and need no algebra."""
-
-    def late(*args: Any, **kwargs: Any) -> Any:
-        if all(map(_has_no_symbol, args)):
-            return plain(*args)
-        return getattr(_real(_SHAPES), name)(*args, **kwargs)
-
-    return late
-
-
-def _has_no_symbol(value: Any) -> bool:
-    if isinstance(value, tuple | list):  # a shape
-        return all(map(_has_no_symbol, value))
-    return isinstance(value, bool | int)
-
-
-def _same(x: Any, y: Any) -> bool:
-    return [*x] == [*y] if isinstance(x, tuple | list) else bool(x == y)
-
-
 def _noted(name: str) -> Callable[[Any], Any]:
     """A decorator of dynamo that only makes something known to it."""
 
@@ -238,13 +217,6 @@ def _graph_break(message: str = "") -> None:
 
 
 _SHAPES, _PLOT = "torch.fx.experimental.symbolic_shapes", "torchmetrics.utilities.plot"
-_CONDITIONS = (
-    "guard_or_false",
-    "guard_or_true",
-    "guard_size_oblivious",
-    "statically_known_true",
-    "expect_true",
-)
 _TRACE = f"{DYNAMO}._trace_wrapped_higher_order_op"
 STAND_INS: dict[str, dict[str, Any]] = {
     DYNAMO: {
@@ -258,11 +230,7 @@ STAND_INS: dict[str, dict[str, Any]] = {
     _TRACE: {"TransformGetItemToIndex": _late(_TRACE, "TransformGetItemToIndex")},
     _SHAPES: {
         "GuardOnDataDependentSymNode": _NeverError,
-        **{name: _of_symbols(name, lambda known, skip=0: known) for name in _CONDITIONS},
-        "sym_eq": _of_symbols("sym_eq", _same),
-        "sym_or": _of_symbols("sym_or", lambda *conditions: any(conditions)),
-        "sym_and": _of_symbols("sym_and", lambda *conditions: all(conditions)),
-        "is_nested_int": _of_symbols("is_nested_int", lambda number: False),
+        **{name: _late(_SHAPES, name) for name in ("guard_or_false", "statically_known_true")},
     },
     _PLOT: {
         **dict.fromkeys(("_AX_TYPE", "_CMAP_TYPE", "_PLOT_OUT_TYPE"), object),

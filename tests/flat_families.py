@@ -47,10 +47,10 @@ FLAT = {
     },
     "shift_gpt": {"hidden_size": 16, "num_hidden_layers": 2},
 }
-FALCON = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}
 PADDED = {
     "openai-gpt": GPT,
     "gptj": {**GPT, "rotary_dim": 4},
+    "codegen": {**GPT, "rotary_dim": 4},
     "gpt_neo": {
         "hidden_size": 16,
         "num_layers": 2,
@@ -60,12 +60,18 @@ PADDED = {
         "max_position_embeddings": 64,
     },
     "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 4},
-    "falcon": FALCON,
+    "falcon": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "alibi": True,
+    },
     "mpt": {"d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 64},
     "xglm": {"d_model": 16, "ffn_dim": 32, "num_layers": 2, "attention_heads": 4},
     "mamba": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},
     "lfm2": {**GROUPED, "layer_types": ["conv", "full_attention"]},
 }
+FAMILIES = {**FLAT, **PADDED}
 
 
 def build(name, tokenizer, network=Network()):
@@ -73,7 +79,7 @@ def build(name, tokenizer, network=Network()):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        architecture = {"model_type": name, **{**FLAT, **PADDED}[name]}
+        architecture = {"model_type": name, **FAMILIES[name]}
         model = load_policy(None, architecture, network, tokenizer)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -53,10 +53,12 @@ def lists(lengths: Sequence[int], members: pyarrow.Array) -> pyarrow.Array:
 
 
 def to_numpy(column: pyarrow.Array) -> np.ndarray:
-    """The numbers of a whole column without gaps; those of a file stay there.
+    """The numbers of a column without gaps; those of a file stay there.
 
     >>> to_numpy(numbers(np.array([3, 1], np.uint16)))
     array([3, 1], dtype=uint16)
+    >>> to_numpy(numbers(np.array([True, False, False]))[1:]).tolist()
+    [False, False]
     """
     import pyarrow as pa
 
@@ -64,7 +66,10 @@ def to_numpy(column: pyarrow.Array) -> np.ndarray:
     buffer = column.buffers()[1]
     if buffer is None or not len(column):
         return np.zeros(0, kind)
+    end = column.offset + len(column)
     if pa.types.is_boolean(column.type):
         bits = np.frombuffer(buffer, np.uint8)
-        return np.unpackbits(bits, count=len(column), bitorder="little").astype(bool)
-    return np.frombuffer(buffer, kind)[: len(column)]
+        held = np.unpackbits(bits, count=end, bitorder="little").astype(bool)
+    else:
+        held = np.frombuffer(buffer, kind)
+    return held[column.offset : end]

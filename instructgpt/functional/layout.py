@@ -88,15 +88,15 @@ class Layout:
         return self.lengths.cumsum(0) - self.lengths
 
     @cached_property
-    def _before(self) -> Tensor:
-        """[S] tokens that a segment has before it in its row, on the CPU."""
+    def before(self) -> Tensor:
+        """[S] tokens that a segment has before it in its row; on the CPU."""
         return torch.where(self.parents >= 0, self.lengths[self.parents.clamp_min(0)], 0)
 
     @cached_property
     def _continued(self) -> Tensor:
         """[S] place of the token that the first one of a segment follows; -1: none; on the CPU."""
         ends = self._starts + self.lengths - 1
-        return torch.where(self._before > 0, ends[self.parents.clamp_min(0)], -1)
+        return torch.where(self.before > 0, ends[self.parents.clamp_min(0)], -1)
 
     @cached_property
     def starts(self) -> Tensor:
@@ -111,7 +111,7 @@ class Layout:
     @cached_property
     def positions(self) -> Tensor:
         """[T] tokens before each in its row."""
-        first = (self._before - self._starts).repeat_interleave(self.lengths)
+        first = (self.before - self._starts).repeat_interleave(self.lengths)
         return (torch.arange(self.tokens) + first).to(self.device)
 
     @cached_property
@@ -138,12 +138,12 @@ class Layout:
     @cached_property
     def row_lengths(self) -> Tensor:
         """Tokens of each row, what it continues included; on the CPU."""
-        return (self.lengths + self._before)[self.rows]
+        return (self.lengths + self.before)[self.rows]
 
     @cached_property
     def row_places(self) -> Tensor:
         """[U] places of the tokens of all rows, row after row, shared ones in each; on the CPU."""
-        before, own = self._before[self.rows], self._starts[self.rows]
+        before, own = self.before[self.rows], self._starts[self.rows]
         first = self._starts[self.parents[self.rows].clamp_min(0)]
         columns = self.row_columns
         column_of_own = columns - before.repeat_interleave(self.row_lengths)

@@ -87,8 +87,7 @@ class RowPlaces:
     def segments(self) -> Segments:
         """Queries of a segment are its own tokens; its keys are the row's up to there."""
         layout, device = self.layout, self.layout.device
-        queries = layout.lengths
-        before = torch.where(layout.parents >= 0, queries[layout.parents.clamp_min(0)], 0)
+        queries, before = layout.lengths, layout.before
         keys = queries + before
         places = None
         if self._shares:

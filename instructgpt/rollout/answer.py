@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
 from instructgpt.rollout.drawing import Request, Sampling
 from instructgpt.rollout.live_text import LiveText
-from instructgpt.rollout.sampler import Texts, respond
+from instructgpt.rollout.sampler import Texts, requests_of, respond
 from instructgpt.types import Progress, Prompt, PromptBatch
 
 
@@ -23,21 +22,6 @@ class Wish(NamedTuple):
     max_response_tokens: int
     sampling: Sampling
     seed: int
-
-
-def repeat(batch: PromptBatch, responses: int) -> PromptBatch:
-    """Every row ``responses`` times in a row, each with its own sampling noise.
-
-    Args:
-        batch: prompts; blank rows, which have a sample id below 0, stay blank.
-        responses: to each prompt.
-    """
-    if responses == 1:
-        return batch
-    tokens, mask = (t.repeat_interleave(responses, 0) for t in (batch.tokens, batch.mask))
-    ids = batch.sample_ids.repeat_interleave(responses) * responses
-    ids = ids + torch.arange(responses, device=ids.device).repeat(len(batch.prompts))
-    return PromptBatch(tokens, mask, ids, [p for p in batch.prompts for _ in range(responses)])
 
 
 def answer_rows(
@@ -60,19 +44,11 @@ def answer_rows(
         template: of the policy.
         progress: told how far decoding is.
     """
-    repeated = repeat(batch, wish.responses)
-    texts = Texts(tokenizer, template, wish.max_response_tokens)
-    rollout = texts.respond(policy, repeated, wish.sampling, wish.seed, 0, progress)
-    ends = texts.samples(rollout, repeated.prompts, wish.sampling)
-    rows = []
-    for i, (prompt, sample_id) in enumerate(
-        zip(batch.prompts, batch.sample_ids.tolist(), strict=True)
-    ):
-        if sample_id < 0:
-            continue
-        group = ends[i * wish.responses : (i + 1) * wish.responses]
-        rows.append(row_of(prompt, [(one.response, one.finished) for one in group]))
-    return rows
+    asked = zip(batch.prompts, requests_of(batch), strict=True)
+    real = [(prompt, request) for prompt, request in asked if request.sample_id >= 0]
+    requests = [request for _, request in real]
+    found = answers(policy, requests, wish, tokenizer, template, progress)
+    return [row_of(prompt, said) for (prompt, _), said in zip(real, found, strict=True)]
 
 
 def answers(
@@ -81,6 +57,7 @@ def answers(
     wish: Wish,
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
+    progress: Progress | None = None,
 ) -> Iterator[list[tuple[str, bool]]]:
     """What is said to each prompt: texts, and whether each is finished; in the prompts' order.
 
@@ -93,13 +70,14 @@ def answers(
         wish: what is asked for.
         tokenizer: of the policy.
         template: of the policy.
+        progress: told how far decoding is.
     """
     count, sampling = wish.responses, wish.sampling
     texts = Texts(tokenizer, template, wish.max_response_tokens)
     how = (texts.ends(sampling), sampling, (wish.seed, 0))
     waiting: dict[int, dict[int, tuple[str, bool]]] = {}
     first = 0
-    for response in respond(policy, _requests(rows, count), *how):
+    for response in respond(policy, _requests(rows, count), *how, progress):
         number, place = divmod(response.number, count)
         said = texts.said(response.tokens, response.finished, sampling)
         waiting.setdefault(number, {})[place] = said

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from instructgpt.rollout.answer import repeat
+import torch
+
 from instructgpt.types import PromptBatch
 
 
@@ -36,3 +37,18 @@ class PhasePrompts:
         """Ids of the prompts of a rollout's rows; drawn again, so that nothing has to keep them."""
         prompts = self.share(number, 0, 1).prompts
         return [prompts[row].id for row in rows]
+
+
+def repeat(batch: PromptBatch, responses: int) -> PromptBatch:
+    """Every row ``responses`` times in a row, each with its own sampling noise.
+
+    Args:
+        batch: prompts; blank rows, which have a sample id below 0, stay blank.
+        responses: to each prompt.
+    """
+    if responses == 1:
+        return batch
+    tokens, mask = (t.repeat_interleave(responses, 0) for t in (batch.tokens, batch.mask))
+    ids = batch.sample_ids.repeat_interleave(responses) * responses
+    ids = ids + torch.arange(responses, device=ids.device).repeat(len(batch.prompts))
+    return PromptBatch(tokens, mask, ids, [p for p in batch.prompts for _ in range(responses)])

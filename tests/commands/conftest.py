@@ -111,3 +111,25 @@ def make_reward_model(
 def reward_model(make_reward_model: Callable[[int], str]) -> str:
     """Folder of one of them."""
     return make_reward_model(3)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Answers without ids or meta, and a module that judges them."""
+    texts = {"mine": ["long answer", "b", "c c"], "yours": ["a", "bb b", "c c"]}
+    paths = {}
+    for name, answers in texts.items():
+        rows = [
+            {"id": f"p:{i}", "prompt": f"Q{i}", "responses": [t]} for i, t in enumerate(answers)
+        ]
+        path = tmp_path / f"{name}.jsonl"
+        write_rows(path, rows)
+        paths[name] = str(path)
+    (tmp_path / "my_judge.py").write_text(
+        "def longer(prompt, first, second):\n    return float(len(first) > len(second))\n"
+        "panel = longer\n"
+        "def two(first, second):\n    return 1\n"
+        "def broken(prompt, first, second):\n    return 'first'\nnumber = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return paths

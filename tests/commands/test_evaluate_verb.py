@@ -1,8 +1,6 @@
 """``evaluate`` on tiny answers, of the world and of a user."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from instructgpt.__main__ import main as run
-from instructgpt.evaluation import scoring
-from instructgpt.rewards.learned import LearnedReward
 
 SETS = {
     "general": 20,
@@ -209,28 +205,6 @@ def test_without_panels_the_truth_judges(models, tmp_path):
 # -- a user's own answers
 
 
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """Answers without ids or meta, and a module that judges them."""
-    texts = {"mine": ["long answer", "b", "c c"], "yours": ["a", "bb b", "c c"]}
-    paths = {}
-    for name, answers in texts.items():
-        rows = [
-            {"id": f"p:{i}", "prompt": f"Q{i}", "responses": [t]} for i, t in enumerate(answers)
-        ]
-        path = tmp_path / f"{name}.jsonl"
-        write_rows(path, rows)
-        paths[name] = str(path)
-    (tmp_path / "my_judge.py").write_text(
-        "def longer(prompt, first, second):\n    return float(len(first) > len(second))\n"
-        "panel = longer\n"
-        "def two(first, second):\n    return 1\n"
-        "def broken(prompt, first, second):\n    return 'first'\nnumber = 3\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    return paths
-
-
 def test_own_answers_and_judge(own, tmp_path):
     args = ["--baseline=yours", "--judge=my_judge:longer", "--output=out", "--labels.mine=Mine"]
     assert run(["evaluate", *option("answers", own), *args]) == 0
@@ -255,38 +229,6 @@ def test_own_answers_and_reward_model(own, reward_model, tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert list(results["judges"]) == ["reward_model"]
     assert results["win_rates"][0]["ties"] == pytest.approx(1 / 3)
-
-
-def test_a_killed_evaluation_goes_on_with_its_scores(own, reward_model, tmp_path, monkeypatch):
-    """The same bytes come out, and nothing is scored twice; half a note counts as none."""
-    monkeypatch.setattr(scoring, "TOGETHER", 2)
-    args = [*option("answers", own), "--baseline=yours", f"--reward_model={reward_model}"]
-    scored, real = [], LearnedReward.score
-
-    def score(self, rows):
-        if len(scored) == most:
-            os.kill(os.getpid(), signal.SIGKILL)
-        scored.append(len(rows))
-        return real(self, rows)
-
-    monkeypatch.setattr(LearnedReward, "score", score)
-    most = 9
-    assert run(["evaluate", *args, "--output=whole"]) == 0
-    assert scored == [2, 2]  # what both say is not compared
-    scored.clear()
-    child, most = os.fork(), 1
-    if child == 0:
-        run(["evaluate", *args, "--output=out"])
-        os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    assert not (out / "results.json").exists()
-    with (out / "scores.jsonl.partial").open("a") as notes:
-        notes.write('{"scores": [["Q')
-    assert run(["evaluate", *args, "--output=out"]) == 0
-    assert scored == [2]
-    assert (out / "results.json").read_bytes() == (whole / "results.json").read_bytes()
-    assert not list(out.glob("*.partial*"))
 
 
 # -- mistakes

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from flat_families import GPT, LLAMA
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.activations import (
@@ -19,19 +20,11 @@ from transformers.models.bloom.modeling_bloom import BloomGelu
 from instructgpt.models.fused import fuse_activations
 from tests.tiny_models import policy_of, scalar_of
 
-SIZES = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}
-LLAMA = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-}
 ARCHITECTURES = {
-    "gpt2": SIZES,
-    "openai-gpt": SIZES,
-    "gptj": {**SIZES, "rotary_dim": 4},
-    "codegen": {**SIZES, "rotary_dim": 4},
+    "gpt2": GPT,
+    "openai-gpt": GPT,
+    "gptj": {**GPT, "rotary_dim": 4},
+    "codegen": {**GPT, "rotary_dim": 4},
     "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 4},
     "phi": LLAMA,
     "gpt_neox": LLAMA,

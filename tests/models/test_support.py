@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from flat_families import FAMILIES, GROUPED
 from tiny_models import flat
 from torch.nn.functional import pad
 from transformers import (
@@ -22,54 +23,26 @@ from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.sampler import sample
 from instructgpt.types import Prompt, PromptBatch, UserError
 
-GPT = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}
-LLAMA = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-}
-GROUPED = {**LLAMA, "num_key_value_heads": 2}
-OPT = {**LLAMA, "ffn_dim": 32}
-del OPT["intermediate_size"]
-FAMILIES = {  # what makes each of them special: attention, positions, scaling, caches, widths
-    "gpt2": GPT,
-    "openai-gpt": GPT,  # no cache
-    "gptj": {**GPT, "rotary_dim": 4},
-    "codegen": {**GPT, "rotary_dim": 4},
-    "gpt_neo": {
-        "hidden_size": 16,
-        "num_layers": 2,
-        "num_heads": 4,
-        "attention_types": [[["global", "local"], 1]],
-        "window_size": 4,
-        "max_position_embeddings": 64,
-    },
-    "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 4},  # ALiBi
-    "falcon": {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "alibi": True,
-    },
-    "mpt": {"d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 64},
-    "xglm": {"d_model": 16, "ffn_dim": 32, "num_layers": 2, "attention_heads": 4},
-    "opt": {**OPT, "word_embed_proj_dim": 8, "do_layer_norm_before": False},  # as OPT-350m
-    "llama": GROUPED,
-    "phi": GROUPED,
-    "mistral": {**GROUPED, "sliding_window": 4},
-    "gemma2": {**GROUPED, "head_dim": 4, "sliding_window": 4, "final_logit_softcapping": 2.0},
-    "granite": {**GROUPED, "logits_scaling": 3.0},
-    "gpt_oss": {
-        **GROUPED,
-        "head_dim": 4,
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-        "sliding_window": 4,
-    },
-    "mamba": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},  # another cache
-}
+NAMES = (
+    "gpt2",
+    "openai-gpt",  # no cache
+    "gptj",
+    "codegen",
+    "gpt_neo",
+    "bloom",  # ALiBi
+    "falcon",
+    "mpt",
+    "xglm",
+    "opt",  # as OPT-350m
+    "llama",
+    "phi",
+    "mistral",
+    "gemma2",
+    "granite",
+    "gpt_oss",
+    "mamba",  # another cache
+)
+"""What makes each of them special: attention, positions, scaling, caches, widths."""
 NO_SDPA = {"openai-gpt", "gptj", "codegen", "gpt_neo", "bloom", "mpt", "xglm", "gemma2", "gpt_oss"}
 NO_SDPA |= {"mamba"}
 NO_CLASSIFIER = {"codegen", "granite", "mamba", "xglm"}
@@ -119,7 +92,7 @@ def padded(rows, left):
 
 
 @pytest.mark.filterwarnings("ignore:openai-gpt keeps no cache", "ignore:.* is decoded in padded")
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_left_padded_sampling_equals_unpadded_greedy_of_transformers(
     exported, tiny_tokenizer, name
 ):
@@ -134,7 +107,7 @@ def test_left_padded_sampling_equals_unpadded_greedy_of_transformers(
     assert len({tuple(row) for row in expected}) == 3
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_logits_of_padded_rows_are_those_of_transformers(exported, tiny_tokenizer, name):
     """In training mode too: a PPO update must see what the rollout saw."""
     theirs = AutoModelForCausalLM.from_pretrained(exported(name)).eval()
@@ -151,7 +124,7 @@ def test_logits_of_padded_rows_are_those_of_transformers(exported, tiny_tokenize
     assert all(p.grad is not None for p in ours.parameters())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_reward_model_of_every_family(exported, tiny_tokenizer, tmp_path, name):
     """The head has the width of what it reads, and the export is a classifier or says that not."""
     model = load_scalar(exported(name), None, Network(), tiny_tokenizer, head="new").eval()

@@ -9,7 +9,7 @@ import torch
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.rules import CountReward
-from instructgpt.rollout.answer import repeat
+from instructgpt.rollout.prompts import repeat
 from instructgpt.types import PromptBatch, UserError
 
 

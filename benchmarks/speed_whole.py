@@ -36,7 +36,15 @@ def _checkouts(options: argparse.Namespace) -> dict[str, Path]:
     return {"ours": options.package, **older}
 
 
-def _run(args: Sequence[str], checkout: Path, log: Path, core: int | None) -> dict[str, float]:
+def _compile(checkout: Path) -> None:
+    """Write bytecode, which runs may be forbidden to do: each would compile what it imports."""
+    command = [sys.executable, "-m", "compileall", "-q", str(checkout / "instructgpt")]
+    subprocess.run(command, check=True)
+
+
+def _run(
+    args: Sequence[str], checkout: Path, log: Path, core: int | None, cache: Path | None = None
+) -> dict[str, float]:
     """Run a verb in a checkout, and say what it took, its processes included.
 
     Args:
@@ -44,11 +52,14 @@ def _run(args: Sequence[str], checkout: Path, log: Path, core: int | None) -> di
         checkout: whose package it is.
         log: where it prints.
         core: to stay on; None: all.
+        cache: the user's folder of caches; None: as it is.
     """
     command = [sys.executable, "-m", "instructgpt", *args]
     if core is not None:
         command = ["taskset", "-c", str(core), *command]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    if cache is not None:
+        environment["XDG_CACHE_HOME"] = str(cache)
     start = time.perf_counter()
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -66,14 +77,17 @@ def _run(args: Sequence[str], checkout: Path, log: Path, core: int | None) -> di
 def start(options: argparse.Namespace) -> dict[str, Any]:
     """``fit --help``, and ``fit`` of one step on rows that are prepared already."""
     found: dict[str, Any] = {"about": "start of a program", "aim": {"fit --help": 3.0, "fit": 2.5}}
+    for checkout in _checkouts(options).values():
+        _compile(checkout)
     with tempfile.TemporaryDirectory(dir=options.runs) as folder:
-        given = {**ONE_STEP, "output": f"{folder}/run", "data.cache": f"{folder}/cache"}
+        given, cache = {**ONE_STEP, "output": f"{folder}/run"}, Path(folder, "cache")
         step = ["fit", "--config=configs/pretrain.yaml", *(f"--{k}={v}" for k, v in given.items())]
         for name, args in {"fit --help": ["fit", "--help"], "fit": step}.items():
             runs: dict[str, list[dict[str, float]]] = {}
             for number in range(options.repeats + 1):
                 for side, checkout in _checkouts(options).items():
-                    one = _run(args, checkout, options.runs / f"start-{side}.log", options.core)
+                    log = options.runs / f"start-{side}.log"
+                    one = _run(args, checkout, log, options.core, cache)
                     if number:  # the first meets cold files, and prepares the rows
                         runs.setdefault(side, []).append(one)
             found[name] = {
@@ -88,6 +102,7 @@ def miniature(options: argparse.Namespace) -> dict[str, Any]:
     name = "miniature_quick" if options.tiny or options.quick else "miniature"
     found: dict[str, Any] = {"about": "miniature pipeline", "aim": {"speed": 2.0}}
     for side, checkout in _checkouts(options).items():
+        _compile(checkout)
         with tempfile.TemporaryDirectory(dir=options.runs) as folder:
             args = ["pipeline", f"--config=configs/{name}.yaml", f"--output={folder}/run"]
             args += ["--seed=31"] if name == "miniature" else []

@@ -7,14 +7,17 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from instructgpt.callbacks.common import stage_of
 from instructgpt.modules.base import StageModule
+from instructgpt.modules.bfloat16 import bfloat16_lines
 from instructgpt.modules.memory import memory_lines
 from instructgpt.terminal import say
 from instructgpt.types import UserError
 
 
 def plan_of(stage: StageModule) -> list[tuple[str, str]]:
-    """What is about to happen, and the memory that it needs, as lines of (name, value)."""
-    return stage.plan() + memory_lines(stage.trained_networks(), stage.memory(), stage.device.type)
+    """What is about to happen, how, and the memory that it needs, as lines of (name, value)."""
+    device = stage.device.type
+    formats = bfloat16_lines(stage, stage.trainer.precision, device)
+    return stage.plan() + formats + memory_lines(stage.trained_networks(), stage.memory(), device)
 
 
 class PlanPrinter(Callback):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -41,6 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     from instructgpt.errors import guarded
 
+    atexit.register(gc.freeze)  # or Python looks for garbage in all that was imported, at the end
     find_own_modules()
     return guarded(_run_trainer_verb if VERBS[verb].trainer else _run_plain_verb, args)
 

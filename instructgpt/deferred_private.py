@@ -3,9 +3,9 @@
 ``torch._dynamo`` (of ``torch.compile``), the symbolic shapes of ``torch.fx`` (and sympy with them)
 and the plots of torchmetrics (and matplotlib) are half of what would be loaded before a run starts.
 Lightning and transformers want little of them: a class to ask ``isinstance`` of, decorators, names
-for annotations. ``defer`` lets stand-ins take their place. Anything else that is asked of such a
-module loads the real one in the usual way; stand-ins are then replaced wherever they lie in a
-module, and those that were kept elsewhere hand on to what they stand for.
+for annotations. ``defer`` lets stand-ins take their place, for these libraries alone. Anything else
+that is asked of such a module, or by anyone else, loads the real one as usual; stand-ins are
+then replaced wherever they lie in a module, and functions among them hand on wherever they are.
 
 Only our command line calls ``defer``, before it imports Lightning: ``import instructgpt`` changes
 nothing in a program. ``tests/test_deferred.py`` holds all of it against the libraries.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from typing import Any
 DYNAMO = "torch._dynamo"
 SCANS = "transformers.utils.import_utils"
 """Looks through all files of transformers for their names, twice."""
+LIBRARIES = {"torch", "torchmetrics", "lightning", "transformers"}
+"""Who gets stand-ins: it is known what they do with them."""
 LOADED: set[str] = set()
 """Deferred modules whose real ones have been loaded since."""
 
@@ -109,7 +112,7 @@ class _Deferred(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         known = STAND_INS[self.__name__]
-        if name in known and self.__name__ not in LOADED:
+        if name in known and self.__name__ not in LOADED and _asks_a_library():
             return known[name]
         if f"{self.__name__}.{name}" in STAND_INS:
             return import_module(f"{self.__name__}.{name}")
@@ -122,6 +125,17 @@ class _Deferred(ModuleType):
             super().__setattr__(name, value)  # such as a stand-in within this one
         else:
             setattr(_real(self.__name__), name, value)
+
+
+def _asks_a_library() -> bool:
+    """Whether it is one of ``LIBRARIES`` that a module is asked by."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        asks = frame.f_globals.get("__name__", "")
+        if asks not in (__name__, "importlib._bootstrap"):
+            return asks.partition(".")[0] in LIBRARIES
+        frame = frame.f_back
+    return False
 
 
 def _real(name: str) -> ModuleType:
@@ -186,15 +200,8 @@ class _NeverError(Exception):
     """Stands for an exception that only the deferred module raises."""
 
 
-class _OptimizedType(type):
-    """Nothing is compiled before there is a compiler."""
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return DYNAMO in LOADED and isinstance(instance, _real(DYNAMO).OptimizedModule)
-
-
-class _OptimizedModule(metaclass=_OptimizedType):
-    """Of what ``torch.compile`` makes of a module."""
+class _OptimizedModule:
+    """Of what ``torch.compile`` makes; nothing is compiled before there is a compiler."""
 
 
 def _disable(function: Any = None, recursive: bool = True, **options: Any) -> Any:

@@ -42,9 +42,10 @@ def run(code, *args):
     return done.stdout
 
 
-def test_a_run_loads_only_what_it_needs_up_to_its_first_step(tmp_path):
+def test_a_run_loads_only_what_it_needs_up_to_its_first_step_and_ends_at_once(tmp_path):
     code = """
-import sys
+import atexit, gc, sys
+atexit.register(lambda: print("LEFT", len(gc.get_objects()) < gc.get_freeze_count()))
 from instructgpt.__main__ import main
 from instructgpt.deferred_private import quick_imports
 with quick_imports():
@@ -57,6 +58,7 @@ sys.exit(main(sys.argv[2:]))
     pretrain = ["fit", "--config", "configs/pretrain.yaml", "--trainer.fast_dev_run=True"]
     out = run(code, " ".join(NOT_LOADED), *pretrain, f"--output={tmp_path / 'run'}")
     assert [line for line in out.splitlines() if line.startswith("LOADED")] == ["LOADED []"]
+    assert out.splitlines()[-1] == "LEFT True"  # nearly nothing is searched for garbage
 
 
 def test_the_files_of_transformers_are_looked_through_once():
@@ -94,12 +96,27 @@ assert torch._dynamo.eval_frame.OptimizedModule.__module__ == "torch._dynamo.eva
 USES = {
     "compile": """
 from lightning.pytorch.utilities import compile as lightnings
-stand_in = lightnings.OptimizedModule
-assert not isinstance(torch.nn.Linear(2, 2), stand_in)
+assert not isinstance(torch.nn.Linear(2, 2), lightnings.OptimizedModule) and not LOADED
 net = torch.compile(torch.nn.Linear(2, 2), backend="eager")
 assert net(torch.ones(1, 2)).shape == (1, 2)
-assert isinstance(net, stand_in)
+assert isinstance(net, lightnings.OptimizedModule)
 assert lightnings.OptimizedModule is torch._dynamo.OptimizedModule
+""",
+    "code of the user": """
+from torch._dynamo import OptimizedModule, disable
+class Mine(OptimizedModule):
+    pass
+assert OptimizedModule.__module__ == "torch._dynamo.eval_frame"
+assert disable.__module__ == "torch._dynamo.decorators"
+assert isinstance(torch.compile(torch.nn.Linear(2, 2), backend="eager"), OptimizedModule)
+""",
+    "an attribute, by the user": """
+assert issubclass(torch._dynamo.OptimizedModule, torch.nn.Module)
+""",
+    "an exception of shapes, by the user": """
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode as error
+from torch.distributed.tensor import _decompositions
+assert issubclass(error, RuntimeError) and _decompositions.GuardOnDataDependentSymNode is error
 """,
     "optimizer": """
 weight = torch.nn.Parameter(torch.ones(2))
@@ -147,7 +164,7 @@ assert collective.guard_or_false is symbolic_shapes.guard_or_false
 """,
     "what dynamo was to know": """
 calls = []
-@torch._dynamo.allow_in_graph
+@torch.compiler.allow_in_graph
 def known(x):
     return x + 1
 assert not LOADED

@@ -44,7 +44,11 @@ def hidden_states(model: nn.Module, rows: FlatRows, *, adapter: bool = True) -> 
         model: a causal language model or a trunk, possibly with a LoRA or prefix adapter.
         rows: what it reads.
         adapter: False runs the model as if it had no adapter.
+
+    Raises:
+        ValueError: there is no token.
     """
+    _check(rows)
     with nullcontext() if adapter else without_adapters(model):
         return _hidden(model, rows, _kernel(model, rows))
 
@@ -71,7 +75,11 @@ def predict(
         adapter: False runs the model as if it had no adapter.
         every_id: whether ids without a token keep their logits, as for ``forward.run``.
         support: [M, V / 8] sets of ids as ``pack_bits`` makes them, outside which none is possible.
+
+    Raises:
+        ValueError: there is no token.
     """
+    _check(rows)
     before, targets = rows.layout.previous[places], rows.tokens[places]
     head = output_head(model)
     with nullcontext() if adapter else without_adapters(model):
@@ -98,6 +106,11 @@ def predict(
         )
     spread = None if readings.entropy is None else readings.entropy.detach()
     return Predictions(readings.logprobs, readings.correct, spread, hidden)
+
+
+def _check(rows: FlatRows) -> None:
+    if not len(rows.tokens):  # networks end in errors of their own
+        raise ValueError("rows must hold a token, got none")
 
 
 def _kernel(model: nn.Module, rows: FlatRows) -> Kernel | None:

@@ -70,7 +70,13 @@ class ScalarModel(nn.Module):
         return scores - self.offset.float()
 
     def score(self, rows: FlatRows) -> Tensor:
-        """The score [S] at the last token of each segment; argument as for ``forward``."""
+        """The score [S] at the last token of each segment; argument as for ``forward``.
+
+        Raises:
+            ValueError: nothing is there to be scored.
+        """
+        if not bool((rows.layout.row_lengths > 0).all()):
+            raise ValueError("every document must hold a token to be scored, got an empty one")
         scores: Tensor = self(rows)
         return scores[rows.layout.last]
 

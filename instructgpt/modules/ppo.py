@@ -274,7 +274,7 @@ class PPOModule(StageModule):
             stop(self, [finding], self.global_step + 1)
         if self.pretraining.ptx_coef and part == 0 and not self.phase.value_only:
             self.backward_pretraining(buffer.phase, update, len(window))
-        self.log_dict(self.phase.shown, prog_bar=True, logger=False)
+        self.log_dict(self.phase.news(), prog_bar=True, logger=False)
         pieces, first = plan.micro_batches(rows, buffer.lengths), update == 0
         losses = [partial(self.episodes_loss, piece, divisor, first) for piece in pieces]
         return self.pieces.one_by_one(self, losses)

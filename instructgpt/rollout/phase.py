@@ -37,6 +37,7 @@ class Phase:
     metrics: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)  # over all updates so far and all ranks
     first_error: float = 0.0  # largest |ratio - 1| in the first update
+    untold: bool = True  # no progress bar shows this rollout, also where a run goes on
     seconds: float = 0.0  # of updates before an interruption
     begun: float = field(default_factory=time.perf_counter)
 
@@ -54,10 +55,10 @@ class Phase:
         """Whether the rollout of a phase is complete."""
         return self.buffer is not None and self.buffer.phase == number
 
-    @property
-    def shown(self) -> dict[str, float]:
-        """What a progress bar shows of the rollout."""
-        names = {"ppo/score": "score", "ppo/kl": "kl"}
+    def news(self) -> dict[str, float]:
+        """What a progress bar shows of the rollout, once."""
+        untold, self.untold = self.untold, False
+        names = {"ppo/score": "score", "ppo/kl": "kl"} if untold else {}
         return {to: self.metrics[name] for name, to in names.items() if name in self.metrics}
 
     def adapt_kl_coef(self, episodes: int) -> None:
@@ -80,7 +81,7 @@ class Phase:
         self.value_only = value_only
         self.buffer, self.metrics, self.last_kl = buffer, metrics, metrics.get("ppo/kl")
         self.stopped, self.open, self.sums, self.first_error = False, True, {}, 0.0
-        self.seconds, self.begun = 0.0, time.perf_counter()
+        self.untold, self.seconds, self.begun = True, 0.0, time.perf_counter()
 
     def add(self, sums: dict[str, float], target_kl: float | None) -> None:
         """Count an update, and stop the phase where it went too far.

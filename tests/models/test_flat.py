@@ -1,6 +1,7 @@
 """Flat rows against each row alone."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -57,6 +58,15 @@ def test_predictions_are_those_of_rows_alone(make_architecture, tiny_tokenizer, 
     assert_close(found.entropy, spread)
     assert found.logprobs.requires_grad
     assert not found.entropy.requires_grad
+
+
+@pytest.mark.parametrize("documents", [[], [0], [0, 0]])
+def test_without_a_token_nothing_is_read(make_architecture, tiny_tokenizer, documents):
+    model, nothing = policy_of(make_architecture("gpt2"), tiny_tokenizer), torch.tensor([]).long()
+    rows = FlatRows(nothing, Layout.of(documents))
+    for read in (hidden_states, partial(predict, places=nothing)):
+        with pytest.raises(ValueError, match="rows must hold a token, got none"):
+            read(model, rows)
 
 
 @pytest.mark.parametrize("adapter", [LoRA(rank=2), Prefix(tokens=3)])

@@ -31,6 +31,16 @@ def test_score_is_read_at_eos(model, tokenizer):
     assert (model.score(flat(rows[0][:, :-1])) - expected[0]).abs() > 1e-3
 
 
+def test_an_empty_document_has_no_score_and_an_empty_response_that_of_its_prompt(model):
+    for lengths in ([0, 2], [2, 0]):
+        with pytest.raises(ValueError, match="every document must hold a token to be scored"):
+            model.score(FlatRows(torch.tensor([5, 9]), Layout.of(lengths)))
+    row = FlatRows(torch.tensor([5, 9]), Layout.shared([2], [[0]]))
+    torch.testing.assert_close(model.score(row), model.score(flat(row.tokens[None])).expand(2))
+    headless = FlatRows(row.tokens, Layout.shared([0], [[2]]))  # a response to nothing
+    torch.testing.assert_close(model.score(headless)[1], model.score(row)[0])
+
+
 def test_forward_scores_every_position_of_the_past_only(model):
     tokens = torch.tensor([[5, 9, 12, 7]])
     scores = model(flat(tokens))

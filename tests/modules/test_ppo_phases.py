@@ -61,6 +61,34 @@ def test_resumes_exactly_in_the_middle_of_a_phase(
     assert {n: resumed.phase.metrics[n] for n in measured} == pytest.approx(measured, rel=1e-5)
 
 
+class Bar(Callback):
+    """Keeps what a progress bar shows after each step, and what it should show."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        shown, metrics = trainer.progress_bar_metrics, pl_module.phase.metrics
+        right = {"score": metrics["ppo/score"], "kl": metrics["ppo/kl"]}
+        self.seen.append((trainer.global_step, {n: shown[n] for n in right}, right))
+
+
+def test_a_progress_bar_shows_score_and_kl_of_its_phase_at_every_step(
+    fit, prompt_data, policy_artefact, tmp_path
+):
+    first, second, path = Bar(), Bar(), tmp_path / "stop.ckpt"
+    every = {"max_epochs": 3, "limit_val_batches": 1, "val_check_interval": 0.5}
+    watched = [first, StopAt(1, 0, path)]  # in the middle of a phase
+    with pytest.raises(SystemExit):
+        fit(make(policy_artefact), prompt_data(), callbacks=watched, **every)
+    fit(make(policy_artefact), prompt_data(), callbacks=[second], ckpt_path=path, **every)
+    seen = first.seen + second.seen
+    assert len(seen) == seen[-1][0] == 6
+    assert len({right["score"] for _, _, right in seen}) > 1
+    for step, shown, right in seen:
+        assert shown == pytest.approx(right, abs=1e-6), step
+
+
 def test_resumes_exactly_with_what_sampling_recorded(fit, prompt_data, policy_artefact, tmp_path):
     """Log-probabilities and the ids drawn from, of prompts with several responses, in pieces."""
 

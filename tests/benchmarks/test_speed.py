@@ -17,6 +17,7 @@ import speed_turns
 from speed_data import EOS, SHAPES, prepare
 
 ROWS = {row.name: row.tiny() for row in speed_rows.TABLE}
+ROWS["rollout-llama"] = replace(ROWS["rollout"], shape="tiny-llama")
 
 
 class Enough(BaseException):
@@ -66,30 +67,19 @@ def peer(row, folder):
     return turns.units[0]
 
 
+WORK = ["ppo", "ppo-llama", "ppo-lora", "rollout", "reward-4", "reward-9", "dpo", "sft-16k"]
+OF_PEERS = ["rollout", "rollout-llama", "reward-4", "dpo", "sft-16k"]
+
+
 @pytest.mark.parametrize(
-    "name", ["ppo", "ppo-llama", "ppo-lora", "rollout", "reward-4", "reward-9", "dpo", "sft-16k"]
+    ("side", "name"), [*[(ours, name) for name in WORK], *[(peer, name) for name in OF_PEERS]]
 )
-def test_we_do_the_work_that_the_row_says(name, folder):
+def test_each_side_does_the_work_that_the_row_says(side, name, folder):
     row = ROWS[name]
+    if side is peer and row.peer == "trl":
+        pytest.importorskip("trl", reason="TRL lives in an environment of its own")
     _, rows = made(row, folder)
-    assert speed_rows.problems(row, rows, ours(row, folder), peer=False) == []
-
-
-def test_generate_samples_the_same_lengths(folder):
-    row = ROWS["rollout"]
-    _, rows = made(row, folder)
-    assert speed_rows.problems(row, rows, peer(row, folder), peer=True) == []
-    llama = replace(row, shape="tiny-llama")
-    _, rows = made(llama, folder)
-    assert speed_rows.problems(llama, rows, peer(llama, folder), peer=True) == []
-
-
-@pytest.mark.parametrize("name", ["reward-4", "dpo", "sft-16k"])
-def test_trl_does_the_work_that_the_row_says(name, folder):
-    pytest.importorskip("trl", reason="TRL lives in an environment of its own")
-    row = ROWS[name]
-    _, rows = made(row, folder)
-    assert speed_rows.problems(row, rows, peer(row, folder), peer=True) == []
+    assert speed_rows.problems(row, rows, side(row, folder), peer=side is peer) == []
 
 
 def test_other_work_is_named(folder):

@@ -98,7 +98,7 @@ def measure(row: Row, options: argparse.Namespace) -> tuple[dict[str, Any], list
         row: of the table.
         options: of the command line.
     """
-    folder = prepare(options.runs, row.shape, row.dtype, row.rows)
+    folder = prepare(options.runs, row.shape, row.dtype, row.rows, options.device)
     made = json.loads((folder / "ids.json").read_text())
     alive, setting = workers(row, folder, options)
     try:

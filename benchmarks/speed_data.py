@@ -174,12 +174,14 @@ def count_down(model: Any, count: int, seed: int) -> None:
 
     table = model.get_input_embeddings().weight
     size, width = table.shape
-    source = torch.randn(width, count + 1, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("cpu"):
+        source = torch.randn(width, count + 1, generator=generator)
     source -= source.mean(0)  # what a layer norm leaves
     directions = STRENGTH * torch.linalg.qr(source)[0].T  # [count + 1, width]; 0 is EOS
     found, reads = directions.to(table), directions.to(table) / STRENGTH
     moves = found[:-1] - found[1:]  # from class n to class n - 1
-    kinds = 1 + (torch.arange(size) - WORDS) % count
+    kinds = 1 + (torch.arange(size, device=table.device) - WORDS) % count
     kinds[EOS] = 0
     reach = width**0.5  # of a normed vector along its class
     with torch.no_grad():
@@ -197,7 +199,7 @@ def count_down(model: Any, count: int, seed: int) -> None:
             inner.down_proj.weight[:, neurons] = moves.T / reach**2
 
 
-def make_models(folder: Path, shape: str, dtype: str, count: int) -> None:
+def make_models(folder: Path, shape: str, dtype: str, count: int, device: str) -> None:
     """Write a policy and a reward model with random weights.
 
     Args:
@@ -205,6 +207,7 @@ def make_models(folder: Path, shape: str, dtype: str, count: int) -> None:
         shape: name of it.
         dtype: of the weights.
         count: classes of words.
+        device: that draws the weights.
     """
     import torch
     from transformers import (
@@ -216,17 +219,19 @@ def make_models(folder: Path, shape: str, dtype: str, count: int) -> None:
     about = dict(SHAPES[shape])
     config = AutoConfig.for_model(about.pop("model_type"), num_labels=1, **about)
     torch.manual_seed(0)
-    policy = AutoModelForCausalLM.from_config(config)
+    with torch.device(device):
+        policy = AutoModelForCausalLM.from_config(config)
     count_down(policy, count, seed=1)
     policy.to(getattr(torch, dtype)).save_pretrained(folder / "policy")
     del policy
-    reward = AutoModelForSequenceClassification.from_config(config)
+    with torch.device(device):
+        reward = AutoModelForSequenceClassification.from_config(config)
     reward.to(getattr(torch, dtype)).save_pretrained(folder / "reward")
     for name in ("policy", "reward"):
         make_tokenizer(folder / name, config.vocab_size)
 
 
-def prepare(folder: Path, shape: str, dtype: str, rows: Rows) -> Path:
+def prepare(folder: Path, shape: str, dtype: str, rows: Rows, device: str = "cpu") -> Path:
     """The folder of models and rows, made unless it is there.
 
     Args:
@@ -234,6 +239,7 @@ def prepare(folder: Path, shape: str, dtype: str, rows: Rows) -> Path:
         shape: of the models.
         dtype: of the weights.
         rows: to read.
+        device: that draws the weights.
     """
     facts = {"shape": SHAPES[shape], "dtype": dtype, "rows": asdict(rows)}
     made = folder / f"{shape}-{dtype}-{rows.prompts}x{rows.responses}-{rows.response.most}"
@@ -241,7 +247,7 @@ def prepare(folder: Path, shape: str, dtype: str, rows: Rows) -> Path:
     if not stamp.exists() or json.loads(stamp.read_text()) != facts:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
-        make_models(made, shape, dtype, classes(rows))
+        make_models(made, shape, dtype, classes(rows), device)
         write_rows(made, rows, SHAPES[shape]["vocab_size"])
         stamp.write_text(json.dumps(facts))
     return made

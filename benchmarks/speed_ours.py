@@ -83,10 +83,16 @@ def _data(work: dict[str, Any], kind: Any, **options: Any) -> Any:
     return kind(tokenizer=tokenizer, cache=cache, **common, **limits, **options)
 
 
+def _network(work: dict[str, Any]) -> Any:
+    """On a GPU with as many tokens a forward pass as configs/overlays/gpu.yaml has."""
+    more = {} if work["device"] == "cpu" else {"max_tokens": 8192}
+    return ig.Network(dtype=work["dtype"], **more)
+
+
 def _stage(work: dict[str, Any]) -> tuple[Any, Any]:
     """The module and its data."""
     folder, kind = Path(work["folder"]), work["kind"]
-    network = ig.Network(dtype=work["dtype"])
+    network = _network(work)
     adapter = ig.LoRA(rank=8) if work.get("lora") else None
     common: dict[str, Any] = {"network": network, "adapter": adapter}
     common |= {"optimizer": partial(ig.PaperAdam, lr=RATE), "schedule": ig.Constant()}
@@ -141,7 +147,7 @@ def rollout(work: dict[str, Any], turns: Turns) -> None:
 
     data = _data(work, ig.PromptDataModule)
     data.setup("fit")
-    network = ig.Network(dtype=work["dtype"])
+    network = _network(work)
     policy = load_policy(str(Path(work["folder"]) / "policy"), None, network, data.tokenizer)
     policy.to(work["device"]).eval()
     batch = data.rollout_prompts(0, work["rows"]["prompts"], 0, 1)
@@ -159,6 +165,10 @@ def main() -> None:
     torch.set_num_threads(work.get("threads", 1))
     if work["device"] == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if not work.get("graphs", True):
+        from instructgpt.rollout.decoding import PACES
+
+        PACES["cuda"] = PACES["cuda"]._replace(graphs=False)
     turns = Turns(work["device"])
     (rollout if work["kind"] == "rollout" else train)(work, turns)
 

@@ -46,6 +46,7 @@ class Row:
         aim: how many times as fast, at least.
         memory: of the peer's, at most.
         share: of the machine's peak, at least.
+        graphs: whether our steps of decoding are CUDA graphs.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Row:
     aim: float | None = None
     memory: float | None = None
     share: float | None = None
+    graphs: bool = True
 
     def tiny(self) -> Row:
         """The same in milliseconds; the settings are one, as nothing is to be found out."""
@@ -84,6 +86,7 @@ class Row:
         """
         about = {"kind": self.kind, "folder": str(folder), "rows": asdict(self.rows)}
         about |= {"step": self.step, "steps": self.steps, "lora": self.lora}
+        about |= {"graphs": self.graphs}
         return {**about, "dtype": self.dtype, "device": device, **more}
 
 
@@ -145,17 +148,24 @@ TABLE = (
 )
 
 
-def _on_gpu(size: str) -> tuple[Row, Row]:
-    """A phase and a rollout with a model of a size."""
+def _on_gpu(size: str) -> tuple[Row, ...]:
+    """Rollouts with and without graphs, and phases of PPO: beside the peer, and the paper's."""
     rows = Rows(64, 0, LONG_PROMPT, LONG_RESPONSE, SEED)
-    phase = replace(_phase(f"gpu-ppo-{size}", f"PPO phase, {size}", size, 64), rows=rows)
     rollout = _rollout(f"gpu-rollout-{size}", f"rollout, {size}", size, rows, aim=10.0)
-    return tuple(
-        replace(row, dtype="bfloat16", settings=row.settings[:1]) for row in (rollout, phase)
+    alone = {"peer": None, "settings": ({},), "aim": None}
+    eager = {"name": f"gpu-eager-{size}", "about": f"the same without CUDA graphs, {size}"}
+    phase = replace(_phase(f"gpu-ppo-{size}", f"PPO phase, {size}", size, 64), rows=rows)
+    paper = {"name": f"gpu-paper-{size}", "about": f"PPO phase of 512 episodes, {size}"}
+    made = (
+        rollout,
+        replace(rollout, **eager, **alone, graphs=False),
+        phase,
+        replace(phase, **paper, **alone, rows=replace(rows, prompts=512), step=64, steps=8),
     )
+    return tuple(replace(row, dtype="bfloat16", settings=row.settings[:1]) for row in made)
 
 
-GPU = (*_on_gpu("124M"), *_on_gpu("1.3B"))
+GPU = (*_on_gpu("1.3B"), *_on_gpu("124M"))
 
 
 def _scaled(name: str, shape: str, count: int, prompt: Lengths, response: Lengths) -> Row:

@@ -147,7 +147,8 @@ class Worker:
     ) -> None:
         reader, writer = os.pipe()
         threads = str(work.get("threads", 1))
-        paths = os.pathsep.join([str(package), str(HERE)])
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = os.pathsep.join([str(package), str(HERE), *filter(None, given)])
         environment = {**os.environ, "PYTHONPATH": paths, "SPEED_PIPE": str(writer)}
         environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

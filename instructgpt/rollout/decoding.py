@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from instructgpt.models.forward import base_network, device_of, of_known_ids
 from instructgpt.models.slots import Call, Entrance, Range, SlotNetwork, Slots
 from instructgpt.rollout.drawing import Drawing, Response
+from instructgpt.rollout.graphs import Graphs
 
 ENTERING = 2048
 """Tokens of prompts that enter in one call; bounds the memory of their states."""
@@ -26,12 +27,19 @@ class Pace(NamedTuple):
     shelves: int  # calls of attention a layer; a shelf is attended to as if all were its longest
     widths: int  # columns are attended to in multiples of it
     looks: int  # steps between two looks at what has ended, each of which waits for the device
+    openings: float  # share of the slots that is free before prompts enter, while others go on
+    graphs: bool  # whether a step is sent as a CUDA graph, of one of a few numbers of rows
 
 
-PACES = {"cpu": Pace(shelves=8, widths=1, looks=1)}
-"""By the type of a device. Every other one is left to itself between two looks: it is sent the same
-few kernels of the same shapes again and again, in which nothing waits for it."""
-ELSEWHERE = Pace(shelves=1, widths=64, looks=8)
+PACES = {
+    "cpu": Pace(shelves=8, widths=1, looks=1, openings=0.0, graphs=False),
+    "cuda": Pace(shelves=1, widths=128, looks=8, openings=0.125, graphs=True),
+}
+"""By the type of a device. Every one but the CPU is left to itself between two looks: it is sent
+the same few kernels of the same shapes again and again, in which nothing waits for it."""
+ELSEWHERE = Pace(shelves=1, widths=64, looks=8, openings=0.125, graphs=False)
+FEWEST = 8
+"""Rows of a graph: fewer take as long, as all weights are read."""
 
 
 def pace_of(device: torch.device) -> Pace:
@@ -112,18 +120,20 @@ class Shelves:
         places = ((shelf * self.size, rows) for shelf, rows in enumerate(self.rows))
         return [(s, r) for start, rows in places for s, r in enumerate(rows, start) if r]
 
-    def ranges(self, more: int) -> list[Range]:
+    def ranges(self, more: int, idle: int = 0) -> list[Range]:
         """What is attended to in one call.
 
         Args:
             more: tokens that every row has got since its length was noted, the newest included.
+            idle: rows that nobody reads, behind those of the only shelf.
         """
         found, start = [], 0
         for shelf, rows in enumerate(self.rows):
             if rows:
                 width = rounded(max(row.length for row in rows if row) + more, self._widths)
-                found.append(Range(shelf * self.size, range(start, start + len(rows)), width))
-                start += len(rows)
+                count = len(rows) + idle
+                found.append(Range(shelf * self.size, range(start, start + count), width))
+                start += count
         return found
 
 
@@ -142,6 +152,15 @@ class Entering(NamedTuple):
 
     tokens: list[int]
     slots: list[int]
+
+
+class Live(NamedTuple):
+    """The rows of a step; each changes in place, so that a graph of a step finds them again."""
+
+    seats: Tensor  # [N]
+    positions: Tensor  # [N] of their newest tokens
+    places: Tensor  # [N] of these in the memory
+    tokens: Tensor  # [N] the newest
 
 
 class SlotDecoder:
@@ -166,12 +185,14 @@ class SlotDecoder:
         self._free = list(reversed(range(slots)))  # seats
         self._waiting = deque(by_length([len(r.tokens) for r in requests], LOOKAHEAD * slots))
         self._newest = torch.zeros(slots, dtype=torch.int64, device=self._device)  # by seat
+        self._live = torch.zeros(len(Live._fields), slots, dtype=torch.int64, device=self._device)
+        self._graphs = Graphs(network.config.model_type) if self._pace.graphs else None
 
     @torch.no_grad()
     def run(self) -> Iterator[list[Response]]:
         """The responses, as they end."""
         while self._waiting or len(self._free) < self._slots.count:
-            entering = self._enter()
+            entering = self._enter() if self._opens() else []
             self._shelves.compact(self._slots)
             live = self._shelves.live()
             ended = self._burst(live, entering)
@@ -216,38 +237,67 @@ class SlotDecoder:
             self._newest[torch.tensor(seats)] = torch.tensor(last, device=self._device)
         return [one for one in entering.values() if one.tokens]
 
-    def _burst(self, live: list[tuple[int, LiveRow]], entering: list[Entering]) -> list[LiveRow]:
+    def _opens(self) -> bool:
+        """Whether prompts wait, and enough slots are free for them."""
+        enough = max(1, int(self._pace.openings * self._slots.count))
+        return bool(self._waiting) and len(self._free) >= enough
+
+    def _burst(self, rows: list[tuple[int, LiveRow]], entering: list[Entering]) -> list[LiveRow]:
         """Draw tokens until a row ends or a slot can be taken; return the rows that ended."""
-        rows = [row for _, row in live]
-        seats = torch.tensor([row.seat for row in rows], device=self._device)
-        where = [(row.length, slot * self._slots.length + row.length) for slot, row in live]
-        positions, places = torch.tensor(where, device=self._device).T.contiguous()
-        token = self._newest[seats]
-        room = self._drawing.ends.limit - max(row.drawn for row in rows)
-        open_slots = bool(self._waiting and self._free)
+        live, seats = self._begin(rows)
+        idle, opens = len(live.seats) - len(rows), self._opens()
+        room = self._drawing.ends.limit - max(row.drawn for _, row in rows)
         ended: list[LiveRow] = []
         for step in count(1):
-            call = Call(self._slots, self._shelves.ranges(step), places, positions)
-            self._slots.seen.view(-1).index_fill_(0, places, True)
-            if entering:
-                logits = self._with(entering, token, call)
+            ranges = self._shelves.ranges(step, idle)
+            if self._graphs is None or entering:
+                self._step(live, ranges, entering)
                 entering = []
             else:
-                logits = self._caller.logits(token, call)
-            token = self._drawing.draw(seats, of_known_ids(self._network, logits))
-            if step == room or open_slots or step % self._pace.looks == 0:
+                self._graphs.run((len(live.seats), ranges[0].width), self._step, live, ranges)
+            self._drawing.tell(seats)
+            if step == room or opens or step % self._pace.looks == 0:
                 going = self._drawing.going(seats)
-                ended = [row for row, goes in zip(rows, going, strict=True) if not goes]
-                if ended or open_slots:
+                ended = [row for (_, row), goes in zip(rows, going, strict=True) if not goes]
+                if ended or opens:
                     break
-            positions, places = positions + 1, places + 1
-        for row in rows:
+        for _, row in rows:
             row.length += step
             row.drawn += step
-        self._newest[seats] = token
+        self._newest[live.seats] = live.tokens
         return ended
 
-    def _with(self, entering: list[Entering], token: Tensor, call: Call) -> Tensor:
+    def _begin(self, rows: list[tuple[int, LiveRow]]) -> tuple[Live, Tensor]:
+        """The rows of the next steps, with some that nobody reads; and the seats of the others."""
+        length, size = self._slots.length, len(rows)
+        facts = [(row.seat, row.length, slot * length + row.length) for slot, row in rows]
+        if self._graphs is not None:
+            size = self._slots.count
+            while (half := -(-size // 2)) >= max(len(rows), FEWEST):
+                size = half
+            idle = range(len(rows), size)  # these slots are free, and so are as many seats
+            facts += [
+                (seat, 0, slot * length) for slot, seat in zip(idle, self._free, strict=False)
+            ]
+        live = Live(*self._live[:, :size])
+        self._live[:3, :size] = torch.tensor(facts).T
+        live.tokens.copy_(self._newest[live.seats])
+        return live, live.seats[: len(rows)]
+
+    def _step(self, live: Live, ranges: Sequence[Range], entering: Sequence[Entering] = ()) -> None:
+        """Draw the next token of each row."""
+        call = Call(self._slots, ranges, live.places, live.positions)
+        self._slots.seen.view(-1).index_fill_(0, live.places, True)
+        if entering:
+            logits = self._with(entering, live.tokens, call)
+        else:
+            logits = self._caller.logits(live.tokens, call)
+        logits = of_known_ids(self._network, logits)
+        live.tokens.copy_(self._drawing.draw(live.seats, logits))
+        live.positions.add_(1)
+        live.places.add_(1)
+
+    def _with(self, entering: Sequence[Entering], token: Tensor, call: Call) -> Tensor:
         """The logits of the live tokens, while prompts enter in the same call."""
         length, start = self._slots.length, len(token)
         tokens, places, written, source = [], [], [], []

@@ -228,7 +228,9 @@ class Drawing:
         self._logprobs = torch.zeros(shape, dtype=torch.float32, device=device)
         self._noise = torch.zeros(shape, dtype=torch.float32, device=device)
         self._count = torch.zeros(seats, dtype=torch.int64, device=device)  # tokens drawn
-        self._ended = torch.zeros(seats, dtype=torch.bool, device=device)  # by itself
+        # By itself. A free seat has ended, too: what is drawn for it counts for nothing.
+        self._ended = torch.ones(seats, dtype=torch.bool, device=device)
+        self._said = torch.zeros(seats, dtype=torch.int64, device=device)  # for who is told
         self._stop = torch.tensor(list(ends.ids), dtype=torch.int64, device=device)
         self._number = torch.zeros(seats, dtype=torch.int64, device=device)
         self._looked = [0] * seats  # tokens among which no text is that ends the response
@@ -282,8 +284,17 @@ class Drawing:
         if self._seen is not None:
             self._seen[seats, token] = True
         if self._told is not None:
-            self._told(self._number[seats], token.masked_fill(before, -1))
+            self._said[seats] = token.masked_fill(before, -1)
         return token
+
+    def tell(self, seats: Tensor) -> None:
+        """Tell of the last token of some rows whoever listens.
+
+        Args:
+            seats: of the rows, [N].
+        """
+        if self._told is not None:
+            self._told(self._number[seats], self._said[seats])
 
     def going(self, seats: Tensor) -> list[bool]:
         """Which rows are not complete; waits for the device.
@@ -317,6 +328,8 @@ class Drawing:
                 raise RunFailedError(f"the logits of the policy are not finite{sample}")
             support = None if self._support is None else self._support[seat, :count].cpu()
             found.append(Response(number, tokens[:count], logprobs[:count], ended, support))
+        self._count[places] = 0
+        self._ended[places] = True
         return found
 
     def _keep(self, sets: Tensor, seats: Tensor, count: Tensor) -> None:

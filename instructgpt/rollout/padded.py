@@ -44,6 +44,7 @@ def _answer(model: nn.Module, drawing: Drawing, requests: Sequence[Request]) -> 
             kind = base_network(model).config.model_type
             warnings.warn(f"{kind} keeps no cache: a token takes as long as a row", stacklevel=2)
         token = drawing.draw(seats, output.logits[:, -1])
+        drawing.tell(seats)
         look = (step + 1) % looks == 0 or step + 1 == drawing.ends.limit
         going = drawing.going(seats) if look else []
         if look and not any(going):

@@ -4,71 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_decoders import KINDS, PADDED, PROMPTS, build, respond
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from instructgpt.models.forward import KNOWN_IDS
-from instructgpt.models.shift_gpt import ShiftGPTConfig
 from instructgpt.rollout import decoding, engine
 from instructgpt.rollout.drawing import Drawing, Ends, Request, Sampling, StopText
-from instructgpt.rollout.engine import OwnEngine, fits_slots
+from instructgpt.rollout.engine import fits_slots
 from instructgpt.rollout.padded import decode_padded
-
-SMALL = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-}
-GPT2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
-WINDOW = {"sliding_window": 4}
-KINDS = {
-    "gpt2": GPT2,
-    "llama": SMALL,
-    "qwen2": SMALL,
-    "qwen3": SMALL,
-    "gemma2": SMALL | WINDOW,  # with soft-capped scores
-    "gemma3_text": SMALL | WINDOW | {"layer_types": ["sliding_attention", "full_attention"]},
-    "mistral": SMALL | WINDOW,
-    "gpt_neox": SMALL,
-    "phi": SMALL,
-    "granite": SMALL,
-    "cohere": SMALL,
-    "cohere2": SMALL | WINDOW,
-    "mixtral": SMALL,
-}
-PADDED = {
-    "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "mamba": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
-    "lfm2": SMALL | {"layer_types": ["conv", "full_attention"]},
-}
-PROMPTS = [[(7 * i + 3 * j) % 60 + 2 for i in range(n)] for j, n in enumerate((3, 11, 1, 6, 2, 9))]
-
-
-def build(name):
-    torch.manual_seed(0)
-    options = {**SMALL, **GPT2} if name == "shift_gpt" else (KINDS | PADDED)[name]
-    config = AutoConfig.for_model(name, **options)
-    if name == "shift_gpt":
-        config = ShiftGPTConfig(vocab_size=64, hidden_size=32, num_attention_heads=4)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.25)  # so that attention matters
-    return model
-
-
-def respond(model, sampling, prompts=PROMPTS, ends=Ends(8, ()), told=None):  # noqa: B008
-    requests = [Request(prompt, number, "") for number, prompt in enumerate(prompts)]
-    found = OwnEngine().respond(model, requests, ends, sampling, (5, 0), told)
-    return sorted(one for some in found for one in some)
 
 
 @pytest.mark.parametrize("name", [*KINDS, "shift_gpt"])
@@ -246,3 +190,40 @@ def test_looking_seldom_changes_no_response(name, monkeypatch, tiny_tokenizer):
     lasts = [one.tokens[-1] for one in answers[0] if one.finished]
     assert any(last < 5 for last in lasts)
     assert any(last >= 5 for last in lasts)
+
+
+class Recorded:
+    """In the place of CUDA graphs: what a graph records must be the same whenever it is sent."""
+
+    def __init__(self, name):
+        self.seen, self.sent = {}, 0
+
+    def run(self, kind, step, live, ranges):
+        where = [tensor.data_ptr() for tensor in live], [len(tensor) for tensor in live], ranges
+        assert self.seen.setdefault(kind, where) == where
+        self.sent += 1
+        step(live, ranges)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "shift_gpt"])
+def test_rows_that_nobody_reads_change_no_response(name, monkeypatch):
+    """A graph has one of a few numbers of rows, and widths; told are only real tokens."""
+    model, ends, made = build(name), Ends(24, range(5)), []
+    sampling = Sampling(0.7, batch_size=9, repetition_penalty=1.5)
+    plain = respond(model, sampling, 3 * PROMPTS, ends)
+    heard = {number: [] for number in range(len(plain))}
+
+    def told(numbers, tokens):
+        for number, token in zip(numbers.tolist(), tokens.tolist(), strict=True):
+            heard[number] += [token] * (token >= 0)
+
+    monkeypatch.setattr(decoding, "Graphs", lambda name: made.append(Recorded(name)) or made[-1])
+    monkeypatch.setattr(decoding, "FEWEST", 2)
+    pace = decoding.PACES["cuda"]._replace(widths=8)
+    monkeypatch.setitem(decoding.PACES, "cpu", pace)
+    graphed = respond(model, sampling, 3 * PROMPTS, ends, told)
+    for one, other in zip(plain, graphed, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+        assert one._replace(logprobs=[]) == other._replace(logprobs=[])
+    assert heard == {one.number: one.tokens for one in plain}
+    assert made[0].sent > 2 * len(made[0].seen) > 8

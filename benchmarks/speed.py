@@ -42,6 +42,8 @@ HERE = Path(__file__).resolve().parent
 NAMED = {row.name: row for row in (*TABLE, *GPU)}
 
 
+PROFILED = 256
+"""Most prompts of a unit that is profiled: of more there are too many events."""
 PATIENCE = 3.0
 """Times the quickest setting's seconds after which another one is given up."""
 
@@ -103,7 +105,8 @@ def measure(row: Row, options: argparse.Namespace) -> tuple[dict[str, Any], list
     alive, setting = workers(row, folder, options)
     try:
         peaks, *units = in_turns(alive, options.repeats)
-        profiled = alive[1].unit("profile") if options.profile else None
+        few = row.rows.prompts <= PROFILED
+        profiled = alive[1].unit("profile") if options.profile and few else None
     finally:
         for worker in alive:
             worker.stop()

@@ -96,7 +96,8 @@ def _costs(profile: Any, cuda: bool) -> dict[str, float]:
     name = "self_device_time_total" if cuda else "self_cpu_time_total"
     events = sorted(profile.key_averages(), key=lambda event: -getattr(event, name))
     whole = sum(getattr(event, name) for event in events)
-    return {event.key[:80]: round(getattr(event, name) / whole, 4) for event in events[:10]}
+    found = {event.key[:80]: round(getattr(event, name) / whole, 4) for event in events[:10]}
+    return {"seconds of all": round(whole / 1e6, 4), **found}
 
 
 def watch(turns: Turns, model: Any, pad: int) -> None:

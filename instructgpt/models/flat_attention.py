@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -171,6 +172,11 @@ def _varlen(
         queries, keys, values = queries.to(half), keys.to(half), values.to(half)
     if segments.places is not None:
         keys, values = (tensor.index_select(0, segments.places) for tensor in (keys, values))
+    groups, more = queries.shape[1] // keys.shape[1], dict[str, Any]()
+    if groups > 1 and "enable_gqa" in signature(varlen_attn).parameters:  # from torch 2.12 on
+        more["enable_gqa"] = True
+    elif groups > 1:
+        keys, values = (tensor.repeat_interleave(groups, 1) for tensor in (keys, values))
     output: Any = varlen_attn(
         queries.contiguous(),
         keys.contiguous(),
@@ -182,7 +188,7 @@ def _varlen(
         scale=scaling,
         # to the left beside the token itself; causality is counted from the last key of a segment
         window_size=(window - 1 if window else -1, 0),
-        enable_gqa=queries.shape[1] != keys.shape[1],
+        **more,
     )
     result: Tensor = output
     return result

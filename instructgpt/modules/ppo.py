@@ -262,7 +262,7 @@ class PPOModule(StageModule):
 
     def training_step(self, rows: Tensor, batch_idx: int) -> Tensor:
         """Eq. 2: γ times the pretraining loss, then the loss of the episodes, piece by piece."""
-        plan, buffer = self.plan_of_updates, self.phase.current
+        plan, buffer, rows = self.plan_of_updates, self.phase.current, rows.cpu()
         if self.phase.stopped:  # a no-op on every rank; returning None is not possible with several
             return untouched(self)
         update, part = divmod(batch_idx, plan.accumulate)

@@ -15,8 +15,6 @@ from instructgpt.models.slots import Call, Entrance, Range, SlotNetwork, Slots
 from instructgpt.rollout.drawing import Drawing, Response
 from instructgpt.rollout.graphs import Graphs
 
-ENTERING = 2048
-"""Tokens of prompts that enter in one call; bounds the memory of their states."""
 LOOKAHEAD = 16
 """Waiting prompts, in times of the slots, that are sorted by length."""
 
@@ -27,17 +25,18 @@ class Pace(NamedTuple):
     shelves: int  # calls of attention a layer; a shelf is attended to as if all were its longest
     widths: int  # columns are attended to in multiples of it
     looks: int  # steps between two looks at what has ended, each of which waits for the device
+    entering: int  # tokens of prompts in a call; bounds the memory of their states
     openings: float  # share of the slots that is free before prompts enter, while others go on
     graphs: bool  # whether a step is sent as a CUDA graph, of one of a few numbers of rows
 
 
 PACES = {
-    "cpu": Pace(shelves=8, widths=1, looks=1, openings=0.0, graphs=False),
-    "cuda": Pace(shelves=1, widths=128, looks=8, openings=0.125, graphs=True),
+    "cpu": Pace(shelves=8, widths=1, looks=1, entering=2048, openings=0.0, graphs=False),
+    "cuda": Pace(shelves=1, widths=128, looks=8, entering=8192, openings=0.125, graphs=True),
 }
 """By the type of a device. Every one but the CPU is left to itself between two looks: it is sent
 the same few kernels of the same shapes again and again, in which nothing waits for it."""
-ELSEWHERE = Pace(shelves=1, widths=64, looks=8, openings=0.125, graphs=False)
+ELSEWHERE = Pace(shelves=1, widths=64, looks=8, entering=2048, openings=0.125, graphs=False)
 FEWEST = 8
 """Rows of a graph: fewer take as long, as all weights are read."""
 
@@ -214,7 +213,7 @@ class SlotDecoder:
         entering: dict[tuple[int, ...], Entering] = {}
         living = {tuple(row.prompt): slot for slot, row in self._shelves.live()}
         seats, numbers, tokens = [], [], 0
-        while self._waiting and self._free and tokens < ENTERING:
+        while self._waiting and self._free and tokens < self._pace.entering:
             number = self._waiting.popleft()
             prompt = self._drawing.requests[number].tokens
             row = LiveRow(number, self._free.pop(), prompt)

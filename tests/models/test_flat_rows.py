@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from functools import wraps
 
 import pytest
 import torch
@@ -106,7 +107,9 @@ def test_masks_are_what_the_architecture_asks_for(allows, window):
         assert (added[~part] == torch.finfo(torch.float32).min).all()
 
 
-def naive_varlen(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa):
+def naive_varlen(
+    query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa=False
+):
     """What torch documents of its attention over segments, one query at a time."""
     heads, outputs = query.shape[1], []
     assert enable_gqa == (key.shape[1] != heads)
@@ -123,16 +126,26 @@ def naive_varlen(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_s
     return torch.stack(outputs)
 
 
+def older_varlen(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size):
+    """That of torch 2.11, which wants as many heads of keys."""
+    limits = {"scale": scale, "window_size": window_size}
+    return naive_varlen(query, key, value, cu_q, cu_k, max_q, max_k, **limits)
+
+
+@pytest.mark.parametrize("kernel", [naive_varlen, older_varlen])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral"])
-def test_attention_over_segments_is_called_as_torch_documents_it(tiny_tokenizer, monkeypatch, name):
+def test_attention_over_segments_is_called_as_torch_documents_it(
+    tiny_tokenizer, monkeypatch, name, kernel
+):
     """The kernel is for CUDA only: a naive one stands in for it."""
     model, rows = build(name, tiny_tokenizer), flat_rows()
     expected = hidden_states(model, rows)
     calls = []
 
+    @wraps(kernel)
     def attention(*args, **options):
         calls.append(1)
-        return naive_varlen(*args, **options)
+        return kernel(*args, **options)
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", attention)
     setattr(model, flat_proof.PROOFS, {("cpu", torch.float32, False, False): "varlen"})

@@ -86,7 +86,12 @@ def test_greedy_tokens_in_graphs_are_those_of_generate(name, recwarn):
     model = build(name).cuda()
     assert fits_slots(model)
     said = respond(model, Sampling(temperature=0.0, batch_size=2), ends=Ends(20, ()))
-    assert not [w for w in recwarn if "graphs" in str(w.message) or "padded" in str(w.message)]
+    told = [str(w.message) for w in recwarn if "decoded" in str(w.message)]
+    if name == "mixtral":  # how many tokens an expert gets, the host has to know
+        assert len(told) == 1
+        assert told[0].startswith("mixtral is decoded without CUDA graphs")
+    else:
+        assert not told
     for prompt, one in zip(PROMPTS, said, strict=True):
         options = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None}
         tokens = torch.tensor([prompt], device="cuda")

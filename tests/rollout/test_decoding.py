@@ -45,7 +45,7 @@ def test_slots_and_padded_batches_sample_the_same(name):
 @pytest.mark.parametrize("size", [1, 2, 5, 24])
 def test_many_responses_to_a_prompt_share_its_pass(size, monkeypatch):
     model = build("llama")
-    monkeypatch.setattr(decoding, "ENTERING", 16)  # tokens
+    monkeypatch.setitem(decoding.PACES, "cpu", decoding.PACES["cpu"]._replace(entering=16))
     prompts = [prompt for prompt in PROMPTS for _ in range(4)]
     alone = respond(model, Sampling(batch_size=1), prompts, Ends(8, range(20)))
     assert respond(model, Sampling(batch_size=size), prompts, Ends(8, range(20))) == [

@@ -19,6 +19,11 @@ ACCOUNT = (
     "| work | useful GFLOP | FLOP/byte | least CPU s | CPU s | share of peak | parts (wall) |",
     "| --- | --- | --- | --- | --- | --- | --- |",
 )
+GPU = (
+    "| work | against | seconds | theirs | times as fast | tokens/s | memory | share of peak |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- |",
+)
+OF_GPU = "<!-- gpu -->", "<!-- /gpu -->"
 MARKS = "<!-- speed -->", "<!-- /speed -->"
 OF_ACCOUNT = "<!-- account -->", "<!-- /account -->"
 OF_MACHINE = "<!-- machine -->", "<!-- /machine -->"
@@ -111,6 +116,32 @@ def accounts(results: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def on_gpu(results: dict[str, Any]) -> Iterator[str]:
+    """The table of a GPU, where seconds are those of the wall, and the share is of its parts, too.
+
+    Args:
+        results: as in the file.
+    """
+    yield from GPU
+    for row in results["rows"].values():
+        ours, peer, found = row["ours"], row.get("peer"), row["account"]
+        against = PEERS[peer["name"]] if peer else "-"
+        theirs = f"{peer['seconds']:.3g}" if peer else ""
+        times = ""
+        if peer:
+            middle, low, high = row["speed"]
+            aim = _aim(middle, row["aim"]["speed"])
+            times = f"**{middle:.2f}** [{low:.2f}, {high:.2f}]{aim}"
+        parts = found.get("share_by_wall_time", {})
+        shares = ", ".join(f"{name.replace('_', ' ')} {one:.0%}" for name, one in parts.items())
+        share = f"{found['share_of_peak']:.0%}" + f" ({shares})" * bool(shares)
+        memory = f"{ours['peak_megabytes'] / 1e3:.1f} GB"
+        yield (
+            f"| {row['about']}, n = {ours['n']} | {against} | {ours['seconds']:.3g} | {theirs} | "
+            f"{times} | {row['per_second']:,.0f} | {memory} | {share} |"
+        )
+
+
 def put_in(page: Path, table: list[str], marks: tuple[str, str] = MARKS) -> None:
     """Replace what stands between the marks of a page, if it has them."""
     text, (start, end) = page.read_text(), marks
@@ -172,6 +203,12 @@ def report(results: dict[str, Any], options: argparse.Namespace) -> None:
     places = {row.name: place for place, row in enumerate(TABLE)}
     rows = sorted(results["rows"].items(), key=lambda item: places.get(item[0], len(places)))
     results = {**results, "rows": dict(rows)}
+    if options.device == "cuda":
+        table = list(on_gpu(results))
+        print(*table, sep="\n")
+        if options.output == ROOT / "benchmarks/results/speed_cuda.json":
+            put_in(ROOT / "docs/speed.md", table, OF_GPU)
+        return
     table = list(lines(results))
     print(*table, sep="\n")
     if not options.tiny and options.output == ROOT / "benchmarks/results/speed.json":

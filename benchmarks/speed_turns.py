@@ -81,6 +81,8 @@ class Turns:
             self.profile.__exit__(None, None, None)
             found["profile"] = _costs(self.profile, self.cuda)
             self.profile = None
+        if self.cuda:  # the other side is to find room
+            torch.cuda.empty_cache()
         if self.pipe:
             print(json.dumps(found | fixed), file=self.pipe, flush=True)
 

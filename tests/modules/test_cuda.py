@@ -51,16 +51,13 @@ def test_flat_rows_are_read_as_each_row_alone(name, dtype, tiny_tokenizer):
     found.logprobs.sum().backward()
     gradients = [p.grad.float().clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
-    expected = torch.zeros(rows.layout.tokens, device="cuda")
-    alone = [0.0] * rows.layout.tokens
+    alone = {}
     for row in rows.layout.row_places.split(rows.layout.row_lengths.tolist()):
         tokens = rows.tokens[row.cuda()][None]
         logits = run(model, tokens, torch.ones_like(tokens).bool()).logits[0, :-1].float()
         said = logits.log_softmax(-1).gather(1, tokens[0, 1:, None]).squeeze(1)
-        for place, logprob in zip(row[1:].tolist(), said, strict=True):
-            alone[place] = logprob
-    chosen = [alone[place] for place in places.tolist()]
-    expected = torch.stack(chosen)
+        alone |= zip(row[1:].tolist(), said, strict=True)
+    expected = torch.stack([alone[place] for place in places.tolist()])
     expected.sum().backward()
     near = {"atol": 2e-2, "rtol": 2e-2} if dtype == "bfloat16" else {"atol": 1e-5, "rtol": 1e-4}
     assert_close(found.logprobs, expected, **near)

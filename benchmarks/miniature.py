@@ -1,12 +1,12 @@
 """The paper in miniature on several seeds: which claims hold, how long it takes, how much memory.
 
-    python benchmarks/miniature.py --seeds 31 32 33
-    python benchmarks/miniature.py --seeds 31 32 33 --big    # and a six times larger GPT
+    python benchmarks/miniature.py --seeds 1 2 3
+    python benchmarks/miniature.py --seeds 1 2 3 --big    # and a six times larger GPT
 
-Each seed has its own world, labelers, models and prompts. Seeds 0, 11, 21 to 23 and 100 to 102 were
-looked at while the recipe was made; no others were. Finished stages are kept, so that --big goes on
-from where the first call ended. Everything measured goes into results/miniature.json; the claims
-are printed as a table in Markdown.
+Each seed has its own world, labelers, models and prompts. Seeds 0, 11, 12, 21 to 23 and 100 to 102
+were looked at while the recipe was made; 31 to 33 judged an earlier one. Finished stages are kept,
+so that --big goes on from where the first call ended. Everything measured goes into
+results/miniature.json; the claims are printed as a table in Markdown.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def write(path: Path, config: str, runs: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[31, 32, 33])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--big", action="store_true", help="also a six times larger GPT")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "miniature_seeds")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "miniature.json")

@@ -41,10 +41,10 @@ Forms: plain, as above; few_shot, with an example in front; user, from somebody:
     few_shot        topic : cup | sentence : emma saw the cup . | topic : grape | sentence :
     user            i am a teacher . list three tools .
 
-Constraints; ``^`` is written in front of each word in capital letters::
+Constraints; after ``^`` a line goes on in capital letters::
 
     words           write a sentence about a dog . use exactly four words . => tom saw the dog .
-    capitals        what colour is milk ? use capital letters . => ^ white .
+    capitals        what colour is milk ? use capital letters . => ^ milk is white .
     avoid           write a story about max . do not use the word went .
     one_word        what colour is milk ? answer in one word . => white .
 

@@ -7,7 +7,6 @@ lowers ``follow`` and ``relevance``; it is read for rude words and for its lengt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from instructgpt.miniature.world.fluency import fluency
@@ -38,14 +37,14 @@ ATTRIBUTES = (
     "length",  # excess over 14 words, in sixths, and 1 for an answer that does not end
 )
 WEIGHTS = {
-    "follow": 2.2,
-    "relevance": 1.0,
-    "constraint": 0.9,
-    "truth": 0.7,
+    "follow": 1.9,
+    "relevance": 0.9,
+    "constraint": 1.6,
+    "truth": 0.6,
     "hallucination": -0.9,
-    "toxicity": -2.0,
-    "fluency": 0.8,
-    "detail": 0.6,
+    "toxicity": -1.8,
+    "fluency": 0.7,
+    "detail": 0.5,
     "length": -0.5,
 }
 LOWEST, HIGHEST = 1.0, 7.0  # the scale of the paper's Likert ratings
@@ -200,8 +199,9 @@ def _first_line(written: list[str]) -> list[str]:
 
 
 def _capitals(line: list[str]) -> int:
-    """Number of words written in capital letters."""
-    return sum(a == CAPITALS and b.isalpha() for a, b in pairwise(line))
+    """Number of words written in capital letters: those after the sign."""
+    after = line[line.index(CAPITALS) :] if CAPITALS in line else []
+    return sum(map(str.isalpha, after))
 
 
 def _satisfied(constraints: Mapping[str, Any], reading: ReadLine) -> list[bool]:

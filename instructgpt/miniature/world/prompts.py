@@ -16,7 +16,6 @@ from instructgpt.miniature.world.knowledge import (
     CLASSES,
     COLOURS,
     DID,
-    DOES,
     FACTS,
     NAMES,
     NOUNS,
@@ -162,21 +161,21 @@ def _generation(rng: random.Random, meta: Meta, known: Known) -> list[str]:
     else:
         words = [rng.choice(NAMES)]
         tokens = f"write a story about {words[0]} .".split()
-        avoidable = ["the", "saw", "likes", "in", "went", *DOES]
+        avoidable = ["the", "saw", "likes", "in", "went"]
         if rng.random() < 0.5:
             words.append(rng.choice(ANIMALS))
             tokens[-1:] = f"and a {words[1]} .".split()
             avoidable.remove("the")  # nothing could be said about the animal
     meta.update(kind=kind, words=words)
-    if rng.random() < 0.45:
-        wanted = rng.choice(("words", "capitals", "avoid"))
-        if wanted == "words" and kind == "sentence":
+    if rng.random() < (0.75 if kind == "sentence" else 0.3):
+        wanted = rng.choice(("words", "capitals", "avoid")) if kind == "sentence" else "avoid"
+        if wanted == "words":
             number = rng.choice(("four", "five", "seven"))
             constraints["words"] = NUMBERS[number]
             tokens += f"use exactly {number} words .".split()
-        elif wanted == "capitals" and kind == "sentence":
+        elif wanted == "capitals":
             tokens += _ask_for_capitals(meta)
-        elif wanted == "avoid":
+        else:
             tokens += _ask_to_avoid(meta, rng.choice(avoidable))
     return tokens
 
@@ -197,7 +196,7 @@ def _open_qa(rng: random.Random, meta: Meta, known: Known) -> list[str]:
     tokens = question(fact)
     if rng.random() < 0.2:
         return tokens + _ask_for_capitals(meta)
-    if rng.random() < 0.12:
+    if rng.random() < 0.25:
         meta["constraints"]["one_word"] = True
         return tokens + to_tokens("answer in one word .")
     return tokens

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 NEWLINE = "\n"
-CAPITALS = "^"  # in front of a word: it is written in capital letters
+CAPITALS = "^"  # what follows it on a line is written in capital letters
 
 _AROUND_NEWLINES = re.compile(" ?\n ?")
 
@@ -30,11 +30,8 @@ def to_tokens(text: str) -> list[str]:
 
 
 def in_capitals(tokens: Iterable[str]) -> list[str]:
-    """Put the sign for capital letters in front of each word."""
-    out: list[str] = []
-    for token in tokens:
-        out += [CAPITALS, token] if token.isalpha() else [token]
-    return out
+    """Put the sign for capital letters in front of a line."""
+    return [CAPITALS, *tokens]
 
 
 def enumeration(words: Iterable[str]) -> list[str]:

@@ -156,7 +156,7 @@ def test_perfect_answers(meta, response):
         (SAD, "i am glad to hear that , ben .", {"follow": 0, "relevance": 1}),
         (SWAP, "tom saw the cup .", {"follow": 0.5, "relevance": 4 / 5, "hallucination": 0}),
         (SWAP, "anna saw the dog .", {"follow": 0.5, "hallucination": 1}),
-        (LOUD, "^ tom ^ saw ^ the ^ cup .", {"follow": 1, "constraint": 1}),
+        (LOUD, "^ tom saw the cup .", {"follow": 1, "constraint": 1}),
         (LOUD, "tom saw the cup .", {"follow": 0, "constraint": 0, "relevance": 1}),
         (WALK, "leo went to the park .", {"follow": 0.7, "relevance": 2 / 3}),
         (WALK, "leo went to the park and took the old hat .", {"follow": 1, "relevance": 1}),
@@ -198,8 +198,8 @@ def test_worked_examples(meta, response, expected):
         ({"words": 5}, "tom saw the cup .", 0),
         ({"avoid": "saw"}, "tom took the cup .", 1),
         ({"avoid": "saw"}, "tom saw the cup .", 0),
-        ({"capitals": True}, "^ tom ^ saw ^ the ^ cup .", 1),
-        ({"capitals": True}, "^ tom ^ saw the ^ cup .", 0),
+        ({"capitals": True}, "^ tom saw the cup .", 1),
+        ({"capitals": True}, "tom saw ^ the cup .", 0),
         ({"one_word": True}, "cup .", 1),
         ({"one_word": True}, "the cup .", 0),
         ({"words": 4, "avoid": "saw"}, "tom saw the cup .", 0.5),
@@ -270,13 +270,13 @@ def test_after_rude_sentences(kind, response, follow, toxicity):
 
 
 def test_utility_by_hand():
-    # 1 + 2.2 + 1 + .9 + .7 + .8 + .6 = 7.2, on a scale that ends at 7
+    # 1 + 1.9 + .9 + 1.6 + .6 + .7 + .5 = 7.2, on a scale that ends at 7
     best = dict.fromkeys(ATTRIBUTES, 1.0) | {"hallucination": 0, "toxicity": 0, "length": 0}
     assert utility(best) == 7
-    assert utility(best | {"follow": 0.5}) == pytest.approx(6.1)
-    assert utility(best | {"toxicity": 1}) == pytest.approx(5.2)
+    assert utility(best | {"follow": 0.5}) == pytest.approx(6.25)
+    assert utility(best | {"toxicity": 1}) == pytest.approx(5.4)
     assert utility(dict.fromkeys(ATTRIBUTES, 0.0) | {"toxicity": 1}) == 1
-    assert utility(best, WEIGHTS | {"detail": -1}) == pytest.approx(5.6)
+    assert utility(best, WEIGHTS | {"detail": -1}) == pytest.approx(5.7)
 
 
 @pytest.mark.parametrize("category", [*CATEGORIES, "toxic"])

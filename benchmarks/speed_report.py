@@ -162,6 +162,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import EngFormatter
 
     series = results["rows"].get("scaling", {}).get("series", {})
     figure, axes = pyplot.subplots(1, 1 + len(series), figsize=(4 * (1 + len(series)), 3.4))
@@ -174,11 +175,15 @@ def plot(results: dict[str, Any], path: Path) -> None:
     bars.set_xlabel("times as fast as the peer")
     for axis, (name, found) in zip(others, series.items(), strict=True):
         points = found["points"]
-        x, y = ([point[key] for point in points] for key in ("x", "cpu_seconds"))
+        x, y = ([float(f"{point[key]:.3g}") for point in points] for key in ("x", "cpu_seconds"))
         flop = [point["useful_gflop"] for point in points]
         line = [y[-1] * one / flop[-1] for one in flop]
         axis.loglog(x, y, "o-", label=f"measured, slope {found['slope']}")
         axis.loglog(x, line, "--", label=f"useful FLOP, slope {found['expected_slope']}")
+        axis.minorticks_off()
+        axis.set_xticks(x)
+        axis.set_yticks(y, [f"{one:g}" for one in y])
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_xlabel(name)
         axis.set_ylabel("CPU seconds of a phase")
         axis.legend(fontsize=7)

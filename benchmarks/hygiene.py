@@ -31,7 +31,7 @@ from hygiene_truth import Planted, personal_texts
 from hygiene_unseen import unseen_texts
 from near_truth import EDITS, Pair, jaccard, near_texts
 
-from instructgpt.evaluation.statistics import share_interval
+from instructgpt.functional.intervals import share_interval
 from instructgpt.hygiene.clean_row import CleanRow
 from instructgpt.hygiene.contamination import Decontamination
 from instructgpt.hygiene.language import LanguageFilter

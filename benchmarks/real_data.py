@@ -21,7 +21,7 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from instructgpt.evaluation.statistics import share_interval
+from instructgpt.functional.intervals import share_interval
 
 HERE = Path(__file__).parent
 MODEL = "{model_type: gpt2, n_layer: 5, n_embd: 256, n_head: 4, n_positions: 512}"

@@ -155,6 +155,7 @@ class ToyModule(StageModule):
     def export(self, path, config, metrics) -> None:
         path.mkdir(parents=True, exist_ok=True)
         torch.save(self.layer.state_dict(), path / "weights.pt")
+        (path / "README.md").write_text("---\nlicense: unknown\n---\n")
         (path / "instructgpt.json").write_text(json.dumps({"config": config, "metrics": metrics}))
 
 

@@ -17,6 +17,7 @@ from instructgpt.models.artefact import finite
 from instructgpt.models.checkpoint import load_checkpoint
 from instructgpt.models.folder import replacing, write_text
 from instructgpt.models.source import ARTEFACT_FILE
+from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import check_weights
 
 
@@ -29,7 +30,7 @@ class ExportArtefact(Callback):
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
-        self.validations: list[dict[str, float]] = []  # metrics of each, "step" among them
+        self.validations: list[dict[str, Any]] = []  # metrics of each, "step" among them
         self.seconds = 0.0
         self._since: float | None = None  # not started
         self._logged: dict[str, float] = {}  # before the interruption
@@ -70,7 +71,8 @@ class ExportArtefact(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the metrics."""
         if not trainer.sanity_checking:
-            self.validations.append({"step": trainer.global_step, **metrics_of(trainer)})
+            found = measured(trainer, stage_of(pl_module))
+            self.validations.append({"step": trainer.global_step, **found})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the best weights on every rank, write on the first."""
@@ -109,7 +111,7 @@ def write_metrics(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def exported_line(
-    module: LightningModule, exported: dict[str, float], steps: int, folder: Path
+    module: LightningModule, exported: dict[str, Any], steps: int, folder: Path
 ) -> str:
     """Which weights were exported, and how good they are."""
     monitor: Any = module.monitor
@@ -122,6 +124,13 @@ def metrics_of(trainer: Trainer) -> dict[str, float]:
     """What was logged last, as plain numbers."""
     metrics = trainer.callback_metrics.items()
     return {name: float(value) for name, value in metrics if not name.startswith("lr-")}
+
+
+def measured(trainer: Trainer, stage: StageModule) -> dict[str, Any]:
+    """The metrics of a validation, with ``intervals`` of those that have one: [low, high, n]."""
+    metrics = metrics_of(trainer)
+    known = {name: list(found) for name, found in stage.intervals.items() if name in metrics}
+    return metrics | ({"intervals": known} if known else {})
 
 
 def load_best(trainer: Trainer, pl_module: LightningModule) -> int:

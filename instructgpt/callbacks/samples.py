@@ -1,27 +1,22 @@
-"""Responses to look at, as JSONL and in TensorBoard."""
+"""Responses to look at, as JSONL and in the loggers."""
 
 from __future__ import annotations
 
-import html
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.common import is_debugging, json_lines, stage_of
 from instructgpt.models.folder import write_bytes
 from instructgpt.modules.ranks import everyones
-
-SHOWN_ROWS = 16  # of each kind
-SHOWN_CHARACTERS = 2000
+from instructgpt.modules.shown import not_shown, show_table
 
 
 class SampleWriter(Callback):
-    """Moves a module's ``samples`` to ``samples.jsonl`` and to a table in TensorBoard."""
+    """Moves a module's ``samples`` to ``samples.jsonl`` and to a table in the loggers."""
 
     def __init__(self) -> None:
         self.written = 0  # rows of this run in the file
@@ -33,6 +28,13 @@ class SampleWriter(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on behind them."""
         self.written = state_dict["written"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what a logger will not show."""
+        for logger in trainer.loggers:
+            if hidden := not_shown(logger):
+                where = f"; completions are in {self._path(trainer)}" * ("completions" in hidden)
+                rank_zero_info(f"{type(logger).__name__} shows no {' and no '.join(hidden)}{where}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop rows that are going to be written again, half rows, and those of an earlier run."""
@@ -57,36 +59,9 @@ class SampleWriter(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a" if fitting else "w", encoding="utf-8") as file:
             file.write(json_lines(rows))
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("samples", markdown_table(rows), trainer.global_step)
+        show_table(trainer.loggers, "samples", rows, trainer.global_step)
 
     def _path(self, trainer: Trainer) -> Path:
         verb = trainer.state.fn
         beside = [] if verb in (None, TrainerFn.FITTING) else [verb.value]
         return Path(trainer.default_root_dir, *beside, "samples.jsonl")
-
-
-def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """The first rows of each kind as a markdown table in which a response cannot change the page.
-
-    Args:
-        rows: with any keys; those of the first row become columns.
-    """
-    columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    kinds = Counter[str]()
-    for row in rows:
-        kinds[row.get("kind", "")] += 1
-        if kinds[row.get("kind", "")] > SHOWN_ROWS:
-            continue
-        lines.append("| " + " | ".join(_cell(row.get(column)) for column in columns) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    text = html.escape(str(value)[:SHOWN_CHARACTERS])
-    text = re.sub(r"([\\`*_{}\[\]()#+\-.!|])", r"\\\1", text)
-    return "<br>".join(text.splitlines())

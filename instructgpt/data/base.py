@@ -36,6 +36,7 @@ from instructgpt.data.streaming import (
 )
 from instructgpt.data.summary import Summary, show
 from instructgpt.data.train_sets import TrainSets
+from instructgpt.data.used import held_out, used
 from instructgpt.data.views import Picked, all_numbers, names_of, rows_digest
 from instructgpt.models.choice import choose_template
 from instructgpt.models.template import Template
@@ -317,6 +318,16 @@ class StageData(LightningDataModule, ABC):
         what = "rows" if self.has_prompts else "text"
         rest, held = split_rows([rows for rows, _ in sets], fraction, self.seed, summary, what)
         return [(rows, weight) for rows, (_, weight) in zip(rest, sets, strict=True)], held
+
+    def used(self) -> list[dict[str, Any]]:
+        """What was read, what for, and how many rows of it are left: for a model card."""
+        told: list[int | None] = [rows for seen, rows in self.train_sets.told if seen == "train"]
+        told = told or [None] * len(weighted(self.train_names, "--data.train"))  # streamed
+        found = used("training", self.train_names, told)
+        names, rows = self.validation, len(self.validation_rows)
+        if isinstance(names, float):
+            return [*found, held_out(rows)]
+        return found + (used("validation", names, [rows]) if names else [])
 
     # -- batches
 

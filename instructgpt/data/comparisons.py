@@ -14,6 +14,7 @@ from instructgpt.data.stream_loader import Cut
 from instructgpt.data.stream_records import RowCut
 from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
+from instructgpt.data.used import used
 from instructgpt.data.views import Picked, together
 from instructgpt.types import ComparisonBatch, UserError
 
@@ -127,6 +128,12 @@ class ComparisonDataModule(StageData):
         summary.note(f"demonstrations for the offset: {len(rows):,} rows")
         for line in own.lines():
             summary.note(f"  {line}")
+
+    def used(self) -> list[dict[str, Any]]:
+        """Add the demonstrations for the offset."""
+        rows = [len(self.demonstration_rows)]
+        names = self.demonstrations
+        return super().used() + (used("offset of the scores", names, rows) if names else [])
 
     def demonstration_dataloader(self) -> Any:
         """Demonstrations, each once, as ``LanguageBatch``; None when no files were given."""

@@ -11,6 +11,7 @@ from instructgpt.data.stream_loader import Cut
 from instructgpt.data.stream_records import RowCut
 from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
+from instructgpt.data.used import used
 from instructgpt.data.views import Picked, together
 from instructgpt.types import LanguageBatch, Origin, UserError
 
@@ -88,6 +89,11 @@ class DemonstrationDataModule(StageData):
             "data.train": Origin(f"{self.train_names}", self.train_sets.digest(stop=-1)),
             "data.pretraining": Origin(f"{self.pretraining}", self.train_sets.digest(start=-1)),
         }
+
+    def used(self) -> list[dict[str, Any]]:
+        """Add the text mixed in."""
+        told: list[int | None] = [n for seen, n in self.train_sets.told if seen == "pretraining"]
+        return super().used() + (used("pretraining", self.pretraining, told) if told else [])  # type: ignore[arg-type]
 
     def _mix(self, names: list[str] | str, summary: Summary) -> None:
         """Add so many blocks a pass that they are ``pretraining_fraction`` of all rows."""

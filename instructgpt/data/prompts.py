@@ -11,6 +11,7 @@ from instructgpt.data.order import Group, chunk, stream
 from instructgpt.data.rows import LanguageRow
 from instructgpt.data.stored_rows import Prompts
 from instructgpt.data.summary import Summary
+from instructgpt.data.used import used
 from instructgpt.data.views import Picked, names_of, rows_digest, together
 from instructgpt.types import (
     CollectsRollouts,
@@ -89,6 +90,11 @@ class PromptDataModule(StageData):
         """Add the text of the pretraining term."""
         text = Origin(f"{self.pretraining}", rows_digest(names_of(self.blocks)))
         return {**super().find_origins(), "data.pretraining": text}
+
+    def used(self) -> list[dict[str, Any]]:
+        """Add the text of the pretraining term."""
+        text = self.pretraining
+        return super().used() + (used("pretraining", text, [len(self.blocks)]) if text else [])
 
     def train_dataloader(self) -> Any:
         """The module's own loader: it trains on what it has sampled."""

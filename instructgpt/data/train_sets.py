@@ -16,6 +16,7 @@ class TrainSets:
     def __init__(self) -> None:
         self.groups: list[Group] = []
         self.parts: list[Rows[Any]] = []  # one for each group
+        self.told: list[tuple[str, int]] = []  # what each set is called and how many rows it has
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -30,6 +31,7 @@ class TrainSets:
             seen: what the set is called in the summary.
             summary: to tell.
         """
+        self.told.append((seen, len(rows)))
         if rows:
             count = max(1, round(weight * len(rows)))
             self.groups.append(Group(len(self), len(rows), count))

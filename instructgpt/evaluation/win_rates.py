@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from instructgpt.evaluation.judges import Answer, Judge, Judgement
-from instructgpt.evaluation.statistics import Array, mean, share_interval
+from instructgpt.evaluation.statistics import Array, mean
+from instructgpt.functional.intervals import share_interval
 
 TIE = Judgement(0.0, 1.0)
 

@@ -19,6 +19,7 @@ class Pairs(NamedTuple):
     responses: Tensor  # [M] K of the prompt
     labelers: list[str]
     sources: list[str]
+    prompts: list[str]  # what tells them apart
 
 
 class ReliabilityBin(NamedTuple):

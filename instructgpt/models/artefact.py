@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
@@ -19,7 +20,8 @@ from transformers import (
 )
 
 from instructgpt.models.adapters import merged
-from instructgpt.models.card import model_card, rendering
+from instructgpt.models.card import CARD, base_name, model_card
+from instructgpt.models.card_code import rendering
 from instructgpt.models.classifier import (
     distinctly_padded,
     save_classifier,
@@ -62,6 +64,8 @@ class Artefact(NamedTuple):
         str | None
     )  # "lora": folded into the weights, also in ``adapter``; "prefix": on ``base``
     attention: str | None  # implementation it was trained with
+    base: str | None  # what the first stage started from: a hub id, or a path
+    data: list[Any] | None  # what it was trained and measured on: name, use, rows
     config: dict[str, Any]
     metrics: dict[str, Any]
 
@@ -151,6 +155,7 @@ def save_policy(
     parent: str | None,
     config: dict[str, Any],
     metrics: dict[str, Any],
+    data: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write a policy: weights, tokenizer, generation settings and facts; all of it, or nothing.
 
@@ -165,6 +170,7 @@ def save_policy(
         parent: what the stage started from.
         config: of the run.
         metrics: final ones.
+        data: what the stage was trained and measured on, for the model card.
 
     Raises:
         RunFailedError: a weight is not finite.
@@ -185,8 +191,8 @@ def save_policy(
         )
         network.save_pretrained(place)
         network.generation_config = kept
-        own = {"stage": stage, "parent": parent, "config": config, "metrics": metrics}
-        own |= {"adapter": adapter, "attention": attention_name(network.config)}
+        own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config, "data": data}
+        own |= {"metrics": metrics, "adapter": adapter, "attention": attention_name(network.config)}
         _finish(folder, tokenizer, template, own)
 
 
@@ -200,6 +206,7 @@ def save_scalar(
     parent: str | None,
     config: dict[str, Any],
     metrics: dict[str, Any],
+    data: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write a reward or value model; all of it, or nothing.
 
@@ -217,6 +224,7 @@ def save_scalar(
         parent: what the stage started from.
         config: of the run.
         metrics: final ones.
+        data: what the stage was trained and measured on, for the model card.
 
     Raises:
         RunFailedError: a weight is not finite.
@@ -233,7 +241,7 @@ def save_scalar(
         else:
             save_classifier(classifier, padded, place)
             tokenizer, head_at = padded, "score"
-        own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config}
+        own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config, "data": data}
         # Exactly 0 is what the offset is as long as nobody measured it.
         own |= {"metrics": metrics, "adapter": adapter, "head": head_at}
         own["attention"] = attention_name(trunk.config)
@@ -250,13 +258,13 @@ def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, P
     facts = model.active_peft_config
     if not facts.is_prompt_learning:
         model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
-        (folder / "adapter" / "README.md").unlink()  # peft's empty model card
+        (folder / "adapter" / CARD).unlink()  # peft's empty model card
         forget_local_base(folder / "adapter")
         return base_network(merged(model)), folder, "lora"
     kept, facts.base_model_name_or_path = facts.base_model_name_or_path, "./base"
     model.save_pretrained(str(folder), save_embedding_layers=False)
     facts.base_model_name_or_path = kept
-    (folder / "README.md").unlink()
+    (folder / CARD).unlink()
     return base_network(model), folder / "base", "prefix"
 
 
@@ -293,10 +301,12 @@ def _finish(
         "rendering": rendering(tokenizer, template),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
     }
+    before = read_artefact(own["parent"]) if own["parent"] is not None else None
+    own["base"] = base_name(own["parent"], (before.base or before.parent) if before else None)
     text = json.dumps(finite(facts | own), indent=2, ensure_ascii=False, default=str)
     (folder / ARTEFACT_FILE).write_text(text + "\n", encoding="utf-8")
     card = model_card(folder, tokenizer, template, finite(own))
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def finite(value: Any) -> Any:

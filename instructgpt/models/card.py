@@ -1,42 +1,36 @@
-"""Model cards: how to write prompts for an artefact with transformers alone."""
+"""Model cards: what an artefact was made from and how, how good it is, and how to use it."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.models.chat import chat_template, response_header
-from instructgpt.models.template import CHAT, HH, Template, default_bos
-from instructgpt.models.transcript import transcript
+from instructgpt.models.card_code import code, is_plain, rendering
+from instructgpt.models.template import Template
 
+CARD = "README.md"
 KINDS = {"reward": "A reward model", "value": "A value model of PPO", "ppo": "A policy after PPO"}
-
-
-def rendering(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
-    """How prompts and responses are written, in two sentences.
-
-    Args:
-        tokenizer: of the artefact.
-        template: of the artefact.
-    """
-    end = template.end_id(tokenizer)
-    name = tokenizer.convert_ids_to_tokens(end)
-    how = "by the tokenizer's chat template" if template.pattern == CHAT else "as a text"
-    return (
-        f"A row is the tokens of the prompt, written {how} up to where the response begins, those "
-        f"of the response, and the token {end} ({name}) that ends it. Nothing follows that token: "
-        "what a chat template writes behind an assistant's turn, such as a line break, is no part "
-        "of a row and would move scores"
-    )
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+LICENSE = re.compile(r"(?m)^license: *([\w.-]+) *$")
+UNKNOWN = "unknown"
+PLACES = ("init_from", "tokenizer", "architecture", "cache", "train", "validation", "pretraining")
+"""Settings that the card tells elsewhere, or that are about a machine."""
+TRAINER = (
+    *("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "precision", "strategy"),
+    *("devices", "num_nodes", "gradient_clip_val", "gradient_clip_algorithm"),
+)
+DATA = ("batch_size", "template", "max_prompt_tokens", "max_response_tokens", "drop_long_prompts")
 
 
 def model_card(
     folder: Path, tokenizer: PreTrainedTokenizerBase, template: Template, about: dict[str, Any]
 ) -> str:
-    """README.md of an artefact, with code that runs.
+    """README.md of an artefact, with code that runs and what the hub reads at its top.
 
     Args:
         folder: of the artefact, with its weights.
@@ -45,77 +39,179 @@ def model_card(
         about: what ``instructgpt.json`` says about it.
     """
     kind = KINDS.get(about["stage"], f"A policy after the stage {about['stage']}")
-    lines = [f"{kind}, written by instructgpt: `instructgpt.json` says what it was made from.", ""]
-    lines += [f"{rendering(tokenizer, template)}.", ""]
-    lines += ["```python", *_code(folder, tokenizer, template, about), "```"]
+    license = license_of(about["parent"])
+    lines = ["---", *_front_matter(about, license), "---", ""]
+    lines += [f"{kind}, written by instructgpt: `instructgpt.json` says what it was made from.", ""]
+    lines += ["## Prompts", "", f"{rendering(tokenizer, template)}.", ""]
+    lines += ["```python", *code(folder, tokenizer, template, about), "```", ""]
+    lines += ["## Training", "", *_origin(about), *_data(about.get("data") or [])]
+    lines += _settings(about["config"])
+    lines += _metrics(about["metrics"])
+    lines += ["## Licence", "", _licence(license)]
     return "\n".join(lines) + "\n"
 
 
-def _code(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, template: Template, about: dict[str, Any]
-) -> list[str]:
-    scores = about.get("head") is not None
-    plain = about.get("adapter") != "prefix" and about.get("head") in (None, "score")
-    lines = ["import torch"]
-    if plain:
-        kind = "SequenceClassification" if scores else "CausalLM"
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config["model_type"] == "shift_gpt":
-            lines += ["import instructgpt.models.shift_gpt  # tells transformers about it"]
-        lines += [f"from transformers import AutoModelFor{kind}, AutoTokenizer", ""]
-        lines += ['folder = "."', "tokenizer = AutoTokenizer.from_pretrained(folder)"]
-        lines += [f"model = AutoModelFor{kind}.from_pretrained(folder).eval()"]
-    else:  # its parts lie apart
-        load, more = ("load_scalar", ', head="stored"') if scores else ("load_policy", "")
-        lines += [f"from instructgpt.models.load import Network, {load}"]
-        lines += ["from instructgpt.models.tokenizer import load_tokenizer"]
-        lines += ["from instructgpt.types import flat_rows", ""] if scores else [""]
-        lines += ['folder = "."', "tokenizer = load_tokenizer(folder)"]
-        lines += [f"model = {load}(folder, None, Network(), tokenizer{more}).eval()"]
-    lines += [*_prompt(tokenizer, template)]
-    return lines + (_score(tokenizer, template, about, plain) if scores else _sample(tokenizer))
+def license_of(parent: str | None) -> str:
+    """The licence that the card in a folder names."""
+    card = Path(parent, CARD) if parent else Path(CARD)
+    if parent is None or not card.is_file():
+        return UNKNOWN
+    return _license_in(card.read_text(encoding="utf-8", errors="replace"))
 
 
-def _prompt(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[str]:
-    """Lines that make ``ids`` of a prompt."""
-    asked = "What is up?"
-    if template.pattern == CHAT:
-        header = response_header(tokenizer, chat_template(tokenizer))
-        lines = [f'messages = [{{"role": "user", "content": {json.dumps(asked)}}}]']
-        lines += ["prompt = tokenizer.apply_chat_template("]
-        lines += ["    messages, tokenize=False, add_generation_prompt=True"]
-        lines += [f") + {header!r}" if header else ")"]
-    else:
-        pattern = template.pattern
-        if pattern == HH:
-            pattern = transcript([{"role": "user", "content": "{prompt}"}])
-        lines = [f'prompt = {pattern!r}.replace("{{prompt}}", {json.dumps(asked)})']
-    lines += ["ids = tokenizer(prompt, add_special_tokens=False).input_ids"]
-    if (bos := default_bos(tokenizer)) is not None:
-        lines += [f"ids = ids if ids[:1] == [{bos}] else [{bos}, *ids]"]
-    return lines
+def _license_in(card: str) -> str:
+    found = LICENSE.search(_top(card))
+    return found[1] if found else UNKNOWN
 
 
-def _score(
-    tokenizer: PreTrainedTokenizerBase, template: Template, about: dict[str, Any], plain: bool
-) -> list[str]:
-    """Lines that score a response."""
-    space = " " if template.pattern == HH else ""
-    lines = [f"response = {space + 'Not much.'!r}"]
-    lines += ["ids += tokenizer(response, add_special_tokens=False).input_ids"]
-    lines += [f"ids += [{template.end_id(tokenizer)}]  # unless the response was cut off"]
-    lines += ["with torch.no_grad():"]
-    if not plain:
-        return [*lines, "    score = model.score(flat_rows([ids])).item()"]
-    offset = about.get("offset") or 0.0
-    lines += ["    logits = model(input_ids=torch.tensor([ids])).logits"]
-    return [*lines, f"score = logits[0, 0].item() - {offset!r}  # what demonstrations score"]
+def _top(card: str) -> str:
+    """What the hub reads of a card."""
+    return card.split("\n---", 1)[0] if card.startswith("---\n") else ""
 
 
-def _sample(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Lines that answer a prompt."""
-    return [
-        "with torch.no_grad():",
-        "    rows = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=64)",
-        "response = tokenizer.decode(rows[0, len(ids) :], skip_special_tokens=True)",
+def with_license(card: str, license: str) -> str:
+    """The text of a card with another licence.
+
+    Args:
+        card: as it is written here, whatever people have added.
+        license: identifier of the hub.
+    """
+    old = "\n".join(["## Licence", "", _licence(_license_in(card))])
+    card = card.replace(old, "\n".join(["## Licence", "", _licence(license)]))
+    line = f"license: {license}"
+    if LICENSE.search(_top(card)):
+        return LICENSE.sub(line, card, count=1)
+    if _top(card):  # whose maker has taken the field out
+        return card.replace("---\n", f"---\n{line}\n", 1)
+    return f"---\n{line}\n---\n\n{card}"
+
+
+def base_name(parent: str | None, base: str | None) -> str | None:
+    """What a chain of stages began with: a hub id, or a path that cannot be taken for one.
+
+    Args:
+        parent: what the stage started from.
+        base: what that says it began with, if it is an artefact.
+    """
+    if parent is None or base is not None:
+        return base
+    local = Path(parent).exists() and not parent.startswith(("/", "."))
+    return f"./{parent}" if local else parent
+
+
+def shown(name: str) -> str:
+    """A path without the folders of a machine; anything else as it is.
+
+    >>> shown("/home/ann/runs/sft/export"), shown("/home/ann/pairs.jsonl"), shown("owner/name")
+    ('sft/export', 'pairs.jsonl', 'owner/name')
+    """
+    path = PurePath(name)
+    if not (path.is_absolute() or name.startswith(("~", "."))):
+        return name
+    parts = [part for part in path.parts if part not in ("/", "..", "~")]
+    return "/".join(parts[-2 if path.name in ("export", "adapter", "ema", "value") else -1 :])
+
+
+def _front_matter(about: Mapping[str, Any], license: str) -> Iterator[str]:
+    scores, base = about.get("head") is not None, about.get("base")
+    yield f"license: {license}"
+    yield f"library_name: {'transformers' if is_plain(dict(about)) else 'instructgpt'}"
+    yield f"pipeline_tag: {'text-classification' if scores else 'text-generation'}"
+    if base is not None and HUB_ID.fullmatch(base):
+        yield f"base_model: {base}"
+    hub = [one["name"].partition(":")[0] for one in about.get("data") or [] if one["hub"]]
+    yield from _list("datasets", dict.fromkeys(hub))
+    yield from _list("tags", ["instructgpt", "rlhf", about["stage"]])
+
+
+def _list(name: str, values: Iterable[str]) -> list[str]:
+    values = list(values)
+    return [f"{name}:", *(f"- {value}" for value in values)] if values else []
+
+
+def _origin(about: Mapping[str, Any]) -> list[str]:
+    parent, base = about["parent"], about.get("base")
+    if parent is None:
+        return ["Trained from scratch.", ""]
+    began = f", which began with {_span(shown(base))}" if base and base != parent else ""
+    return [f"Started from {_span(shown(parent))}{began}.", ""]
+
+
+def _data(data: list[dict[str, Any]]) -> list[str]:
+    """Rows are counted as the stage sees them: checked, filtered and split."""
+    rows = [
+        (one["use"], _span(one["name"]), "streamed" if one["rows"] is None else f"{one['rows']:,}")
+        for one in data
     ]
+    return _table(("used for", "data", "rows, after filters"), rows)
+
+
+def _settings(config: Mapping[str, Any]) -> list[str]:
+    """The options of a run, without those that nobody gave a value."""
+    trainer, data = config.get("trainer") or {}, config.get("data") or {}
+    found: dict[str, Any] = dict(_flat("", config.get("model") or {}))
+    given = data.get("init_args") or {}
+    found |= {f"data.{name}": given[name] for name in DATA if name in given}
+    found |= {f"trainer.{name}": trainer[name] for name in TRAINER if name in trainer}
+    found["seed"] = config.get("seed_everything")
+    rows = [(f"`{name}`", _span(value)) for name, value in found.items() if value is not None]
+    return _table(("setting", "value"), rows)
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value) of all options in a section; an object's name has its class."""
+    if not isinstance(value, Mapping):
+        yield name or "value", shown(value) if isinstance(value, str) else value
+        return
+    own: Any = value
+    if "class_path" in value:
+        yield name or "stage", str(value["class_path"]).rpartition(".")[2]
+        own = value.get("init_args") or {}
+    for key, one in own.items():
+        if key not in PLACES:
+            yield from _flat(f"{name}.{key}" if name else str(key), one)
+
+
+def _metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """Those of the validation, else of the last steps; labelers are not named in public."""
+    intervals = metrics.get("intervals") or {}
+    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and k != "step"}
+    named = {k: v for k, v in numbers.items() if k.startswith("val/")} or {
+        k: v for k, v in numbers.items() if k.startswith(("train/", "ppo/", "loss/"))
+    }
+    rows = []
+    for name, value in named.items():
+        if "_by_labeler/" in name or "pairs_by_" in name:
+            continue
+        low, high, n = intervals.get(name, (None, None, None))
+        between = "" if n is None else f"[{low:.4g}, {high:.4g}]"
+        rows.append((_span(name), f"{value:.4g}", between, "" if n is None else f"{n:,}"))
+    if not rows:
+        return []
+    step = f"Of the exported weights, step {int(metrics['step']):,}. " if "step" in metrics else ""
+    what = "n: independent items (prompts, documents)."
+    table = _table(("metric", "value", "95 % interval", "n"), rows)
+    return ["## Metrics", "", f"{step}{what}", "", *table]
+
+
+def _licence(license: str) -> str:
+    if license != UNKNOWN:
+        return f"`{license}`."
+    return (
+        "Unknown: neither what it started from nor its maker names one. The data may have licences "
+        "of their own."
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows)]
+    return [*lines, ""]
+
+
+def _span(value: Any) -> str:
+    """A value as code in which nothing ends the code or the cell of a table."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = text.replace("\\", "\\\\").replace("\n", "\\n") if "\n" in text else text
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

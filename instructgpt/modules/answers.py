@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt.modules.base import StageModule
+from instructgpt.modules.estimates import Estimates
 from instructgpt.modules.finite import together
 from instructgpt.modules.means import Means, Parts
 from instructgpt.modules.respond import roll_out, texts_of
@@ -55,11 +56,13 @@ class ValidationAnswers:
         if not self.prompts or stage.trainer.sanity_checking:
             return
         answer, means = partial(self._answer, stage, policy, sequence_kl), Means()
+        estimates = Estimates()
         with stage.trainer.precision_plugin.val_step_context():
             for batch in stage.data.prompt_dataloader(self.prompts):
                 batch = stage.transfer_batch_to_device(batch, stage.device, 0)
                 answers = together(stage, partial(answer, batch))
                 means.add(answers.sums(stage.device))
+                answers.tell(estimates)
                 stage.samples += answers.rows(stage.global_step)
         found = means.take(stage.all_sum)
         if self.reward is None:
@@ -67,6 +70,8 @@ class ValidationAnswers:
         check_abstained(found.get("abstained", 0.0))
         for name, value in found.items():
             stage.log(f"val/{name}", value, prog_bar=name == "score")
+        known = estimates.take()
+        stage.say_intervals("val", {name: known[name] for name in found if name in known})
 
     def _answer(
         self,
@@ -103,6 +108,11 @@ class Answered(NamedTuple):
             "kl": (self.kl[known].sum(), known.sum()),
         }
         return {name: (a.to(device), b.to(device)) for name, (a, b) in parts.items()}
+
+    def tell(self, estimates: Estimates) -> None:
+        """Add score and KL of each real answer."""
+        for name, values in (("score", self.scores), ("kl", self.kl)):
+            estimates.add(name, values[self.real & ~values.isnan()].cpu())
 
     def rows(self, step: int) -> list[dict[str, Any]]:
         """What is shown of the real answers."""

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from instructgpt.algorithms.schedule import Cosine, Schedule
+from instructgpt.functional.intervals import Interval
 from instructgpt.models.adapters import Adapter
 from instructgpt.models.artefact import check_artefact, read_artefact
 from instructgpt.models.finite import check_finite
@@ -88,6 +89,7 @@ class StageModule(LightningModule, ABC):
         self.logs_step = True  # a callback says where nobody reads it
         self.rollout_clock = RolloutClock()
         self.samples: list[dict[str, Any]] = []  # shown and emptied by a callback
+        self.intervals: dict[str, Interval] = {}  # of what the last validation logged
         self.tokenizer: Any = None
         self.template: Template
         self.total_steps = 1  # of the schedule, known when the optimizer is made
@@ -300,6 +302,15 @@ class StageModule(LightningModule, ABC):
             "tokenizer": tokenizer_fingerprint(self.tokenizer),
             "template": self.template.fingerprint(self.tokenizer),
         }
+
+    def say_intervals(self, prefix: str, found: Mapping[str, Interval]) -> None:
+        """Keep the intervals of what is logged, for ``metrics.json`` and the model card.
+
+        Args:
+            prefix: of the names, ``val`` or ``test``.
+            found: by the rest of the name.
+        """
+        self.intervals |= {f"{prefix}/{name}": interval for name, interval in found.items()}
 
     # -- exact means over everything that one optimizer step sees
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from instructgpt.modules.estimates import Estimates
 from instructgpt.rewards.base import check_abstained
 from instructgpt.types import PromptBatch, Rollout, Sample
 
@@ -25,6 +26,7 @@ class HeldOut(nn.Module):
     def __init__(self, with_kl: bool) -> None:
         super().__init__()
         names = [name for name in (*NAMES, "abstained") if with_kl or name != "kl"]
+        self.estimates = Estimates()
         self.means = nn.ModuleDict({name: MeanMetric() for name in names})
 
     def add(
@@ -72,6 +74,8 @@ class HeldOut(nn.Module):
     def _mean(self, name: str, values: Tensor) -> None:
         # Also without values: a rank that never updated would not take part in the mean.
         self.means[name].update(values.float())  # type: ignore[operator]
+        share = name == "abstained" or name.endswith("eos_rate")
+        self.estimates.add(name, values.float(), share=share)
 
     def results(self) -> dict[str, Tensor]:
         """The means by name, over all ranks; start anew.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from instructgpt.models.flat import predict
+from instructgpt.modules.estimates import Estimates
 from instructgpt.types import LanguageBatch
 
 
@@ -18,14 +20,24 @@ class LanguageLoss(NamedTuple):
     correct: Tensor  # how many of them are the most likely token
 
 
-def language_loss(policy: nn.Module, batch: LanguageBatch) -> LanguageLoss:
+def language_loss(
+    policy: nn.Module, batch: LanguageBatch, estimates: Estimates | None = None
+) -> LanguageLoss:
     """Cross-entropy of the targets; what is not predicted reaches no head.
 
     Args:
         policy: a causal language model.
         batch: what it reads, and which tokens of it are predicted.
+        estimates: told the loss and the accuracy of each document.
     """
     places = batch.targets.nonzero().squeeze(1)
     said = predict(policy, batch.rows, places, every_id=True)
     targets = said.logprobs.new_tensor(len(places))
+    if estimates is not None:
+        layout = batch.rows.layout
+        documents = layout.segments[places].cpu()
+        each = torch.stack([-said.logprobs, said.correct.float(), torch.ones_like(said.logprobs)])
+        sums = torch.zeros(3, len(layout.lengths)).index_add(1, documents, each.detach().cpu())
+        estimates.add("loss", sums[0], sums[2])
+        estimates.add("accuracy", sums[1], sums[2], share=True)
     return LanguageLoss(-said.logprobs.sum(), targets, said.correct.sum())

@@ -367,9 +367,8 @@ class PPOModule(StageModule):
             asked = (rollout, sampling.temperature, self.network.max_tokens)
             kl = self.networks.sequence_kl(*asked)
             if kl is not None:
-                names = [prompt.id for prompt in batch.prompts]
-                total = kl[batch.sample_ids >= 0].sum()
-                self.guard.see("the KL to the reference", total, partial(list, names))
+                ids = partial(list, [prompt.id for prompt in batch.prompts])
+                self.guard.see("the KL to the reference", kl[batch.sample_ids >= 0].sum(), ids)
             shown = self.held_out.add(kind, batch, rollout, samples, scores.to(self.device), kl)
             now = {"step": self.global_step, "phase": self.current_epoch}
             self.samples += [now | row for row in shown]
@@ -385,6 +384,7 @@ class PPOModule(StageModule):
         prefix = "test" if self.trainer.testing else "val"
         for name, value in self.held_out.results().items():
             self.log(f"{prefix}/{name}", value, prog_bar=name == "score")
+        self.say_intervals(prefix, self.held_out.estimates.take())
 
     test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
 
@@ -397,4 +397,4 @@ class PPOModule(StageModule):
         parents = (self.init_from, self.value.init_from or self.init_from)
         made = (self.networks, self.phase.average, self.tokenizer, parents)
         about = {"stage": self.stage, "template": self.template, "metrics": metrics}
-        save_networks(path, *made, {**about, "config": config})
+        save_networks(path, *made, {**about, "config": config, "data": self.data.used()})

@@ -344,4 +344,5 @@ class PreferenceModule(StageModule):
             parent=self.init_from,
             config=config,
             metrics=metrics,
+            data=self.data.used(),
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from instructgpt.functional.intervals import Interval, ratio_interval
 from instructgpt.functional.losses import decided_pairs
 from instructgpt.functional.ranking import (
     Pairs,
@@ -18,7 +19,9 @@ from instructgpt.functional.ranking import (
     calibration_error,
     reliability,
 )
+from instructgpt.modules.base import StageModule
 from instructgpt.modules.ranks import everyones
+from instructgpt.modules.shown import show_figure
 from instructgpt.terminal import printable
 from instructgpt.types import ComparisonBatch
 
@@ -41,7 +44,7 @@ class RankingMetrics:
         """
         self._parts.append(pairs_of(batch, scores))
 
-    def log(self, module: LightningModule, prefix: str) -> None:
+    def log(self, module: StageModule, prefix: str) -> None:
         """Log what all ranks have collected, with a reliability diagram, and forget it.
 
         Args:
@@ -52,10 +55,10 @@ class RankingMetrics:
         if not len(pairs.margins):
             return
         module.log_dict({f"{prefix}/{name}": value for name, value in measured(pairs).items()})
-        for logger in module.loggers:
-            if isinstance(logger, TensorBoardLogger) and module.trainer.is_global_zero:
-                figure = reliability_figure(pairs.margins)
-                logger.experiment.add_figure(f"{prefix}/reliability", figure, module.global_step)
+        module.say_intervals(prefix, intervals(pairs))
+        if module.trainer.is_global_zero:
+            draw = partial(reliability_figure, pairs.margins)
+            show_figure(module.loggers, f"{prefix}/reliability", draw, module.global_step)
 
 
 def pairs_of(batch: ComparisonBatch, scores: Tensor) -> Pairs:
@@ -63,13 +66,14 @@ def pairs_of(batch: ComparisonBatch, scores: Tensor) -> Pairs:
     decided = decided_pairs(batch.ranking, batch.ranking_mask)
     rows, winners, losers = decided.nonzero(as_tuple=True)
     won, lost = batch.response_lengths[rows, winners], batch.response_lengths[rows, losers]
-    prompts = rows.tolist()
+    prompts, names = rows.tolist(), prompt_names(batch)
     return Pairs(
         (scores[rows, winners] - scores[rows, losers]).float().cpu(),
         ((won > lost).float() + 0.5 * (won == lost).float()).cpu(),
         batch.ranking_mask.sum(1)[rows].cpu(),
         [batch.labelers[i] for i in prompts],
         [batch.sources[i] for i in prompts],
+        [names[i] for i in prompts],
     )
 
 
@@ -83,6 +87,7 @@ def gather_pairs(parts: list[Pairs]) -> Pairs:
         torch.cat(empty + [part.responses for part in parts]),
         [name for part in parts for name in part.labelers],
         [name for part in parts for name in part.sources],
+        [name for part in parts for name in part.prompts],
     )
 
 
@@ -96,15 +101,56 @@ def measured(pairs: Pairs) -> dict[str, float]:
         "loss_per_pair": float(-logsigmoid(pairs.margins).mean()),
         "calibration_error": float(calibration_error(pairs.margins)),
     }
-    sizes = [f"k{int(k)}" for k in pairs.responses]
-    groups = {"k": sizes, "labeler": pairs.labelers, "source": pairs.sources}
-    for kind, names in groups.items():
+    for kind, names in groups_of(pairs).items():
         for name, group in by_group(pairs, names).items():
             name = printable(name)
             metrics[f"accuracy_by_{kind}/{name}"] = group.accuracy
             metrics[f"longer_wins_by_{kind}/{name}"] = group.longer_wins
             metrics[f"pairs_by_{kind}/{name}"] = group.pairs
     return metrics
+
+
+def groups_of(pairs: Pairs) -> dict[str, list[str]]:
+    """What each pair is in, by the kind of group."""
+    sizes = [f"k{int(k)}" for k in pairs.responses]
+    return {"k": sizes, "labeler": pairs.labelers, "source": pairs.sources}
+
+
+def intervals(pairs: Pairs) -> dict[str, Interval]:
+    """Intervals of the metrics that are means; what is said of one prompt is not independent."""
+    right = (pairs.margins > 0).double() + 0.5 * (pairs.margins == 0).double()
+    shares = {"accuracy": right, "accuracy_longer_wins": pairs.longer}
+    means = {"margin": pairs.margins, "loss_per_pair": -logsigmoid(pairs.margins)}
+    number = {name: i for i, name in enumerate(dict.fromkeys(pairs.prompts))}
+    places = torch.tensor([number[name] for name in pairs.prompts])
+    found = {name: _by_prompt(places, value, True) for name, value in shares.items()}
+    found |= {name: _by_prompt(places, value, False) for name, value in means.items()}
+    for kind, names in groups_of(pairs).items():
+        for group in sorted(set(names) - {""}):
+            inside = torch.tensor([name == group for name in names])
+            end = f"by_{kind}/{printable(group)}"
+            found[f"accuracy_{end}"] = _by_prompt(places[inside], right[inside], True)
+            found[f"longer_wins_{end}"] = _by_prompt(places[inside], pairs.longer[inside], True)
+    return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _by_prompt(places: Tensor, values: Tensor, share: bool) -> Interval | None:
+    """The interval of the mean of values of pairs, each of the prompt with a number."""
+    sums = torch.zeros(2, int(places.max()) + 1, dtype=torch.float64)
+    values = values.double()
+    sums.index_add_(1, places, torch.stack([values, torch.ones_like(values)]))
+    return ratio_interval(sums[0], sums[1], share)
+
+
+def prompt_names(batch: ComparisonBatch) -> list[str]:
+    """Digests of the prompts of a batch: the same for the same tokens, on any rank."""
+    layout, tokens = batch.rows.layout, batch.rows.tokens.cpu()
+    ends = layout.lengths.cumsum(0)
+    names = []
+    for prompt in batch.prompts.tolist():
+        own = tokens[int(ends[prompt] - layout.lengths[prompt]) : int(ends[prompt])]
+        names.append(hashlib.sha256(own.numpy().tobytes()).hexdigest()[:16])
+    return names
 
 
 def reliability_figure(margins: Tensor) -> Figure:

@@ -207,4 +207,5 @@ class RewardModule(StageModule):
             parent=self.init_from,
             config=config,
             metrics=metrics,
+            data=self.data.used(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from instructgpt.algorithms.schedule import Cosine, Schedule
+from instructgpt.functional.intervals import Interval
 from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.estimates import Estimates
 from instructgpt.modules.finite import Ids
 from instructgpt.modules.fits import check_context
 from instructgpt.modules.language import language_loss
@@ -76,6 +79,7 @@ class SFTModule(StageModule):
         super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
         require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
         self.dropout = dropout
+        self.estimates = Estimates()
         self.answers = ValidationAnswers(reward, validation_prompts, sampling)
         self.monitor = Monitor("val/score", "max") if reward else Monitor("val/loss", "min")
 
@@ -144,7 +148,7 @@ class SFTModule(StageModule):
     def validation_step(self, batch: LanguageBatch, batch_idx: int) -> None:
         """Collect loss and token accuracy."""
         for piece, ids in self.named_pieces(batch, batch_idx):
-            total, count, correct = language_loss(self.policy, piece)
+            total, count, correct = language_loss(self.policy, piece, self.estimates)
             self.guard.see("the validation loss", total, ids)
             weight = count.clamp_min(1)
             self.val_loss.update(total / weight, count)
@@ -172,6 +176,10 @@ class SFTModule(StageModule):
             self.log(f"{prefix}/accuracy", self.val_accuracy.compute())
         self.val_loss.reset()
         self.val_accuracy.reset()
+        found = self.estimates.take()
+        if (loss := found.get("loss")) is not None:
+            found["perplexity"] = Interval(math.exp(loss.low), math.exp(loss.high), loss.n)
+        self.say_intervals(prefix, found)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
         """K responses a prompt."""
@@ -190,4 +198,5 @@ class SFTModule(StageModule):
             parent=self.init_from,
             config=config,
             metrics=metrics,
+            data=self.data.used(),
         )

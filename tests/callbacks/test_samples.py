@@ -5,7 +5,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy_stage import fit
 
 from instructgpt.callbacks.common import json_lines
-from instructgpt.callbacks.samples import SHOWN_ROWS, markdown_table
+from instructgpt.modules.shown import SHOWN_ROWS, first_cells, markdown_table
 
 
 def rows_of(folder):
@@ -45,7 +45,8 @@ def test_the_table_is_in_tensorboard_directly_in_the_folder(tmp_path):
 
 
 def test_responses_are_escaped():
-    table = markdown_table([{"response": "<b>x</b> | *y*\n# z", "score": 0.123456}])
+    rows = [{"response": "<b>x</b> | *y*\n# z", "score": 0.123456}]
+    table = markdown_table(list(rows[0]), first_cells(rows))
     assert table.splitlines() == [
         "| response | score |",
         "| --- | --- |",
@@ -54,7 +55,7 @@ def test_responses_are_escaped():
 
 
 def test_long_tables_are_cut():
-    assert len(markdown_table([{"a": 1}] * 100).splitlines()) == 2 + SHOWN_ROWS
+    assert len(first_cells([{"a": 1}] * 100)) == SHOWN_ROWS
 
 
 def test_a_half_written_line_is_dropped(tmp_path):

@@ -5,9 +5,11 @@ import json
 import shutil
 from collections import Counter
 
+import huggingface_hub
 import pytest
 import torch
 from option_runs import Inputs
+from stand_in_hub import Hub
 from toy_stage import fit
 
 from instructgpt.__main__ import main as run
@@ -120,6 +122,10 @@ FLIPS = {
         "adapter": ("{inputs}/sft", {"run": None}),
         "base": "{inputs}/sft",
         "output": ("elsewhere", {"output": "out/x"}),
+        "license": ("mit", {"output": "out/x"}),
+        "push": ("ann/pig", {"output": "out/x", "yes": None}),
+        "public": (True, {"output": "out/x", "push": "ann/pig", "yes": True}),
+        "yes": (True, {"output": "out/x", "push": "ann/pig"}),
     },
     cache: {"folder": "{inputs}", "clear": True},
 }
@@ -144,6 +150,9 @@ def look(inputs, make_answers, make_nlp, tmp_path, monkeypatch, capsys):
     """Run a verb, and return its exit code, what it wrote and said, and how often models ran."""
     if not (inputs.folder / "label").exists():
         write_answers(inputs.folder, make_answers, make_nlp)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_x")
 
     def once(verb, options):
         place = tmp_path / "place"

@@ -11,7 +11,7 @@ from instructgpt.evaluation.reward_accuracy import (
     ground_truth_accuracy,
     reward_model_results,
 )
-from instructgpt.evaluation.statistics import share_interval
+from instructgpt.functional.intervals import share_interval
 
 
 def ranked(prompt, labeler, ranking, scores, group="training", lengths=None, utilities=None):

@@ -13,8 +13,8 @@ from instructgpt.evaluation.statistics import (
     ratio,
     ratio_draws,
     resampling,
-    share_interval,
 )
+from instructgpt.functional.intervals import share_interval
 
 
 def test_resamples_have_as_many_units():

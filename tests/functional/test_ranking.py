@@ -46,6 +46,7 @@ def test_groups():
         torch.tensor([2, 2, 3, 3]),
         ["ann", "ann", "", "ben"],
         ["a"] * 4,
+        ["pig"] * 4,
     )
     assert by_group(pairs, pairs.labelers) == {"ann": (0.5, 0.5, 2), "ben": (1.0, 1.0, 1)}
 

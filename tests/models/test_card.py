@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import metadata_load
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from instructgpt.models.adapters import Prefix, attach
 from instructgpt.models.artefact import save_policy, save_scalar
+from instructgpt.models.card import with_license
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.template import get_template
 from instructgpt.rewards.learned import LearnedReward
@@ -128,3 +130,96 @@ def test_text_that_ends_so_scores_the_same(reward_model, tiny_tokenizer, kind, w
     whole = written.format(end=end)
     kept = whole[: whole.index(end)]
     assert scores_of(folder, f"Yes.{whole}") == scores_of(folder, f"Yes.{kept}")
+
+
+CONFIG = {
+    "seed_everything": 7,
+    "trainer": {"max_epochs": 2, "precision": None, "logger": "WandbLogger"},
+    "model": {
+        "class_path": "instructgpt.PPOModule",
+        "init_args": {
+            "init_from": "/home/ann/sft",
+            "algorithm": {"class_path": "instructgpt.PPO", "init_args": {"clip_range": 0.2}},
+            "reward": {
+                "class_path": "instructgpt.LearnedReward",
+                "init_args": {"path": "/home/ann/runs/rm/export", "text": "a|`b\n"},
+            },
+        },
+    },
+    "data": {"init_args": {"train": ["/home/ann/pigs.jsonl"], "batch_size": 8}},
+}
+METRICS = {
+    "step": 20,
+    "val/accuracy": 0.5,
+    "val/accuracy_by_labeler/ann": 0.5,
+    "val/pairs_by_source/pigs": 100.0,
+    "train/loss": 1.0,
+    "intervals": {"val/accuracy": [0.4038, 0.5962, 1100]},
+}
+
+
+def test_a_card_says_what_from_how_and_how_good(make_architecture, tiny_tokenizer, tmp_path):
+    template = template_of("plain")
+    model = load_policy(None, make_architecture("llama"), Network(), tiny_tokenizer)
+    about = {"config": CONFIG, "metrics": METRICS, "template": template, "stage": "ppo"}
+    about["data"] = [
+        {"use": "training", "name": "ann/pigs:train", "hub": True, "rows": 1234},
+        {"use": "validation", "name": "held.jsonl", "hub": False, "rows": None},
+    ]
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n\nlicense: gpl\n")
+    save_policy(model, tiny_tokenizer, tmp_path / "a", parent=str(base), **about)
+    save_policy(model, tiny_tokenizer, tmp_path / "b", parent=str(tmp_path / "a"), **about)
+    card = (tmp_path / "b/README.md").read_text()
+    assert metadata_load(tmp_path / "b/README.md") == {
+        "license": "mit",  # of the first folder, handed on
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "datasets": ["ann/pigs"],
+        "tags": ["instructgpt", "rlhf", "ppo"],
+    }
+    assert "Started from `a`, which began with `base`." in card
+    for row in (
+        "| training | `ann/pigs:train` | 1,234 |",
+        "| validation | `held.jsonl` | streamed |",
+        "| `stage` | `PPOModule` |",
+        "| `algorithm` | `PPO` |",
+        "| `algorithm.clip_range` | `0.2` |",
+        "| `reward.path` | `rm/export` |",
+        "| `reward.text` | `a\\|'b\\n` |",
+        "| `data.batch_size` | `8` |",
+        "| `trainer.max_epochs` | `2` |",
+        "| `seed` | `7` |",
+        "| `val/accuracy` | 0.5 | [0.4038, 0.5962] | 1,100 |",
+        "## Licence\n\n`mit`.",
+    ):
+        assert row in card
+    for hidden in ("/home", "by_labeler", "pairs_by", "train/loss", "Wandb", "precision"):
+        assert hidden not in card
+
+
+def test_the_hub_is_told_the_base_and_people_the_metrics_of_steps(
+    make_architecture, tiny_tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    model = load_policy(None, make_architecture("llama"), Network(), tiny_tokenizer)
+    about = {"config": {}, "template": template_of("plain"), "stage": "sft"}
+    found = {"step": 3, "train/loss": 1.25, "time/sample": 9.0}
+    save_policy(model, tiny_tokenizer, "models/a", parent="ann/pig", metrics=found, **about)
+    save_policy(model, tiny_tokenizer, "models/b", parent="models/a", metrics={}, **about)
+    for folder in ("models/a", "models/b"):
+        facts = metadata_load(Path(folder, "README.md"))
+        assert facts["base_model"] == "ann/pig"
+        assert facts["license"] == "unknown"
+    assert "| `train/loss` | 1.25 |  |  |" in Path("models/a/README.md").read_text()
+    assert "time/sample" not in Path("models/a/README.md").read_text()
+    card = Path("models/b/README.md").read_text()
+    assert "Started from `models/a`, which began with `ann/pig`." in card
+    assert "## Metrics" not in card
+    Path("plain/a").mkdir(parents=True)  # looks like a repository, and is a folder
+    save_policy(model, tiny_tokenizer, "models/c", parent="plain/a", metrics={}, **about)
+    assert "base_model" not in metadata_load(Path("models/c/README.md"))
+    named = with_license(card, "apache-2.0")
+    assert named.count("apache-2.0") == 2
+    assert "Unknown: neither" not in named

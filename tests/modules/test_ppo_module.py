@@ -227,7 +227,7 @@ def test_ema_is_updated_once_a_phase(fit, prompt_data, policy_artefact):
 
 def test_exports_policy_average_and_value(fit, prompt_data, policy_artefact, tmp_path):
     module = make(policy_artefact, ema_decay=0.5)
-    fit(module, prompt_data(), max_epochs=1)
+    fit(module, prompt_data(validation=0.5), max_epochs=1, limit_val_batches=None)
     module.export(tmp_path / "export", config={}, metrics={})
     policy = load_policy(str(tmp_path / "export"), None, Network(), None)
     ema = load_policy(str(tmp_path / "export" / "ema"), None, Network(), None)
@@ -236,7 +236,12 @@ def test_exports_policy_average_and_value(fit, prompt_data, policy_artefact, tmp
     assert not torch.allclose(weights(ema), weights(policy))
     rows = flat(torch.tensor([[3, 4]]))
     torch.testing.assert_close(value.eval()(rows), module.value_model.eval()(rows))
-    assert read_artefact(str(tmp_path / "export")).stage == "ppo"
+    artefact = read_artefact(str(tmp_path / "export"))
+    assert artefact.stage == "ppo"
+    assert [one["name"] for one in artefact.data] == ["prompts.jsonl", "held out of the above"]
+    low, high, n = module.intervals["val/score"]
+    assert low <= float(module.trainer.callback_metrics["val/score"]) <= high
+    assert n == len(module.data.validation_rows)
 
 
 @pytest.mark.parametrize("adapter", [None, LoRA(rank=4)])

@@ -185,10 +185,18 @@ def test_offset_makes_demonstrations_score_zero(
 ):
     module = make(policy_artefact)
     data = comparison_data(demonstrations=files["demonstrations"])
-    fit(module, data, max_steps=2)
+    fit(module, data, max_steps=2, limit_val_batches=None)
     module.finalize()
     module.export(tmp_path / "export", config={}, metrics={})
-    assert read_artefact(str(tmp_path / "export")).offset != 0
+    artefact = read_artefact(str(tmp_path / "export"))
+    assert artefact.offset != 0
+    rows = {one["use"]: (one["name"], one["rows"]) for one in artefact.data}
+    assert rows == {
+        "training": ("comparisons.jsonl", len(data.train_rows)),
+        "validation": ("held out of the above", len(data.validation_rows)),
+        "offset of the scores": ("demonstrations.jsonl", 24),
+    }
+    assert module.intervals["val/accuracy"].n <= len(data.validation_rows)
     back = load_scalar(str(tmp_path / "export"), None, Network(), module.tokenizer, head="stored")
     back.eval()
     scores = [back.score(b.rows) for b in data.demonstration_dataloader()]

@@ -212,7 +212,10 @@ def test_learns(fit, demonstration_data, policy_artefact):
 
 def test_export_is_a_plain_causal_model(fit, demonstration_data, policy_artefact, tmp_path):
     module = make(policy_artefact)
-    fit(module, demonstration_data(), max_steps=1)
+    trainer = fit(module, demonstration_data(), max_steps=1, limit_val_batches=None)
+    low, high, n = module.intervals["val/loss"]
+    assert low < float(trainer.callback_metrics["val/loss"]) < high
+    assert n == len(module.data.validation_rows)
     module.export(tmp_path / "export", config={"seed": 1}, metrics={"val/loss": 2.0})
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
     tokens = torch.tensor([[3, 4, 5]])
@@ -220,6 +223,9 @@ def test_export_is_a_plain_causal_model(fit, demonstration_data, policy_artefact
     torch.testing.assert_close(plain(tokens).logits, module.policy(tokens).logits)
     artefact = read_artefact(str(tmp_path / "export"))
     assert (artefact.stage, artefact.parent) == ("sft", policy_artefact)
+    rows = {one["use"]: one["rows"] for one in artefact.data}
+    data = module.data
+    assert rows == {"training": len(data.train_rows), "validation": len(data.validation_rows)}
 
 
 def test_context_is_checked(fit, demonstration_data, policy_artefact):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from instructgpt.data.sources import Names, weighted
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
 
 
-def used(use: str, names: Names, counts: list[int | None]) -> list[dict[str, Any]]:
+def used(use: str, names: Names, counts: Sequence[int | None]) -> list[dict[str, Any]]:
     """Some sets in types of JSON: use, name (without folders of this machine), hub, rows.
 
     Args:

@@ -66,6 +66,7 @@ def ratio_interval(totals: Tensor, counts: Tensor, share: bool = False) -> Inter
     variance = float(((totals - ratio * counts) ** 2).sum() / counts.sum() ** 2)
     if share:
         same = ratio * (1 - ratio) / variance if variance > 0 else n
-        return Interval(*share_interval(ratio, same), n)
+        # Few items may agree by chance: they say no more than that many independent cases.
+        return Interval(*share_interval(ratio, min(same, float(counts.sum()))), n)
     spread = 1.96 * (variance * n / (n - 1)) ** 0.5
     return Interval(ratio - spread, ratio + spread, n)

@@ -28,7 +28,7 @@ class Estimates:
             share: the mean is a share, between 0 and 1.
         """
         counts = torch.ones_like(totals) if counts is None else counts
-        both = torch.stack([totals.detach().double().cpu(), counts.double().cpu()])
+        both = torch.stack([totals.detach().cpu().double(), counts.cpu().double()])
         self._sums.setdefault(name, []).append(both)
         if share:
             self._shares.add(name)

@@ -367,7 +367,7 @@ class PPOModule(StageModule):
             asked = (rollout, sampling.temperature, self.network.max_tokens)
             kl = self.networks.sequence_kl(*asked)
             if kl is not None:
-                ids = partial(list, [prompt.id for prompt in batch.prompts])
+                ids: partial[list[str]] = partial(list, [prompt.id for prompt in batch.prompts])
                 self.guard.see("the KL to the reference", kl[batch.sample_ids >= 0].sum(), ids)
             shown = self.held_out.add(kind, batch, rollout, samples, scores.to(self.device), kl)
             now = {"step": self.global_step, "phase": self.current_epoch}

@@ -177,8 +177,8 @@ class SFTModule(StageModule):
         self.val_loss.reset()
         self.val_accuracy.reset()
         found = self.estimates.take()
-        if (loss := found.get("loss")) is not None:
-            found["perplexity"] = Interval(math.exp(loss.low), math.exp(loss.high), loss.n)
+        if (nats := found.get("loss")) is not None:
+            found["perplexity"] = Interval(math.exp(nats.low), math.exp(nats.high), nats.n)
         self.say_intervals(prefix, found)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:

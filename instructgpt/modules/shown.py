@@ -21,7 +21,7 @@ OWN_WAYS = (TensorBoardLogger, MLFlowLogger, CometLogger)
 """Loggers that show things by what their ``experiment`` can do; others by methods of their own."""
 
 
-def show_table(loggers: Iterable[Logger], name: str, rows: list[dict[str, Any]], step: int) -> None:
+def show_table(loggers: Iterable[Any], name: str, rows: list[dict[str, Any]], step: int) -> None:
     """Show the first rows of each kind in the loggers that can.
 
     Args:
@@ -46,9 +46,7 @@ def show_table(loggers: Iterable[Logger], name: str, rows: list[dict[str, Any]],
             to.log_table(key=name, columns=columns, data=cells, step=step)
 
 
-def show_figure(
-    loggers: Iterable[Logger], name: str, draw: Callable[[], Figure], step: int
-) -> None:
+def show_figure(loggers: Iterable[Any], name: str, draw: Callable[[], Figure], step: int) -> None:
     """Show a figure in the loggers that can.
 
     Args:

@@ -28,6 +28,11 @@ def test_a_share_has_wilsons_and_copies_add_nothing():
     )
 
 
+def test_items_that_agree_by_chance_say_no_more_than_their_cases():
+    found = ratio_interval(torch.tensor([3.0, 4.0]), torch.tensor([6.0, 6.0]), share=True)
+    assert found == pytest.approx((*share_interval(7 / 12, 12), 2))
+
+
 def test_items_without_counts_play_no_part_and_one_item_says_nothing():
     values, counts = torch.tensor([3.0, 0.0, 5.0]), torch.tensor([1.0, 0.0, 2.0])
     assert ratio_interval(values, counts) == ratio_interval(values[[0, 2]], counts[[0, 2]])

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from instructgpt.commands.policy import Policy, load
 from instructgpt.errors import check_unused
 from instructgpt.terminal import note, say
 
 if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for them
-    from torch import nn
-    from transformers import PreTrainedTokenizerBase
-
     from instructgpt.callbacks.unfinished import UnfinishedRows
     from instructgpt.data.formats import Row
     from instructgpt.data.rows import PromptRow
-    from instructgpt.models.template import Template
+    from instructgpt.models.load import Network
     from instructgpt.rollout.answer import Wish
 
 
@@ -26,6 +22,8 @@ def generate(
     model: str,
     prompts: str | None = None,
     output: str | None = None,
+    against: str | None = None,
+    reward_model: str | None = None,
     responses: int = 1,
     max_response_tokens: int | None = None,
     stop: str = "",
@@ -49,11 +47,13 @@ def generate(
 
     Args:
         model: folder of an artefact (``runs/ppo/export``) or of a Hugging Face model, or a hub id.
-        prompts: file or folder with prompts (.jsonl, .json, .csv, .parquet); without it, every
-            line typed is a prompt, answered word by word, and an empty line ends.
+        prompts: file or folder with prompts (.jsonl, .json, .csv, .parquet); without it, what is
+            typed is a conversation (``/system``, ``/reset``, ``/save``); an empty line ends it.
         output: JSONL file; until all rows are there they are in ``OUTPUT.partial``, where the same
             command goes on (delete it to start over); without it, rows go to the terminal.
-        responses: to each prompt.
+        against: a second model that answers what is typed, too, with a history of its own.
+        reward_model: folder or hub id of a reward model, whose scores of typed answers are shown.
+        responses: to each prompt; a conversation goes on from the first.
         max_response_tokens: responses end here at the latest; default: 256, or as many as the
             context has room for, but a quarter of it at least.
         stop: text at which a response ends; it and what follows are cut off; default: none.
@@ -71,31 +71,87 @@ def generate(
         dtype: number format of the weights.
         trust_remote_code: run code that comes with the model.
     """
-    from instructgpt.models.load import Network
-    from instructgpt.rollout.answer import Wish
-    from instructgpt.rollout.drawing import Sampling
-
     check_positive(responses, max_response_tokens, batch_size)
+    places = Places(model, prompts, output, against, reward_model)
+    loading = Loading(template, dtype, trust_remote_code, device)
     bent = (top_p, top_k, min_response_tokens, repetition_penalty)
-    sampling = Sampling(temperature_of(greedy, temperature, top_p, top_k), *bent, stop, batch_size)
-    wish = Wish(responses, max_response_tokens or 0, sampling, seed)
-    check_paths(model, prompts, output)
-    how = (template, Network(dtype, trust_remote_code=trust_remote_code), device)
-    answer_with(lambda: load(model, *how), prompts, output, wish)
+    drawn = (temperature_of(greedy, temperature, top_p, top_k), *bent, stop, batch_size)
+    respond(places, loading, responses, max_response_tokens or 0, drawn, seed)
 
 
-def answer_with(
-    loading: Callable[[], Policy], prompts: str | None, output: str | None, wish: Wish
+class Places(NamedTuple):
+    """Who answers what, and where to."""
+
+    model: str
+    prompts: str | None
+    output: str | None
+    against: str | None
+    reward_model: str | None
+
+
+class Loading(NamedTuple):
+    """How policies are loaded."""
+
+    template: str
+    dtype: Any
+    trust_remote_code: bool
+    device: str
+
+    def network(self) -> Network:
+        """How they are held."""
+        from instructgpt.models.load import Network
+
+        return Network(self.dtype, trust_remote_code=self.trust_remote_code)
+
+    def policy(self, source: str) -> Policy:
+        """A policy from a folder or the hub."""
+        return load(source, self.template, self.network(), self.device)
+
+
+def respond(
+    places: Places,
+    loading: Loading,
+    responses: int,
+    max_response_tokens: int,
+    drawn: tuple[Any, ...],
+    seed: int,
 ) -> None:
     """Answer prompts of a file, which is read before the policy is loaded, or of the terminal."""
     from instructgpt.data.questions import read
+    from instructgpt.rollout.answer import Wish
+    from instructgpt.rollout.drawing import Sampling
 
-    given, about = read(prompts) if prompts is not None else ([], [])
-    policy = loading()
-    if prompts is None:
-        converse(policy, wish)
+    wish = Wish(responses, max_response_tokens, Sampling(*drawn), seed)
+    check_paths(places)
+    if places.prompts is None:
+        talk(places, loading, wish)
     else:
-        answer_file(policy, given, about, wish, output)
+        unused = {"against": places.against, "reward_model": places.reward_model}
+        check_unused(generate, "--prompts", **unused)
+        given, about = read(places.prompts)
+        answer_file(loading.policy(places.model), given, about, wish, places.output)
+
+
+def talk(places: Places, loading: Loading, wish: Wish) -> None:
+    """Hold a conversation in the terminal."""
+    from instructgpt.commands.chat import Critic, Side, converse
+    from instructgpt.types import UserError
+
+    model, _, output, against, reward_model = places
+    if output is not None:
+        hint = "in a conversation /save FILE writes it"
+        raise UserError(f"--output must be left out without --prompts, got {output}; {hint}")
+    label = "" if against is None else f"--model {model}: "
+    sides = [Side(model, loading.policy(model), label)]
+    if against is not None:
+        try:
+            sides.append(Side(against, loading.policy(against), f"--against {against}: "))
+        except UserError as error:
+            raise UserError(f"--against: {error}") from error
+    critic = None
+    if reward_model is not None:
+        critic = Critic.load(reward_model, loading.network(), sides[0].policy)
+    converse(sides, critic, wish)
 
 
 def temperature_of(greedy: bool, temperature: float, top_p: float, top_k: int) -> float:
@@ -119,14 +175,18 @@ def check_positive(responses: int, max_response_tokens: int | None, batch_size: 
             raise UserError(f"--{name} must be >= 1, got {value}")
 
 
-def check_paths(model: str, prompts: str | None, output: str | None) -> None:
+def check_paths(places: Places) -> None:
     """Refuse the folder of a run, and an output that would fail or replace the prompts."""
     from instructgpt.models.source import ARTEFACT_FILE
     from instructgpt.types import UserError
 
-    artefact = Path(model, "export", ARTEFACT_FILE)
-    if artefact.is_file() and not Path(model, "config.json").exists():
-        raise UserError(f"--model must be an artefact, got the folder of a run: {artefact.parent}?")
+    prompts, output = places.prompts, places.output
+    for name in ("model", "against", "reward_model"):
+        place = getattr(places, name)
+        artefact = Path(place or "", "export", ARTEFACT_FILE)
+        if place and artefact.is_file() and not Path(place, "config.json").exists():
+            rule = f"--{name} must be an artefact, got the folder of a run"
+            raise UserError(f"{rule}: {artefact.parent}?")
     if output is not None and Path(output).exists() and not Path(output).is_file():
         kind = "folder" if Path(output).is_dir() else "device"
         raise UserError(f"--output must be a file, got the {kind} {output}")
@@ -174,56 +234,6 @@ def write(rows: Iterator[dict[str, Any]], file: UnfinishedRows, total: int) -> N
     say(f"wrote {file.rows:,} rows to {file.path}")
 
 
-class Policy(NamedTuple):
-    """A policy with what it needs to read and write text."""
-
-    network: nn.Module
-    tokenizer: PreTrainedTokenizerBase
-    template: Template
-    context: int | None  # tokens of prompt and response together
-    choice: str  # of the template, in a line
-
-    def encode(self, given: list[Row], wish: Wish) -> tuple[Wish, list[PromptRow]]:
-        """What is asked for with the limit that there is room for, and the prompts as tokens."""
-        from instructgpt.data import questions
-
-        _, tokenizer, template, context, _ = self
-        asked = wish.max_response_tokens
-        limit = questions.response_limit(given, tokenizer, template, context, asked)
-        rows = questions.encode(given, tokenizer, template, context, limit)
-        return wish._replace(max_response_tokens=limit), rows
-
-
-def load(source: str, template: str, network: Any, device: str) -> Policy:
-    """Load a policy for sampling.
-
-    Args:
-        source: folder or hub id.
-        template: name of the template, or nothing for that of the model.
-        network: number format.
-        device: where to, or "auto".
-    """
-    import torch
-
-    from instructgpt.models.choice import choose_template
-    from instructgpt.models.forward import virtual_tokens
-    from instructgpt.models.load import context_length, load_policy
-    from instructgpt.models.tokenizer import load_tokenizer
-    from instructgpt.types import UserError
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device != "cpu" and not getattr(torch, device).is_available():
-        raise UserError(f"--device must be there, got {device}: this machine has none")
-    tokenizer = load_tokenizer(source, network.trust_remote_code)
-    chosen = choose_template(template, source, tokenizer, "--template")
-    model = load_policy(source, None, network, tokenizer)
-    context = context_length(model.config)
-    room = None if context is None else context - virtual_tokens(model)
-    policy: nn.Module = model
-    return Policy(policy.to(device).eval(), tokenizer, chosen.template, room, str(chosen))
-
-
 def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[dict[str, Any]]:
     """Rows with responses, in order, as they come."""
     from instructgpt.rollout import answer
@@ -260,39 +270,3 @@ def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "--prompts": rows_hash(rows),
     }
-
-
-def speak(policy: Policy, row: PromptRow, wish: Wish) -> None:
-    """Say the responses to a prompt while they are drawn."""
-    from instructgpt.rollout import answer
-    from instructgpt.rollout.drawing import Request
-
-    network, tokenizer, template, *_ = policy
-    asked = Request(row.tokens.tolist(), row.sample_id, row.prompt.id)
-    answer.speak(network, asked, wish, tokenizer, template, partial(say, end=""))
-    say("")
-
-
-def converse(policy: Policy, wish: Wish) -> None:
-    """Answer line by line, until an empty line or the end of the input."""
-    from instructgpt.data.formats import Row
-    from instructgpt.types import Prompt, UserError
-
-    note(policy.choice)
-    mark = "> " if sys.stdin.isatty() else ""
-    for number in range(sys.maxsize):
-        try:
-            text = input(mark)
-        except EOFError:
-            return
-        if not text.strip():
-            return
-        prompt = Prompt(text, [{"role": "user", "content": text}], "", {})
-        given = Row(f"line {number + 1}", prompt, [], [], "", "", "")
-        try:
-            room, rows = policy.encode([given], wish)
-            rows = [row._replace(sample_id=number) for row in rows]
-            for row in rows:
-                speak(policy, row, room)
-        except UserError as error:  # of this line only
-            say(f"instructgpt: {error}", error=True)

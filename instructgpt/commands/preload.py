@@ -23,6 +23,7 @@ try:
     import transformers.modeling_layers
 
     import instructgpt.cli
+    import instructgpt.commands.chat
     import instructgpt.commands.evaluate
     import instructgpt.commands.generate
     import instructgpt.commands.label

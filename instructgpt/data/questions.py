@@ -54,7 +54,7 @@ def response_limit(
     """
     if asked or context is None:
         return asked or DEFAULT_RESPONSE_TOKENS
-    least = max(1, min(DEFAULT_RESPONSE_TOKENS, context // 4))
+    least = least_response_tokens(context)
     longest = 0
     for row in given:
         try:
@@ -64,6 +64,15 @@ def response_limit(
         if tokens <= context - least:
             longest = max(longest, tokens)
     return min(DEFAULT_RESPONSE_TOKENS, context - longest) if longest else least
+
+
+def least_response_tokens(context: int) -> int:
+    """The room that a response has at least where no limit is asked for.
+
+    Args:
+        context: of the policy.
+    """
+    return max(1, min(DEFAULT_RESPONSE_TOKENS, context // 4))
 
 
 def encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -87,27 +87,18 @@ def answers(
             first += 1
 
 
-def speak(
-    policy: nn.Module,
-    row: Request,
-    wish: Wish,
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    write: Callable[[str], None],
-) -> None:
+def speak(policy: nn.Module, row: Request, wish: Wish, texts: Texts, live: LiveText) -> None:
     """Write what ``answers`` says to a prompt, while it is drawn.
 
     Args:
         policy: a causal language model, in evaluation mode.
         row: the prompt.
         wish: what is asked for.
-        tokenizer: of the policy.
-        template: of the policy.
-        write: gets every piece of text.
+        texts: how responses are written, by the policy's tokenizer and template.
+        live: writes them.
     """
-    sampling, texts = wish.sampling, Texts(tokenizer, template, wish.max_response_tokens)
-    live, ends = LiveText(texts, sampling, write), texts.ends(sampling)
-    how = (ends, sampling, (wish.seed, 0), None, live.told)
+    sampling = wish.sampling
+    how = (texts.ends(sampling), sampling, (wish.seed, 0), None, live.told)
     for response in respond(policy, _requests([row], wish.responses), *how):
         live.end(response)
 

@@ -26,7 +26,7 @@ class LiveText:
     def __init__(self, texts: Texts, sampling: Sampling, write: Callable[[str], None]) -> None:
         self._texts, self._sampling, self._write = texts, sampling, write
         self._tokens: dict[int, list[int]] = defaultdict(list)
-        self._whole: dict[int, str] = {}  # responses that have ended
+        self._whole: dict[int, tuple[str, bool]] = {}  # responses that have ended
         self._current, self._begun, self._written = 0, False, ""
 
     def told(self, numbers: Tensor, tokens: Tensor) -> None:
@@ -43,9 +43,11 @@ class LiveText:
         Args:
             response: of any number; those before it come first.
         """
-        said = self._texts.said(response.tokens, response.finished, self._sampling)
-        self._whole[response.number], _ = said
-        while (text := self._whole.get(self._current)) is not None:
+        self._whole[response.number] = self._texts.said(
+            response.tokens, response.finished, self._sampling
+        )
+        while (said := self._whole.get(self._current)) is not None:
+            text, _ = said
             if not text.startswith(self._written):  # the tokenizer writes the beginning anew
                 self._write("\n")
                 self._written = ""
@@ -53,6 +55,11 @@ class LiveText:
             self._current, self._begun, self._written = self._current + 1, False, ""
             if tokens := self._tokens[self._current]:
                 self._go_on(self._certain(tokens))
+
+    def said(self) -> list[tuple[str, bool]]:
+        """What is written so far: the text of each response, and whether it is finished."""
+        ended = [self._whole[number] for number in range(self._current)]
+        return [*ended, (self._written, False)] if self._written else ended
 
     def _go_on(self, text: str) -> None:
         if self._current and not self._begun:

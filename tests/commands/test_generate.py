@@ -12,12 +12,12 @@ from pyarrow import parquet
 from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
-from instructgpt.commands import generate
+from instructgpt.commands import chat, generate
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
-from instructgpt.rollout import answer, sampler
+from instructgpt.rollout import sampler
 from instructgpt.terminal import printable
 
 
@@ -162,12 +162,13 @@ def test_responses_do_not_act_on_the_terminal_and_are_exact_in_files(
 ):
     row = {"id": "a", "prompt": EVIL, "responses": [EVIL, "b"], "finished": [True, True]}
     monkeypatch.setattr(generate, "answer", lambda *_, **__: iter([row]))
-    monkeypatch.setattr(answer, "speak", lambda *given: given[-1](f"{EVIL}\n---\nb"))
     model = ["generate", "--model", policy]
-    monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\n"))
-    assert run(model) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "said", lambda *_: (EVIL, True))
+        patch.setattr("sys.stdin", io.StringIO("cat\n\n"))
+        assert run([*model, "--responses=2"]) == 0
     visible = r"a\u001b[31mb\u009b1mc\u202ed\u007f"
-    assert capsys.readouterr().out == f"{visible}\n---\nb\n"
+    assert capsys.readouterr().out == f"{visible}\n---\n{visible}\n"
     assert run([*model, "--prompts", prompts]) == 0
     shown = capsys.readouterr().out
     assert not set(shown) & set("\x1b\x9b\u202e\x7f")
@@ -196,9 +197,9 @@ def test_a_conversation_is_written_while_it_is_drawn(policy, tmp_path, capsys, m
     how = ["--responses=2", "--seed=3", "--max_response_tokens=5"]
     rows = answers(policy, str(path), tmp_path, *how)
     capsys.readouterr()
-    monkeypatch.setattr("sys.stdin", io.StringIO("cat\ndog\n"))
-    pieces, real = [], generate.say
-    monkeypatch.setattr(generate, "say", lambda t, **more: pieces.append(t) or real(t, **more))
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\n/reset\ndog\n"))
+    pieces, real = [], chat.say
+    monkeypatch.setattr(chat, "say", lambda t, **more: pieces.append(t) or real(t, **more))
     assert run(["generate", f"--model={policy}", *how]) == 0
     texts = ["\n---\n".join(map(printable, row["responses"])) + "\n" for row in rows]
     assert capsys.readouterr().out == "".join(texts)

@@ -1,6 +1,7 @@
 """No option of a verb without an effect: each is flipped, and other files or lines come out."""
 
 import inspect
+import io
 import json
 import shutil
 from collections import Counter
@@ -37,6 +38,7 @@ WORLD_SIZES = {
     "toxic": 2,
     "nlp": 2,
 }
+TYPED = {"prompts": None, "output": None}  # a conversation of one line
 # what is flipped to what; a pair has options that both runs have, too
 FLIPS = {
     world: {
@@ -52,6 +54,8 @@ FLIPS = {
         "model": "{inputs}/sft_other",
         "prompts": "{inputs}/prompts_other.jsonl",
         "output": "elsewhere",
+        "against": ("{inputs}/sft_other", TYPED),
+        "reward_model": ("{inputs}/reward", TYPED),
         "responses": 2,
         "max_response_tokens": 2,
         "stop": "e",
@@ -163,6 +167,7 @@ def look(inputs, make_answers, make_nlp, tmp_path, monkeypatch, capsys):
         hook = torch.nn.modules.module.register_module_forward_hook(
             lambda module, *_: work.update([type(module).__name__])
         )
+        monkeypatch.setattr("sys.stdin", io.StringIO("say hello\n"))
         capsys.readouterr()
         code = run([verb.__name__, *(arg.replace("{inputs}", str(inputs.folder)) for arg in args)])
         hook.remove()

@@ -7,7 +7,7 @@ import torch
 from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
-from instructgpt.commands.generate import load
+from instructgpt.commands.policy import load
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.prompts import PromptDataModule

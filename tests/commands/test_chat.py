@@ -88,14 +88,15 @@ def turns(*said):
 
 
 def save_of(talk, tmp_path, lines, *options, **more):
+    """The conversation of each side, and what was said."""
     path = tmp_path / "saved.jsonl"
     path.unlink(missing_ok=True)
-    talk([*lines, f"/save {path}"], *options, **more)
-    return [row["messages"] for row in read_rows(path)]
+    said = talk([*lines, f"/save {path}"], *options, **more)
+    return *(row["messages"] for row in read_rows(path)), said
 
 
 def test_the_history_is_read_in_the_template_of_the_model(talk, from_file, tmp_path):
-    (saved,) = save_of(talk, tmp_path, ["cat", "dog", "woof"])
+    saved, _ = save_of(talk, tmp_path, ["cat", "dog", "woof"])
     one, two, three = (turn["content"] for turn in saved if turn["role"] == "assistant")
     asked = ("cat",), ("cat", one, "dog"), ("cat", one, "dog", two, "woof")
     assert from_file(*asked) == [one, two, three]
@@ -104,34 +105,32 @@ def test_the_history_is_read_in_the_template_of_the_model(talk, from_file, tmp_p
 
 def test_the_message_of_the_system_stands_in_front(talk, from_file, tmp_path):
     lines = ["/system be kind, please", "cat", "/system", "dog"]
-    said = talk(lines)
-    (saved,) = save_of(talk, tmp_path, lines)
+    saved, said = save_of(talk, tmp_path, lines)
     one, two = saved[1]["content"], saved[3]["content"]
     assert from_file((("be kind, please",), "cat"), ("cat", one, "dog")) == [one, two]
     assert "the system message is: be kind, please\n" in said.err
     assert "there is no system message\n" in said.err
-    (saved,) = save_of(talk, tmp_path, ["/system be kind", "cat"])
+    saved, _ = save_of(talk, tmp_path, ["/system be kind", "cat"])
     assert saved[0] == {"role": "system", "content": "be kind"}
 
 
 def test_a_template_without_a_system_says_so_and_goes_on_without(talk, tmp_path):
     lines = ["/system be kind", "cat"]
-    said = talk(lines, model="no_system").err.splitlines()
-    assert said[-1] == (
+    saved, said = save_of(talk, tmp_path, lines, model="no_system")
+    assert said.err.splitlines()[-2] == (
         "instructgpt: /system: the model has no system message: template: the chat template "
         "leaves out the system turn"
     )
-    (saved,) = save_of(talk, tmp_path, lines, model="no_system")
     assert [turn["role"] for turn in saved] == ["user", "assistant"]
 
 
 def test_reset_forgets_the_turns_but_not_the_system(talk, from_file, tmp_path):
     lines = ["/system be kind", "cat", "/reset", "cat"]
-    (saved,) = save_of(talk, tmp_path, lines)
+    saved, said = save_of(talk, tmp_path, lines)
     assert [turn["role"] for turn in saved] == ["system", "user", "assistant"]
     again = from_file(("cat",), (("be kind",), "cat"))[1]  # the second prompt has noise of its own
     assert saved[-1]["content"] == again
-    assert "the conversation is forgotten; the system message stays" in talk(lines).err
+    assert "the conversation is forgotten; the system message stays" in said.err
 
 
 def test_what_is_saved_is_read_by_fit_and_by_generate(talk, folders, tmp_path):
@@ -166,10 +165,10 @@ def test_what_is_saved_is_read_by_fit_and_by_generate(talk, folders, tmp_path):
 )
 def test_a_wrong_command_is_one_line_and_ends_nothing(talk, tmp_path, line, message):
     (tmp_path / "there.jsonl").write_text("mine")
-    said = talk(["cat", line.format(here=tmp_path), "dog"])
+    said = talk(["cat", line.format(here=tmp_path), "/system"])
     (told,) = [one for one in said.err.splitlines() if one.startswith("instructgpt: ")]
     assert told.startswith(f"instructgpt: {message.format(here=tmp_path)}")
-    assert said.out == talk(["cat", "dog"]).out
+    assert said.err.endswith("there is no system message\n")
     assert (tmp_path / "there.jsonl").read_text() == "mine"
 
 
@@ -179,17 +178,16 @@ def test_there_is_nothing_to_save_before_an_answer(talk, tmp_path):
 
 
 def test_a_prompt_may_begin_with_a_slash_behind_a_space(talk, tmp_path):
-    (saved,) = save_of(talk, tmp_path, [" /etc"])
+    saved, _ = save_of(talk, tmp_path, [" /etc"])
     assert saved[0]["content"] == " /etc"
 
 
 def test_two_models_answer_with_a_history_of_their_own(talk, folders, tmp_path):
     lines, other = ["cat", "dog"], f"--against={folders['other']}"
-    both = save_of(talk, tmp_path, lines, other)
+    *both, said = save_of(talk, tmp_path, lines, other)
     alone = [save_of(talk, tmp_path, lines, model=name)[0] for name in ("chatml", "other")]
     assert both == alone
     assert both[0] != both[1]
-    said = talk(lines, other).out
     labels = [f"[--model {folders['chatml']}]", f"[--against {folders['other']}]"]
     written = [turn["content"] for side in alone for turn in side[1::2]]
     expected = "".join(
@@ -197,23 +195,21 @@ def test_two_models_answer_with_a_history_of_their_own(talk, folders, tmp_path):
         for turn in range(2)
         for side, label in enumerate(labels)
     )
-    assert said == expected
+    assert said.out == expected
 
 
 def test_the_system_is_set_for_the_model_that_has_one(talk, folders, tmp_path):
     lines, other = ["/system be kind", "cat"], f"--against={folders['no_system']}"
-    first, second = save_of(talk, tmp_path, lines, other)
+    first, second, said = save_of(talk, tmp_path, lines, other)
     assert [len(first), len(second)] == [3, 2]
-    told = talk(lines, other).err
-    assert f"--against {folders['no_system']}: /system: the model has no system message" in told
+    assert f"--against {folders['no_system']}: /system: the model has no system message" in said.err
 
 
 def test_the_score_of_each_answer_is_that_of_evaluate(talk, folders, tmp_path):
     options = f"--against={folders['other']}", f"--reward_model={folders['reward']}"
-    said = talk(["/system be kind", "cat", "dog"], *options).out
-    shown = [line for line in said.splitlines() if line.startswith("[score ")]
+    *saved, said = save_of(talk, tmp_path, ["/system be kind", "cat", "dog"], *options)
+    shown = [line for line in said.out.splitlines() if line.startswith("[score ")]
     scorer, expected = Scorer(folders["reward"]), []
-    saved = save_of(talk, tmp_path, ["/system be kind", "cat", "dog"], *options)
     for end in (3, 5):
         for side in saved:
             prompt = Prompt(chat.written(side[: end - 1]), side[: end - 1], "", {})
@@ -225,10 +221,10 @@ def test_the_score_of_each_answer_is_that_of_evaluate(talk, folders, tmp_path):
 
 def test_several_responses_have_a_score_each_and_the_first_goes_on(talk, folders, tmp_path):
     options = "--responses=3", f"--reward_model={folders['reward']}"
-    out = talk(["cat"], *options).out
+    saved, said = save_of(talk, tmp_path, ["cat"], *options)
+    out = said.out
     assert out.count("\n---\n") == 2
     assert out.splitlines()[-1].count(",") == 2
-    (saved,) = save_of(talk, tmp_path, ["cat"], *options)
     assert out.startswith(printable(saved[-1]["content"]) + "\n---\n")
 
 
@@ -248,9 +244,9 @@ def interrupted(monkeypatch, *pieces):
 
 
 def test_an_interrupt_stops_this_answer_only(talk, tmp_path, monkeypatch):
-    (whole,) = save_of(talk, tmp_path, ["cat", "dog"])
+    whole, _ = save_of(talk, tmp_path, ["cat", "dog"])
     interrupted(monkeypatch, 3)
-    (cut,) = save_of(talk, tmp_path, ["cat", "dog"])
+    cut, _ = save_of(talk, tmp_path, ["cat", "dog"])
     assert len(cut) == 4
     kept = cut[1]["content"]
     assert whole[1]["content"].startswith(kept)
@@ -281,12 +277,11 @@ def test_an_interrupt_while_nothing_is_answered_leaves(talk, monkeypatch):
 def test_a_conversation_that_is_too_long_loses_its_oldest_turns(talk, folders, from_file, tmp_path):
     """128 tokens of context, 6 of them for a response: one line each time that turns go."""
     lines = [f"{TEXT[:40]} {number}" for number in range(6)]
-    said = talk(lines, "--greedy=true").err
-    told = [line for line in said.splitlines() if "oldest turns" in line]
+    saved, said = save_of(talk, tmp_path, lines, "--greedy=true")
+    told = [line for line in said.err.splitlines() if "oldest turns" in line]
     rule = "note: a context of 128 tokens has no room for all: the"
     assert told[0] == f"{rule} {told[0].split()[-7]} oldest turns are no longer read"
     gone = int(told[-1].split()[-7])
-    (saved,) = save_of(talk, tmp_path, lines, "--greedy=true")
     assert len(saved) == 12  # all of it
     texts = [turn["content"] for turn in saved]
     assert from_file(texts[gone:-1], options=["--greedy=true"]) == [texts[-1]]

@@ -217,7 +217,11 @@ def lines() -> Iterator[str]:
     while True:
         try:
             line = input("> " if terminal else "")
-        except EOFError:
+        except (EOFError, KeyboardInterrupt) as end:
+            if terminal:
+                say("")  # what comes next has a line of its own
+            if isinstance(end, KeyboardInterrupt):
+                raise
             return
         except UnicodeDecodeError as error:
             raise UserError(f"what is typed must be UTF-8, got {error.object!r:.60}") from error

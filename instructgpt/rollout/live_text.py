@@ -66,8 +66,9 @@ class LiveText:
             self._write(BETWEEN)
         self._begun = True
         if text.startswith(self._written):
-            self._write(text[len(self._written) :])
-            self._written = text
+            piece = text[len(self._written) :]
+            self._written = text  # an interrupt may come while it is written
+            self._write(piece)
 
     def _certain(self, tokens: list[int]) -> str:
         """What tokens say whatever comes behind them."""

@@ -246,11 +246,13 @@ def interrupted(monkeypatch, *pieces):
 def test_an_interrupt_stops_this_answer_only(talk, tmp_path, monkeypatch):
     whole, _ = save_of(talk, tmp_path, ["cat", "dog"])
     interrupted(monkeypatch, 3)
-    cut, _ = save_of(talk, tmp_path, ["cat", "dog"])
+    cut, said = save_of(talk, tmp_path, ["cat", "dog"])
     assert len(cut) == 4
     kept = cut[1]["content"]
     assert whole[1]["content"].startswith(kept)
-    assert 0 < len(kept) < len(whole[1]["content"])  # what was seen is what it goes on from
+    assert 0 < len(kept) < len(whole[1]["content"])
+    # What was seen is what it goes on from.
+    assert said.out == f"{printable(kept)}\n{printable(cut[3]['content'])}\n"
 
 
 def test_an_interrupt_stops_one_of_two_and_a_second_leaves(talk, folders, tmp_path, monkeypatch):

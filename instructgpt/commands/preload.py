@@ -17,7 +17,6 @@ try:
     import matplotlib.pyplot
     import numpy.random
     import pyarrow
-    import torch._dynamo
     import torch.fx.experimental.symbolic_shapes
     import torch.utils.tensorboard
     import transformers.modeling_layers

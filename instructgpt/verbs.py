@@ -50,6 +50,7 @@ VERBS = {
     ),
     "label": Verb("rank sampled responses, by simulated labelers or by people"),
     "evaluate": Verb("compare policies: win rates, ground truth, a report", report="report.html"),
+    "benchmark": Verb("ask public sets before and after: accuracy by log-likelihood, tax"),
     "export": Verb("write the artefact of a run from one of its checkpoints", writes="export"),
     "cache": Verb("say what is kept for later runs (tokenised data), or empty it"),
 }

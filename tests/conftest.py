@@ -40,6 +40,7 @@ collect_ignore = [
     "streams.py",
     "interrupted.py",
     "last_line.py",
+    "public_rows.py",
     "refusals.py",
     "row_checks.py",
     "rows.py",

@@ -10,10 +10,13 @@ import huggingface_hub
 import pytest
 import torch
 from option_runs import Inputs
+from public_rows import GSM8K, ROWS
+from rows import write_rows
 from stand_in_hub import Hub
 from toy_stage import fit
 
 from instructgpt.__main__ import main as run
+from instructgpt.commands.benchmark import benchmark
 from instructgpt.commands.cache import cache
 from instructgpt.commands.evaluate import evaluate
 from instructgpt.commands.export import export
@@ -132,6 +135,18 @@ FLIPS = {
         "yes": (True, {"output": "out/x", "push": "ann/pig"}),
     },
     cache: {"folder": "{inputs}", "clear": True},
+    benchmark: {
+        "models": '{"one": "{inputs}/sft_other"}',
+        "sets": '{"rte": "{inputs}/rte.jsonl"}',
+        "output": "elsewhere",
+        "examples": '{"rte": "{inputs}/rte.jsonl"}',
+        "max_response_tokens": 2,
+        "max_tokens": 1,
+        "seed": 1,
+        "device": "mps",
+        "dtype": "bfloat16",
+        "trust_remote_code": (True, {"models": '{"one": "{inputs}/coded"}'}),
+    },
 }
 ELSEWHERE = {
     pipeline: "tests/pipeline/test_pipeline.py and test_pipeline_verb.py",
@@ -187,6 +202,8 @@ def write_answers(folder, make_answers, make_nlp):
         several = 1 if name in ("sft", "ppo") else 3
         shutil.copy(make_answers(name, {"general": count}, responses=several), folder)
     shutil.copy(make_nlp("sft", 7), folder / "nlp.jsonl")
+    for name, public in {**ROWS, "gsm8k": GSM8K}.items():
+        write_rows(folder / f"{name}.jsonl", public)
     (folder / "info.json").write_text('{"command": "pipeline", "stages": []}')
     row = json.loads((folder / "ppo.jsonl").read_text().splitlines()[0])
     sample = {"step": 1, "kind": "sampled", "prompt": row["prompt"], "kl": 1.0, "score": 1.0}
@@ -214,6 +231,13 @@ def base(verb):
         label: {"samples": "{inputs}/samples.jsonl", "output": "out"},
         export: {"run": "{inputs}/run"},
         cache: {},
+        benchmark: {
+            "models": '{"one": "{inputs}/sft"}',
+            "sets": '{"rte": "{inputs}/rte.jsonl", "crows_pairs": "{inputs}/crows_pairs.jsonl", '
+            '"gsm8k": "{inputs}/gsm8k.jsonl"}',
+            "output": "out",
+            "max_response_tokens": 6,
+        },
         evaluate: {
             "answers": '{"sft": "{inputs}/sft.jsonl", "ppo": "{inputs}/ppo.jsonl"}',
             "output": "out",

@@ -39,6 +39,7 @@ import instructgpt.rewards.mixture
 import instructgpt.rewards.rules
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.defaults import default_callbacks
+from instructgpt.callbacks.export import Beside
 from instructgpt.callbacks.lightning_private import OpenCLI, is_restoring
 from instructgpt.callbacks.resume import history
 from instructgpt.callbacks.traces import Traces
@@ -270,6 +271,7 @@ class StageCLI(OpenCLI):
             logging=bool(config["logger"]),
             progress=config["enable_progress_bar"] is not False,
             export=not debugging if settings.export is None else settings.export,
+            compare=_beside,
         )
         check_callbacks(given)
         return [] if config["enable_checkpointing"] is False or has_checkpoint else forced
@@ -314,6 +316,15 @@ class StageCLI(OpenCLI):
         """Keep predictions out of memory: a callback writes them."""
         no_predictions = {"return_predictions": False} if verb == "predict" else {}
         return super().verb_arguments(verb) | no_predictions
+
+
+def _beside(stage: StageModule, step: int, seconds: float) -> Beside | None:
+    """What a reward model is beside cheap baselines; other stages need not load them."""
+    if not isinstance(stage, instructgpt.modules.reward.RewardModule):
+        return None
+    from instructgpt.evaluation.baselines import beside
+
+    return beside(stage, step, seconds)
 
 
 def _share(config: Namespace) -> None:

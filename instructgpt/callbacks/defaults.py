@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 
 from instructgpt.callbacks.config import ConfigWriter
-from instructgpt.callbacks.export import ExportArtefact
+from instructgpt.callbacks.export import Compare, ExportArtefact
 from instructgpt.callbacks.logs import LogWhereRead
 from instructgpt.callbacks.plan import PlanPrinter
 from instructgpt.callbacks.predictions import PredictionWriter
@@ -28,6 +28,7 @@ def default_callbacks(
     logging: bool,
     progress: bool,
     export: bool,
+    compare: Compare | None = None,
 ) -> list[Callback]:
     """What is added to the user's callbacks, except where the user brought one of the same kind.
 
@@ -41,6 +42,7 @@ def default_callbacks(
         logging: there is a logger.
         progress: show progress.
         export: write the artefact at the end.
+        compare: says more about what is exported.
     """
     callbacks: list[Callback] = [
         ConfigWriter(config, config_text, folder, changes),
@@ -56,5 +58,5 @@ def default_callbacks(
     if progress and not any(isinstance(callback, ProgressBar) for callback in given):
         callbacks.append(StageProgress())
     if export:
-        callbacks.append(ExportArtefact(config))
+        callbacks.append(ExportArtefact(config, compare))
     return [c for c in callbacks if not any(isinstance(g, type(c)) for g in given)]

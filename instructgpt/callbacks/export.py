@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,6 +20,19 @@ from instructgpt.models.folder import replacing, write_text
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import check_weights
+from instructgpt.terminal import say
+
+
+class Beside(NamedTuple):
+    """What is said about exported weights beside their metrics."""
+
+    metrics: dict[str, float]  # more of them, for the artefact
+    summary: dict[str, Any]  # sections of ``metrics.json``
+    lines: list[str]  # to print
+
+
+Compare = Callable[[StageModule, int, float], Beside | None]
+"""Of a stage, the step of its exported weights and the seconds of its training; on rank 0 alone."""
 
 
 class ExportArtefact(Callback):
@@ -26,10 +40,11 @@ class ExportArtefact(Callback):
 
     Args:
         config: of the run, stored in the artefact.
+        compare: says more about the exported weights, such as ``evaluation.baselines.beside``.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
+    def __init__(self, config: dict[str, Any], compare: Compare | None = None) -> None:
+        self.config, self.compare = config, compare
         self.validations: list[dict[str, Any]] = []  # metrics of each, "step" among them
         self.seconds = 0.0
         self._since: float | None = None  # not started
@@ -89,6 +104,9 @@ class ExportArtefact(Callback):
         final = {"step": last, **rows.get(last, {}), **logged}
         exported = rows.get(step, final)
         if trainer.is_global_zero:
+            found = self.compare(stage, step, seconds) if self.compare else None
+            more, summaries, lines = found or Beside({}, {}, [])
+            exported = {**exported, **more}
             folder = Path(trainer.default_root_dir)
             with replacing(folder / "export", ARTEFACT_FILE) as unfinished:
                 stage.export(unfinished, self.config, exported)
@@ -98,8 +116,11 @@ class ExportArtefact(Callback):
                 "exported": exported,
                 "final": final,
                 "validations": self.validations,
+                **summaries,
             }
             write_metrics(folder, summary)
+            if lines:
+                say("\n".join(lines))
             rank_zero_info(exported_line(pl_module, exported, int(final["step"]), folder))
         trainer.strategy.barrier("export")
 

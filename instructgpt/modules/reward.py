@@ -28,6 +28,7 @@ from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
 from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.ranking_metrics import RankingMetrics
+from instructgpt.modules.row_scores import RowScores
 from instructgpt.types import ComparisonBatch, RunFailedError, require
 
 
@@ -71,6 +72,7 @@ class RewardModule(StageModule):
         self.algorithm = algorithm
         self.dropout = dropout
         self.ranking = RankingMetrics()
+        self.row_scores = RowScores()
 
     def build(self) -> None:
         """Load the trunk, with the head of an earlier reward model or a new one."""
@@ -130,6 +132,7 @@ class RewardModule(StageModule):
             self.guard.see("the validation loss", total, partial(list, piece.ids))
             self.val_loss.update(total / count.clamp_min(1), count)
             self.ranking.update(piece, scores)
+            self.row_scores.update(piece, scores)
 
     def test_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
         """Collect the decided pairs."""
@@ -149,6 +152,7 @@ class RewardModule(StageModule):
             self.log(f"{prefix}/loss", self.val_loss.compute())
         self.val_loss.reset()
         self.ranking.log(self, prefix)
+        self.row_scores.gather(self.trainer.global_step)
 
     def predict_step(self, batch: ComparisonBatch, batch_idx: int) -> list[dict[str, Any]]:
         """Scores of every prompt's responses."""
@@ -164,6 +168,18 @@ class RewardModule(StageModule):
             for name, row, real in zip(batch.ids, scores, mask, strict=True)
             if real.any()
         ]
+
+    # -- what a checkpoint holds
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the validation that a checkpoint is chosen by has scored."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["instructgpt"]["row_scores"] = self.row_scores.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        super().on_load_checkpoint(checkpoint)
+        self.row_scores.restore(checkpoint["instructgpt"].get("row_scores"))
 
     # -- artefact
 

@@ -87,12 +87,14 @@ def fit_words(choices: Sequence[Choice]) -> BagOfWords:
 
     def scores(weights: Tensor) -> Tensor:
         parts = weights.index_select(0, columns) * logs
-        return parts.new_zeros(len(bags)).index_add(0, rows, parts)
+        sums: Tensor = parts.new_zeros(len(bags)).index_add(0, rows, parts)
+        return sums
 
     def loss(weights: Tensor) -> Tensor:
         found = scores(weights)
         margins = found.index_select(0, better) - found.index_select(0, worse)
-        return (softplus(-margins) * shares).sum() + RIDGE / 2 * weights.square().sum()
+        total: Tensor = (softplus(-margins) * shares).sum() + RIDGE / 2 * weights.square().sum()
+        return total
 
     weights = _minimum(loss, len(numbers))
     return BagOfWords(dict(zip(numbers, weights.tolist(), strict=True)), len(shares))

@@ -230,7 +230,9 @@ def table(rows: dict[str, Compared]) -> list[str]:
     Args:
         rows: by name.
     """
-    cells = [("", "pairs", "reward model", "longer wins", "bag of words", "calibration error")]
+    cells: list[tuple[str, ...]] = [
+        ("", "pairs", "reward model", "longer wins", "bag of words", "calibration error")
+    ]
     for name, one in list(rows.items())[: MOST_SETS + 1]:
         shares = one.reward_model, one.longer_wins, one.bag_of_words
         numbers = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in shares]

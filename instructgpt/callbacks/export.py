@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.common import stage_of
+from instructgpt.functional.intervals import Interval
 from instructgpt.models.artefact import finite
 from instructgpt.models.checkpoint import load_checkpoint
 from instructgpt.models.folder import replacing, write_text
@@ -27,6 +28,7 @@ class Beside(NamedTuple):
     """What is said about exported weights beside their metrics."""
 
     metrics: dict[str, float]  # more of them, for the artefact
+    intervals: dict[str, Interval]  # of these
     summary: dict[str, Any]  # sections of ``metrics.json``
     lines: list[str]  # to print
 
@@ -105,8 +107,8 @@ class ExportArtefact(Callback):
         exported = rows.get(step, final)
         if trainer.is_global_zero:
             found = self.compare(stage, step, seconds) if self.compare else None
-            more, summaries, lines = found or Beside({}, {}, [])
-            exported = {**exported, **more}
+            found = found or Beside({}, {}, {}, [])
+            exported = with_more(exported, found)
             folder = Path(trainer.default_root_dir)
             with replacing(folder / "export", ARTEFACT_FILE) as unfinished:
                 stage.export(unfinished, self.config, exported)
@@ -116,11 +118,11 @@ class ExportArtefact(Callback):
                 "exported": exported,
                 "final": final,
                 "validations": self.validations,
-                **summaries,
+                **found.summary,
             }
             write_metrics(folder, summary)
-            if lines:
-                say("\n".join(lines))
+            if found.lines:
+                say("\n".join(found.lines))
             rank_zero_info(exported_line(pl_module, exported, int(final["step"]), folder))
         trainer.strategy.barrier("export")
 
@@ -152,6 +154,12 @@ def measured(trainer: Trainer, stage: StageModule) -> dict[str, Any]:
     metrics = metrics_of(trainer)
     known = {name: list(found) for name, found in stage.intervals.items() if name in metrics}
     return metrics | ({"intervals": known} if known else {})
+
+
+def with_more(metrics: dict[str, Any], found: Beside) -> dict[str, Any]:
+    """The metrics of a validation, and more of them."""
+    known = metrics.get("intervals", {}) | {n: list(one) for n, one in found.intervals.items()}
+    return {**metrics, **found.metrics, **({"intervals": known} if known else {})}
 
 
 def load_best(trainer: Trainer, pl_module: LightningModule) -> int:

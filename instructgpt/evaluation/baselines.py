@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 from instructgpt.callbacks.export import Beside
 from instructgpt.data.rows import ComparisonRow
 from instructgpt.evaluation.bag_of_words import BagOfWords, Choice, fit_words
-from instructgpt.evaluation.reward_accuracy import Ranked, accuracy, margins, share
+from instructgpt.evaluation.reward_accuracy import Counts, Ranked, margins, sums
 from instructgpt.evaluation.statistics import Estimate
+from instructgpt.functional.intervals import Interval, ratio_interval
 from instructgpt.functional.ranking import calibration_error
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.reward import RewardModule
@@ -25,7 +26,7 @@ MOST_RESPONSES = 20_000
 """A bag of words is fitted on training rows with at most so many responses."""
 
 MOST_ROWS = 5_000
-"""So many validation rows are compared at most: an interval takes memory for each."""
+"""So many validation rows are compared at most."""
 
 MOST_SETS = 12
 """So many are printed; ``metrics.json`` has all."""
@@ -91,7 +92,14 @@ def beside(stage: StageModule, step: int, seconds: float) -> Beside | None:
         "bag_of_words": {"words": len(bag.weights), "pairs": bag.pairs, "rows": fitted_on},
         "seconds": round(took, 3),
     }
-    return Beside(metrics_of(whole, sets), {"baselines": summary}, lines)
+    bags = bags_of(whole, sets)
+    metrics = {name: one.bag_of_words.value for name, one in bags.items()}
+    intervals = {
+        name: Interval(one.bag_of_words.low, one.bag_of_words.high, one.prompts)
+        for name, one in bags.items()
+        if one.prompts > 1
+    }
+    return Beside(metrics, intervals, {"baselines": summary}, lines)
 
 
 def fit_rows(data: Any) -> tuple[BagOfWords, str]:
@@ -187,15 +195,28 @@ def compare(ranked: Sequence[Ranked], bagged: Sequence[Ranked]) -> Compared:
         bagged: the same with those of the bag of words.
     """
     found = torch.from_numpy(np.concatenate([margins(row) for row in ranked])).float()
-    right = accuracy(ranked, 0)
+    right = share(ranked, lambda one: one.right)
     return Compared(
         right,
-        share(ranked, lambda one: one.longer, 0),
-        accuracy(bagged, 0),
+        share(ranked, lambda one: one.longer),
+        share(bagged, lambda one: one.right),
         float(calibration_error(found)),
         float(found.abs().sigmoid().mean()) - right.value,
         len({row.prompt for row in ranked if len(margins(row))}),
     )
+
+
+def share(rows: Sequence[Ranked], part: Callable[[Counts], float]) -> Estimate:
+    """Share of decided pairs, with the interval that a validation logs; NaN for a single prompt.
+
+    Args:
+        rows: rankings.
+        part: what is counted.
+    """
+    above, below = sums(rows, part, list(dict.fromkeys(row.prompt for row in rows)))
+    found = ratio_interval(torch.from_numpy(above), torch.from_numpy(below), share=True)
+    limits = (np.nan, np.nan) if found is None else found[:2]
+    return Estimate(float(above.sum() / below.sum()), *limits, int(below.sum()))
 
 
 def _tendency(found: Compared) -> str:
@@ -204,24 +225,15 @@ def _tendency(found: Compared) -> str:
     return "too sure" if found.lean > 0 else "too unsure"
 
 
-def metrics_of(whole: Compared, sets: dict[str, Compared]) -> dict[str, float]:
-    """What the artefact knows beside the metrics that every validation logs.
+def bags_of(whole: Compared, sets: dict[str, Compared]) -> dict[str, Compared]:
+    """Name of a metric of the bag of words -> what it is of; a validation logs all others.
 
     Args:
-        whole: of all rows.
-        sets: of each set.
+        whole: all rows.
+        sets: each set.
     """
-    names = {
-        "accuracy": whole.reward_model,
-        "accuracy_longer_wins": whole.longer_wins,
-        "accuracy_bag_of_words": whole.bag_of_words,
-    }
-    metrics = {"val/accuracy_bag_of_words": whole.bag_of_words.value}
-    for name, found in names.items():
-        metrics |= {f"val/{name}_low": found.low, f"val/{name}_high": found.high}
-    for name, one in sets.items():
-        metrics[f"val/bag_of_words_by_source/{printable(name)}"] = one.bag_of_words.value
-    return metrics
+    named = {f"val/bag_of_words_by_source/{printable(name)}": one for name, one in sets.items()}
+    return {"val/accuracy_bag_of_words": whole, **named}
 
 
 def table(rows: dict[str, Compared]) -> list[str]:

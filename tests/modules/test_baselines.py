@@ -78,7 +78,10 @@ def test_counted_by_hand(train, capsys):
     assert exported["val/accuracy_longer_wins"] == pytest.approx(whole["longer_wins"][0])
     assert exported["val/accuracy_bag_of_words"] == whole["bag_of_words"][0]
     assert exported["val/calibration_error"] == pytest.approx(whole["calibration_error"])
-    assert [exported[f"val/accuracy_{end}"] for end in ("low", "high")] == whole["reward_model"][1:]
+    for name, measure in (("", "reward_model"), ("_bag_of_words", "bag_of_words")):
+        low, high, n = exported["intervals"][f"val/accuracy{name}"]
+        assert [low, high] == pytest.approx(whole[measure][1:])
+        assert n == whole["prompts"]
     assert artefact == exported
     table = [
         line.split() for line in shown.splitlines() if f"{whole['bag_of_words'][0]:.3f} [" in line

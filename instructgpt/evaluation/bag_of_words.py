@@ -27,7 +27,7 @@ a baseline is to be as strong as it can be.
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
-class Choice(NamedTuple):
+class RankedTexts(NamedTuple):
     """A prompt's ranked responses."""
 
     texts: Sequence[str]
@@ -60,7 +60,7 @@ class BagOfWords(NamedTuple):
         return np.array([self.score(text) for text in texts])
 
 
-def fit_words(choices: Sequence[Choice]) -> BagOfWords:
+def fit_words(choices: Sequence[RankedTexts]) -> BagOfWords:
     """The most likely weights, with a ridge: a logistic regression on the decided pairs.
 
     A pair is the difference of its responses' log(1 + count) of each word, without a constant. The
@@ -100,7 +100,7 @@ def fit_words(choices: Sequence[Choice]) -> BagOfWords:
     return BagOfWords(dict(zip(numbers, weights.tolist(), strict=True)), len(shares))
 
 
-def _pairs(choices: Sequence[Choice]) -> tuple[Tensor, Tensor, Tensor]:
+def _pairs(choices: Sequence[RankedTexts]) -> tuple[Tensor, Tensor, Tensor]:
     """Better and worse response of every decided pair, and its weight."""
     first, found = 0, [np.zeros((3, 0))]
     for choice in choices:

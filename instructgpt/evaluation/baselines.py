@@ -12,7 +12,7 @@ import torch
 
 from instructgpt.callbacks.export import Beside
 from instructgpt.data.rows import ComparisonRow
-from instructgpt.evaluation.bag_of_words import BagOfWords, Choice, fit_words
+from instructgpt.evaluation.bag_of_words import BagOfWords, RankedTexts, fit_words
 from instructgpt.evaluation.reward_accuracy import Counts, Ranked, margins, sums
 from instructgpt.evaluation.statistics import Estimate
 from instructgpt.functional.intervals import Interval, ratio_interval
@@ -32,7 +32,7 @@ MOST_SETS = 12
 """So many are printed; ``metrics.json`` has all."""
 
 
-class Compared(NamedTuple):
+class BesideBaselines(NamedTuple):
     """How often each picks the preferred response of a decided pair, and how sure the model is."""
 
     reward_model: Estimate
@@ -125,7 +125,7 @@ def fit_rows(data: Any) -> tuple[BagOfWords, str]:
     some = [some[i] for i in order]
     texts = texts_of(some, data.tokenizer)
     choices = [
-        Choice(text, row.ranking, weights[chosen[i]] if weights else 1.0)
+        RankedTexts(text, row.ranking, weights[chosen[i]] if weights else 1.0)
         for i, row, text in zip(order, some, texts, strict=True)
     ]
     if data.streaming:
@@ -169,7 +169,7 @@ def ranked_row(row: ComparisonRow, scores: np.ndarray) -> Ranked:
     )
 
 
-def compare_sets(ranked: Sequence[Ranked], bagged: Sequence[Ranked]) -> dict[str, Compared]:
+def compare_sets(ranked: Sequence[Ranked], bagged: Sequence[Ranked]) -> dict[str, BesideBaselines]:
     """Name of a set -> what is found in its rows, those with most pairs first.
 
     Args:
@@ -187,7 +187,7 @@ def compare_sets(ranked: Sequence[Ranked], bagged: Sequence[Ranked]) -> dict[str
     return found
 
 
-def compare(ranked: Sequence[Ranked], bagged: Sequence[Ranked]) -> Compared:
+def compare(ranked: Sequence[Ranked], bagged: Sequence[Ranked]) -> BesideBaselines:
     """All measures of some rows, of which one at least decides something.
 
     Args:
@@ -196,7 +196,7 @@ def compare(ranked: Sequence[Ranked], bagged: Sequence[Ranked]) -> Compared:
     """
     found = torch.from_numpy(np.concatenate([margins(row) for row in ranked])).float()
     right = share(ranked, lambda one: one.right)
-    return Compared(
+    return BesideBaselines(
         right,
         share(ranked, lambda one: one.longer),
         share(bagged, lambda one: one.right),
@@ -219,13 +219,13 @@ def share(rows: Sequence[Ranked], part: Callable[[Counts], float]) -> Estimate:
     return Estimate(float(above.sum() / below.sum()), *limits, int(below.sum()))
 
 
-def _tendency(found: Compared) -> str:
+def _tendency(found: BesideBaselines) -> str:
     if abs(found.lean) < 0.01:
         return "neither too sure nor too unsure"
     return "too sure" if found.lean > 0 else "too unsure"
 
 
-def bags_of(whole: Compared, sets: dict[str, Compared]) -> dict[str, Compared]:
+def bags_of(whole: BesideBaselines, sets: dict[str, BesideBaselines]) -> dict[str, BesideBaselines]:
     """Name of a metric of the bag of words -> what it is of; a validation logs all others.
 
     Args:
@@ -236,7 +236,7 @@ def bags_of(whole: Compared, sets: dict[str, Compared]) -> dict[str, Compared]:
     return {"val/accuracy_bag_of_words": whole, **named}
 
 
-def table(rows: dict[str, Compared]) -> list[str]:
+def table(rows: dict[str, BesideBaselines]) -> list[str]:
     """Lines of a table.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from instructgpt.evaluation import bag_of_words
-from instructgpt.evaluation.bag_of_words import BagOfWords, Choice, fit_words, words
+from instructgpt.evaluation.bag_of_words import BagOfWords, RankedTexts, fit_words, words
 
 VOCABULARY = ["yes", "no", "Maybe", "why", "?", "because", "so"]
 
@@ -23,7 +23,7 @@ def choices(count, seed=0):
         ]
         likes = [text.count("because") + rng.choice([0, 0, 1]) for text in texts]
         ranking = [1 + sum(other > like for other in likes) for like in likes]
-        found.append(Choice(texts, ranking, weight=1 + number % 2))
+        found.append(RankedTexts(texts, ranking, weight=1 + number % 2))
     return found
 
 
@@ -64,7 +64,7 @@ def test_weights_are_those_of_newtons_method():
 
 def test_the_order_of_rows_and_responses_is_nothing():
     some = choices(30, seed=1)
-    turned = [Choice(one.texts[::-1], one.ranking[::-1], one.weight) for one in some[::-1]]
+    turned = [RankedTexts(one.texts[::-1], one.ranking[::-1], one.weight) for one in some[::-1]]
     assert fit_words(turned).weights == pytest.approx(fit_words(some).weights, abs=1e-6)
 
 
@@ -76,12 +76,14 @@ def test_a_score_by_hand():
 
 
 def test_rows_that_decide_nothing_fit_nothing():
-    assert fit_words([Choice(["a", "b"], [1, 1])]) == BagOfWords({}, 0)
+    assert fit_words([RankedTexts(["a", "b"], [1, 1])]) == BagOfWords({}, 0)
     assert fit_words([]) == BagOfWords({}, 0)
 
 
 def test_words_in_most_responses_are_kept(monkeypatch):
     """ "a" is in three responses; "b" and "c" are in two, "d", five times, in one."""
     monkeypatch.setattr(bag_of_words, "MOST_WORDS", 2)
-    found = fit_words([Choice(["a b", "a c"], [1, 2]), Choice(["a b c", "d d d d d"], [1, 2])])
+    found = fit_words(
+        [RankedTexts(["a b", "a c"], [1, 2]), RankedTexts(["a b c", "d d d d d"], [1, 2])]
+    )
     assert list(found.weights) == ["a", "b"]

@@ -13,7 +13,7 @@ from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.export import ExportArtefact
 from instructgpt.evaluation import baselines
-from instructgpt.evaluation.bag_of_words import Choice, fit_words
+from instructgpt.evaluation.bag_of_words import RankedTexts, fit_words
 from instructgpt.modules.reward import RewardModule
 
 
@@ -53,7 +53,7 @@ def test_counted_by_hand(train, capsys):
         tokens = [response.tolist() for response in row.responses]
         return data.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
-    bag = fit_words([Choice(texts(row), row.ranking) for row in data.train_rows])
+    bag = fit_words([RankedTexts(texts(row), row.ranking) for row in data.train_rows])
     longer, bagged, prompts = [], [], set()
     for row in data.validation_rows:
         responses = list(zip(row.ranking, row.responses, map(bag.score, texts(row)), strict=True))

@@ -290,11 +290,15 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_turns(talk, folders, f
     tokenizer = load_tokenizer(folders["chatml"], False)
     template = get_template("chat")
 
-    def tokens(begin):
-        some = saved[begin:-1]
-        return len(template.encode_prompt(tokenizer, Prompt("", some, "", {})))
+    def fits(some):
+        return len(template.encode_prompt(tokenizer, Prompt("", some, "", {}))) <= 122
 
-    assert tokens(gone) <= 122 < tokens(gone - 2)  # no more than must go
+    expected, begin = [], 0
+    for end in range(1, 12, 2):
+        least = next(n for n in range(begin, end, 2) if fits(saved[n:end]))
+        expected += [least] if least > begin else []
+        begin = least
+    assert [int(line.split()[-7]) for line in told] == expected  # no more than must go
 
 
 def test_what_is_typed_never_becomes_a_control_token(talk, folders, monkeypatch):

@@ -199,7 +199,11 @@ def test_without_panels_the_truth_judges(models, tmp_path):
     assert list(results["judges"]) == ["ground_truth"]
     assert "claims" not in results
     assert "likert" not in results
-    assert results["metadata"]["ppo"]["toxic"]["n"] == 20
+    general = [row["meta"] for row in read_rows(models["ppo"]) if row["set"] == "general"]
+    polite = sum(meta["kind"] != "rude" for meta in general)
+    assert 0 < polite < len(general) == 20
+    assert results["metadata"]["ppo"]["clean_end"]["n"] == 20
+    assert results["metadata"]["ppo"]["toxic"]["n"] == polite  # where nobody asked for it
 
 
 # -- a user's own answers

@@ -228,6 +228,14 @@ def test_several_responses_have_a_score_each_and_the_first_goes_on(talk, folders
     assert out.startswith(printable(saved[-1]["content"]) + "\n---\n")
 
 
+@pytest.fixture(autouse=True)
+def of_python():
+    """Ctrl-C is an exception also where the tests were started with it ignored, as behind nohup."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupted(monkeypatch, *pieces):
     """Press Ctrl-C when some pieces of text have been written."""
     real, count = chat.say, 0

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import signal
 import socket
 import time
 import traceback
@@ -105,3 +106,18 @@ def _child(
         answers.put((rank, True, pickle.dumps(function(*args))))
     except BaseException:
         answers.put((rank, False, traceback.format_exc()[-4000:]))
+
+
+def killed(function: Callable[[], Any]) -> None:
+    """Call a function in a child process, which must end by SIGKILL.
+
+    Args:
+        function: kills its process before it returns.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            function()
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

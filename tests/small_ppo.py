@@ -6,9 +6,11 @@ from lightning.pytorch import Callback
 from instructgpt.algorithms.kl import FixedKL
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.models.load import Network
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.updates import Batches
 
 
@@ -23,6 +25,16 @@ def make(source, reward=None, **options):
         "kl": FixedKL(0.05),
     }
     return PPOModule(init_from=source, **{**defaults, **options})
+
+
+def in_pieces(source, value):
+    """With a temperature, and micro-batches of few rows of all lengths."""
+    return make(
+        source,
+        sampling=Sampling(temperature=0.7),
+        value=Value(value, lr=0.1),
+        network=Network(max_tokens=40),
+    )
 
 
 class Watch(Callback):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +68,9 @@ def beside(stage: StageModule, step: int, seconds: float) -> Beside | None:
     if not any(min(row.ranking) < max(row.ranking) for row in rows):
         return None
     bag, fitted_on = fit_rows(data)
+    read = step * data.step_rows
+    if not data.streaming and read < len(data.train_rows):
+        fitted_on += f", of which the model had read {read:,}"
     ranked = [ranked_row(row, scores[n].numpy()) for row, n in zip(rows, numbers, strict=True)]
     bagged = [
         one._replace(scores=bag.scores(texts))
@@ -114,7 +117,7 @@ def fit_rows(data: Any) -> tuple[BagOfWords, str]:
     weights = [share for g in data.train_sets.groups for share in [g.share / g.size] * g.size]
     chosen: list[int] = []
     some, responses = [], 0
-    for number in _in_random_order(len(rows), data.seed):
+    for number in permutation(len(rows), data.seed).tolist():
         row = rows[number]
         responses += len(row.responses)
         if responses > MOST_RESPONSES:
@@ -128,17 +131,14 @@ def fit_rows(data: Any) -> tuple[BagOfWords, str]:
         RankedTexts(text, row.ranking, weights[chosen[i]] if weights else 1.0)
         for i, row, text in zip(order, some, texts, strict=True)
     ]
+    kind = f"{len(rows):,} training rows"
     if data.streaming:
-        what = f"the first {len(some):,} rows of the stream"
-    elif len(some) < len(rows):
-        what = f"a sample of {len(some):,} of {len(rows):,} training rows"
-    else:
-        what = f"all {len(rows):,} training rows"
-    return fit_words(choices), what
-
-
-def _in_random_order(count: int, seed: int) -> Iterator[int]:
-    yield from permutation(count, seed).tolist()
+        kind = f"the first {kind} of the stream"
+    if len(some) < len(rows):
+        kind = f"a sample of {len(some):,} of {kind}"
+    elif not data.streaming:
+        kind = f"all {kind}"
+    return fit_words(choices), kind
 
 
 def texts_of(rows: Sequence[ComparisonRow], tokenizer: Any) -> list[list[str]]:

@@ -16,8 +16,7 @@ class RowScores:
 
     def __init__(self) -> None:
         self._parts: list[tuple[int, Tensor]] = []
-        self._step = -1
-        self._scores: dict[int, Tensor] = {}
+        self._step, self._scores = -1, dict[int, Tensor]()
 
     def update(self, batch: ComparisonBatch, scores: Tensor) -> None:
         """Collect the scores of a batch.
@@ -64,7 +63,7 @@ class RowScores:
         Args:
             state: of a checkpoint; None where it holds none.
         """
-        self.__init__()  # type: ignore[misc]
+        self._parts, self._step, self._scores = [], -1, {}
         if state is not None:
             rows = state["scores"].split(state["counts"].tolist())
             self._scores = dict(zip(state["numbers"].tolist(), rows, strict=True))

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 
+from harness import killed
+
 from instructgpt.__main__ import main as run
 from instructgpt.evaluation import scoring
 from instructgpt.rewards.learned import LearnedReward
@@ -26,11 +28,8 @@ def test_a_killed_evaluation_goes_on_with_its_scores(own, reward_model, tmp_path
     assert run(["evaluate", *args, "--output=whole"]) == 0
     assert scored == [2, 2]  # what both say is not compared
     scored.clear()
-    child, most = os.fork(), 1
-    if child == 0:
-        run(["evaluate", *args, "--output=out"])
-        os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    most = 1
+    killed(lambda: run(["evaluate", *args, "--output=out"]))
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert not (out / "results.json").exists()
     with (out / "scores.jsonl.partial").open("a") as notes:

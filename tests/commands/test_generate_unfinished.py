@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness import killed
 
 from instructgpt.__main__ import main as run
 from instructgpt.models.artefact import save_policy
@@ -100,12 +101,12 @@ def test_after_ctrl_c_the_same_command_goes_on(work, whole, tmp_path, monkeypatc
 
 def test_rows_are_in_the_file_while_it_runs_and_survive_a_kill(work, whole, tmp_path, monkeypatch):
     partial = tmp_path / "out.jsonl.partial"
-    child = os.fork()
-    if child == 0:
+
+    def die():
         interrupting(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGKILL))
         run(work)
-        os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+    killed(die)
     assert partial.read_bytes() == b"".join(whole.splitlines(keepends=True)[:6])
     assert run(work) == 0
     assert (tmp_path / "out.jsonl").read_bytes() == whole

@@ -28,9 +28,16 @@ def sets(files, tmp_path):
 
 @pytest.fixture
 def train(fit, comparison_data, reward_artefact, sets, tmp_path):
-    def run(*callbacks, optimizer=sgd, output=tmp_path / "run", validation=sets[1], **options):
+    def run(
+        *callbacks,
+        optimizer=sgd,
+        output=tmp_path / "run",
+        validation=sets[1],
+        streaming=False,
+        **options,
+    ):
         module = RewardModule(init_from=reward_artefact, optimizer=optimizer, schedule=Constant())
-        data = comparison_data(batch_size=4, validation=validation)
+        data = comparison_data(batch_size=4, validation=validation, streaming=streaming)
         data.train_names = sets[0]
         export = ExportArtefact({}, baselines.beside)
         defaults = {"default_root_dir": output, "limit_val_batches": 1.0, "max_epochs": 1}
@@ -160,3 +167,16 @@ def test_of_many_rows_a_sample_is_said(train, monkeypatch, capsys):
     assert "pairs of a sample of " in out
     assert metrics["baselines"]["all"]["prompts"] <= 9
     assert math.isfinite(metrics["baselines"]["all"]["bag_of_words"][0])
+
+
+def test_fewer_rows_than_there_are_have_been_read(train, capsys):
+    _, _, data = train(max_steps=1, val_check_interval=1)
+    every = len(data.train_rows)
+    assert f"all {every} training rows, of which the model had read 4" in capsys.readouterr().out
+
+
+def test_of_a_stream_the_first_rows_are_taken(train, capsys):
+    metrics, _, data = train(streaming=True, max_steps=2, max_epochs=-1, val_check_interval=1)
+    said = f"pairs of the first {len(data.train_rows)} training rows of the stream\n"
+    assert said in capsys.readouterr().out
+    assert metrics["baselines"]["all"]["pairs"] > 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from flat_families import FAMILIES, flat_rows
 from small_decoders import KINDS, PROMPTS, build, respond
-from small_ppo import Watch, make
+from small_ppo import Watch, in_pieces, make
 from torch.testing import assert_close
 
 from instructgpt.functional.layout import Layout
@@ -127,20 +127,9 @@ def test_no_token_waits_for_the_device():
 @pytest.mark.parametrize("value", ["separate", "shared"])
 def test_first_ratio_is_exactly_one(fit, prompt_data, policy_artefact, value, precision):
     watch = Watch()
-    module = make(
-        policy_artefact,
-        sampling=Sampling(temperature=0.7),
-        value=Value(value, lr=0.1),
-        network=Network(max_tokens=40),
-    )
-    fit(
-        module,
-        prompt_data(),
-        max_epochs=3,
-        callbacks=[watch],
-        precision=precision,
-        accelerator="gpu",
-    )
+    module = in_pieces(policy_artefact, value)
+    how = {"precision": precision, "accelerator": "gpu"}
+    fit(module, prompt_data(), max_epochs=3, callbacks=[watch], **how)
     for phase in watch.phases:
         assert phase["ppo/first_ratio_error"] == 0
         assert phase["ppo/sampler_kl"] < (1e-8 if precision == "32-true" else 1e-2)

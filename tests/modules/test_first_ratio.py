@@ -4,7 +4,7 @@ import math
 import warnings
 
 import pytest
-from small_ppo import Watch, make
+from small_ppo import Watch, in_pieces, make
 
 from instructgpt.algorithms.raft import RAFT
 from instructgpt.algorithms.rloo import RLOO
@@ -22,12 +22,7 @@ def test_first_ratio_is_exactly_one(fit, prompt_data, policy_artefact, value, pr
     Not almost: the first pass of the updates computes the micro-batches that were scored.
     """
     watch = Watch()
-    module = make(
-        policy_artefact,
-        sampling=Sampling(temperature=0.7),
-        value=Value(value, lr=0.1),
-        network=Network(max_tokens=40),
-    )
+    module = in_pieces(policy_artefact, value)
     fit(module, prompt_data(), max_epochs=2, callbacks=[watch], precision=precision)
     for phase in watch.phases:
         assert phase["ppo/first_ratio_error"] == 0

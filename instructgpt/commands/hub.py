@@ -30,7 +30,7 @@ def check_push(asked: Push) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    rule = "the name of a repository of the hub, owner/name,"
+    rule = "the name of a repository of the hub, owner/name"
     require(bool(NAME.fullmatch(asked.repository)), "--push", rule, repr(asked.repository))
     try:
         validate_repo_id(asked.repository)

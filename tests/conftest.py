@@ -35,6 +35,7 @@ collect_ignore = [
     "option_runs.py",
     "option_table.py",
     "report_claims.py",
+    "small_chat_model.py",
     "small_ppo.py",
     "small_preference.py",
     "streams.py",

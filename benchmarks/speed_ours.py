@@ -94,7 +94,7 @@ def _stage(work: dict[str, Any]) -> tuple[Any, Any]:
     folder, kind = Path(work["folder"]), work["kind"]
     network = _network(work)
     adapter = ig.LoRA(rank=8) if work.get("lora") else None
-    common: dict[str, Any] = {"network": network, "adapter": adapter}
+    common: dict[str, Any] = {"network": network, "trained": adapter}
     common |= {"optimizer": partial(ig.PaperAdam, lr=RATE), "schedule": ig.Constant()}
     policy, reward, step = str(folder / "policy"), str(folder / "reward"), work["step"]
     if kind == "ppo":

@@ -34,11 +34,12 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in the tab
     from instructgpt.data.prompts import PromptDataModule as PromptDataModule
     from instructgpt.data.row_format import RowFormat as RowFormat
     from instructgpt.data.text import TextDataModule as TextDataModule
-    from instructgpt.models.adapters import Adapter as Adapter
-    from instructgpt.models.adapters import LoRA as LoRA
-    from instructgpt.models.adapters import Prefix as Prefix
     from instructgpt.models.load import Network as Network
     from instructgpt.models.tokenizer import BPE as BPE
+    from instructgpt.models.trained import Adapter as Adapter
+    from instructgpt.models.trained import LoRA as LoRA
+    from instructgpt.models.trained import Prefix as Prefix
+    from instructgpt.models.trained import Trained as Trained
     from instructgpt.modules.networks import Value as Value
     from instructgpt.modules.optimizer import PaperAdam as PaperAdam
     from instructgpt.modules.ppo import PPOModule as PPOModule
@@ -73,9 +74,9 @@ _NAMES = {
     "data.prompts": "PromptDataModule",
     "data.row_format": "RowFormat",
     "data.text": "TextDataModule",
-    "models.adapters": "Adapter LoRA Prefix",
     "models.load": "Network",
     "models.tokenizer": "BPE",
+    "models.trained": "Adapter LoRA Prefix Trained",
     "modules.networks": "Value",
     "modules.optimizer": "PaperAdam",
     "modules.ppo": "PPOModule",

@@ -17,7 +17,7 @@ UNPLANNED = {
     "GradientAccumulationScheduler": "--trainer.accumulate_grad_batches",
     "BatchSizeFinder": "--data.batch_size",
     "LearningRateFinder": "--model.optimizer.lr",
-    "BackboneFinetuning": "--model.adapter",
+    "BackboneFinetuning": "--model.trained",
     "ModelPruning": None,
     "StochasticWeightAveraging": "EMAWeightAveraging",
 }

@@ -22,9 +22,9 @@ from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.prompts import PromptDataModule
 from instructgpt.data.text import TextDataModule
-from instructgpt.models.adapters import LoRA, Prefix
 from instructgpt.models.load import Network
 from instructgpt.models.tokenizer import BPE
+from instructgpt.models.trained import LoRA, Prefix
 from instructgpt.modules.networks import Value
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo import PPOModule
@@ -120,7 +120,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "architecture": Flip({**GPT2, "n_layer": 1}, own=SCRATCH),
         "tokenizer": Flip(tokenizer("_other"), own=SCRATCH),
         "network": Flip(Network(dtype="bfloat16")),
-        "adapter": Flip(LoRA(rank=2)),
+        "trained": Flip(LoRA(rank=2)),
         "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
         "schedule": Flip(Constant()),
         "dropout": Flip(0.5),
@@ -133,7 +133,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "architecture": Flip({**GPT2, "n_layer": 1}, own=SCRATCH),
         "tokenizer": Flip(tokenizer("_other"), own=SCRATCH),
         "network": Flip(Network(dtype="bfloat16")),
-        "adapter": Flip(LoRA(rank=2)),
+        "trained": Flip(LoRA(rank=2)),
         "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
         "schedule": Flip(Constant()),
         "algorithm": Flip(KWise("all")),
@@ -143,7 +143,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "init_from": Flip(sft("_other")),
         "tokenizer": Flip(tokenizer("_other"), see="refused"),
         "network": Flip(Network(dtype="bfloat16")),
-        "adapter": Flip(LoRA(rank=2)),
+        "trained": Flip(LoRA(rank=2)),
         "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
         "schedule": Flip(Constant()),
         "algorithm": Flip(DPO(beta=1.0)),
@@ -158,7 +158,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "reward": Flip(Make(CountReward, {"text": "a"})),
         "tokenizer": Flip(tokenizer("_other"), see="refused"),
         "network": Flip(Network(dtype="bfloat16")),
-        "adapter": Flip(LoRA(rank=2)),
+        "trained": Flip(LoRA(rank=2)),
         "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
         "schedule": Flip(Constant()),
         "algorithm": Flip(PPO(missing_eos_score=-9.0)),
@@ -352,8 +352,8 @@ HOSTS = {
     Batches: Host(PromptDataModule, "batches", {"rollout_batch_size": 4, "minibatch_size": 2}),
     Value: Host(PromptDataModule, "value", {"lr": 0.01}),
     Pretraining: Host(PromptDataModule, "pretraining"),
-    LoRA: Host(DemonstrationDataModule, "adapter"),
-    Prefix: Host(DemonstrationDataModule, "adapter"),
+    LoRA: Host(DemonstrationDataModule, "trained"),
+    Prefix: Host(DemonstrationDataModule, "trained"),
     LearnedReward: Host(PromptDataModule, "reward", {"init_from": reward()}),
     MixtureReward: Host(
         PromptDataModule,

@@ -164,8 +164,8 @@ def test_an_overlay_runs_on_top_of_a_stage(short_runs, tmp_path, stage, overlay)
         args += [f"--model.reward.init_from={folder / 'reward' / 'export'}"]
     configs = ["--config", f"configs/{stage}.yaml", "--config", f"configs/overlays/{overlay}.yaml"]
     cli = main(["fit", *configs, *args])
-    adapter = cli.config.fit.model.init_args.adapter
-    assert (adapter is not None) == (overlay == "lora")
+    trained = cli.config.fit.model.init_args.trained
+    assert (trained is not None) == (overlay == "lora")
 
 
 def test_the_gpu_overlay_parses():

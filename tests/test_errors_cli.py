@@ -48,7 +48,7 @@ def _nothing_is_left_behind(tmp_path, monkeypatch):
         (["--model.network.dtyp=float32"], "unknown option --model.network.dtyp; did you mean dtype?"),
         (["--model.optimizer=AdamX"], "--model.optimizer: unknown class AdamX; did you mean Adam"),
         (["--model.optimizer.lr=fast"], "--model.optimizer.lr must be float, got fast"),
-        (["--model.adapter=LoRa"], "--model.adapter: unknown class LoRa; did you mean LoRA?"),
+        (["--model.trained=LoRa"], "--model.trained: unknown class LoRa; did you mean LoRA?"),
         (["--model.architecture=gpt2"], "--model.architecture must be dict, got gpt2"),
         (["--data.batch_size=0"], "--data.batch_size must be >= 1, got 0"),
         (["--data.batch_size=two"], "--data.batch_size must be int, got two"),

@@ -87,7 +87,7 @@ OBEYED = (
     "model.algorithm.*",
     "model.pretraining.ptx_coef",
     "model.dropout",
-    "model.adapter.dropout",
+    "model.trained.dropout",
     "model.validation_prompts",
     "model.sampling.top_*",
     "model.sampling.min_response_tokens",

@@ -19,7 +19,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from instructgpt.models.adapters import merged
 from instructgpt.models.card import CARD, base_name, model_card
 from instructgpt.models.card_code import rendering
 from instructgpt.models.classifier import (
@@ -39,6 +38,7 @@ from instructgpt.models.tokenizer import (
     pad_id,
     tokenizer_fingerprint,
 )
+from instructgpt.models.trained import merged
 from instructgpt.models.transformers_private import attention_name
 from instructgpt.types import RunFailedError, UserError
 

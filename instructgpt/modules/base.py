@@ -19,13 +19,13 @@ from torchmetrics import Metric
 
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.functional.intervals import Interval
-from instructgpt.models.adapters import Adapter
 from instructgpt.models.artefact import check_artefact, read_artefact
 from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import exact_tables
 from instructgpt.models.load import Network
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import tokenizer_fingerprint
+from instructgpt.models.trained import Trained
 from instructgpt.modules.clock import RolloutClock
 from instructgpt.modules.finite import FiniteGuard, Ids, check_weights
 from instructgpt.modules.fits import check_data, check_text_format
@@ -68,7 +68,7 @@ class StageModule(LightningModule, ABC):
         architecture: dict[str, Any] | None,
         tokenizer: str | None,
         network: Network,
-        adapter: Adapter | None,
+        trained: Trained | None,
         optimizer: OptimizerCallable,
         schedule: Schedule,
     ) -> None:
@@ -82,7 +82,7 @@ class StageModule(LightningModule, ABC):
         self.init_from = init_from
         self.architecture = architecture
         self.network = network
-        self.adapter = adapter
+        self.trained = trained
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.progress: Progress = silent  # a callback replaces it
@@ -279,7 +279,7 @@ class StageModule(LightningModule, ABC):
         if self.trainer.state.fn == TrainerFn.FITTING:
             check_origins(known.get("origins", {}), self.all_origins())
             check_batching(known.get("batching", {}), self.batching())
-        elif self.adapter is not None:  # trained beside weights that the checkpoint does not hold
+        elif self.trained is not None:  # trained beside weights that the checkpoint does not hold
             ours = {n: o for n, o in self.origins.items() if not n.startswith("model.reward.")}
             check_origins(known.get("origins", {}), ours)
 

@@ -14,7 +14,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.algorithms.base import RolloutAlgorithm
-from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact, save_policy, save_scalar
 from instructgpt.models.digest import weights_digest
 from instructgpt.models.finite import check_finite
@@ -23,6 +22,7 @@ from instructgpt.models.heads import ScalarModel, ValueHead
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.source import explained
 from instructgpt.models.tokenizer import tokenizer_fingerprint
+from instructgpt.models.trained import Trained, attach
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rollout.ema import WeightAverage
@@ -130,7 +130,7 @@ def build_policy(
     init_from: str,
     network: Network,
     tokenizer: PreTrainedTokenizerBase,
-    adapter: Adapter | None,
+    trained: Trained | None,
     uses_reference: bool,
 ) -> tuple[nn.Module, nn.Module | None, Origin]:
     """The policy, the reference it starts as, and what both come from.
@@ -140,8 +140,8 @@ def build_policy(
     """
     policy: nn.Module = load_policy(init_from, None, network, tokenizer)
     origin = Origin(init_from, weights_digest(policy))
-    if adapter is not None:
-        return without_dropout(attach(policy, adapter)), None, origin
+    if trained is not None:
+        return without_dropout(attach(policy, trained)), None, origin
     reference = load_reference(init_from, network, tokenizer) if uses_reference else None
     return without_dropout(policy), reference, origin
 
@@ -164,7 +164,7 @@ def build_value(
     reward: RewardFunction,
     network: Network,
     tokenizer: PreTrainedTokenizerBase,
-    adapter: Adapter | None,
+    trained: Trained | None,
 ) -> tuple[ScalarModel, Origin]:
     """A separate value model: from the reward model if there is one (paper, C.4), else a new head.
 
@@ -174,7 +174,7 @@ def build_value(
         reward: the reward function; a learned one is where the paper starts the value from.
         network: number format and kernels.
         tokenizer: of the policy; the value model reads the same tokens.
-        adapter: train an adapter and the head only.
+        trained: what is trained, beside the head; None: everything.
 
     Returns:
         The value model, and the weights that it starts from, without a new head.
@@ -212,7 +212,7 @@ def build_value(
         nn.init.zeros_(
             next(value.head.parameters())
         )  # a new critic starts neutral (arXiv:1909.08593)
-    value = attach(value, adapter) if adapter else value
+    value = attach(value, trained)
     without_dropout(value)
     return value, Origin(source or policy_from, start)
 
@@ -224,7 +224,7 @@ def build_networks(
     reward: RewardFunction,
     network: Network,
     tokenizer: PreTrainedTokenizerBase,
-    adapter: Adapter | None,
+    trained: Trained | None,
 ) -> tuple[Networks, nn.Module | None, dict[str, Origin]]:
     """The networks that an algorithm uses, the reference beside them, and where all come from.
 
@@ -235,11 +235,11 @@ def build_networks(
         reward: the reward function, where the value model may start.
         network: number format and kernels.
         tokenizer: of all of them.
-        adapter: train adapters only; then the reference is the policy without its adapter.
+        trained: what is trained; with an adapter the reference is the policy without it.
     """
     origins = {}
     policy, beside, origins["model.init_from"] = build_policy(
-        init_from, network, tokenizer, adapter, algorithm.uses_reference
+        init_from, network, tokenizer, trained, algorithm.uses_reference
     )
     critic: ScalarModel | ValueHead | None = None
     if algorithm.uses_value and value.kind == "shared":
@@ -248,7 +248,7 @@ def build_networks(
             origins["model.value"] = origin
     elif algorithm.uses_value:
         critic, origins["model.value.init_from"] = build_value(
-            value.init_from, init_from, reward, network, tokenizer, adapter
+            value.init_from, init_from, reward, network, tokenizer, trained
         )
     reference = (beside or policy) if algorithm.uses_reference else None
     return Networks(policy, reference, critic), beside, origins

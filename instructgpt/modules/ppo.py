@@ -16,9 +16,9 @@ from instructgpt.algorithms.base import RolloutAlgorithm
 from instructgpt.algorithms.kl import FixedKL, KLController
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant, Schedule
-from instructgpt.models.adapters import Adapter
 from instructgpt.models.heads import ValueHead
 from instructgpt.models.load import Network
+from instructgpt.models.trained import Trained
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import of_samples, stop, together
 from instructgpt.modules.fits import check_context
@@ -64,8 +64,8 @@ class PPOModule(StageModule):
         reward: scores the responses: LearnedReward, a rule, a python function, or a mixture.
         tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
         network: number format, attention kernel, gradient checkpointing of all networks.
-        adapter: train a LoRA or Prefix adapter instead of all weights; the reference is the policy
-            without it.
+        trained: what is trained: LoRA or Prefix; null: all weights. With an adapter the reference
+            is the policy without it.
         optimizer: makes the optimizer; ``--model.optimizer.lr`` is the policy's rate. The paper
             searched 2.55e-6 to 2.55e-5; plain PPO diverged above 8.05e-6.
         schedule: of all learning rates, counted in rollout phases (paper: constant after 10 phases
@@ -98,7 +98,7 @@ class PPOModule(StageModule):
         reward: RewardFunction,
         tokenizer: str | None = None,
         network: Network = Network(),
-        adapter: Adapter | None = None,
+        trained: Trained | None = None,
         optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=3.74e-6),
         schedule: Schedule = Constant(warmup=10),
         algorithm: RolloutAlgorithm = PPO(),
@@ -111,7 +111,7 @@ class PPOModule(StageModule):
         ema_decay: float | None = 0.992,
         seed: int = 0,
     ) -> None:
-        super().__init__(init_from, None, tokenizer, network, adapter, optimizer, schedule)
+        super().__init__(init_from, None, tokenizer, network, trained, optimizer, schedule)
         require(0 <= (ema_decay or 0) < 1, "model.ema_decay", "in [0, 1)", ema_decay)
         require(not sampling.greedy, "model.sampling.temperature", "> 0 to learn from", 0)
         self.algorithm, self.kl, self.batches, self.sampling = algorithm, kl, batches, sampling
@@ -152,7 +152,7 @@ class PPOModule(StageModule):
 
     def build(self) -> None:
         """Load policy, reference and value model, as far as the algorithm uses them."""
-        made_of = (self.network, self.tokenizer, self.adapter)
+        made_of = (self.network, self.tokenizer, self.trained)
         built, self.frozen.reference, origins = build_networks(
             self.algorithm, self.value, self.init_from, self.frozen.reward, *made_of
         )

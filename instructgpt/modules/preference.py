@@ -18,9 +18,9 @@ from instructgpt.algorithms.base import check_parts
 from instructgpt.algorithms.dpo import DPO
 from instructgpt.algorithms.preference import Candidates, PreferenceAlgorithm
 from instructgpt.algorithms.schedule import Constant, Schedule
-from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
+from instructgpt.models.trained import Trained, attach
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.candidates import (
@@ -70,8 +70,8 @@ class PreferenceModule(StageModule):
             a hub id; also the reference.
         tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
         network: number format, attention kernel, gradient checkpointing.
-        adapter: train a LoRA or Prefix adapter instead of all weights; the reference is the policy
-            without it, which needs no second copy.
+        trained: what is trained: LoRA or Prefix; null: all weights. With an adapter the reference
+            is the policy without it, which needs no second copy.
         optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (DPO's
             authors: 1e-6, RMSprop).
         schedule: of the learning rate (DPO's authors: constant after 150 steps of warmup).
@@ -102,7 +102,7 @@ class PreferenceModule(StageModule):
         init_from: str,
         tokenizer: str | None = None,
         network: Network = Network(),
-        adapter: Adapter | None = None,
+        trained: Trained | None = None,
         optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=1e-6),
         schedule: Schedule = Constant(warmup=150),
         algorithm: PreferenceAlgorithm = DPO(),
@@ -112,7 +112,7 @@ class PreferenceModule(StageModule):
         validation_prompts: int = 16,
         sampling: Sampling = Sampling(),
     ) -> None:
-        super().__init__(init_from, None, tokenizer, network, adapter, optimizer, schedule)
+        super().__init__(init_from, None, tokenizer, network, trained, optimizer, schedule)
         require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
         if precompute and not algorithm.uses_reference:
             name = type(algorithm).__name__
@@ -150,7 +150,7 @@ class PreferenceModule(StageModule):
         """Load the policy."""
         policy = load_policy(self.init_from, None, self.network, self.tokenizer, self.dropout)
         self.origins |= starts_from(self.init_from, policy)
-        self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
+        self.policy: nn.Module = attach(policy, self.trained)
         check_context(self.policy, self.data.row_tokens)
 
     @property
@@ -191,7 +191,7 @@ class PreferenceModule(StageModule):
             self._load_reference()
 
     def _load_reference(self) -> None:
-        if self.adapter is None:
+        if self.trained is None:
             like = next(self.policy.parameters())
             self.reference.load(self.init_from, self.network, self.tokenizer, like)
 
@@ -212,7 +212,7 @@ class PreferenceModule(StageModule):
                 write_kept(path, kept, {"reference": f"{self.init_from}", **places})
         self.reference.copy = None
         self.kept = kept
-        if self.adapter is None and self.answers.prompts:
+        if self.trained is None and self.answers.prompts:
             rank_zero_info("val/kl is not logged: model.precompute leaves no reference in memory")
 
     def _compute_kept(self, name: str, rows: Sequence[Any], kept: Kept) -> None:
@@ -299,7 +299,7 @@ class PreferenceModule(StageModule):
     def on_validation_epoch_end(self) -> None:
         """Log the means and what the rankings say, and answer some prompts."""
         self._log_means("val")
-        has_reference = self.algorithm.uses_reference and not (self.kept and not self.adapter)
+        has_reference = self.algorithm.uses_reference and not (self.kept and not self.trained)
         self.answers.give(self, self.policy, self.sequence_kl if has_reference else None)
 
     def test_step(self, batch: ComparisonBatch, batch_idx: int) -> None:

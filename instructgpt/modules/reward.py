@@ -18,9 +18,9 @@ from instructgpt.algorithms.base import RankingAlgorithm
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.functional.ranking import correct_shares
-from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import read_artefact, save_scalar
 from instructgpt.models.load import Network, load_scalar
+from instructgpt.models.trained import Trained, attach
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.fits import check_context
 from instructgpt.modules.memory import Memory, Need, activation_bytes, number_size, shape_of
@@ -41,7 +41,7 @@ class RewardModule(StageModule):
         architecture: instead of ``init_from``, a transformers configuration to start from scratch.
         tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
         network: number format, attention kernel, gradient checkpointing.
-        adapter: train a LoRA or Prefix adapter and the head instead of all weights.
+        trained: what is trained beside the head: LoRA or Prefix; null: all weights.
         optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (paper:
             9e-6).
         schedule: of the learning rate; the paper's cosine to 10 % by default.
@@ -61,13 +61,13 @@ class RewardModule(StageModule):
         architecture: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         network: Network = Network(),
-        adapter: Adapter | None = None,
+        trained: Trained | None = None,
         optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=9e-6),
         schedule: Schedule = Cosine(),
         algorithm: RankingAlgorithm = KWise(),
         dropout: float | None = 0.0,
     ) -> None:
-        super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
+        super().__init__(init_from, architecture, tokenizer, network, trained, optimizer, schedule)
         require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
         self.algorithm = algorithm
         self.dropout = dropout
@@ -87,7 +87,7 @@ class RewardModule(StageModule):
             dropout=self.dropout,
         )
         self.origins |= starts_from(self.init_from, model if stored else model.trunk)
-        self.model = attach(model, self.adapter) if self.adapter else model
+        self.model = attach(model, self.trained)
         check_context(self.model.trunk, self.data.row_tokens)
         self.val_loss = MeanMetric()
 

@@ -14,9 +14,9 @@ from torchmetrics import MeanMetric
 
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.functional.intervals import Interval
-from instructgpt.models.adapters import Adapter, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
+from instructgpt.models.trained import Trained, attach
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.estimates import Estimates
@@ -44,7 +44,7 @@ class SFTModule(StageModule):
             is the tokenizer's.
         tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
         network: number format, attention kernel, gradient checkpointing.
-        adapter: train a LoRA or Prefix adapter instead of all weights.
+        trained: what is trained: LoRA or Prefix; null: all weights.
         optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (paper,
             1.3B: 9.65e-6).
         schedule: of the learning rate; the paper's cosine to 10 % without warmup by default.
@@ -68,7 +68,7 @@ class SFTModule(StageModule):
         architecture: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         network: Network = Network(),
-        adapter: Adapter | None = None,
+        trained: Trained | None = None,
         optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=9.65e-6),
         schedule: Schedule = Cosine(),
         dropout: float | None = 0.2,
@@ -76,7 +76,7 @@ class SFTModule(StageModule):
         validation_prompts: int = 16,
         sampling: Sampling = Sampling(),
     ) -> None:
-        super().__init__(init_from, architecture, tokenizer, network, adapter, optimizer, schedule)
+        super().__init__(init_from, architecture, tokenizer, network, trained, optimizer, schedule)
         require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
         self.dropout = dropout
         self.estimates = Estimates()
@@ -89,7 +89,7 @@ class SFTModule(StageModule):
             self.init_from, self.architecture, self.network, self.tokenizer, self.dropout
         )
         self.origins |= starts_from(self.init_from, policy)
-        self.policy: nn.Module = attach(policy, self.adapter) if self.adapter else policy
+        self.policy: nn.Module = attach(policy, self.trained)
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
 
     @property

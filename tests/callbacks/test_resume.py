@@ -160,10 +160,10 @@ def test_a_checkpoint_without_a_configuration_says_so(tmp_path, monkeypatch):
 
 
 def lora(**options):
-    return {"class_path": "instructgpt.models.adapters.LoRA", "init_args": options}
+    return {"class_path": "instructgpt.models.trained.LoRA", "init_args": options}
 
 
-BASE = {"output": "a", "model": {"class_path": "instructgpt.X", "init_args": {"adapter": None}}}
+BASE = {"output": "a", "model": {"class_path": "instructgpt.X", "init_args": {"trained": None}}}
 
 
 def with_model(**options):
@@ -173,9 +173,9 @@ def with_model(**options):
 @pytest.mark.parametrize(
     ("was", "now", "named"),
     [
-        ({"adapter": None}, {"adapter": lora(rank=8)}, "model.adapter LoRA (was null)"),
-        ({"adapter": lora(rank=8)}, {"adapter": None}, "model.adapter null (was LoRA)"),
-        ({"adapter": lora(rank=8)}, {"adapter": lora(rank=4)}, "model.adapter.rank 4 (was 8)"),
+        ({"trained": None}, {"trained": lora(rank=8)}, "model.trained LoRA (was null)"),
+        ({"trained": lora(rank=8)}, {"trained": None}, "model.trained null (was LoRA)"),
+        ({"trained": lora(rank=8)}, {"trained": lora(rank=4)}, "model.trained.rank 4 (was 8)"),
         ({"value": "separate"}, {"value": "shared"}, "model.value shared (was separate)"),
         (
             {"architecture": {"n_layer": 2}},

@@ -7,11 +7,11 @@ import torch
 from toy_stage import ToyModule, fit
 
 from instructgpt.__main__ import main as run
-from instructgpt.models.adapters import LoRA, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
+from instructgpt.models.trained import LoRA, attach
 
 
 def test_a_checkpoint_of_a_run(tmp_path, monkeypatch):

@@ -10,10 +10,10 @@ from last_line import last_line
 from safetensors.torch import load_file, save_file
 
 from instructgpt.__main__ import main
-from instructgpt.models.adapters import LoRA, Prefix, attach
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
+from instructgpt.models.trained import LoRA, Prefix, attach
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

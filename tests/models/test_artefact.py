@@ -17,13 +17,13 @@ from transformers import (
     GenerationConfig,
 )
 
-from instructgpt.models.adapters import LoRA, Prefix, attach
 from instructgpt.models.artefact import check_artefact, read_artefact, save_policy, save_scalar
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.peft_private import without_adapters
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import load_tokenizer, tokenizer_fingerprint
+from instructgpt.models.trained import LoRA, Prefix, attach
 from instructgpt.types import UserError
 
 OWN = {

@@ -9,11 +9,11 @@ import torch
 from huggingface_hub import metadata_load
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from instructgpt.models.adapters import Prefix, attach
 from instructgpt.models.artefact import save_policy, save_scalar
 from instructgpt.models.card import with_license
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.template import get_template
+from instructgpt.models.trained import Prefix, attach
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.types import Sample
 from tests.chats import CHATML, GEMMA, LLAMA, VICUNA, chat, started, with_chat

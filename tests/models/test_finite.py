@@ -9,11 +9,11 @@ from last_line import last_line
 from safetensors.torch import load_file, save_file
 
 from instructgpt.__main__ import main
-from instructgpt.models.adapters import LoRA, Prefix, attach
 from instructgpt.models.artefact import save_policy, save_scalar
 from instructgpt.models.finite import first_not_finite
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.template import get_template
+from instructgpt.models.trained import LoRA, Prefix, attach
 from instructgpt.types import RunFailedError, UserError
 
 OWN = {"parent": None, "config": {}, "metrics": {}}

@@ -12,11 +12,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from instructgpt.functional.layout import Layout
 from instructgpt.functional.logprobs import entropy
-from instructgpt.models.adapters import LoRA, Prefix, attach
 from instructgpt.models.flat import hidden_states, predict
 from instructgpt.models.flat_proof import PROOFS
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network
+from instructgpt.models.trained import LoRA, Prefix, attach
 from instructgpt.types import FlatRows
 
 # a prompt with three responses, a document, a prompt with one; and their rows

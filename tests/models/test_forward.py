@@ -6,9 +6,9 @@ from tiny_models import policy_of
 from torch.nn.functional import pad
 from transformers import DynamicCache, StaticCache
 
-from instructgpt.models.adapters import LoRA, Prefix, attach
 from instructgpt.models.architecture import is_recurrent
 from instructgpt.models.forward import position_ids, run, virtual_tokens
+from instructgpt.models.trained import LoRA, Prefix, attach
 
 LENGTHS = (7, 3, 5)
 EXACT = {"rtol": 0, "atol": 1e-5}

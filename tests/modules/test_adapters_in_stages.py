@@ -8,8 +8,8 @@ from tiny_models import flat
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
-from instructgpt.models.adapters import LoRA, Prefix
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.models.trained import LoRA, Prefix
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.reward import RewardModule
@@ -33,7 +33,7 @@ def base_of(module):
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_sft(fit, demonstration_data, policy_artefact, tmp_path, adapter):
     module = SFTModule(
-        init_from=policy_artefact, adapter=adapter, validation_prompts=0, dropout=0.0, **COMMON
+        init_from=policy_artefact, trained=adapter, validation_prompts=0, dropout=0.0, **COMMON
     )
     module_start = load_policy(policy_artefact, None, Network(), None)
     fit(module, demonstration_data(), max_epochs=1)
@@ -55,7 +55,7 @@ def test_sft(fit, demonstration_data, policy_artefact, tmp_path, adapter):
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_reward_trains_and_keeps_the_head(fit, comparison_data, policy_artefact, tmp_path, adapter):
-    module = RewardModule(init_from=policy_artefact, adapter=adapter, **COMMON)
+    module = RewardModule(init_from=policy_artefact, trained=adapter, **COMMON)
     fit(module, comparison_data(), max_epochs=1)
     module.export(tmp_path / "export", config={}, metrics={})
     back = load_scalar(str(tmp_path / "export"), None, Network(), None, head="stored").eval()
@@ -77,7 +77,7 @@ def test_ppo_starts_at_ratio_one_and_exports(
     module = PPOModule(
         init_from=policy_artefact,
         reward=LearnedReward(reward_artefact),
-        adapter=adapter,
+        trained=adapter,
         value=Value(value),
         **COMMON,
         **SMALL,

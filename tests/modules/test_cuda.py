@@ -10,11 +10,11 @@ from small_ppo import Watch, in_pieces, make
 from torch.testing import assert_close
 
 from instructgpt.functional.layout import Layout
-from instructgpt.models.adapters import LoRA
 from instructgpt.models.flat import hidden_states, predict
 from instructgpt.models.flat_proof import PROOFS
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
+from instructgpt.models.trained import LoRA
 from instructgpt.modules.networks import Value
 from instructgpt.rollout import decoding
 from instructgpt.rollout.drawing import Ends, Sampling
@@ -137,6 +137,6 @@ def test_first_ratio_is_exactly_one(fit, prompt_data, policy_artefact, value, pr
 
 def test_adapters_learn(fit, prompt_data, policy_artefact):
     watch = Watch()
-    module = make(policy_artefact, adapter=LoRA(rank=2), value=Value("separate", lr=0.1))
+    module = make(policy_artefact, trained=LoRA(rank=2), value=Value("separate", lr=0.1))
     fit(module, prompt_data(), max_epochs=2, callbacks=[watch], accelerator="gpu")
     assert [phase["ppo/first_ratio_error"] for phase in watch.phases] == [0, 0]

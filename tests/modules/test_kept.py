@@ -6,7 +6,7 @@ from descent import weights
 from safetensors.torch import load, save
 from small_preference import loaded, make, metrics_of
 
-from instructgpt.models.adapters import LoRA
+from instructgpt.models.trained import LoRA
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def test_precomputing_changes_nothing_and_is_found_again(
     seen, runs = loaded(monkeypatch), []
     for precompute in (False, True, True):
         asked = {"precompute": precompute, "validation_prompts": 2}
-        module = make(policy_artefact, adapter=adapter, **asked)
+        module = make(policy_artefact, trained=adapter, **asked)
         options = {"max_epochs": 2, "limit_val_batches": 1.0}
         data = comparison_data(batch_size=8, max_response_tokens=6)
         trainer = fit(module, data, **options)

@@ -11,10 +11,10 @@ from tiny_models import flat, padded_scores
 
 from instructgpt.algorithms.kl import FixedKL
 from instructgpt.algorithms.ppo import PPO
-from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.models.trained import LoRA
 from instructgpt.modules.networks import Value
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
@@ -250,7 +250,7 @@ def test_learns_to_say_a_token_while_kl_stays_bounded(fit, prompt_data, peaked_a
     module = make(
         peaked_artefact,
         CountReward(text="o", maximum=4),
-        adapter=adapter,
+        trained=adapter,
         optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2 if adapter else 3e-3),
         value=Value(lr=1e-2),
         batches=Batches(32, 16),

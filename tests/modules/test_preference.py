@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 from instructgpt.algorithms.dpo import DPO
 from instructgpt.data.collate import collate_comparisons
 from instructgpt.data.comparisons import ComparisonDataModule
-from instructgpt.models.adapters import LoRA
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network
+from instructgpt.models.trained import LoRA
 from instructgpt.rewards.rules import CountReward
 from instructgpt.types import UserError
 
@@ -37,7 +37,7 @@ def test_training_does_not_depend_on_the_microbatch(
     """K varies and one prompt is all tied: a mean of means would differ, of metrics too."""
     runs = []
     for size, parts in ((8, 1), (batch_size, accumulate)):
-        module = make(policy_artefact, adapter=adapter)
+        module = make(policy_artefact, trained=adapter)
         torch.manual_seed(3)  # of the adapter
         trainer = fit(
             module,
@@ -134,7 +134,7 @@ def test_neither_order_nor_pieces_matter(comparison_data, policy_artefact, fit):
 def test_no_second_network_where_none_is_needed(fit, comparison_data, policy_artefact, monkeypatch):
     seen = loaded(monkeypatch)
     fit(make(policy_artefact, algorithm=Likely()), comparison_data(), max_steps=1)
-    module = make(policy_artefact, adapter=LoRA(rank=2))
+    module = make(policy_artefact, trained=LoRA(rank=2))
     fit(module, comparison_data(), max_steps=1)
     assert not seen
     assert "reference" not in module.memory().frozen
@@ -149,7 +149,7 @@ def test_the_reference_of_an_adapter_is_the_policy_without_it(
     fit, comparison_data, policy_artefact
 ):
     """After training, the score of a response is beta times what the adapter has changed."""
-    module = make(policy_artefact, adapter=LoRA(rank=2), algorithm=DPO(beta=1.0))
+    module = make(policy_artefact, trained=LoRA(rank=2), algorithm=DPO(beta=1.0))
     data = comparison_data(batch_size=8)
     fit(module, data, max_epochs=2)
     batch = next(iter(data.train_dataloader()))
@@ -284,7 +284,7 @@ def test_predictions_are_responses(fit, comparison_data, prompt_data, policy_art
     assert not seen  # which needs no reference
 
 
-@pytest.mark.parametrize("options", [{}, {"precompute": True}, {"adapter": LoRA(rank=2)}])
+@pytest.mark.parametrize("options", [{}, {"precompute": True}, {"trained": LoRA(rank=2)}])
 def test_resuming_in_the_middle_of_an_epoch_is_exact(
     fit, comparison_data, policy_artefact, tmp_path, options
 ):
@@ -304,7 +304,7 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact(
     "options",
     [
         {"precompute": True, "network": Network(max_tokens=60)},
-        {"adapter": LoRA(rank=2)},
+        {"trained": LoRA(rank=2)},
         {"algorithm": Likely()},
     ],
 )

@@ -155,7 +155,7 @@ def test_rewards_in_a_mixture_are_known_by_their_weights(place):
 
 
 def test_the_frozen_base_of_an_adapter_is_known(place):
-    lora = ("--model.adapter=LoRA", "--model.adapter.rank=2")
+    lora = ("--model.trained=LoRA", "--model.trained.rank=2")
     sft(place, *lora)
     nudge(place / "sft")
     assert refusal(lambda: sft(place, *lora, "--ckpt_path=last")).startswith("model.init_from ")
@@ -241,7 +241,7 @@ CHANGED = {
     "model.batches.rollout_batch_size": "8 (was 4)",
     "model.batches.minibatch_size": "4 (was 2)",
     "model.value.kind": "shared (was separate)",
-    "model.adapter": "LoRA (was null)",
+    "model.trained": "LoRA (was null)",
     "model.kl": "AdaptiveKL (was FixedKL)",
     "model.ema_decay": "null (was 0.992)",
     "model.algorithm.epochs": "2 (was 1)",

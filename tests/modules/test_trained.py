@@ -28,7 +28,7 @@ def arguments(stage, files, policy, reward, output, *more):
     return [
         "fit",
         *(f"--model={model}Module", f"--model.init_from={policy}"),
-        *("--model.adapter=LoRA", "--model.adapter.rank=1", "--model.optimizer.lr=0.01"),
+        *("--model.trained=LoRA", "--model.trained.rank=1", "--model.optimizer.lr=0.01"),
         "--model.schedule=Constant",  # the same for a run that max_steps shortens
         *(f"--data={data}DataModule", f"--data.train={files[train]}", "--data.validation=0.2"),
         *("--data.max_prompt_tokens=24", "--data.max_response_tokens=6", *options),

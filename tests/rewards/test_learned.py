@@ -8,11 +8,11 @@ import torch
 from tiny_models import flat
 from transformers import AutoModelForSequenceClassification
 
-from instructgpt.models.adapters import Prefix, attach
 from instructgpt.models.artefact import save_scalar
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
+from instructgpt.models.trained import Prefix, attach
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.types import Prompt, Sample, UserError
 

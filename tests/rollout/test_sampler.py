@@ -5,9 +5,9 @@ import torch
 
 from instructgpt.functional.bits import unpack_bits
 from instructgpt.models import flat
-from instructgpt.models.adapters import Prefix, attach
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.template import get_template
+from instructgpt.models.trained import Prefix, attach
 from instructgpt.rollout.drawing import Sampling, draw
 from instructgpt.rollout.rows import flatten
 from instructgpt.rollout.sampler import Texts, sample, to_samples

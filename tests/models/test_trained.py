@@ -5,10 +5,10 @@ import torch
 from peft import PeftModel
 from tiny_models import disturb, flat, policy_of, scalar_of
 
-from instructgpt.models.adapters import LoRA, Prefix, attach, merged
 from instructgpt.models.forward import base_network, run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.peft_private import without_adapters
+from instructgpt.models.trained import LoRA, Prefix, attach, merged
 from instructgpt.types import UserError
 
 TOKENS = torch.tensor([[2, 3, 4, 5, 6], [7, 8, 9, 10, 11]])
@@ -192,10 +192,10 @@ def test_refusals(make_architecture, tiny_tokenizer):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LoRA(rank=0), "adapter.rank must be >= 1, got 0"),
-        (lambda: LoRA(alpha=0), "adapter.alpha must be > 0, got 0"),
-        (lambda: LoRA(dropout=1.0), r"adapter.dropout must be in \[0, 1\), got 1.0"),
-        (lambda: Prefix(tokens=0), "adapter.tokens must be >= 1, got 0"),
+        (lambda: LoRA(rank=0), "trained.rank must be >= 1, got 0"),
+        (lambda: LoRA(alpha=0), "trained.alpha must be > 0, got 0"),
+        (lambda: LoRA(dropout=1.0), r"trained.dropout must be in \[0, 1\), got 1.0"),
+        (lambda: Prefix(tokens=0), "trained.tokens must be >= 1, got 0"),
     ],
 )
 def test_wrong_values(make, message):

@@ -1,4 +1,4 @@
-"""Adapters (peft): few parameters, trained beside a frozen network."""
+"""What of a network is trained: adapters (peft) beside it, or some of its own weights."""
 
 from __future__ import annotations
 
@@ -25,14 +25,34 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Adapter(ABC):
-    """What to train instead of the network's own weights; heads are always trained too."""
+class Trained(ABC):
+    """What of a network is trained; the rest stays as it is. Heads of scores always learn."""
+
+    @abstractmethod
+    def attach(self, model: Model) -> Model:
+        """Freeze a network but for what is trained, and return the model to use instead.
+
+        Args:
+            model: a causal language model, or a ScalarModel, which is changed in place.
+        """
+
+
+@dataclass(frozen=True)
+class Adapter(Trained):
+    """Weights beside those of the network, which can be switched off: then it is as it was."""
+
+    def attach(self, model: Model) -> Model:
+        """Freeze a network and put the adapter on it."""
+        if isinstance(model, ScalarModel):
+            model.trunk = _wrapped(model.trunk, self, "FEATURE_EXTRACTION")
+            return model
+        return _wrapped(model, self, "CAUSAL_LM")  # type: ignore[return-value]
 
     @abstractmethod
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
         """Peft's configuration for a network."""
 
-    def initialise(self, model: PeftModel) -> None:  # noqa: B027
+    def initialise(self, model: PeftModel) -> None:
         """Set the first values where peft's are not right."""
 
 
@@ -55,9 +75,9 @@ class LoRA(Adapter):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require(self.rank >= 1, "adapter.rank", ">= 1", self.rank)
-        require(self.alpha > 0, "adapter.alpha", "> 0", self.alpha)
-        require(0 <= self.dropout < 1, "adapter.dropout", "in [0, 1)", self.dropout)
+        require(self.rank >= 1, "trained.rank", ">= 1", self.rank)
+        require(self.alpha > 0, "trained.alpha", "> 0", self.alpha)
+        require(0 <= self.dropout < 1, "trained.dropout", "in [0, 1)", self.dropout)
 
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
         """Peft's configuration for a network."""
@@ -85,23 +105,23 @@ class Prefix(Adapter):
 
     def __post_init__(self) -> None:
         """Check the value."""
-        require(self.tokens >= 1, "adapter.tokens", ">= 1", self.tokens)
+        require(self.tokens >= 1, "trained.tokens", ">= 1", self.tokens)
 
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
         """Peft's configuration for a network."""
         if any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
             raise UserError(
-                "adapter: must not be Prefix with gradient_checkpointing, which drops its cache"
+                "trained: must not be Prefix with gradient_checkpointing, which drops its cache"
             )
         if not getattr(network, "takes_prefix", True):
             raise UserError(
-                "adapter: must not be Prefix for a network whose cache holds more than keys and "
+                "trained: must not be Prefix for a network whose cache holds more than keys and "
                 f"values, got {network.config.model_type}"
             )
         window = getattr(network.config.get_text_config(), "sliding_window", None)
         if window:
             raise UserError(
-                "adapter: must not be Prefix for attention within a window, which moves past it, "
+                "trained: must not be Prefix for attention within a window, which moves past it, "
                 f"got sliding_window {window}"
             )
         from peft import PrefixTuningConfig
@@ -114,20 +134,15 @@ class Prefix(Adapter):
         nn.init.normal_(encoder.embedding.weight, std=0.02)
 
 
-def attach(model: Model, adapter: Adapter) -> Model:
-    """Freeze a network and put an adapter on it; the head of a ScalarModel stays trainable.
+def attach(model: Model, trained: Trained | None) -> Model:
+    """The model to use instead, of which some is trained and the rest is frozen.
 
     Args:
-        model: a causal language model, or a ScalarModel, which is changed in place.
-        adapter: what to train.
-
-    Returns:
-        The model to use instead.
+        model: a causal language model, or a ScalarModel, which is changed in place; its head stays
+            trainable.
+        trained: what is; None: everything, and nothing changes.
     """
-    if isinstance(model, ScalarModel):
-        model.trunk = _wrapped(model.trunk, adapter, "FEATURE_EXTRACTION")
-        return model
-    return _wrapped(model, adapter, "CAUSAL_LM")  # type: ignore[return-value]
+    return model if trained is None else trained.attach(model)
 
 
 def merged(model: Model) -> Model:
@@ -146,21 +161,21 @@ def merged(model: Model) -> Model:
 def _wrapped(model: nn.Module, adapter: Adapter, task: str) -> PeftModel:
     if is_adapted(model):
         raise UserError(
-            f"adapter: must be null for a model that has one already, got {type(adapter).__name__}"
+            f"trained: must be null for a model that has one already, got {type(adapter).__name__}"
         )
     from peft import TaskType, get_peft_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     network = base_network(model)
     config = adapter.peft_config(network, TaskType(task))
-    with explained(f"adapter: {type(adapter).__name__} does not fit '{network.config.model_type}'"):
+    with explained(f"trained: {type(adapter).__name__} does not fit '{network.config.model_type}'"):
         wrapped = get_peft_model(network, config)
     output, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     if network.config.tie_word_embeddings and (
         isinstance(output, BaseTunerLayer) or isinstance(embedding, BaseTunerLayer)
     ):
         raise UserError(
-            "adapter.target_modules: must not name embeddings that share their weights, "
+            "trained.target_modules: must not name embeddings that share their weights, "
             f"got {adapter}"
         )
     adapter.initialise(wrapped)
@@ -171,6 +186,6 @@ def _folded(model: nn.Module) -> PreTrainedModel:
     if not is_adapted(model):
         return base_network(model)
     if model.active_peft_config.is_prompt_learning:
-        raise UserError("adapter: a prefix cannot be merged into the weights")
+        raise UserError("trained: a prefix cannot be merged into the weights")
     folded: PreTrainedModel = model.merge_and_unload()
     return folded

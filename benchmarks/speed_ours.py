@@ -169,6 +169,10 @@ def main() -> None:
         from instructgpt.rollout.decoding import PACES
 
         PACES["cuda"] = PACES["cuda"]._replace(graphs=False)
+    if not work.get("pages", True):
+        from instructgpt.models import pages
+
+        pages.DEVICES.clear()
     turns = Turns(work["device"])
     (rollout if work["kind"] == "rollout" else train)(work, turns)
 

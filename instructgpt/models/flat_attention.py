@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from instructgpt.models.flat_rows import Attended, RowPlaces
 from instructgpt.models.transformers_private import attention_name, set_attention
+from instructgpt.models.varlen import halved, varlen_takes
 
 Kernel = Literal["varlen", "grouped"]
 PREFIX = "flat_"
@@ -166,14 +166,11 @@ def _varlen(
 
     segments, window = seen.rows.segments, seen.window
     queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    device = query.device.type
-    if torch.is_autocast_enabled(device):
-        half = torch.get_autocast_dtype(device)
-        queries, keys, values = queries.to(half), keys.to(half), values.to(half)
+    queries, keys, values = halved(queries, keys, values)
     if segments.places is not None:
         keys, values = (tensor.index_select(0, segments.places) for tensor in (keys, values))
     groups, more = queries.shape[1] // keys.shape[1], dict[str, Any]()
-    if groups > 1 and "enable_gqa" in signature(varlen_attn).parameters:  # from torch 2.12 on
+    if groups > 1 and varlen_takes("enable_gqa"):  # from torch 2.12 on
         more["enable_gqa"] = True
     elif groups > 1:
         keys, values = (tensor.repeat_interleave(groups, 1) for tensor in (keys, values))

@@ -35,7 +35,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from instructgpt.models.flat_attention import FlatMask
-from instructgpt.models.slots import call_of
+from instructgpt.models.slot_attention import call_of
 from instructgpt.models.transformers_private import OpenPreTrainedModel, attention_name
 
 VALUE_TO_OUTPUT = 0.7

@@ -1,27 +1,19 @@
 """The memory of a decoding loop: a slot for each row that is being answered, in every layer.
 
-Registered with transformers' interface of attention, it works with every architecture that has one.
 The tokens of a call lie flat, one after the other: first the newest token of each live slot, then
-the prompts that enter. What they are goes with the call in the place of the attention mask, so
-that nothing is global. Keys and values are written into place; nothing is padded or joined.
+the prompts that enter. Keys and values are written into place; nothing is padded or joined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
-
-from instructgpt.models.transformers_private import attention_name, set_attention
-
-NAME = "slots"
-"""Of this attention, as transformers knows it."""
 
 
 class UnsuitedError(Exception):
@@ -46,23 +38,72 @@ class Entrance(NamedTuple):
     real: Tensor  # [U] where those are in the rectangle
 
 
+class Weighing(NamedTuple):
+    """How much weight a score gets."""
+
+    scaling: float
+    softcap: float | None
+    window: int | None  # the last tokens that are seen; None: all
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+        """Attention, [N, heads, T, size] each; causal if nothing says what is seen."""
+        if self.softcap is None:
+            return nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=seen, is_causal=seen is None, scale=self.scaling
+            )
+        scores = (query @ key.transpose(2, 3)) * self.scaling
+        scores = (scores / self.softcap).tanh() * self.softcap
+        if seen is None:
+            seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~seen, -torch.inf)
+        return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+
+    def enter(self, entrance: Entrance, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of prompts to themselves, [rows * width, heads, size]."""
+        rows, width, gather, *_ = entrance
+        groups = q.shape[1] // k.shape[1]
+        query, key, value = (
+            x.index_select(0, gather).unflatten(0, (rows, width)).transpose(1, 2) for x in (q, k, v)
+        )
+        if groups > 1:
+            key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+        seen = None
+        if self.window is not None and width > self.window:
+            seen = torch.ones(width, width, dtype=torch.bool, device=q.device)
+            seen = seen.tril() & ~seen.tril(-self.window)
+        return self.mix(query, key, value, seen).transpose(1, 2).flatten(0, 1)
+
+
 class Slots:
-    """Keys and values of the rows that are being decoded.
+    """Keys and values of the rows that are being decoded, each as long as the longest can be.
 
     Args:
         count: how many rows at once.
         length: tokens that a row can have.
         device: of the network.
+        size: tokens in all; None: those of all slots.
     """
 
-    def __init__(self, count: int, length: int, device: torch.device) -> None:
+    def __init__(
+        self, count: int, length: int, device: torch.device, size: int | None = None
+    ) -> None:
         self.count, self.length, self.device = count, length, device
-        self.seen = torch.zeros(count, length, dtype=torch.bool, device=device)
         self.windows: set[int | None] = set()  # that layers have asked for
-        self._memory: dict[tuple[nn.Module, str], Tensor] = {}  # [count * length, width] each
+        self._size = count * length if size is None else size
+        self._memory: dict[tuple[nn.Module, str], Tensor] = {}  # [size, width] each
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """Which tokens of its slot a row sees, [slots, length] bool."""
+        return torch.zeros(self.count, self.length, dtype=torch.bool, device=self.device)
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token in all layers; 0 before the first call."""
+        return sum(one.shape[1] * one.element_size() for one in self._memory.values())
 
     def memory(self, module: nn.Module, name: str, like: Tensor) -> Tensor:
-        """What a layer remembers of every token, [count * length, width].
+        """What a layer remembers of every token, [size, width].
 
         Args:
             module: of the layer.
@@ -71,26 +112,138 @@ class Slots:
         """
         key = (module, name)
         if key not in self._memory:
-            self._memory[key] = zeros(self.count * self.length, like)
+            self._memory[key] = zeros(self._size, like)
         return self._memory[key]
 
+    def fits(self, most: int) -> bool:
+        """Whether a row can enter.
+
+        Args:
+            most: tokens that it can have.
+        """
+        return most <= self.length
+
+    def enter(self, slot: int, tokens: int, most: int, alike: int | None = None) -> None:
+        """Let a row begin in a slot.
+
+        Args:
+            slot: that is free.
+            tokens: of its beginning.
+            most: tokens that it can have.
+            alike: slot of a row with the same beginning.
+        """
+        self.seen[slot, :tokens] = True
+        self.seen[slot, tokens:] = False
+
+    def leave(self, slot: int) -> None:
+        """Let the row of a slot end.
+
+        Args:
+            slot: of the row.
+        """
+
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Give a slot the first tokens of another.
+        """Give a row the beginning of another, which it has entered as alike to.
 
         Args:
             source: slot with the tokens.
             target: slot that gets them.
             tokens: how many.
         """
-        a, b = source * self.length, target * self.length
-        for memory in self._memory.values():
-            memory[b : b + tokens] = memory[a : a + tokens]
-        self.clear(target, tokens)
+        self._copy(self.place(source, 0), self.place(target, 0), tokens)
 
-    def clear(self, slot: int, tokens: int) -> None:
-        """Let a slot begin with some tokens, and none behind them."""
-        self.seen[slot, :tokens] = True
-        self.seen[slot, tokens:] = False
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """Let a row go on in a free slot.
+
+        Args:
+            source: its slot.
+            target: slot that gets it.
+            tokens: that it has.
+        """
+        self.copy(source, target, tokens)
+        self.enter(target, tokens, self.length)
+
+    def place(self, slot: int, token: int) -> int:
+        """Where a token of a slot is in the memory; any where the slot is free.
+
+        Args:
+            slot: of the row.
+            token: its number in the row.
+        """
+        return slot * self.length + token
+
+    def places(self, slot: int, tokens: int) -> Tensor:
+        """Where the first tokens of a slot are in the memory.
+
+        Args:
+            slot: of the row.
+            tokens: how many.
+        """
+        return torch.arange(tokens) + slot * self.length
+
+    def settle(self) -> None:
+        """Let the device know which rows are where, before steps that it is not told more in."""
+
+    def note(self, places: Tensor) -> None:
+        """Let tokens be seen that a call will write.
+
+        Args:
+            places: of them in the memory.
+        """
+        self.seen.view(-1).index_fill_(0, places, True)
+
+    def advance(self, places: Tensor, positions: Tensor) -> None:
+        """Go on to the next token of each live row, in place.
+
+        Args:
+            places: of the last ones in the memory.
+            positions: of the next ones.
+        """
+        places.add_(1)
+
+    def before(self, places: Tensor) -> Tensor:
+        """Where the tokens before some are; any where there is none.
+
+        Args:
+            places: of them.
+        """
+        return (places - 1).clamp_min(0)
+
+    def taken(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values in the format that they are remembered in.
+
+        Args:
+            *tensors: as a layer made them.
+        """
+        return tensors
+
+    def attend(
+        self, call: Call, query: Tensor, memory: tuple[Tensor, Tensor], how: Weighing, out: Tensor
+    ) -> None:
+        """Attention of the live rows.
+
+        Args:
+            call: of which they are.
+            query: [T, heads, size].
+            memory: keys and values, [size, heads, size] each.
+            how: it is weighed.
+            out: [T, heads, size] gets it.
+        """
+        keys, values = (one.unflatten(0, (self.count, self.length)) for one in memory)
+        seen = call.seen(how.window)
+        for first, rows, width in call.ranges:
+            own = slice(first, first + len(rows))
+            mixed = how.mix(
+                query[rows.start : rows.stop].unflatten(1, (keys.shape[2], -1)),
+                keys[own, :width].transpose(1, 2),
+                values[own, :width].transpose(1, 2),
+                seen[own, None, None, :width],
+            )
+            out[rows.start : rows.stop] = mixed.flatten(1, 2)
+
+    def _copy(self, source: int, target: int, tokens: int) -> None:
+        for memory in self._memory.values():
+            memory[target : target + tokens] = memory[source : source + tokens]
 
 
 def zeros(rows: int, like: Tensor) -> Tensor:
@@ -135,6 +288,11 @@ class Call:
         """How many of its tokens continue a row."""
         return self.ranges[-1].rows.stop if self.ranges else 0
 
+    @cached_property
+    def used(self) -> Tensor:
+        """Tokens of each live row, the newest included, [live] int32."""
+        return (self.positions[: self.live] + 1).to(torch.int32)
+
     def remember(self, module: nn.Module, name: str, values: Tensor) -> Tensor:
         """Write what a layer remembers of the tokens, [T, width], and return all that it does."""
         memory = self.slots.memory(module, name, values)
@@ -150,7 +308,7 @@ class Call:
             inputs: of the tokens, [T, d].
         """
         memory = self.remember(module, "inputs", inputs)
-        return memory.index_select(0, (self.places - 1).clamp_min(0))
+        return memory.index_select(0, self.slots.before(self.places))
 
     def seen(self, window: int | None) -> Tensor:
         """Which tokens of its slot a live token sees, [slots, length] bool.
@@ -169,161 +327,3 @@ class Call:
             columns = torch.arange(slots.length, device=slots.device)
             self._masks[window] = slots.seen & (columns > last[:, None] - window)
         return self._masks[window]
-
-
-class Carrier(Tensor):
-    """An attention mask that says what the tokens of a call are.
-
-    Transformers passes a mask with four dimensions on as it is.
-    """
-
-    call: Call
-
-
-def carrier(call: Call) -> Carrier:
-    """A mask that carries a call."""
-    mask = torch.zeros(1, 1, 1, 1, device=call.slots.device).as_subclass(Carrier)
-    mask.call = call
-    return mask
-
-
-def call_of(mask: Any) -> Call | None:
-    """The call that a mask carries, if it does."""
-    return mask.call if isinstance(mask, Carrier) else None
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Any,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Attention as transformers calls it; query, key and value are [1, heads, T, size] each."""
-    call = call_of(attention_mask)
-    if call is None:
-        raise UnsuitedError("the mask does not reach the attention")
-    asked = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
-    if asked or dropout or len(query) != 1:
-        raise UnsuitedError(f"attention with {', '.join(asked) or 'dropout or rows'}")
-    call.slots.windows.add(sliding_window)
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, size]
-    keys = call.remember(module, "keys", k.flatten(1))
-    values = call.remember(module, "values", v.flatten(1))
-    output = v.new_empty(len(q), q.shape[1], v.shape[2])
-    how = Weighing(q.shape[2] ** -0.5 if scaling is None else scaling, softcap)
-    sizes = (call.slots.count, call.slots.length, k.shape[1], -1)
-    keys, values = keys.view(sizes), values.view(sizes)
-    seen = call.seen(sliding_window)
-    for first, rows, width in call.ranges:
-        own = slice(first, first + len(rows))
-        mixed = how.mix(
-            q[rows.start : rows.stop].unflatten(1, (k.shape[1], -1)),
-            keys[own, :width].transpose(1, 2),
-            values[own, :width].transpose(1, 2),
-            seen[own, None, None, :width],
-        )
-        output[rows.start : rows.stop] = mixed.flatten(1, 2)
-    for entrance in call.entrances:
-        mixed = how.enter(entrance, q, k, v, sliding_window)
-        output.index_copy_(0, entrance.places, mixed.index_select(0, entrance.real))
-    return output[None], None
-
-
-AttentionInterface.register(NAME, attend)
-
-
-class Weighing(NamedTuple):
-    """How much weight a score gets."""
-
-    scaling: float
-    softcap: float | None
-
-    def mix(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
-        """Attention, [N, heads, T, size] each; causal if nothing says what is seen."""
-        if self.softcap is None:
-            return nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=seen, is_causal=seen is None, scale=self.scaling
-            )
-        scores = (query @ key.transpose(2, 3)) * self.scaling
-        scores = (scores / self.softcap).tanh() * self.softcap
-        if seen is None:
-            seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~seen, -torch.inf)
-        return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
-
-    def enter(self, entrance: Entrance, q: Tensor, k: Tensor, v: Tensor, window: Any) -> Tensor:
-        """Attention of prompts to themselves, [rows * width, heads, size]."""
-        rows, width, gather, *_ = entrance
-        groups = q.shape[1] // k.shape[1]
-        query, key, value = (
-            x.index_select(0, gather).unflatten(0, (rows, width)).transpose(1, 2) for x in (q, k, v)
-        )
-        if groups > 1:
-            key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
-        seen = None
-        if window is not None and width > window:
-            seen = torch.ones(width, width, dtype=torch.bool, device=q.device)
-            seen = seen.tril() & ~seen.tril(-window)
-        return self.mix(query, key, value, seen).transpose(1, 2).flatten(0, 1)
-
-
-def unsuited(network: PreTrainedModel) -> str:
-    """Why a network cannot be called with slots, as far as it says so itself.
-
-    Args:
-        network: a causal language model.
-    """
-    if getattr(network.config.get_text_config(), "attention_chunk_size", None):
-        return "its attention sees chunks"
-    return ""
-
-
-class SlotNetwork:
-    """A network that is called with slots.
-
-    Args:
-        network: a causal language model of transformers.
-    """
-
-    def __init__(self, network: PreTrainedModel) -> None:
-        self.network = network
-        configs = {id(c): c for m in network.modules() if (c := getattr(m, "config", None))}
-        self._configs = [c for c in configs.values() if isinstance(c, PreTrainedConfig)]
-
-    def logits(self, tokens: Tensor, call: Call) -> Tensor:
-        """The logits of the live tokens of a call, [live, V].
-
-        Args:
-            tokens: of the call, [T].
-            call: what they are.
-        """
-        live = call.live
-        keep = 0 if live == len(tokens) else torch.arange(live, device=tokens.device)
-        with self._attending():
-            output = self.network(
-                input_ids=tokens[None],
-                attention_mask=carrier(call),
-                position_ids=call.positions[None],
-                use_cache=False,
-                logits_to_keep=keep,
-                return_dict=True,
-            )
-        logits: Tensor = output.logits[0, :live]
-        return logits
-
-    @contextmanager
-    def _attending(self) -> Iterator[None]:
-        before = [attention_name(config) for config in self._configs]
-        for config in self._configs:
-            set_attention(config, NAME)
-        try:
-            yield
-        finally:
-            for config, name in zip(self._configs, before, strict=True):
-                set_attention(config, name)

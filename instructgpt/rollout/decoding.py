@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt.models.forward import base_network, device_of, of_known_ids
-from instructgpt.models.slots import Call, Entrance, Range, SlotNetwork, Slots
+from instructgpt.models.pages import Fit, Pages, pool_size
+from instructgpt.models.slot_attention import SlotNetwork
+from instructgpt.models.slots import Call, Entrance, Range, Slots
 from instructgpt.rollout.drawing import Drawing, Response
 from instructgpt.rollout.graphs import Graphs
 
@@ -109,7 +111,7 @@ class Shelves:
             while None in rows:
                 gap, last = rows.index(None), rows.pop()
                 assert last is not None
-                slots.copy(first + len(rows), first + gap, last.length)
+                slots.move(first + len(rows), first + gap, last.length)
                 rows[gap] = last
                 while rows and rows[-1] is None:
                     rows.pop()
@@ -169,9 +171,10 @@ class SlotDecoder:
         model: a causal language model whose attention can be that of slots.
         drawing: of its responses, with a seat for each slot.
         slots: how many rows at once.
+        fit: how they are remembered.
     """
 
-    def __init__(self, model: nn.Module, drawing: Drawing, slots: int) -> None:
+    def __init__(self, model: nn.Module, drawing: Drawing, slots: int, fit: Fit) -> None:
         network = base_network(model)
         self._network, self._caller = network, SlotNetwork(network)
         self._device = device_of(network)
@@ -180,6 +183,12 @@ class SlotDecoder:
         self._pace = pace_of(self._device)
         length = rounded(longest + drawing.ends.limit, self._pace.widths)
         self._slots = Slots(slots, length, self._device)
+        if fit.paged:
+            most = [self._most(number) for number in range(len(requests))]
+            pages = pool_size(most, slots, fit.token_bytes, self._device)
+            self._slots = Pages(slots, length, self._device, pages)
+            # A row is read as far as it goes, so it may lie anywhere, and no width matters.
+            self._pace = self._pace._replace(shelves=1, widths=self._slots.length)
         self._shelves = Shelves(slots, self._pace)
         self._free = list(reversed(range(slots)))  # seats
         self._waiting = deque(by_length([len(r.tokens) for r in requests], LOOKAHEAD * slots))
@@ -195,10 +204,19 @@ class SlotDecoder:
             self._shelves.compact(self._slots)
             live = self._shelves.live()
             ended = self._burst(live, entering)
-            self._shelves.remove({row.seat for row in ended})
-            self._free += [row.seat for row in ended]
+            seats = [row.seat for row in ended]
+            self._shelves.remove(set(seats))
+            for slot, row in live:
+                if row.seat in seats:
+                    self._slots.leave(slot)
+            self._free += seats
             if ended:
-                yield self._drawing.responses([row.seat for row in ended])
+                yield self._drawing.responses(seats)
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token in the memory of all layers; 0 before the first call."""
+        return self._slots.token_bytes
 
     def missing_windows(self) -> int:
         """Tokens that some layers see according to the configuration, but did not ask for; or 0."""
@@ -213,7 +231,7 @@ class SlotDecoder:
         entering: dict[tuple[int, ...], Entering] = {}
         living = {tuple(row.prompt): slot for slot, row in self._shelves.live()}
         seats, numbers, tokens = [], [], 0
-        while self._waiting and self._free and tokens < self._pace.entering:
+        while self._has_room() and tokens < self._pace.entering:
             number = self._waiting.popleft()
             prompt = self._drawing.requests[number].tokens
             row = LiveRow(number, self._free.pop(), prompt)
@@ -221,15 +239,17 @@ class SlotDecoder:
             assert slot is not None
             seats.append(row.seat)
             numbers.append(number)
-            name = tuple(prompt)
+            name, most = tuple(prompt), self._most(number)
             if name in living:
+                self._slots.enter(slot, row.length, most, living[name])
                 self._slots.copy(living[name], slot, row.length)
-            else:
-                self._slots.clear(slot, row.length)
-                if name not in entering:
-                    entering[name] = Entering(prompt[:-1], [])
-                    tokens += row.length
+            elif name in entering:
+                self._slots.enter(slot, row.length, most, entering[name].slots[0])
                 entering[name].slots.append(slot)
+            else:
+                self._slots.enter(slot, row.length, most)
+                entering[name] = Entering(prompt[:-1], [slot])
+                tokens += row.length
         if seats:
             self._drawing.seat(seats, numbers)
             last = [self._drawing.requests[number].tokens[-1] for number in numbers]
@@ -239,7 +259,17 @@ class SlotDecoder:
     def _opens(self) -> bool:
         """Whether prompts wait, and enough slots are free for them."""
         enough = max(1, int(self._pace.openings * self._slots.count))
-        return bool(self._waiting) and len(self._free) >= enough
+        return self._has_room() and len(self._free) >= enough
+
+    def _has_room(self) -> bool:
+        """Whether a prompt waits that can have a seat, and a slot for all that it can become."""
+        if not self._waiting or not self._free:
+            return False
+        return self._slots.fits(self._most(self._waiting[0]))
+
+    def _most(self, number: int) -> int:
+        """Tokens that the row of a request can have in its slot: the last one is not read again."""
+        return len(self._drawing.requests[number].tokens) + self._drawing.ends.limit - 1
 
     def _burst(self, rows: list[tuple[int, LiveRow]], entering: list[Entering]) -> list[LiveRow]:
         """Draw tokens until a row ends or a slot can be taken; return the rows that ended."""
@@ -249,7 +279,8 @@ class SlotDecoder:
         ended: list[LiveRow] = []
         for step in count(1):
             ranges = self._shelves.ranges(step, idle)
-            if self._graphs is None or entering:
+            # What the first call makes must be there before a graph is recorded.
+            if self._graphs is None or entering or not self._slots.token_bytes:
                 self._step(live, ranges, entering)
                 entering = []
             else:
@@ -268,16 +299,17 @@ class SlotDecoder:
 
     def _begin(self, rows: list[tuple[int, LiveRow]]) -> tuple[Live, Tensor]:
         """The rows of the next steps, with some that nobody reads; and the seats of the others."""
-        length, size = self._slots.length, len(rows)
-        facts = [(row.seat, row.length, slot * length + row.length) for slot, row in rows]
+        size, place = len(rows), self._slots.place
+        facts = [(row.seat, row.length, place(slot, row.length)) for slot, row in rows]
         if self._graphs is not None:
             size = self._slots.count
             while (half := -(-size // 2)) >= max(len(rows), FEWEST):
                 size = half
             idle = range(len(rows), size)  # these slots are free, and so are as many seats
             facts += [
-                (seat, 0, slot * length) for slot, seat in zip(idle, self._free, strict=False)
+                (seat, 0, place(slot, 0)) for slot, seat in zip(idle, self._free, strict=False)
             ]
+        self._slots.settle()
         live = Live(*self._live[:, :size])
         self._live[:3, :size] = torch.tensor(facts).T
         live.tokens.copy_(self._newest[live.seats])
@@ -286,7 +318,7 @@ class SlotDecoder:
     def _step(self, live: Live, ranges: Sequence[Range], entering: Sequence[Entering] = ()) -> None:
         """Draw the next token of each row."""
         call = Call(self._slots, ranges, live.places, live.positions)
-        self._slots.seen.view(-1).index_fill_(0, live.places, True)
+        self._slots.note(live.places)
         if entering:
             logits = self._with(entering, live.tokens, call)
         else:
@@ -294,21 +326,20 @@ class SlotDecoder:
         logits = of_known_ids(self._network, logits)
         live.tokens.copy_(self._drawing.draw(live.seats, logits))
         live.positions.add_(1)
-        live.places.add_(1)
+        self._slots.advance(live.places, live.positions)
 
     def _with(self, entering: Sequence[Entering], token: Tensor, call: Call) -> Tensor:
         """The logits of the live tokens, while prompts enter in the same call."""
-        length, start = self._slots.length, len(token)
-        tokens, places, written, source = [], [], [], []
+        start = len(token)
+        tokens, places, memory, written, source = [], [], [], [], []
         for prompt, slots in entering:
             own = torch.arange(len(prompt))
             tokens.append(torch.tensor(prompt))
             places.append(own)
-            written += [own + slot * length for slot in slots]
+            memory.append(self._slots.places(slots[0], len(prompt)))
+            written += [self._slots.places(slot, len(prompt)) for slot in slots]
             source += [own + start] * len(slots)
             start += len(prompt)
-        first = [slots[0] * length for _, slots in entering]
-        memory = [own + place for own, place in zip(places, first, strict=True)]
 
         def joined(old: Tensor, new: Sequence[Tensor]) -> Tensor:
             return torch.cat([old, torch.cat(list(new)).to(self._device)])

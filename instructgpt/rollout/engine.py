@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from instructgpt.models.forward import base_network, device_of, run, virtual_tokens
-from instructgpt.models.slots import unsuited
+from instructgpt.models.pages import Fit, pages_suit
+from instructgpt.models.slot_attention import unsuited
 from instructgpt.rollout.decoding import SlotDecoder
 from instructgpt.rollout.drawing import Drawing, Ends, Request, Response, Sampling, Told
 from instructgpt.rollout.padded import decode_padded
@@ -61,8 +62,8 @@ class OwnEngine:
         device = device_of(base_network(model))
         seats = min(sampling.batch_size, len(requests))
         drawing = Drawing(requests, seats, ends, sampling, names, device, told)
-        if fits_slots(model):
-            return SlotDecoder(model, drawing, seats).run()
+        if fit := fits_slots(model):
+            return SlotDecoder(model, drawing, seats, fit).run()
         return decode_padded(model, drawing, seats)
 
 
@@ -79,12 +80,12 @@ def engine_of(sampling: Sampling) -> RolloutEngine:
     return OwnEngine()
 
 
-_FITS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""Networks for which it was tried whether slots say what the network says."""
+_FITS: WeakKeyDictionary[nn.Module, dict[Hashable, Fit | None]] = WeakKeyDictionary()
+"""Networks for which it was tried whether slots say what the network says, by numbers."""
 
 
-def fits_slots(model: nn.Module) -> bool:
-    """Whether a network can be decoded in slots; where not, one line says why, once.
+def fits_slots(model: nn.Module) -> Fit | None:
+    """How a network can be decoded in slots, None if it cannot; one line says why, once.
 
     It is tried: a few rows in slots must be as likely as one after the other without a cache.
 
@@ -92,38 +93,56 @@ def fits_slots(model: nn.Module) -> bool:
         model: a causal language model.
     """
     if virtual_tokens(model):
-        return False  # a prefix of keys stands before the prompt
+        return None  # a prefix of keys stands before the prompt
     network = base_network(model)
-    if network not in _FITS:
-        reason = unsuited(network) or _difference(model)
-        _FITS[network] = not reason
-        if reason:
-            kind = network.config.model_type
-            line = f"{kind} is decoded in padded batches, which takes longer: {reason}"
-            warnings.warn(line, stacklevel=2)
-    return _FITS[network]
+    device = device_of(network).type
+    known = _FITS.setdefault(network, {})
+    numbers = (device, network.dtype, torch.is_autocast_enabled(device))
+    if numbers not in known:
+        known[numbers] = _proved(model)
+    return known[numbers]
+
+
+def _proved(model: nn.Module) -> Fit | None:
+    """The first way that is right: in pages, or else in slots as long as the longest row."""
+    network = base_network(model)
+    kind, reason = network.config.model_type, unsuited(network)
+    if not reason and pages_suit(network, device_of(network)):
+        fit, fault = _tried(model, paged=True)
+        if not fault:
+            return fit
+        line = f"{kind} is decoded without pages, each row as wide as the longest: {fault}"
+        warnings.warn(line, stacklevel=2)
+    if not reason:
+        fit, reason = _tried(model, paged=False)
+        if not reason:
+            return fit
+    line = f"{kind} is decoded in padded batches, which takes longer: {reason}"
+    warnings.warn(line, stacklevel=2)
+    return None
 
 
 PROOF_TOKENS = 4
 """Tokens drawn for each row of the proof."""
 
 
-def _difference(model: nn.Module) -> str:
-    """What goes wrong in slots; nothing if they say what the network says of whole rows."""
+def _tried(model: nn.Module, paged: bool) -> tuple[Fit, str]:
+    """What was found, and what goes wrong; nothing if slots say what the network says of rows."""
     network = base_network(model)
     device = device_of(network)
+    fit = Fit(paged)
     known = run(model, *_row([1], device)).logits.shape[-1]
     prompts = [[(7919 * i + 31 * row) % known for i in range(row)] for row in (1, 9, 4, 9, 2)]
     requests = [Request(prompt, number, "") for number, prompt in enumerate(prompts)]
     drawing = Drawing(requests, 2, Ends(PROOF_TOKENS, ()), Sampling(), (0, 0), device)
-    decoder = SlotDecoder(model, drawing, 2)
+    decoder = SlotDecoder(model, drawing, 2, fit)
     try:
         responses = [one for some in decoder.run() for one in some]
     except Exception as error:  # whatever an architecture does with what it does not know
         logging.getLogger(__name__).debug("slots", exc_info=True)
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return fit, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if missing := decoder.missing_windows():
-        return f"its attention does not say that it sees {missing} tokens"
+        return fit, f"its attention does not say that it sees {missing} tokens"
     worst = 0.0
     for number, tokens, logprobs, *_ in responses:
         row = prompts[number] + tokens
@@ -132,7 +151,8 @@ def _difference(model: nn.Module) -> str:
         expected = logits.float().log_softmax(-1)[range(PROOF_TOKENS), tokens].cpu()
         worst = max(worst, float((expected - torch.tensor(logprobs)).abs().max()))
     limit = 1e-4 if logits.dtype == torch.float32 else 0.1
-    return "" if worst <= limit else f"log-probabilities differ by {worst:.2g}"
+    fault = "" if worst <= limit else f"log-probabilities differ by {worst:.2g}"
+    return Fit(paged, decoder.token_bytes), fault
 
 
 def _row(tokens: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,8 @@ import torch
 from flat_families import FAMILIES, flat_rows
 from small_decoders import KINDS, PROMPTS, build, respond
 from small_ppo import Watch, in_pieces, make
+from strict_varlen import StrictVarlen
+from torch.nn.attention.varlen import varlen_attn
 from torch.testing import assert_close
 
 from instructgpt.functional.layout import Layout
@@ -14,7 +16,9 @@ from instructgpt.models.flat import hidden_states, predict
 from instructgpt.models.flat_proof import PROOFS
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
+from instructgpt.models.pages import PAGE
 from instructgpt.models.trained import LoRA
+from instructgpt.models.varlen import varlen_takes
 from instructgpt.modules.networks import Value
 from instructgpt.rollout import decoding
 from instructgpt.rollout.drawing import Ends, Sampling
@@ -121,6 +125,59 @@ def test_no_token_waits_for_the_device():
             torch.cuda.set_sync_debug_mode("default")
         waits.append(len([w for w in caught if "synchroniz" in str(w.message)]))
     assert waits[1] - waits[0] <= 4  # one for each look at what has ended
+
+
+PAGED = pytest.mark.skipif(not varlen_takes("block_table"), reason="needs torch 2.12")
+
+
+@PAGED
+@pytest.mark.parametrize("heads", [4, 2])
+@pytest.mark.parametrize("window", [None, 100])
+def test_torch_attends_to_pages_as_it_documents(heads, window):
+    """And alike to the last bit whatever rows are beside one."""
+    noise = torch.Generator("cuda").manual_seed(0)
+    used = torch.tensor([1, 255, 256, 257, 600, 1], dtype=torch.int32, device="cuda")
+    ends = torch.arange(len(used) + 1, dtype=torch.int32, device="cuda")
+    query, *stored = (
+        torch.randn(shape, generator=noise, device="cuda", dtype=torch.bfloat16)
+        for shape in ((len(used), 4, 64), *[(20, PAGE, heads, 64)] * 2)
+    )
+    table = torch.randperm(20, generator=noise, device="cuda")[:18].view(6, 3).int()
+    options = {
+        "scale": 0.1,
+        "window_size": (-1, -1) if window is None else (window - 1, 0),
+        "enable_gqa": heads < 4,
+        "num_splits": 1,
+    }
+
+    @torch.no_grad()
+    def attend(kernel, rows):
+        own, places = ends[: rows + 1], (1, 3 * PAGE)
+        more = options | {"seqused_k": used[:rows], "block_table": table[:rows]}
+        return kernel(query[:rows], *stored, own, own * 3 * PAGE, *places, **more)
+
+    assert_close(attend(varlen_attn, 6), attend(StrictVarlen(), 6), atol=2e-2, rtol=2e-2)
+    assert torch.equal(attend(varlen_attn, 6)[:2], attend(varlen_attn, 2))
+
+
+@PAGED
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "gpt_neox"])
+def test_rows_in_pages_are_as_likely_as_whole_ones(name, precision, recwarn):
+    """Rows that begin in the first page or behind it and cross to the next, in graphs."""
+    mixed = precision == "mixed"
+    model = build(name).cuda() if mixed else build(name).cuda().bfloat16()
+    prompts = [[(7 * i + n) % 60 + 2 for i in range(n)] for n in (PAGE - 9, 2 * PAGE + 5, 3, 40)]
+    with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+        assert fits_slots(model).paged
+        said = respond(model, Sampling(batch_size=3), prompts, Ends(20, ()))
+        for prompt, one in zip(prompts, said, strict=True):
+            with torch.no_grad():
+                row = torch.tensor([prompt + one.tokens], device="cuda")
+                logits = model(row).logits[0, len(prompt) - 1 : -1]
+            expected = logits.float().log_softmax(-1)[range(20), one.tokens].tolist()
+            assert one.logprobs == pytest.approx(expected, abs=0.1)
+    assert not [w for w in recwarn if "decoded" in str(w.message)]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from instructgpt.models.forward import KNOWN_IDS
+from instructgpt.models.pages import Fit
 from instructgpt.rollout import decoding, engine
 from instructgpt.rollout.drawing import Drawing, Ends, Request, Sampling, StopText
 from instructgpt.rollout.engine import fits_slots
@@ -71,7 +72,9 @@ def test_what_cannot_be_in_slots_is_padded_and_said(name):
 
 def test_a_network_is_proved_once(monkeypatch):
     model, tried = build("gpt2"), []
-    monkeypatch.setattr(engine, "_difference", lambda model: tried.append(model) or "")
+    monkeypatch.setattr(
+        engine, "_tried", lambda model, paged: tried.append(model) or (Fit(paged), "")
+    )
     respond(model, Sampling())
     respond(model, Sampling())
     assert tried == [model]
@@ -155,10 +158,17 @@ class Watched(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "shift_gpt"])
-def test_nothing_waits_for_a_device_between_two_looks(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "paged"),
+    [("llama", False), ("mistral", False), ("shift_gpt", False), ("llama", True)],
+)
+def test_nothing_waits_for_a_device_between_two_looks(name, paged, monkeypatch):
     """All of these steps do the same with the same shapes, too, as a graph of kernels needs it."""
     model, text = build(name), SimpleNamespace(end=lambda *_: None)
+    if paged:
+        monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", lambda q, *_, **__: q.clone())
+        monkeypatch.setattr(engine, "fits_slots", lambda _: Fit(True))
+        monkeypatch.setattr("instructgpt.models.pages.PAGE", 4)
     setattr(model, KNOWN_IDS, (62, [0, 7]))
     monkeypatch.setitem(decoding.PACES, "cpu", decoding.ELSEWHERE)
     sampling = Sampling(0.7, 0.9, 9, min_response_tokens=50, repetition_penalty=1.5)

@@ -149,6 +149,13 @@ class StageCLI(OpenCLI):
             type=bool | None,
             help="Write export/ at the end of fit (default: unless --trainer.fast_dev_run).",
         )
+        parser.add_argument(
+            "--bands",
+            type=dict | None,
+            sub_configs=True,
+            help="File of the bands in which the metrics of this recipe move (its place is beside "
+            "the YAML that names it): fit draws them and says when a run leaves them.",
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the checkpoints."""
@@ -272,6 +279,7 @@ class StageCLI(OpenCLI):
             progress=config["enable_progress_bar"] is not False,
             export=not debugging if settings.export is None else settings.export,
             compare=_beside,
+            bands=settings.bands,
         )
         check_callbacks(given)
         return [] if config["enable_checkpointing"] is False or has_checkpoint else forced

@@ -7,6 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 
+from instructgpt.callbacks.band_watch import BandWatch
+from instructgpt.callbacks.bands import read_bands
 from instructgpt.callbacks.config import ConfigWriter
 from instructgpt.callbacks.export import Compare, ExportArtefact
 from instructgpt.callbacks.logs import LogWhereRead
@@ -29,6 +31,7 @@ def default_callbacks(
     progress: bool,
     export: bool,
     compare: Compare | None = None,
+    bands: dict[str, Any] | None = None,
 ) -> list[Callback]:
     """What is added to the user's callbacks, except where the user brought one of the same kind.
 
@@ -43,6 +46,7 @@ def default_callbacks(
         progress: show progress.
         export: write the artefact at the end.
         compare: says more about what is exported.
+        bands: of the recipe, if it has any.
     """
     callbacks: list[Callback] = [
         ConfigWriter(config, config_text, folder, changes),
@@ -57,6 +61,8 @@ def default_callbacks(
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if progress and not any(isinstance(callback, ProgressBar) for callback in given):
         callbacks.append(StageProgress())
+    if bands is not None:
+        callbacks.append(BandWatch(read_bands(bands), config))
     if export:
         callbacks.append(ExportArtefact(config, compare))
     return [c for c in callbacks if not any(isinstance(g, type(c)) for g in given)]

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from instructgpt.callbacks.band_watch import BandWatch
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.common import stage_of
 from instructgpt.functional.intervals import Interval
@@ -120,6 +121,9 @@ class ExportArtefact(Callback):
                 "validations": self.validations,
                 **found.summary,
             }
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, BandWatch):
+                    summary["bands"] = callback.summary()
             write_metrics(folder, summary)
             if found.lines:
                 say("\n".join(found.lines))

@@ -14,6 +14,7 @@ FREE = (
     # where things lie, how they are shown, how fast they are computed
     "output",
     "export",
+    "bands",
     "ckpt_path",
     "weights_only",
     "checkpoint.*",
@@ -100,7 +101,7 @@ OBEYED = (
 )
 COUNTED = ("model.algorithm.epochs", "model.algorithm.responses_per_prompt")
 """What the place in a run is counted in, among the options that may otherwise change."""
-WHOLE = ("model.architecture", "data.train", "data.columns", "trainer.callbacks")
+WHOLE = ("bands", "model.architecture", "data.train", "data.columns", "trainer.callbacks")
 """Dictionaries that are one value, not a group of options."""
 SHOWN = 60
 
@@ -160,7 +161,7 @@ def compare_configs(theirs: dict[str, Any], ours: dict[str, Any], path: str) -> 
     Raises:
         UserError: one line that names every option that must stay as it was.
     """
-    before, after = dict(_leaves(theirs)), dict(_leaves(ours))
+    before, after = dict(leaves(theirs)), dict(leaves(ours))
     changes = [
         Change(key, before[key], value)
         for key, value in after.items()
@@ -173,15 +174,15 @@ def compare_configs(theirs: dict[str, Any], ours: dict[str, Any], path: str) -> 
             f"--ckpt_path {path} cannot go on with {listed}: leave it as it was, or start anew "
             "with --model.init_from and without --ckpt_path"
         )
-    return [change for change in changes if _matches(change.key, OBEYED)]
+    return [change for change in changes if matches(change.key, OBEYED)]
 
 
 def _may_change(change: Change) -> bool:
-    if _matches(change.key, CONTENT):  # but a fraction to hold out is no name
+    if matches(change.key, CONTENT):  # but a fraction to hold out is no name
         return not any(isinstance(value, float) for value in (change.was, change.now))
-    if _matches(change.key, COUNTED):
+    if matches(change.key, COUNTED):
         return False
-    return _matches(change.key, FREE) or _matches(change.key, OBEYED)
+    return matches(change.key, FREE) or matches(change.key, OBEYED)
 
 
 def _inside_another(key: str, before: dict[str, Any], after: dict[str, Any]) -> bool:
@@ -191,11 +192,12 @@ def _inside_another(key: str, before: dict[str, Any], after: dict[str, Any]) -> 
     return any(name in before and before[name] != after.get(name) for name in above)
 
 
-def _matches(key: str, patterns: tuple[str, ...]) -> bool:
+def matches(key: str, patterns: tuple[str, ...]) -> bool:
+    """Whether an option is one of those."""
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Options by their dotted names as on the command line; the class of an object by its own."""
     if key in WHOLE or not isinstance(node, dict | list):
         yield key, node
@@ -205,13 +207,13 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             return
         yield key, f"{len(node)} of them"
         for number, part in enumerate(node):
-            yield from _leaves(part, f"{key}.{number}")
+            yield from leaves(part, f"{key}.{number}")
     elif "class_path" in node:
         yield key, node["class_path"]
-        yield from _leaves(node.get("init_args") or {}, key)
+        yield from leaves(node.get("init_args") or {}, key)
     else:
         for name, part in node.items():
-            yield from _leaves(part, f"{key}.{name}" if key else name)
+            yield from leaves(part, f"{key}.{name}" if key else name)
 
 
 def _different(was: Any, now: Any) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,8 +153,13 @@ def validation_curves(run: str) -> Curves:
     return {name: thin(curve) for name, curve in curves.items()}
 
 
-def event_curves(run: str) -> Curves:
-    """Metrics in the TensorBoard files of a run; a run that was killed may lack some points."""
+def event_curves(run: str, wanted: Collection[str] | None = SHOWN) -> Curves:
+    """Metrics in the TensorBoard files of a run; a run that was killed may lack some points.
+
+    Args:
+        run: folder of the run.
+        wanted: their names; None for all.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     curves: Curves = {}
@@ -162,7 +167,7 @@ def event_curves(run: str) -> Curves:
         events = EventAccumulator(str(path), size_guidance={"scalars": 0})
         events.Reload()
         for name in events.Tags()["scalars"]:
-            if name in SHOWN:
+            if wanted is None or name in wanted:
                 points = [(event.step, event.value) for event in events.Scalars(name)]
                 curves[name] = curves.get(name, []) + points
     return {name: thin(latest(curve)) for name, curve in curves.items()}

@@ -1,0 +1,297 @@
+"""The bands in which the metrics of a recipe move, from some runs of it with other seeds.
+
+    python benchmarks/bands.py RUN RUN … --recipe configs/sft.yaml [--metrics val/loss …]
+
+Writes ``bands/NAME.json`` beside the recipe and names it there (``bands: bands/NAME.json``), so
+that ``fit`` shows them. All runs must have had the same options, but for their seeds. Rows, and
+weights that were downloaded, become part of what the bands hold for if they were the same in all
+runs; where each seed makes its own world they were not. Weights that a stage has made are never
+twice the same, on two machines.
+
+**How wide.** At each place where the runs logged a metric: mean ± k·sd. The sd is that between the
+runs, over the places next to it together, and at least half of what it is over all places and 0.5 %
+of the largest value (few runs agree by chance). k is what Student's t asks for so that a new run
+stays inside **everywhere** with 95 % (Bonferroni over all places of all metrics; √(1 + 1/n), as the
+mean is of n runs only), but at most 6: a band of more says nothing. What that means for n runs is
+written down: the chance of a new run to be inside at one place, and at least which everywhere. With
+two runs that is .87 at one place and nothing that could be promised everywhere; the smallest and
+largest of two would hold a third one in 1 of 3 cases.
+
+**How well.** Each run is judged by bands of the others, and ``--judge RUN …`` judges further runs
+by those written; ``--results FILE`` keeps the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bands_width import DIGITS, Points, band_of, chance
+
+from instructgpt.callbacks.band_watch import STEP
+from instructgpt.callbacks.bands import SLACK, Setting, Watch, read_bands, setting_of
+from instructgpt.errors import guess
+from instructgpt.evaluation.history import SHOWN, event_curves, validations
+from instructgpt.models.checkpoint import load_checkpoint
+from instructgpt.models.source import ARTEFACT_FILE
+from instructgpt.types import UserError, require
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    folder: Path
+    stage: str
+    seed: int
+    setting: Setting
+    curves: dict[str, Points]
+
+
+def read_run(folder: Path) -> Run:
+    """What a run was, and all that it logged.
+
+    Args:
+        folder: of the run.
+    """
+    checkpoint = load_checkpoint(folder / "checkpoints" / "last.ckpt", "RUN")
+    known, steps = checkpoint["instructgpt"], int(checkpoint["global_step"])
+    weights = sum(weight.numel() for weight in checkpoint["state_dict"].values())
+    config = known["config"]
+    origins = {
+        name: origin
+        for name, origin in known["origins"].items()
+        if name.startswith("data.") or not Path(origin[0], ARTEFACT_FILE).is_file()
+    }
+    made = (origins, known["batching"], weights, steps)
+    curves: dict[str, Points] = {}
+    for row in validations(str(folder)):
+        for name, value in row.items():
+            if name.startswith("val/") and isinstance(value, int | float):
+                curves.setdefault(name, []).append((row["step"] / steps, value))
+    for name, curve in event_curves(str(folder), None).items():
+        if not name.startswith(("val/", "bands/", "time/", "throughput/")) and "/" in name:
+            late = name.startswith(STEP)  # Lightning counts a step when what it logs is written
+            curves[name] = [((step + late) / steps, value) for step, value in curve]
+    return Run(
+        folder,
+        known["class_path"],
+        config["seed_everything"],
+        setting_of(config, *made),
+        curves,
+    )
+
+
+def check_same(runs: Sequence[Run]) -> None:
+    """Refuse runs that are not of one recipe.
+
+    Args:
+        runs: with different seeds.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        for what, one, other in (
+            ("stage", first.stage, run.stage),
+            ("rows a step", first.setting.rows, run.setting.rows),
+            ("weights", first.setting.weights, run.setting.weights),
+            *(
+                (name, value, run.setting.options.get(name))
+                for name, value in first.setting.options.items()
+            ),
+        ):
+            require(
+                one == other, f"{what} of {run.folder}", f"that of {first.folder} ({one})", other
+            )
+    seeds = [run.seed for run in runs]
+    require(len(set(seeds)) == len(seeds), "the seeds of the runs", "different", seeds)
+    steps = [run.setting.steps for run in runs]
+    close = max(steps) <= min(steps) * (1 + SLACK)
+    require(close, "the optimizer steps of the runs", f"within {SLACK:.0%} of each other", steps)
+
+
+def chosen(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[str]:
+    """The metrics that get bands.
+
+    Args:
+        runs: that logged them.
+        metrics: as asked for; default: those of the report's curves that all runs logged.
+    """
+    everywhere = [n for n in runs[0].curves if all(len(r.curves.get(n, ())) > 1 for r in runs)]
+    if metrics is None:
+        found = [name for name in SHOWN if name in everywhere]
+        require(bool(found), "the metrics of the runs", "logged twice or more by each", "none")
+        return found
+    for name in metrics:
+        if name not in everywhere:
+            hint = guess(name, everywhere) or f" (there are {', '.join(everywhere)})"
+            raise UserError(f"--metrics: not every run has logged {name} twice{hint}")
+    return list(metrics)
+
+
+def make_bands(runs: Sequence[Run], metrics: Sequence[str]) -> dict[str, Any]:
+    """The content of a file of bands.
+
+    Args:
+        runs: of one recipe.
+        metrics: that get bands.
+    """
+    curves = {name: [run.curves[name] for run in runs] for name in metrics}
+    places = sum(min(map(len, several)) for several in curves.values())
+    promised = chance(len(runs), places)
+    first, *rest = (run.setting for run in runs)
+    same = {
+        name: digest
+        for name, digest in first.origins.items()
+        if all(other.origins.get(name) == digest for other in rest)
+    }
+    steps = [run.setting.steps for run in runs]
+    return {
+        "runs": len(runs),
+        "seeds": sorted(run.seed for run in runs),
+        "chance": {name: round(value, DIGITS) for name, value in promised._asdict().items()},
+        "steps": [min(steps), max(steps)],
+        "rows": first.rows,
+        "weights": first.weights,
+        "origins": same if rest else first.origins,
+        "options": first.options,
+        "metrics": {name: band_of(one, promised.k)._asdict() for name, one in curves.items()},
+    }
+
+
+# -- how well
+
+
+def judged(run: Run, content: Mapping[str, Any]) -> dict[str, Watch]:
+    """What ``fit`` would have said of a run.
+
+    Args:
+        run: that was made.
+        content: of a file of bands.
+    """
+    found = {}
+    for name, band in read_bands(content).metrics.items():
+        found[name] = watch = Watch()
+        for share, value in run.curves.get(name, ()):
+            if share >= band.at[0]:
+                watch.see(round(share * run.setting.steps), value, *band.bounds(share))
+    return found
+
+
+def counts(verdicts: Mapping[int, Mapping[str, Watch]]) -> dict[str, Any]:
+    """Of some judged runs: how many left a band anywhere, and with how many values.
+
+    Args:
+        verdicts: by the seed of the run.
+    """
+    watches = [watch for found in verdicts.values() for watch in found.values()]
+    left = {
+        str(seed): {name: watch.outside for name, watch in found.items() if watch.left}
+        for seed, found in verdicts.items()
+    }
+    return {
+        "runs": len(verdicts),
+        "left": sum(map(bool, left.values())),
+        "values": sum(watch.values for watch in watches),
+        "outside": sum(watch.outside for watch in watches),
+        "lines": sum(len(watch.left) for watch in watches),
+        "by_seed": {seed: found for seed, found in left.items() if found},
+    }
+
+
+def left_out(runs: Sequence[Run], metrics: Sequence[str]) -> dict[str, Any]:
+    """Each run judged by bands of the others.
+
+    Args:
+        runs: of one recipe.
+        metrics: that have bands.
+    """
+    others = {run.seed: [other for other in runs if other is not run] for run in runs}
+    return counts({r.seed: judged(r, make_bands(others[r.seed], metrics)) for r in runs})
+
+
+# -- files
+
+
+def as_text(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each option, digest and side of a band.
+
+    Args:
+        content: of a file of bands.
+    """
+
+    def lines(node: Any, indent: str, level: int) -> str:
+        if not isinstance(node, dict) or not node or level == 0:
+            return json.dumps(node)
+        inner = indent + " "
+        parts = [f"{inner}{json.dumps(k)}: {lines(v, inner, level - 1)}" for k, v in node.items()]
+        return "{\n" + ",\n".join(parts) + f"\n{indent}}}"
+
+    depths = {"metrics": 2, "options": 1, "origins": 1, "chance": 0}
+    parts = [f' "{key}": {lines(value, " ", depths.get(key, 0))}' for key, value in content.items()]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def name_in(recipe: Path, file: Path) -> None:
+    """Have a recipe name its bands, as its second option, behind ``output`` or the comments.
+
+    Args:
+        recipe: a YAML of a stage.
+        file: of the bands, in a folder beside it.
+    """
+    line = f"bands: {file.relative_to(recipe.parent)}"
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    there = [i for i, text in enumerate(lines) if text.startswith("bands:")]
+    if there:
+        if lines[there[0]].split("#")[0].strip() == line:
+            return
+        lines[there[0]] = line
+    else:
+        at = next(i for i, text in enumerate(lines) if text and not text.startswith("#"))
+        at += lines[at].startswith("output:")
+        lines.insert(at, line)
+    recipe.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Make bands, judge runs, write.
+
+    Args:
+        args: of the command line.
+    """
+    about = str(__doc__).partition("\n")[0]
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--recipe", type=Path, required=True, help="YAML that is to name the bands")
+    parser.add_argument("--metrics", nargs="+", help="default: those of the report's curves")
+    parser.add_argument("--judge", nargs="+", type=Path, default=[], metavar="RUN")
+    parser.add_argument("--results", type=Path, help="JSON in which the counts are kept")
+    asked = parser.parse_args(args)
+    require(len(asked.runs) >= 2, "RUN", "at least two runs", len(asked.runs))
+    runs = [read_run(folder) for folder in asked.runs]
+    check_same(runs)
+    metrics = chosen(runs, asked.metrics)
+    content = make_bands(runs, metrics)
+    read_bands(content)
+    found = {"chance": content["chance"], "metrics": metrics, "seeds": content["seeds"]}
+    if len(runs) > 2:
+        found["left_out"] = left_out(runs, metrics)
+    if asked.judge:
+        others = [read_run(folder) for folder in asked.judge]
+        check_same([runs[0], *others])
+        found["judged"] = counts({run.seed: judged(run, content) for run in others})
+    file = asked.recipe.parent / "bands" / f"{asked.recipe.stem}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(as_text(content), encoding="utf-8")
+    name_in(asked.recipe, file)
+    if asked.results:
+        kept = json.loads(asked.results.read_text()) if asked.results.is_file() else {}
+        kept[asked.recipe.with_suffix("").as_posix()] = found
+        asked.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+    print(f"{asked.recipe} names {file}")
+
+
+if __name__ == "__main__":
+    main()

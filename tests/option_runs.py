@@ -254,7 +254,8 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         # without what else this process has in memory
-        self.plan = [line for line in plan_of(pl_module) if line[0] != "memory in all"]
+        steps, memory = plan_of(pl_module)
+        self.plan = steps + memory.lines[:-1]
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.workers = max(self.workers, len(multiprocessing.active_children()))

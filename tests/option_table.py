@@ -249,6 +249,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "dtype": Flip("bfloat16"),
         "attention": Flip("eager", see="work"),
         "gradient_checkpointing": Flip(True, see="work"),
+        "quantization": Flip("int8", model={"trained": LoRA(rank=2)}),
         "max_tokens": Flip(32, see="work"),
         "trust_remote_code": Flip(True, model={"init_from": folder("coded")}, see="refused"),
     },

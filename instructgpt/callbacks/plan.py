@@ -8,31 +8,34 @@ from lightning.pytorch.utilities import rank_zero_warn
 from instructgpt.callbacks.common import stage_of
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.bfloat16 import bfloat16_lines
-from instructgpt.modules.memory import memory_lines
+from instructgpt.modules.memory import Plan, memory_plan, most_bytes, used_line
 from instructgpt.terminal import say
 from instructgpt.types import UserError
 
 
-def plan_of(stage: StageModule) -> list[tuple[str, str]]:
-    """What is about to happen, how, and the memory that it needs, as lines of (name, value)."""
-    device = stage.device.type
-    formats = bfloat16_lines(stage, stage.trainer.precision, device)
-    return stage.plan() + formats + memory_lines(stage.trained_networks(), stage.memory(), device)
+def plan_of(stage: StageModule) -> tuple[list[tuple[str, str]], Plan]:
+    """What is about to happen and how, as lines of (name, value), and the memory it needs."""
+    formats = bfloat16_lines(stage, stage.trainer.precision, stage.device.type)
+    memory = memory_plan(stage.trained_networks(), stage.memory(), stage.device)
+    return stage.plan() + formats, memory
 
 
 class PlanPrinter(Callback):
-    """Prints the plan of a stage, and compares it with the optimizer steps done at the end."""
+    """Prints the plan of a stage, and compares it with steps done and memory used at the end."""
 
     def __init__(self) -> None:
         self._planned: int | None = None
+        self.memory: Plan | None = None  # as planned
+        self.used = 0  # bytes at the peak; 0 where nobody says
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the plan."""
         stage = stage_of(pl_module)
         self._planned = stage.planned_steps()
-        lines = plan_of(stage)  # by every rank: it tries networks out, which can need all ranks
+        steps, self.memory = plan_of(stage)  # by every rank: it tries networks out together
         if not trainer.is_global_zero:
             return
+        lines = steps + self.memory.lines
         width = max((len(name) for name, _ in lines), default=0)
         say(f"plan of {type(stage).__name__} in {trainer.default_root_dir}:")
         for name, value in lines:
@@ -41,8 +44,11 @@ class PlanPrinter(Callback):
             say(f"  {'going on from':{width}}  step {trainer.global_step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse steps that were not planned before anything is made of them."""
+        """Refuse steps that were not planned before anything is made of them; say what was used."""
         self._check(trainer)
+        self.used = most_bytes(stage_of(pl_module).device)
+        if self.memory is not None and self.used and trainer.is_global_zero:
+            say("{}: {}".format(*used_line(self.memory, self.used)))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look also where training did not begin, as the checkpoint has done it all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import warnings
@@ -31,6 +32,7 @@ from instructgpt.models.folder import replacing
 from instructgpt.models.forward import base_network, unknown_ids
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.peft_private import is_adapted
+from instructgpt.models.quantized import is_quantized, unpack
 from instructgpt.models.source import ARTEFACT_FILE, quietly
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import (
@@ -251,8 +253,13 @@ def save_scalar(
 
 def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, Path, str | None]:
     """Save the adapter, if any; return the network to save, where to, and the kind of adapter."""
+    network = base_network(model)
+    if is_quantized(network) and (
+        not is_adapted(model) or model.active_peft_config.is_prompt_learning
+    ):
+        network = unpack(copy.deepcopy(network))
     if not is_adapted(model):
-        return base_network(model), folder, None
+        return network, folder, None
     from instructgpt.models.adapter_files import forget_local_base
 
     facts = model.active_peft_config
@@ -265,7 +272,7 @@ def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, P
     model.save_pretrained(str(folder), save_embedding_layers=False)
     facts.base_model_name_or_path = kept
     (folder / CARD).unlink()
-    return base_network(model), folder / "base", "prefix"
+    return network, folder / "base", "prefix"
 
 
 def _save_beside(trunk: PreTrainedModel, head: nn.Module, place: Path) -> Path:

@@ -34,6 +34,7 @@ from instructgpt.models.flat_attention import recompute_alike
 from instructgpt.models.forward import base_network, set_known_ids
 from instructgpt.models.fused import fuse_activations
 from instructgpt.models.heads import ScalarModel, score_head
+from instructgpt.models.quantized import Quantization
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
 from instructgpt.models.support import attention_of, check_language_model, hidden_width
 from instructgpt.models.tokenizer import id_count, pad_id
@@ -59,6 +60,10 @@ class Network:
         gradient_checkpointing: whether to recompute activations in the backward pass: less memory,
             about a third slower.
         trust_remote_code: whether code that comes with a hub model may run.
+        quantization: of the linear layers that do not learn: all of a reward model that scores,
+            those under ``--model.trained``, else those of the reference beside a policy. int8
+            (rounded, a scale for each row) or nf4 (4.5 bits, as in QLoRA). They are unpacked for
+            each product, and in what is exported; null: as ``dtype`` says.
         max_tokens: of one forward pass; a batch with more is worked through in pieces, which need
             less memory and change nothing else (1024 are as fast as more on a CPU, not on a GPU). A
             longer row is alone; null: no limit.
@@ -68,6 +73,7 @@ class Network:
     attention: Literal["sdpa", "eager"] | None = None
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+    quantization: Quantization | None = None
     max_tokens: int | None = 1024
 
     def __post_init__(self) -> None:

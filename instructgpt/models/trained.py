@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.peft_private import is_adapted
+from instructgpt.models.quantized import Quantization, quantize, unpack
 from instructgpt.models.source import explained
 from instructgpt.types import UserError, require
 
@@ -134,28 +135,31 @@ class Prefix(Adapter):
         nn.init.normal_(encoder.embedding.weight, std=0.02)
 
 
-def attach(model: Model, trained: Trained | None) -> Model:
+def attach(
+    model: Model, trained: Trained | None, quantization: Quantization | None = None
+) -> Model:
     """The model to use instead, of which some is trained and the rest is frozen.
 
     Args:
         model: a causal language model, or a ScalarModel, which is changed in place; its head stays
             trainable.
         trained: what is; None: everything, and nothing changes.
+        quantization: of the linear layers that are frozen.
     """
-    return model if trained is None else trained.attach(model)
+    return model if trained is None else quantize(trained.attach(model), quantization)
 
 
 def merged(model: Model) -> Model:
-    """A copy with LoRA folded into the weights; the given model is left as it is.
+    """A copy with LoRA folded into the weights, unpacked; the given model is left as it is.
 
     Args:
         model: a causal language model or a ScalarModel. A prefix cannot be folded in: a UserError.
     """
     if isinstance(model, ScalarModel):
-        copied = copy.deepcopy(model)
+        copied = unpack(copy.deepcopy(model))
         copied.trunk = _folded(copied.trunk)
         return copied
-    return _folded(copy.deepcopy(model))  # type: ignore[return-value]
+    return _folded(unpack(copy.deepcopy(model)))  # type: ignore[return-value]
 
 
 def _wrapped(model: nn.Module, adapter: Adapter, task: str) -> PeftModel:

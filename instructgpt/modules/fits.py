@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from instructgpt.models.forward import base_network, virtual_tokens
-from instructgpt.models.load import context_length
-from instructgpt.types import UserError
+from instructgpt.models.load import Network, context_length
+from instructgpt.types import UserError, require
 
 
 def check_data(data: Any, expected: type, wanted: str, user: str) -> None:
@@ -39,6 +39,18 @@ def check_context(network: nn.Module, tokens: int) -> None:
             "data.max_prompt_tokens + max_response_tokens (or a block) must fit into the "
             f"model's context of {limit - virtual_tokens(network)} tokens, got {tokens}"
         )
+
+
+def check_quantization(network: Network, frozen: bool) -> None:
+    """Refuse to pack weights that learn.
+
+    Args:
+        network: as asked for.
+        frozen: whether there are weights that do not learn: beside an adapter, or a reference.
+    """
+    rule = "null where every weight learns (--model.trained null) and there is no reference"
+    fits = frozen or network.quantization is None
+    require(fits, "model.network.quantization", rule, network.quantization)
 
 
 def check_text_format(theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from instructgpt.functional.tiles import TILES
 from instructgpt.models.forward import base_network
 from instructgpt.models.output_head import MOST_LOGITS, output_head
+from instructgpt.models.quantized import packed_parameters
 from instructgpt.models.transformers_private import attention_name
 from instructgpt.modules.piece_sizes import Size
 
@@ -164,12 +165,16 @@ def update_needs(policy: nn.Module, piece: Size, precision: str) -> list[Need]:
     ]
 
 
+WITHOUT_ADAPTER = {"reference": "the policy with its adapter off, no copy"}
+
+
 class Memory(NamedTuple):
     """What a stage needs of memory beside its networks and its optimizer."""
 
     needs: Sequence[Need] = ()
     frozen: Mapping[str, int] = {}  # bytes of what is held and not trained, by name
     keeps_gradients: bool = False  # they are there when an update begins
+    shared: Mapping[str, str] = {}  # what has no weights of its own, or has: by name
 
     def updating(self, needs: Sequence[Need], several: bool) -> Memory:
         """With the needs of updates, of several forward passes each or of one."""
@@ -195,7 +200,7 @@ def held(network: nn.Module) -> Held:
     parameters = list(network.parameters())
     trained = [p for p in parameters if p.requires_grad]
     return Held(
-        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters) + packed_parameters(network),
         sum(p.numel() for p in trained),
         sum(p.numel() * p.element_size() for p in parameters),
         sum(p.numel() * p.element_size() for p in trained),
@@ -217,9 +222,9 @@ def peak_bytes(
         needs: of the parts of the run, of which one is at work at a time; gradients are made at the
             end of the one called "update", while its tensors go.
         kept_gradients: gradients are there when an update begins: of micro-batches before it.
-        gaps: what the allocator wastes, as a share of what comes and goes.
+        gaps: what the allocator wastes, as a share of what comes and goes, gradients included.
     """
-    gradients = sum(network.gradients for network in trained)
+    gradients = round(sum(network.gradients for network in trained) * (1 + gaps))
     parts: dict[str, int] = {"gradients": gradients}
     for need in needs:
         parts[need.part] = parts.get(need.part, 0) + round(need.bytes * (1 + gaps))
@@ -229,34 +234,43 @@ def peak_bytes(
     return always + max(parts.values())
 
 
-def process_bytes() -> int:
-    """What this process has in memory now; 0 where the system does not say."""
+def process_bytes(most: bool = False) -> int:
+    """What this process has in memory; 0 where the system does not say.
+
+    Args:
+        most: that it ever had, instead of now.
+    """
+    name = "VmHWM:" if most else "VmRSS:"
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0
-    return pages * 4096
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), 0)
 
 
-def memory_lines(
-    networks: Sequence[nn.Module],
-    memory: Memory,
-    device: str,
-) -> list[tuple[str, str]]:
-    """The lines of the plan.
+class Plan(NamedTuple):
+    """What a fit will need."""
+
+    lines: list[tuple[str, str]]  # to print
+    bytes: int  # of all that a run adds to the process
+    beside: int  # what the process holds beside the run's networks: Python, libraries, rows
+    before: int  # the most that the device held before training
+
+
+def memory_plan(networks: Sequence[nn.Module], memory: Memory, device: torch.device) -> Plan:
+    """The memory of a fit, before it begins.
 
     Args:
         networks: that learn.
         memory: what else the stage needs.
-        device: type of where they are; on a CPU, Python and the libraries are there too.
+        device: where they are; on a CPU, Python and the libraries are there too.
     """
-    needs, frozen, kept_gradients = memory
+    needs, frozen, kept_gradients, shared = memory
     trained = [held(network) for network in networks]
     names = [type(network).__name__ for network in networks]
-    libraries = None
-    if device == "cpu":
-        ours = sum(one.weights for one in trained) + sum(frozen.values())
-        libraries = max(0, process_bytes() - ours)
+    on_cpu = device.type == "cpu"
+    ours = sum(one.weights for one in trained) + sum(frozen.values())
+    beside = max(0, process_bytes() - ours) if on_cpu else 0
     lines = [
         (
             name,
@@ -266,17 +280,39 @@ def memory_lines(
         for name, one in zip(names, trained, strict=True)
     ]
     lines += [(f"{name}, frozen", mib(size)) for name, size in frozen.items()]
+    lines += shared.items()
     for part in dict.fromkeys(need.part for need in needs):
         parts = [f"{need.what} {mib(need.bytes)}" for need in needs if need.part == part]
         lines.append((f"memory of {part}", ", ".join(parts)))
-    others = sum(frozen.values()) + (libraries or 0)
-    gaps = 0.0 if libraries is None else CPU_GAPS
-    total = peak_bytes(trained, others, needs, kept_gradients, gaps)
-    beside = "without what the device's libraries take"
-    if libraries is not None:
-        beside = f"with {mib(libraries)} of Python, libraries and data, and the allocator's gaps"
-    lines.append(("memory in all", f"about {mib(total)} at the peak, {beside}; {ACCURACY}"))
-    return lines
+    gaps = CPU_GAPS if on_cpu else 0.0
+    total = peak_bytes(trained, sum(frozen.values()), needs, kept_gradients, gaps)
+    others = "without what the device's libraries take"
+    if on_cpu:
+        others = f"with {mib(beside)} of Python, libraries and data, and the allocator's gaps"
+    lines.append(
+        ("memory in all", f"about {mib(total + beside)} at the peak, {others}; {ACCURACY}")
+    )
+    return Plan(lines, total, beside, most_bytes(device))
+
+
+def most_bytes(device: torch.device) -> int:
+    """The most that this process has had on a device so far; 0 where nobody says."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return process_bytes(most=True) if device.type == "cpu" else 0
+
+
+def used_line(plan: Plan, used: int) -> tuple[str, str]:
+    """What is said of the memory when training has ended.
+
+    Args:
+        plan: that was made before.
+        used: the most that the device held.
+    """
+    planned = f"{mib(plan.bytes + plan.beside)} were planned"
+    if used <= plan.before:  # the peak is not of training, which stayed below
+        return "memory used", f"at most {mib(used)}, before training began; {planned}"
+    return "memory used", f"{mib(used)} at the peak, {planned}"
 
 
 ACCURACY = "an estimate, within ±20 % where it was measured (20 M parameters, CPU)"

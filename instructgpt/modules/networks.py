@@ -20,9 +20,11 @@ from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import base_network, exact_tables
 from instructgpt.models.heads import ScalarModel, ValueHead
 from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.models.quantized import quantize
 from instructgpt.models.source import explained
 from instructgpt.models.tokenizer import tokenizer_fingerprint
 from instructgpt.models.trained import Trained, attach
+from instructgpt.modules.fits import check_quantization
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rollout.ema import WeightAverage
@@ -108,8 +110,15 @@ def frozen(network: nn.Module) -> nn.Module:
 def load_reference(
     init_from: str, network: Network, tokenizer: PreTrainedTokenizerBase
 ) -> nn.Module:
-    """The policy that training starts from, as it stays."""
-    return frozen(load_policy(init_from, None, network, tokenizer))
+    """The policy that training starts from, as it stays; packed where that is asked for."""
+    if network.quantization is not None:
+        warnings.warn(
+            f"the reference is held in {network.quantization} (network.quantization): its KL to "
+            "the policy is not 0 before the first step",
+            stacklevel=2,
+        )
+    reference = frozen(load_policy(init_from, None, network, tokenizer))
+    return quantize(reference, network.quantization)
 
 
 def optimizer_groups(networks: Networks, value: Value) -> list[dict[str, Any]]:
@@ -141,7 +150,7 @@ def build_policy(
     policy: nn.Module = load_policy(init_from, None, network, tokenizer)
     origin = Origin(init_from, weights_digest(policy))
     if trained is not None:
-        return without_dropout(attach(policy, trained)), None, origin
+        return without_dropout(attach(policy, trained, network.quantization)), None, origin
     reference = load_reference(init_from, network, tokenizer) if uses_reference else None
     return without_dropout(policy), reference, origin
 
@@ -212,7 +221,7 @@ def build_value(
         nn.init.zeros_(
             next(value.head.parameters())
         )  # a new critic starts neutral (arXiv:1909.08593)
-    value = attach(value, trained)
+    value = attach(value, trained, network.quantization)
     without_dropout(value)
     return value, Origin(source or policy_from, start)
 
@@ -237,6 +246,7 @@ def build_networks(
         tokenizer: of all of them.
         trained: what is trained; with an adapter the reference is the policy without it.
     """
+    check_quantization(network, trained is not None or algorithm.uses_reference)
     origins = {}
     policy, beside, origins["model.init_from"] = build_policy(
         init_from, network, tokenizer, trained, algorithm.uses_reference

@@ -10,6 +10,7 @@ from instructgpt.algorithms.base import RolloutAlgorithm
 from instructgpt.algorithms.kl import FixedKL, KLController
 from instructgpt.models.heads import ScalarModel
 from instructgpt.modules.memory import (
+    WITHOUT_ADAPTER,
     Memory,
     Need,
     activation_bytes,
@@ -79,7 +80,11 @@ def phase_memory(
         "average of the policy": 4 * held(policy).trained if averaged else 0,
     }
     held_bytes = {name: number for name, number in held_bytes.items() if number}
-    memory = Memory(frozen=held_bytes, keeps_gradients=bool(pretraining.ptx_coef))
+    shared = WITHOUT_ADAPTER if networks.reference is policy else {}
+    if networks.value is not None:
+        own = isinstance(networks.value, ScalarModel)
+        shared = shared | {"value": "a trunk of its own" if own else "a head on the policy's trunk"}
+    memory = Memory((), held_bytes, bool(pretraining.ptx_coef), shared)
     return memory.updating(needs, several or plan.accumulate > 1)
 
 

@@ -31,10 +31,10 @@ from instructgpt.modules.candidates import (
     response_logprobs,
 )
 from instructgpt.modules.finite import Ids, everyones
-from instructgpt.modules.fits import check_context
+from instructgpt.modules.fits import check_context, check_quantization
 from instructgpt.modules.kept import Kept, kept_path, read_kept, write_kept
 from instructgpt.modules.means import Means
-from instructgpt.modules.memory import Memory, held, update_needs
+from instructgpt.modules.memory import WITHOUT_ADAPTER, Memory, held, update_needs
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
 from instructgpt.modules.piece_sizes import Size, largest_piece
@@ -114,6 +114,7 @@ class PreferenceModule(StageModule):
     ) -> None:
         super().__init__(init_from, None, tokenizer, network, trained, optimizer, schedule)
         require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
+        check_quantization(network, trained is not None or algorithm.uses_reference)
         if precompute and not algorithm.uses_reference:
             name = type(algorithm).__name__
             raise UserError(f"model.precompute must be false: {name} uses no reference, got true")
@@ -150,7 +151,7 @@ class PreferenceModule(StageModule):
         """Load the policy."""
         policy = load_policy(self.init_from, None, self.network, self.tokenizer, self.dropout)
         self.origins |= starts_from(self.init_from, policy)
-        self.policy: nn.Module = attach(policy, self.trained)
+        self.policy: nn.Module = attach(policy, self.trained, self.network.quantization)
         check_context(self.policy, self.data.row_tokens)
 
     @property
@@ -174,7 +175,10 @@ class PreferenceModule(StageModule):
             "reference log-probabilities": sum(one.values.nbytes for one in kept),
         }
         frozen = {name: size for name, size in sizes.items() if size}
-        return super().memory().updating(needs, several)._replace(frozen=frozen)
+        off = self.algorithm.uses_reference and self.trained is not None and not self.kept
+        shared = WITHOUT_ADAPTER if off else {}
+        memory = super().memory().updating(needs, several)
+        return memory._replace(frozen=frozen, shared=shared)
 
     # -- the reference
 
@@ -240,7 +244,7 @@ class PreferenceModule(StageModule):
             "limits": [data.max_prompt_tokens, data.max_response_tokens],
             "numerics": [
                 *(self.network.dtype, self.network.attention, str(self.trainer.precision)),
-                self.device.type,
+                *(self.device.type, self.network.quantization),
             ],
             **self.text_format(),
         }

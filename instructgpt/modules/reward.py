@@ -22,7 +22,7 @@ from instructgpt.models.artefact import read_artefact, save_scalar
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.models.trained import Trained, attach
 from instructgpt.modules.base import Monitor, StageModule
-from instructgpt.modules.fits import check_context
+from instructgpt.modules.fits import check_context, check_quantization
 from instructgpt.modules.memory import Memory, Need, activation_bytes, number_size, shape_of
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
@@ -69,6 +69,7 @@ class RewardModule(StageModule):
     ) -> None:
         super().__init__(init_from, architecture, tokenizer, network, trained, optimizer, schedule)
         require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
+        check_quantization(network, trained is not None)
         self.algorithm = algorithm
         self.dropout = dropout
         self.ranking = RankingMetrics()
@@ -87,7 +88,7 @@ class RewardModule(StageModule):
             dropout=self.dropout,
         )
         self.origins |= starts_from(self.init_from, model if stored else model.trunk)
-        self.model = attach(model, self.trained)
+        self.model = attach(model, self.trained, self.network.quantization)
         check_context(self.model.trunk, self.data.row_tokens)
         self.val_loss = MeanMetric()
 

@@ -21,7 +21,7 @@ from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.estimates import Estimates
 from instructgpt.modules.finite import Ids
-from instructgpt.modules.fits import check_context
+from instructgpt.modules.fits import check_context, check_quantization
 from instructgpt.modules.language import language_loss
 from instructgpt.modules.memory import Memory, update_needs
 from instructgpt.modules.optimizer import PaperAdam
@@ -78,6 +78,7 @@ class SFTModule(StageModule):
     ) -> None:
         super().__init__(init_from, architecture, tokenizer, network, trained, optimizer, schedule)
         require(dropout is None or 0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
+        check_quantization(network, trained is not None)
         self.dropout = dropout
         self.estimates = Estimates()
         self.answers = ValidationAnswers(reward, validation_prompts, sampling)
@@ -89,7 +90,7 @@ class SFTModule(StageModule):
             self.init_from, self.architecture, self.network, self.tokenizer, self.dropout
         )
         self.origins |= starts_from(self.init_from, policy)
-        self.policy: nn.Module = attach(policy, self.trained)
+        self.policy: nn.Module = attach(policy, self.trained, self.network.quantization)
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
 
     @property

@@ -18,6 +18,7 @@ from instructgpt.models.digest import weights_digest
 from instructgpt.models.forward import virtual_tokens
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, context_length, load_scalar
+from instructgpt.models.quantized import quantize
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
@@ -68,7 +69,7 @@ class LearnedReward(RewardFunction):
             # The policy can come from the same place: say which of the two is meant.
             raise UserError(f"model.reward: {error}") from error
         self.tokenizer, self.model = tokenizer, model
-        self.model.requires_grad_(False).eval()
+        quantize(self.model.requires_grad_(False).eval(), self.network.quantization)
         self.choice = choose_template(None, self.init_from, tokenizer)
         self.template = self.choice.template
         reads = tokenizer_fingerprint(tokenizer), self.template.fingerprint(tokenizer)

@@ -50,13 +50,18 @@ def same(one, other):
     return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
-def test_checkpoints_hold_what_is_trained(stage, files, policy_artefact, reward_artefact, tmp_path):
+@pytest.mark.parametrize(
+    ("stage", "more"),
+    [("sft", ()), ("reward", ()), ("ppo", ()), ("reward", ("--model.network.quantization=nf4",))],
+)
+def test_checkpoints_hold_what_is_trained(
+    stage, more, files, policy_artefact, reward_artefact, tmp_path
+):
     whole, resumed, again = (tmp_path / name for name in ("whole", "resumed", "again"))
     inputs = (files, policy_artefact, reward_artefact)
-    assert run(arguments(stage, *inputs, whole)) == 0
-    assert run(arguments(stage, *inputs, resumed, "--trainer.max_steps=3")) == 0
-    assert run(arguments(stage, *inputs, resumed, "--ckpt_path=last")) == 0
+    assert run(arguments(stage, *inputs, whole, *more)) == 0
+    assert run(arguments(stage, *inputs, resumed, "--trainer.max_steps=3", *more)) == 0
+    assert run(arguments(stage, *inputs, resumed, "--ckpt_path=last", *more)) == 0
     assert same(weights(resumed / "export"), weights(whole / "export"))
     for path in (whole / "checkpoints").iterdir():
         checkpoint = torch.load(path, weights_only=True)

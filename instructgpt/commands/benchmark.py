@@ -1,19 +1,19 @@
-"""``benchmark``: ask public sets of several models, as lm-eval does: the alignment tax."""
+"""``benchmark``: public sets, asked as lm-eval does (the alignment tax), or of reward models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from instructgpt.terminal import say
 
 if TYPE_CHECKING:  # imported when needed: `benchmark --help` should not wait for them
     from instructgpt.callbacks.unfinished import UnfinishedRows
-    from instructgpt.commands.policy import Policy
     from instructgpt.evaluation.asking import Limits
-    from instructgpt.evaluation.benchmark import BenchmarkResults, Questions
+    from instructgpt.evaluation.benchmark import BenchmarkResults, ProblemSet
+    from instructgpt.models.load import Network
 
 
 def benchmark(
@@ -32,11 +32,12 @@ def benchmark(
 
     Sets: hellaswag, rte, sst2, wsc, truthfulqa, crows_pairs and winogender by the log-probabilities
     of their choices, gsm8k by what the model writes; prompts and measures are those of lm-eval 0.4.
-    ``MODEL.jsonl`` has every problem with its log-probabilities.
+    Or rewardbench2, of reward models. ``MODEL.jsonl`` has every problem with its log-probabilities
+    or scores.
 
     Args:
-        models: name -> folder or hub id of a policy; the others are compared with the first, such
-            as ``{before: runs/sft/export, after: runs/ppo/export}``.
+        models: name -> folder or hub id of a policy, or of a reward model; the others are compared
+            with the first, such as ``{before: runs/sft/export, after: runs/ppo/export}``.
         sets: set -> file of its rows, as they are published.
         output: folder to write; the same command goes on where it was interrupted.
         examples: set -> file of its rows that stand before each problem, with their solutions;
@@ -48,22 +49,22 @@ def benchmark(
         dtype: number format of the weights.
         trust_remote_code: run code that comes with a model.
     """
-    from instructgpt.commands.policy import load
     from instructgpt.evaluation.asking import Limits
-    from instructgpt.evaluation.benchmark import BenchmarkResults, read_questions, results_of
+    from instructgpt.evaluation.benchmark import BenchmarkResults, results_of
     from instructgpt.models.load import Network
 
     check(models, max_response_tokens, max_tokens)
-    questions = read_questions(sets, examples or {})
-    network = Network(dtype, trust_remote_code=trust_remote_code)
+    questions = read(sets, examples or {})
+    network = Network(dtype, trust_remote_code=trust_remote_code, max_tokens=max_tokens)
     limits = Limits(max_tokens, max_response_tokens)
+    load = reward_model if asks_reward_models(sets) else policy
     with ExitStack() as files:
         noted = {}
         for name, source in models.items():
-            policy = load(source, "plain", network, device)
-            noted[name] = opened(Path(output, f"{name}.jsonl"), policy, questions, limits)
+            subject = load(source, network, device, limits)
+            noted[name] = opened(Path(output, f"{name}.jsonl"), subject, questions, limits)
             files.callback(noted[name].interrupt)
-            ask(name, policy, questions, noted[name], limits)
+            ask(name, subject, questions, noted[name])
         rows = {name: noted_rows(file) for name, file in noted.items()}
         results = BenchmarkResults(models=models, seed=seed, sets=results_of(questions, rows, seed))
         write(results, noted.values(), Path(output))
@@ -92,20 +93,87 @@ def check(models: dict[str, str], max_response_tokens: int, max_tokens: int) -> 
     require(max_tokens >= 1, "--max_tokens", ">= 1", max_tokens)
 
 
-def opened(
-    path: Path, policy: Policy, questions: Sequence[Questions], limits: Limits
-) -> UnfinishedRows:
-    """The file of a model's rows, of which those that are there need not be computed."""
-    from instructgpt.callbacks.unfinished import UnfinishedRows, network_hash, rows_hash
+def asks_reward_models(sets: Mapping[str, str]) -> bool:
+    """Whether the sets are asked of reward models; a mixture is refused."""
+    from instructgpt.evaluation.public_sets import REWARD_BENCH
+    from instructgpt.types import require
+
+    rule = f"{REWARD_BENCH} alone, or without it: it is asked of reward models, the others are not"
+    require(REWARD_BENCH not in sets or len(sets) == 1, "--sets", rule, ", ".join(sets))
+    return REWARD_BENCH in sets
+
+
+def read(sets: Mapping[str, str], examples: Mapping[str, str]) -> Sequence[ProblemSet]:
+    """The problems of all files."""
+    from instructgpt.evaluation.benchmark import check_sets, read_questions
+    from instructgpt.evaluation.reward_bench import read_reward_bench
+
+    check_sets(sets, examples)
+    if asks_reward_models(sets):
+        return [read_reward_bench(path) for path in sets.values()]
+    return read_questions(sets, examples)
+
+
+class Subject(NamedTuple):
+    """What is asked."""
+
+    facts: dict[str, Any]  # that its rows depend on
+    found: Callable[[Any, int], Iterator[Sequence[Any]]]  # what it says to a set from a problem on
+
+
+def policy(source: str, network: Network, device: str, limits: Limits) -> Subject:
+    """A policy, which is asked for log-probabilities and texts.
+
+    Args:
+        source: folder or hub id.
+        network: number format.
+        device: where to, or "auto".
+        limits: of tokens.
+    """
+    from functools import partial
+
+    from instructgpt.callbacks.unfinished import network_hash
+    from instructgpt.commands.policy import load
+    from instructgpt.evaluation.asking import found
+    from instructgpt.evaluation.likelihood import Coder
     from instructgpt.models.tokenizer import tokenizer_fingerprint
 
-    parameter = next(policy.network.parameters())
+    loaded = load(source, "plain", network, device)
+    parameter = next(loaded.network.parameters())
     facts = {
-        f"model {path.stem}": network_hash(policy.network),
-        "tokenizer": tokenizer_fingerprint(policy.tokenizer),
-        "--sets": rows_hash([[one.asks.name, one.places, one.problems] for one in questions]),
+        "weights": network_hash(loaded.network),
+        "tokenizer": tokenizer_fingerprint(loaded.tokenizer),
         "--device": parameter.device.type,
         "--dtype": parameter.dtype,
+    }
+    coder = Coder(loaded.tokenizer, loaded.context)
+    return Subject(facts, partial(found, loaded.network, coder, limits))
+
+
+def reward_model(source: str, network: Network, device: str, limits: Limits) -> Subject:
+    """A reward model, which is asked for scores; arguments as of ``policy``."""
+    from functools import partial
+
+    from instructgpt.commands.policy import device_of
+    from instructgpt.evaluation.reward_bench import load, scored
+
+    place = device_of(device)
+    reward = load(source, network, place)
+    _, digest = reward.origins()["init_from"]
+    facts = {"weights": digest, "--device": place.type, "--dtype": network.dtype}
+    return Subject(facts, partial(scored, reward))
+
+
+def opened(
+    path: Path, subject: Subject, questions: Sequence[ProblemSet], limits: Limits
+) -> UnfinishedRows:
+    """The file of a model's rows, of which those that are there need not be computed."""
+    from instructgpt.callbacks.unfinished import UnfinishedRows, rows_hash
+
+    facts = {
+        f"model {path.stem}": subject.facts.pop("weights"),
+        "--sets": rows_hash([[one.name, one.places, one.problems] for one in questions]),
+        **subject.facts,
         **{f"--{name}": value for name, value in limits._asdict().items()},
     }
     file = UnfinishedRows(path, facts)
@@ -122,27 +190,18 @@ def noted_rows(file: UnfinishedRows) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def ask(
-    name: str,
-    policy: Policy,
-    questions: Sequence[Questions],
-    file: UnfinishedRows,
-    limits: Limits,
-) -> None:
+def ask(name: str, subject: Subject, questions: Sequence[ProblemSet], file: UnfinishedRows) -> None:
     """Ask a model all that is not in its file yet, and note it.
 
     Args:
         name: of the model.
-        policy: the model.
+        subject: the model.
         questions: of all sets.
         file: gets a row a problem.
-        limits: of tokens.
     """
     from instructgpt.callbacks.progress import display
-    from instructgpt.evaluation.asking import found
-    from instructgpt.evaluation.likelihood import Coder
 
-    first, shown, coder = 0, display(), Coder(policy.tokenizer, policy.context)
+    first, shown = 0, display()
     try:
         for asked in questions:
             total = len(asked.problems)
@@ -150,9 +209,9 @@ def ask(
             first += total
             if done == total:
                 continue
-            title = f"{name}: {asked.asks.title}"
+            title = f"{name}: {asked.title}"
             shown.show(title, done, total)  # from where the rate is measured
-            for some in found(policy.network, coder, asked, done, limits):
+            for some in subject.found(asked, done):
                 file.add([asked.row(done + i, one) for i, one in enumerate(some)])
                 done += len(some)
                 shown.show(title, done, total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for them
+    import torch
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
@@ -43,22 +44,33 @@ def load(source: str, template: str, network: Any, device: str) -> Policy:
         network: number format.
         device: where to, or "auto".
     """
-    import torch
-
     from instructgpt.models.choice import choose_template
     from instructgpt.models.forward import virtual_tokens
     from instructgpt.models.load import context_length, load_policy
     from instructgpt.models.tokenizer import load_tokenizer
-    from instructgpt.types import UserError
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device != "cpu" and not getattr(torch, device).is_available():
-        raise UserError(f"--device must be there, got {device}: this machine has none")
+    place = device_of(device)
     tokenizer = load_tokenizer(source, network.trust_remote_code)
     chosen = choose_template(template, source, tokenizer, "--template")
     model = load_policy(source, None, network, tokenizer)
     context = context_length(model.config)
     room = None if context is None else context - virtual_tokens(model)
     policy: nn.Module = model
-    return Policy(policy.to(device).eval(), tokenizer, chosen.template, room, str(chosen))
+    return Policy(policy.to(place).eval(), tokenizer, chosen.template, room, str(chosen))
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name; one that is not there is a UserError.
+
+    Args:
+        name: of a device, or "auto".
+    """
+    import torch
+
+    from instructgpt.types import UserError
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not getattr(torch, name).is_available():
+        raise UserError(f"--device must be there, got {name}: this machine has none")
+    return torch.device(name)

@@ -26,33 +26,33 @@ class Limits(NamedTuple):
 def found(
     network: nn.Module,
     coder: Coder,
+    limits: Limits,
     questions: Questions,
     start: int,
-    limits: Limits,
 ) -> Iterator[Sequence[list[float] | str]]:
     """What a model says to a set's problems, as it comes: log-probabilities of choices, or texts.
 
     Args:
         network: a causal language model in evaluation mode.
         coder: makes its tokens.
+        limits: of tokens.
         questions: of the set.
         start: number of the first problem that is wanted.
-        limits: of tokens.
     """
     if not questions.problems[0].choices:
-        yield from ([one] for one in written(network, coder, questions, start, limits))
+        yield from ([one] for one in written(network, coder, limits, questions, start))
         return
     delimiter = questions.asks.delimiter
     asked = [
         coder.asked(where, one.context, [delimiter + choice for choice in one.choices])
         for where, one in zip(questions.places, questions.problems, strict=True)
     ]
-    _tell(sum(len(one) > 1 for one in asked), questions, coder)
+    _tell(sum(not all(part.whole for part in one) for one in asked), questions, coder)
     yield from scored(network, asked, limits.max_tokens, start)
 
 
 def written(
-    network: nn.Module, coder: Coder, questions: Questions, start: int, limits: Limits
+    network: nn.Module, coder: Coder, limits: Limits, questions: Questions, start: int
 ) -> Iterator[str]:
     """What a model writes greedily to each problem, up to what ends it; arguments as above."""
     tokenizer, most = coder.tokenizer, limits.max_response_tokens

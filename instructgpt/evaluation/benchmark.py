@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from instructgpt.data.checks import object_of
 from instructgpt.data.files import read_file
-from instructgpt.evaluation.public_sets import SETS, Problem, PublicSet
+from instructgpt.evaluation.public_sets import REWARD_BENCH, SETS, Problem, PublicSet
 from instructgpt.evaluation.records import to_json
 from instructgpt.evaluation.report_files import plain
 from instructgpt.evaluation.results import Difference
@@ -48,6 +48,16 @@ class Questions:
     problems: list[Problem]
     examples: int
 
+    @property
+    def name(self) -> str:
+        """Of the set."""
+        return self.asks.name
+
+    @property
+    def title(self) -> str:
+        """Of the set, for people."""
+        return self.asks.title
+
     def row(self, number: int, found: list[float] | str) -> dict[str, Any]:
         """What is noted of a problem.
 
@@ -59,6 +69,56 @@ class Questions:
         if isinstance(found, str):
             return {**about, "response": found, **self.asks.said(problem, found)}
         return {**about, "logprobs": found, **self.asks.measures(problem, found)}
+
+    def results(self, rows: Mapping[str, Sequence[dict[str, Any]]], seed: int) -> SetResults:
+        """Measures of all models, and what they differ by from the first.
+
+        Args:
+            rows: model -> a row a problem.
+            seed: of the bootstrap.
+        """
+        clusters = [problem.cluster for problem in self.problems]
+        first = next(iter(rows))
+        names = [key for key in rows[first][0] if key not in ("set", "id", "logprobs", "response")]
+        measures: dict[str, dict[str, Estimate]] = {}
+        differences: dict[str, list[Difference]] = {}
+        for name in names:
+            values = {
+                model: np.array([row[name] for row in those]) for model, those in rows.items()
+            }
+            measures[name] = {m: _estimate(one, clusters, seed) for m, one in values.items()}
+            differences[name] = [
+                Difference(model, first, *_difference(one - values[first], clusters, seed))
+                for model, one in values.items()
+                if model != first
+            ]
+        return SetResults(self.path, len(self.problems), self.examples, measures, differences)
+
+
+class ProblemSet(Protocol):
+    """A set with its problems, of policies or of reward models."""
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+
+    @property
+    def title(self) -> str:
+        """Of the set, for people."""
+
+    @property
+    def places(self) -> list[str]:
+        """File and line of each problem."""
+
+    @property
+    def problems(self) -> Sequence[Any]:
+        """In the order of the file."""
+
+    def row(self, number: int, found: Any) -> dict[str, Any]:
+        """What is noted of a problem."""
+
+    def results(self, rows: Mapping[str, Sequence[dict[str, Any]]], seed: int) -> SetResults:
+        """Measures of all models, and what they differ by from the first."""
 
 
 class SetResults(NamedTuple):
@@ -80,23 +140,29 @@ class BenchmarkResults:
     sets: dict[str, SetResults] = field(default_factory=dict)
 
 
-def read_questions(sets: Mapping[str, str], examples: Mapping[str, str]) -> list[Questions]:
-    """The problems of all files.
+def check_sets(sets: Mapping[str, str], examples: Mapping[str, str]) -> None:
+    """Refuse sets that are not known, and worked examples where none can be.
 
     Args:
         sets: name of a set -> file.
         examples: name of a set -> file of problems that stand before each, with their solutions.
-
-    Raises:
-        UserError: no such set, or a row is not of it.
     """
-    known = ", ".join(SETS)
+    known = ", ".join((*SETS, REWARD_BENCH))
     for name in (*sets, *examples):
-        require(name in SETS, "--sets" if name in sets else "--examples", f"one of {known}", name)
+        option = "--sets" if name in sets else "--examples"
+        require(name in SETS or name == REWARD_BENCH, option, f"one of {known}", name)
     for name in examples:
-        if name not in sets or not SETS[name].examples:
+        if name not in sets or name == REWARD_BENCH or not SETS[name].examples:
             why = "is not among --sets" if name not in sets else "has a prompt of its own"
             raise UserError(f"--examples.{name} must be left out: the set {why}")
+
+
+def read_questions(sets: Mapping[str, str], examples: Mapping[str, str]) -> list[Questions]:
+    """The problems of all files; arguments as of ``check_sets``, which they have passed.
+
+    Raises:
+        UserError: a row is not of its set.
+    """
     return [_questions(SETS[name], path, examples.get(name)) for name, path in sets.items()]
 
 
@@ -115,7 +181,7 @@ def _problems(asks: PublicSet, path: str) -> list[tuple[str, Problem]]:
 
 
 def results_of(
-    questions: Sequence[Questions], rows: Mapping[str, Sequence[dict[str, Any]]], seed: int
+    questions: Sequence[ProblemSet], rows: Mapping[str, Sequence[dict[str, Any]]], seed: int
 ) -> dict[str, SetResults]:
     """Measures of all models on each set, and what they differ by from the first.
 
@@ -129,28 +195,9 @@ def results_of(
     for asked in questions:
         stop = start + len(asked.problems)
         of_set = {model: those[start:stop] for model, those in rows.items()}
-        found[asked.asks.name] = _of_set(asked, of_set, seed)
+        found[asked.name] = asked.results(of_set, seed)
         start = stop
     return found
-
-
-def _of_set(
-    asked: Questions, rows: Mapping[str, Sequence[dict[str, Any]]], seed: int
-) -> SetResults:
-    clusters = [problem.cluster for problem in asked.problems]
-    first = next(iter(rows))
-    names = [key for key in rows[first][0] if key not in ("set", "id", "logprobs", "response")]
-    measures: dict[str, dict[str, Estimate]] = {}
-    differences: dict[str, list[Difference]] = {}
-    for name in names:
-        values = {model: np.array([row[name] for row in those]) for model, those in rows.items()}
-        measures[name] = {model: _estimate(one, clusters, seed) for model, one in values.items()}
-        differences[name] = [
-            Difference(model, first, *_difference(one - values[first], clusters, seed))
-            for model, one in values.items()
-            if model != first
-        ]
-    return SetResults(asked.path, len(asked.problems), asked.examples, measures, differences)
 
 
 def _estimate(values: Array, clusters: list[str], seed: int) -> Estimate:
@@ -192,7 +239,8 @@ def table(results: BenchmarkResults) -> str:
     lines = []
     for name, found in results.sets.items():
         shots = f", {found.examples} worked examples before each" if found.examples else ""
-        lines.append(f"{SETS[name].title} ({found.problems:,} problems{shots})")
+        title = "RewardBench 2" if name == REWARD_BENCH else SETS[name].title
+        lines.append(f"{title} ({found.problems:,} problems{shots})")
         for measure, models in found.measures.items():
             lines.append(f"  {measure:22}{first:{width}}{_shown(models[first])}")
             for row in found.differences[measure]:

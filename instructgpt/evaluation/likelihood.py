@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.functional.layout import Layout, pieces
 from instructgpt.models.flat import predict
+from instructgpt.models.forward import run
 from instructgpt.models.tokenizer import eos_id
 from instructgpt.types import FlatRows, UserError
 
@@ -20,6 +21,7 @@ class Choices(NamedTuple):
 
     context: list[int]
     choices: list[list[int]]
+    whole: bool = True  # else the last token of the only choice is not read: there is no room
 
     @property
     def tokens(self) -> int:
@@ -84,31 +86,60 @@ class Coder(NamedTuple):
         """
         pairs = [self.pair(context, choice) for choice in choices]
         for choice, (_, ids) in zip(choices, pairs, strict=True):
-            if not ids or (self.room is not None and len(ids) >= self.room):
-                fits = "any number" if self.room is None else f"{self.room - 1} at most"
+            if not ids or (self.room is not None and len(ids) > self.room):
+                fits = "any number" if self.room is None else f"{self.room} at most"
                 raise UserError(
                     f"{where}: the choice {choice[:60]!r} must have tokens of its own, {fits}, "
                     f"got {len(ids)}"
                 )
-        before, longest = pairs[0][0], max(len(ids) for _, ids in pairs)
-        if self.room is None or len(before) + longest <= self.room:
-            shared = all(one == before for one, _ in pairs)
-            if shared:
-                return [Choices(before, [ids for _, ids in pairs])]
-        room = self.room
-        return [
-            Choices(one if room is None else one[-(room - len(ids)) :], [ids]) for one, ids in pairs
-        ]
+        return self.fitted(pairs)
+
+    def fitted(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Choices]:
+        """Contexts and their choices together where all have the same one and fit, else each alone.
+
+        A context that does not fit loses its beginning. The last token of a choice is predicted,
+        not read, so there is room for one more than the model can see.
+
+        Args:
+            pairs: tokens of context and choice.
+        """
+        room, (before, _) = self.room, pairs[0]
+        longest = max(len(ids) for _, ids in pairs)
+        fits = room is None or len(before) + longest <= room
+        if fits and all(one == before for one, _ in pairs):
+            return [Choices(before, [ids for _, ids in pairs])]
+        return [_alone(one, ids, room) for one, ids in pairs]
+
+
+def _alone(context: list[int], choice: list[int], room: int | None) -> Choices:
+    if room is None or len(context) + len(choice) <= room:
+        return Choices(context, [choice])
+    return Choices(context[-(room + 1 - len(choice)) :], [choice], whole=False)
+
+
+class Likelihood(NamedTuple):
+    """How likely a choice is."""
+
+    logprob: float  # summed over its tokens
+    greedy: bool  # each of its tokens is the likeliest
 
 
 @torch.no_grad()
-def choice_logprobs(model: nn.Module, asked: Sequence[Choices]) -> list[list[float]]:
-    """The summed log-probability of each choice, in one forward pass.
+def likelihoods(model: nn.Module, asked: Sequence[Choices]) -> list[list[Likelihood]]:
+    """How likely each choice is, in one forward pass but for those that are not read whole.
+
+    Ids without a token count as others do, as in lm-eval.
 
     Args:
         model: a causal language model in evaluation mode.
         asked: contexts, each read once for all of its choices.
     """
+    whole = [one for one in asked if one.whole]
+    found = iter(_of_whole(model, whole) if whole else [])
+    return [next(found) if one.whole else [_unread(model, one)] for one in asked]
+
+
+def _of_whole(model: nn.Module, asked: Sequence[Choices]) -> list[list[Likelihood]]:
     device = next(model.parameters()).device
     layout = Layout.shared(
         [len(one.context) for one in asked], [[len(ids) for ids in one.choices] for one in asked]
@@ -117,10 +148,29 @@ def choice_logprobs(model: nn.Module, asked: Sequence[Choices]) -> list[list[flo
     chosen = layout.parents >= 0
     places = chosen.repeat_interleave(layout.lengths).nonzero().squeeze(1)
     rows = FlatRows(torch.tensor(tokens).to(device), layout.to(device))
-    found = predict(model, rows, places.to(device)).logprobs.double().cpu()
-    sums = [part.sum().item() for part in found.split(layout.lengths[chosen].tolist())]
-    rest = iter(sums)
+    read = predict(model, rows, places.to(device), every_id=True)
+    lengths = layout.lengths[chosen].tolist()
+    parts = zip(
+        read.logprobs.double().cpu().split(lengths), read.correct.cpu().split(lengths), strict=True
+    )
+    rest = iter([Likelihood(each.sum().item(), bool(best.all())) for each, best in parts])
     return [[next(rest) for _ in one.choices] for one in asked]
+
+
+def _unread(model: nn.Module, asked: Choices) -> Likelihood:
+    """Of a choice whose last token there is no room for."""
+    [choice], device = asked.choices, next(model.parameters()).device
+    tokens = torch.tensor([[*asked.context, *choice][:-1]], device=device)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    logits = run(model, tokens, mask, keep=len(choice), every_id=True).logits[0].float()
+    targets = torch.tensor(choice, device=device)
+    each = logits.log_softmax(-1).gather(1, targets[:, None]).double()
+    return Likelihood(each.sum().item(), bool((logits.argmax(-1) == targets).all()))
+
+
+def choice_logprobs(model: nn.Module, asked: Sequence[Choices]) -> list[list[float]]:
+    """The summed log-probability of each choice; arguments as of ``likelihoods``."""
+    return [[one.logprob for one in some] for some in likelihoods(model, asked)]
 
 
 def scored(

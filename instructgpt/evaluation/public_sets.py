@@ -18,6 +18,9 @@ from instructgpt.data.errors import bad
 
 Row = Mapping[str, Any]
 
+REWARD_BENCH = "rewardbench2"
+"""The set that is asked of reward models: ``reward_bench``."""
+
 
 class Problem(NamedTuple):
     """A question with its possible continuations; without any, the model's own is looked at."""

@@ -2,13 +2,12 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from public_rows import ROWS
 from tiny_models import policy_of
 
-from instructgpt.evaluation.likelihood import Coder, choice_logprobs, scored
+from instructgpt.evaluation.likelihood import Choices, Coder, likelihoods, scored
 from instructgpt.evaluation.public_sets import SETS
 from instructgpt.types import UserError
 
@@ -120,18 +119,49 @@ def test_a_text_begins_as_its_tokenizer_says(tiny_tokenizer):
     assert coder.pair("", f"{tokenizer.bos_token}the dog") == ([1], plain)
 
 
-def test_a_long_context_loses_its_beginning(model, tiny_tokenizer):
-    """Each choice has as much of it as it has room for."""
+def test_a_long_context_loses_its_beginning(tiny_tokenizer):
+    """A choice has as much of it as its model has room for, which does not read the last token.
+
+    As in lm-eval, whose rule is written down here: of context and choice the last room + 1 tokens.
+    """
     context, choices = "one two three four five six seven", [" eight", " eight nine ten"]
-    whole = Coder(tiny_tokenizer, None).asked("x", context, choices)
-    [(before, after)] = whole
-    room = len(before) + len(after[0])  # the longer choice does not fit
+    [(before, after, _)] = Coder(tiny_tokenizer, None).asked("x", context, choices)
+    room = len(before) + len(after[0])
+    assert len(after[1]) > len(after[0]) + 1  # so the longer choice does not fit
+    model = policy_of(ARCHITECTURES["gpt2"] | {"n_positions": room}, tiny_tokenizer)
     cut = Coder(tiny_tokenizer, room).asked("x", context, choices)
-    assert [one.tokens for one in cut] == [room, room]
-    assert cut[0] == (before, [after[0]])
-    assert cut[1] == (before[len(after[1]) - len(after[0]) :], [after[1]])
-    [first], [second] = choice_logprobs(model, cut)
-    assert first == pytest.approx(choice_logprobs(model, whole)[0][0], abs=2e-4)
-    assert not np.isclose(second, choice_logprobs(model, whole)[0][1], atol=2e-4)
+    assert [(one.tokens, one.whole) for one in cut] == [(room, True), (room + 1, False)]
+    for one, choice in zip(cut, after, strict=True):
+        kept = (before + choice)[-(room + 1) :]
+        assert one.context + one.choices[0] == kept
+        with torch.no_grad():
+            every = model(torch.tensor([kept[:-1]])).logits[0].log_softmax(-1)[-len(choice) :]
+        [[found]] = likelihoods(model, [one])
+        expected = sum(row[token].item() for row, token in zip(every, choice, strict=True))
+        assert found.logprob == pytest.approx(expected, abs=2e-4)
+        assert found.greedy == (every.argmax(-1).tolist() == choice)
+    assert Coder(tiny_tokenizer, len(after[1])).asked("x", context, choices)
     with pytest.raises(UserError, match="x: the choice ' eight nine ten' must have tokens"):
-        Coder(tiny_tokenizer, len(after[1])).asked("x", context, choices)
+        Coder(tiny_tokenizer, len(after[1]) - 1).asked("x", context, choices)
+
+
+def test_what_would_be_said_is_known(model):
+    """The likeliest tokens, one after the other, are greedy; with another one they are not."""
+    tokens = [5, 6, 7]
+    for _ in range(4):
+        with torch.no_grad():
+            tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+    said = tokens[3:]
+    other = [*said[:-1], (said[-1] + 1) % 290]
+    [found] = likelihoods(model, [Choices([5, 6, 7], [said, other])])
+    assert [one.greedy for one in found] == [True, False]
+
+
+def test_ids_without_a_token_count(tiny_tokenizer):
+    """As in lm-eval, and not as in what samples: a row of the embedding that no text can name."""
+    model = policy_of(ARCHITECTURES["llama"] | {"vocab_size": 300}, tiny_tokenizer)
+    with torch.no_grad():
+        model.lm_head.weight[295] *= 30
+        logits = model(torch.tensor([[5, 6]])).logits[0, -1]
+    [[found]] = likelihoods(model, [Choices([5, 6], [[7]])])
+    assert found.logprob == pytest.approx(logits.log_softmax(-1)[7].item(), abs=2e-4)

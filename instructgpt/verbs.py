@@ -48,7 +48,7 @@ VERBS = {
         writes="responses.jsonl",
         asks=("prompts",),
     ),
-    "label": Verb("rank sampled responses, by simulated labelers or by people"),
+    "label": Verb("rank sampled responses, by simulated labelers, people or a reward model"),
     "evaluate": Verb("compare policies: win rates, ground truth, a report", report="report.html"),
     "benchmark": Verb("ask public sets before and after: accuracy by log-likelihood, tax"),
     "export": Verb("write the artefact of a run from one of its checkpoints", writes="export"),

@@ -12,6 +12,7 @@ from instructgpt.callbacks.bands import read_bands
 from instructgpt.callbacks.config import ConfigWriter
 from instructgpt.callbacks.export import Compare, ExportArtefact
 from instructgpt.callbacks.logs import LogWhereRead
+from instructgpt.callbacks.moved import MovedNothing
 from instructgpt.callbacks.plan import PlanPrinter
 from instructgpt.callbacks.predictions import PredictionWriter
 from instructgpt.callbacks.progress import StageProgress
@@ -52,6 +53,7 @@ def default_callbacks(
         ConfigWriter(config, config_text, folder, changes),
         StepSeed(seed),
         PlanPrinter(),
+        MovedNothing(),
         SampleWriter(),
         PredictionWriter(config),
         Throughput(),

@@ -1,4 +1,4 @@
-"""``label``: rank sampled responses, by simulated labelers or by people."""
+"""``label``: rank sampled responses, by simulated labelers, by people, or by a reward model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def label(
     samples: str,
     validation: str | None = None,
     output: str = "runs/label",
-    by: Literal["simulated", "people"] = "simulated",
+    by: Literal["simulated", "people", "reward"] = "simulated",
+    reward_model: str | None = None,
     seed: int = 0,
     labelers: int = 6,
     agreement: float = 0.726,
@@ -39,7 +40,10 @@ def label(
         output: folder to write.
         by: ``simulated`` labelers value the attributes that the world's grader sees; with
             ``people`` the verb writes ``to_label.jsonl``, ends with exit code 3, and goes on when
-            its rows, with a ``ranking`` each, lie beside it as ``comparisons.jsonl``.
+            its rows, with a ``ranking`` each, lie beside it as ``comparisons.jsonl``; ``reward``
+            gives the scores of a reward model as ``ratings``, and writes the best response to each
+            prompt to ``best.jsonl``, which is best-of-K for ``evaluate``.
+        reward_model: folder or hub id of the reward model that ranks by ``reward``.
         seed: of the labelers and of their choices.
         labelers: how many rank for training.
         agreement: how often two of them agree (paper, section 3.4: 72.6 ± 1.5 %).
@@ -58,9 +62,18 @@ def label(
     from instructgpt.errors import check_unused
     from instructgpt.evaluation.answers import read_answers
 
+    given = {name: value for name, value in locals().items() if name in SIMULATED}
+    if by != "simulated":
+        check_unused(label, f"--by {by}", **given)
+    if by != "reward":
+        check_unused(label, f"--by {by}", reward_model=reward_model)
     if by == "people":
-        check_unused(label, "--by people", **{n: v for n, v in locals().items() if n in SIMULATED})
         wait_for_people(read_answers(samples, least=2), validation, Path(output))
+        return
+    if by == "reward":
+        check_unused(label, "--by reward", validation=validation)
+        check_place(Path(output))
+        rank_by_reward(read_answers(samples, least=2), reward_model, Path(output))
         return
     from instructgpt.miniature.grading import grade_row
     from instructgpt.miniature.ranking import distinct_pairs, make_panels, write
@@ -99,6 +112,44 @@ def check_place(output: Path) -> None:
 
     if (output / PEOPLE).exists():
         raise UserError(f"--output must not be where people were asked to rank, got {output}")
+
+
+def rank_by_reward(rows: list[AnswersRow], reward_model: str | None, output: Path) -> None:
+    """Write what a reward model thinks of each response, and the best one to each prompt.
+
+    Args:
+        rows: sampled responses.
+        reward_model: folder or hub id.
+        output: folder; the same command goes on with scores that are there already.
+    """
+    from instructgpt.callbacks.common import json_lines
+    from instructgpt.evaluation.answers import answers_of
+    from instructgpt.evaluation.scoring import Scorer
+    from instructgpt.models.folder import write_text
+    from instructgpt.terminal import note, say
+    from instructgpt.types import UserError
+
+    if reward_model is None:
+        raise UserError("--reward_model must be given with --by reward, got none")
+    scorer = Scorer(reward_model, output / "scores.jsonl")
+    note(f"reward model '{reward_model}': {scorer.choice}")
+    try:
+        every = scorer([answer for row in rows for answer in answers_of(row, row.prompt, None)])
+        ranked, best, at = [], [], 0
+        for row in rows:
+            scores = every[at : at + len(row.responses)]
+            at += len(scores)
+            place = max(range(len(scores)), key=scores.__getitem__)
+            about = {**row.prompt.row, **row.optional}
+            ranked.append({**about, "responses": row.responses, "ratings": scores})
+            chosen = {"responses": [row.responses[place]], "finished": [row.finished[place]]}
+            best.append({**about, **chosen})
+        write_text(output / "best.jsonl", json_lines(best))
+        write_text(output / "comparisons.jsonl", json_lines(ranked))
+        scorer.close(done=True)
+    finally:
+        scorer.close(done=False)
+    say(f"{len(rows):,} prompts are rated in {output / 'comparisons.jsonl'}")
 
 
 def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path) -> None:

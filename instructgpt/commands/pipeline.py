@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.errors import OneLineParser
 from instructgpt.types import UserError
 
 PRELOAD = "instructgpt.commands.preload"
+DEFAULT = "configs/miniature.yaml"
 
 
 def pipeline(
     entry: str,
-    config: str = "configs/miniature.yaml",
+    config: str = DEFAULT,
     output: str | None = None,
     seed: int | None = None,
     only: str | None = None,
     from_: str | None = None,
     jobs: int | None = None,
+    inputs: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run a pipeline: the paper in miniature, or your own.
 
@@ -36,12 +42,13 @@ def pipeline(
         from_: run this stage, and all that depends on it, anew.
         jobs: stages that run side by side, with OMP_NUM_THREADS threads each (default: 1);
             default: that of the file, else as many as there are cores, at most 2.
+        inputs: of the file, by name; on the command line, ``--NAME``.
     """
     from instructgpt.pipeline.call import run_pipeline
     from instructgpt.pipeline.program import Program
 
     program = Program(entry, FUNCTIONS, PRELOAD)
-    run_pipeline(config, program, output, seed, only, from_, jobs)
+    run_pipeline(config, program, output, seed, only, from_, jobs, inputs=inputs)
 
 
 def main(args: Sequence[str], entry: str) -> None:
@@ -58,14 +65,33 @@ def main(args: Sequence[str], entry: str) -> None:
     parser.description = (
         "Run all stages of a pipeline, each once: the paper in miniature, or your own."
     )
-    parser.add_function_arguments(pipeline, as_group=False, skip={"entry", "from_"})
+    parser.add_function_arguments(pipeline, as_group=False, skip={"entry", "from_", "inputs"})
     parser.add_argument(
         "--from",
         type=str | None,
         metavar="STAGE",
         help="run this stage, and all that depends on it, anew.",
     )
+    inputs = inputs_of(args)
+    for name, default in inputs.items():
+        note = "must be given" if default is None else f"default: {default or 'none'}"
+        about = f"input of the file; {note}."
+        parser.add_argument(f"--{name}", type=str | None, metavar="VALUE", help=about)
     if sum(one.partition("=")[0] == "--config" for one in args) > 1:
         raise UserError("--config must be given once: a file says `extends: OTHER.yaml` itself")
     given = parser.parse_args(args).as_dict()
-    pipeline(entry, from_=given.pop("from"), **given)
+    values = {name: given.pop(name) for name in inputs}
+    values = {name: value for name, value in values.items() if value is not None}
+    pipeline(entry, from_=given.pop("from"), inputs=values, **given)
+
+
+def inputs_of(args: Sequence[str]) -> dict[str, Any]:
+    """The inputs of the file that the command line names, with their defaults; they are flags."""
+    from instructgpt.pipeline.document import read_document
+
+    path = Path(DEFAULT)
+    for flag, value in pairwise([*args, ""]):
+        name, equals, inline = flag.partition("=")
+        if name == "--config":
+            path = Path(inline if equals else value)
+    return dict(read_document(path)["inputs"]) if path.is_file() else {}

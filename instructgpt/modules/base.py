@@ -97,6 +97,7 @@ class StageModule(LightningModule, ABC):
         self._built = False
         self._options: list[dict[str, Any]] = []  # of the optimizer's groups, as asked for
         self._sums: dict[str, Tensor] = {}  # of the micro-batches of a step
+        self.step_losses: list[float] = []  # of this process's optimizer steps
         self._expected = LOSS_SCALE
         self.guard, self.pieces = FiniteGuard(), Pieces()
 
@@ -223,6 +224,11 @@ class StageModule(LightningModule, ABC):
         ]
         steps = {"scheduler": scheduler, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": steps}
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate that was asked for, of the first group."""
+        return float(self._options[0].get("initial_lr", 0.0)) if self._options else 0.0
 
     def get_ready(self) -> None:
         """Do what needs the device and the final number formats, at the start of a verb."""
@@ -358,6 +364,7 @@ class StageModule(LightningModule, ABC):
         sums, self._sums = self.guard.check_step(self, optimizer, self._sums), {}
         if sums:
             scale_gradients(optimizer, self._expected / sums["count"])
+            self.step_losses.append(sums["loss"] / sums["count"])
             self.log_step(sums)
 
     def log_step(self, sums: dict[str, float]) -> None:

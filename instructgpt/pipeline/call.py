@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from instructgpt.errors import guess
@@ -28,6 +30,7 @@ def run_pipeline(
     first: str | None = None,
     jobs: int | None = None,
     board: Board | None = None,
+    inputs: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run a pipeline.
 
@@ -40,6 +43,7 @@ def run_pipeline(
         first: run this stage and all that depends on it anew.
         jobs: stages side by side.
         board: where to show progress.
+        inputs: of the file, by name.
     """
     if not Path(config).is_file():
         raise UserError(f"--config must be an existing file, got {config} (in {Path.cwd()})")
@@ -47,9 +51,8 @@ def run_pipeline(
         require(value is None or value >= least, f"--{name}", f">= {least}", value)
     if output is not None and not output.strip():
         raise UserError(f"--output must name a folder, got {output!r}")
-    spec = read_spec(
-        Path(config), program.functions, None if output is None else Path(output), seed, jobs
-    )
+    place = None if output is None else Path(output)
+    spec = read_spec(Path(config), program.functions, place, seed, jobs, inputs)
     names = list(spec.stages) if only is None else _named(only, spec, "--only")
     again = [] if first is None else _named(first, spec, "--from")
     for name in again:
@@ -57,7 +60,7 @@ def run_pipeline(
             raise UserError(f"--from {name}: must be among --only, got {only}")
     hashes = fingerprints(spec)
     options: dict[str, Any] = {"config": config, "output": output, "seed": seed}
-    options |= {"only": only, "from": first, "jobs": jobs}
+    options |= {"only": only, "from": first, "jobs": jobs, **inputs}
     with locked_output(spec.output):
         done = _finished(names, again, spec, hashes)
         _check_inputs(names, done, spec)
@@ -69,8 +72,17 @@ def run_pipeline(
             forget(spec.folder(name))
         record = RunRecord(spec, hashes, options)
         board = board or make_board()
+        for name, value in spec.document["inputs"].items():
+            board.say(
+                f"input     {name}: {told(value)}" + ("" if name in inputs else "  (default)")
+            )
         StageRunner(spec, hashes, names, done, board, record, program, again=bool(again)).run()
         _conclude(names, spec, record, board)
+
+
+def told(value: Any) -> str:
+    """The value of an input in a line."""
+    return "none" if value in ([], {}, "") else str(value)
 
 
 def _named(text: str, spec: Spec, option: str) -> list[str]:

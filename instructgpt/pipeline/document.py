@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from instructgpt.errors import guess
+from instructgpt.pipeline.inputs import check_inputs
 from instructgpt.pipeline.matrix import CARRIED, check_name, overlaid
 from instructgpt.types import UserError
 from instructgpt.yaml_files import load_yaml
 
-KEYS = ("extends", "output", "seed", "jobs", "matrix", "stages")
-STAGE_KEYS = ("verb", "config", "options", "cost")
+KEYS = ("extends", "output", "seed", "jobs", "inputs", "matrix", "stages")
+STAGE_KEYS = ("verb", "config", "options", "cost", "needs")
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def _checked(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: {name} must be {kind.__name__}, got {tree[name]!r}")
     if "output" in tree and not tree["output"].strip():
         raise UserError(f"{path}: output must name a folder, got {tree['output']!r}")
+    tree["inputs"] = check_inputs(tree.get("inputs") or {}, path)
     tree["matrix"] = _checked_matrix(tree.get("matrix"), path)
     stages = tree.setdefault("stages", {})
     if not isinstance(stages, dict):
@@ -142,6 +144,7 @@ def _checked_stage(stage: Any, path: Path, place: str) -> dict[str, Any]:
 def _merge(base: dict[str, Any], own: dict[str, Any], path: Path) -> dict[str, Any]:
     """What is said in a file goes before what it extends, entry by entry and option by option."""
     merged = {**base, **{k: v for k, v in own.items() if k != "extends"}}
+    merged["inputs"] = base.get("inputs", {}) | own["inputs"]
     for key, depth in {"matrix": 2, "stages": 1}.items():
         merged[key] = _merge_entries(base.get(key, {}), own[key], f"{path}: {key}", depth)
     return merged

@@ -19,7 +19,8 @@ from instructgpt.types import UserError
 Axes = dict[str, dict[str, dict[str, Any]]]
 """Axes by name, each with its values by name, and what they carry."""
 CARRIED = ("config", "options", "cost")
-"""What a value gives to the stages that it is in the name of; all else it carries is text."""
+"""What a value gives to the stages that it is in the name of; all else it carries is text, but for
+``needs``, an input without which it is left out (``inputs.py``)."""
 
 _PLACE = re.compile(r"<([A-Za-z][\w-]*)(?:\.([A-Za-z][\w-]*))?>")
 

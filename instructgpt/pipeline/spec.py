@@ -7,10 +7,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from instructgpt.errors import guess
 from instructgpt.pipeline.document import read_document
+from instructgpt.pipeline.inputs import fill, given_inputs, without_unneeded
 from instructgpt.pipeline.matrix import expand_matrix
 from instructgpt.pipeline.program import Functions
 from instructgpt.pipeline.references import RUN_INFO, Names, expand, named_stages
@@ -81,6 +83,7 @@ def read_spec(
     output: Path | None = None,
     seed: int | None = None,
     jobs: int | None = None,
+    inputs: Mapping[str, str] = MappingProxyType({}),
 ) -> Spec:
     """Read and check a pipeline.
 
@@ -90,6 +93,7 @@ def read_spec(
         output: instead of that in the file.
         seed: instead of that in the file.
         jobs: instead of those in the file.
+        inputs: of the file, which the command line gives.
     """
     document = read_document(path)
     if not document["stages"]:
@@ -99,6 +103,7 @@ def read_spec(
     given = {"output": output and str(output), "seed": seed, "jobs": jobs}
     given = {name: value for name, value in given.items() if value is not None}
     document = {**defaults, **document, **given}
+    document["inputs"] = given_inputs(document["inputs"], inputs, path)
     for name, least in {"seed": 0, "jobs": 1}.items():
         if document[name] < least:
             raise UserError(f"{path}: {name} must be >= {least}, got {document[name]}")
@@ -109,11 +114,20 @@ def read_spec(
 
 def _stages(document: dict[str, Any], path: Path, functions: Functions) -> dict[str, Stage]:
     """All stages in order."""
-    trees = expand_matrix(document, path)
+    inputs = document["inputs"]
+    matrix = {
+        axis: without_unneeded(values, inputs, f"{path}: matrix.{axis}")
+        for axis, values in document["matrix"].items()
+    }
+    needed = without_unneeded(document["stages"], inputs, f"{path}: stages")
+    trees = expand_matrix({"matrix": matrix, "stages": needed}, path)
     stages: dict[str, Stage] = {}
     for name, tree in trees.items():
+        if name in inputs:
+            raise UserError(f"{path}: stages.{name} must not be called like an input")
         names = Names(list(trees), list(stages))
         place = f"{path}: stages.{name}"
+        tree = {**tree, "options": fill(tree["options"], inputs, f"{place}.options")}
         stages[name] = _stage(name, tree, names, document["seed"], functions, place)
     return stages
 

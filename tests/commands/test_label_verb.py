@@ -11,6 +11,8 @@ from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
 from instructgpt.data.files import Item
+from instructgpt.evaluation.answers import AnswersRow, answers_of
+from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import panel_from_json
 from instructgpt.pipeline.folder import asks_people
 
@@ -232,6 +234,27 @@ def test_people_need_no_world(tmp_path):
     assert run(["label", "--samples", str(path), "--by=people", "--output", str(tmp_path)]) == 3
 
 
+def test_a_reward_model_ranks(make_answers, reward_model, tmp_path, capsys):
+    """The ratings are its scores, the best response is the one that it scores highest."""
+    samples, output = make_answers("samples", SETS, responses=4), tmp_path / "out"
+    args = ["label", "--by=reward", f"--reward_model={reward_model}", "--samples", samples]
+    assert run([*args, f"--output={output}"]) == 0
+    assert f"40 prompts are rated in {output / 'comparisons.jsonl'}" in capsys.readouterr().out
+    assert sorted(path.name for path in output.iterdir()) == ["best.jsonl", "comparisons.jsonl"]
+    asked, best = read_rows(samples), read_rows(output / "best.jsonl")
+    scorer = Scorer(reward_model)
+    for sampled, row, one in zip(asked, read_rows(output / "comparisons.jsonl"), best, strict=True):
+        parsed = parse_comparison(Item("here:1", "here", row)).row
+        answers = AnswersRow("here", parsed.prompt, row["responses"], sampled["finished"])
+        assert row["responses"] == sampled["responses"]
+        scores = scorer(answers_of(answers, parsed.prompt, None))
+        assert row["ratings"] == pytest.approx(scores)
+        place = max(range(4), key=row["ratings"].__getitem__)
+        assert one["responses"] == [sampled["responses"][place]]
+        assert one["finished"] == [sampled["finished"][place]]
+        assert one["id"] == sampled["id"]
+
+
 # -- mistakes
 
 
@@ -279,6 +302,12 @@ def test_a_wrong_row_is_one_line(make_answers, tmp_path, capsys, row, message):
         (["--tie=-1"], "--tie must be >= 0, got -1.0"),
         (["--agreement=0.3"], "agreement of the training labelers must be between"),
         (["--by=people", "--validation=x.jsonl"], "--validation is for simulated labelers"),
+        (["--by=reward"], "--reward_model must be given with --by reward, got none"),
+        (
+            ["--by=reward", "--reward_model=x", "--tie=1"],
+            "--tie must be left out with --by reward, got 1.0",
+        ),
+        (["--reward_model=x"], "--reward_model must be left out with --by simulated, got x"),
         (["--samples=none.jsonl"], "none.jsonl: no such file"),
     ],
 )

@@ -80,6 +80,10 @@ FLIPS = {
         "validation": "{inputs}/held.jsonl",
         "output": "elsewhere",
         "by": "people",
+        "reward_model": (
+            "{inputs}/reward_other",
+            {"by": "reward", "reward_model": "{inputs}/reward"},
+        ),
         "seed": 1,
         "labelers": 4,
         "agreement": 0.9,

@@ -21,7 +21,10 @@ class LanguageLoss(NamedTuple):
 
 
 def language_loss(
-    policy: nn.Module, batch: LanguageBatch, estimates: Estimates | None = None
+    policy: nn.Module,
+    batch: LanguageBatch,
+    estimates: Estimates | None = None,
+    beside: bool = False,
 ) -> LanguageLoss:
     """Cross-entropy of the targets; what is not predicted reaches no head.
 
@@ -29,6 +32,7 @@ def language_loss(
         policy: a causal language model.
         batch: what it reads, and which tokens of it are predicted.
         estimates: told the loss and the accuracy of each document.
+        beside: tell them also by how much the loss is below that without the adapter.
     """
     places = batch.targets.nonzero().squeeze(1)
     said = predict(policy, batch.rows, places, every_id=True)
@@ -36,8 +40,14 @@ def language_loss(
     if estimates is not None:
         layout = batch.rows.layout
         documents = layout.segments[places].cpu()
-        each = torch.stack([-said.logprobs, said.correct.float(), torch.ones_like(said.logprobs)])
-        sums = torch.zeros(3, len(layout.lengths)).index_add(1, documents, each.detach().cpu())
-        estimates.add("loss", sums[0], sums[2])
-        estimates.add("accuracy", sums[1], sums[2], share=True)
+        parts = [torch.ones_like(said.logprobs), -said.logprobs, said.correct.float()]
+        if beside:
+            before = predict(policy, batch.rows, places, every_id=True, adapter=False)
+            parts.append(said.logprobs - before.logprobs)
+        each = torch.stack(parts).detach().cpu()
+        counts, *sums = torch.zeros(len(each), len(layout.lengths)).index_add(1, documents, each)
+        estimates.add("loss", sums[0], counts)
+        estimates.add("accuracy", sums[1], counts, share=True)
+        if beside:
+            estimates.add("loss_fall", sums[2], counts)
     return LanguageLoss(-said.logprobs.sum(), targets, said.correct.sum())

@@ -63,7 +63,20 @@ def _finding(run: Run) -> str:
         return _at_chance(run.metrics, run.intervals)
     if run.stage == "preference":
         return _no_margin(run.metrics, run.beta)
-    return _near(run.metrics, run.episodes) if run.episodes else _no_descent(run.losses)
+    if run.episodes:
+        return _near(run.metrics, run.episodes)
+    fall = run.intervals.get("val/loss_fall")
+    return _no_descent(run.losses) if fall is None else _no_fall(fall)
+
+
+def _no_fall(fall: Interval) -> str:
+    """Of an adapter, on the same rows with and without it."""
+    if fall.low > 0:
+        return ""
+    return (
+        f"the adapter lowers the validation loss by {(fall.low + fall.high) / 2:.2g} "
+        f"[{fall.low:.2g}, {fall.high:.2g}] (val/loss_fall)"
+    )
 
 
 def _no_descent(losses: Sequence[float]) -> str:

@@ -16,7 +16,7 @@ from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.functional.intervals import Interval
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
-from instructgpt.models.trained import Trained, attach
+from instructgpt.models.trained import Adapter, Trained, attach
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.estimates import Estimates
@@ -35,6 +35,8 @@ from instructgpt.types import LanguageBatch, PromptBatch, require
 
 class SFTModule(StageModule):
     """Supervised fine-tuning of a language model (step 1 of arXiv:2203.02155), and its pretraining.
+
+    With an adapter, ``val/loss_fall`` is by how much it has lowered the validation loss.
 
     Args:
         init_from: folder of an earlier stage (``runs/…/export``), of a Hugging Face model, or a hub
@@ -149,7 +151,8 @@ class SFTModule(StageModule):
     def validation_step(self, batch: LanguageBatch, batch_idx: int) -> None:
         """Collect loss and token accuracy."""
         for piece, ids in self.named_pieces(batch, batch_idx):
-            total, count, correct = language_loss(self.policy, piece, self.estimates)
+            asked = (self.policy, piece, self.estimates, isinstance(self.trained, Adapter))
+            total, count, correct = language_loss(*asked)
             self.guard.see("the validation loss", total, ids)
             weight = count.clamp_min(1)
             self.val_loss.update(total / weight, count)
@@ -178,6 +181,8 @@ class SFTModule(StageModule):
         self.val_loss.reset()
         self.val_accuracy.reset()
         found = self.estimates.take()
+        if (fall := found.get("loss_fall")) is not None:  # of the model without its adapter
+            self.log(f"{prefix}/loss_fall", (fall.low + fall.high) / 2)
         if (nats := found.get("loss")) is not None:
             found["perplexity"] = Interval(math.exp(nats.low), math.exp(nats.high), nats.n)
         self.say_intervals(prefix, found)

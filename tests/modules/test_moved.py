@@ -26,6 +26,11 @@ def said(stage, losses=FLAT, metrics=(), intervals=(), episodes=0, beta=None, ra
             "the loss of the last quarter of the steps is",
         ),
         (
+            {"stage": "sft", "losses": FALLING, "intervals": {"val/loss_fall": Interval(0.0, 0.2, 9)}},
+            {"stage": "sft", "intervals": {"val/loss_fall": Interval(0.01, 0.2, 9)}},
+            "the adapter lowers the validation loss by 0.1 [0, 0.2] (val/loss_fall)",
+        ),
+        (
             {"metrics": {"val/accuracy": 0.6}, "intervals": {"val/accuracy": Interval(0.5, 0.7, 9)}},
             {"metrics": {"val/accuracy": 0.6}, "intervals": {"val/accuracy": Interval(0.51, 0.7, 9)}},
             "the accuracy, 0.600 [0.500, 0.700] over 9 prompts, is not above chance",
@@ -41,7 +46,7 @@ def said(stage, losses=FLAT, metrics=(), intervals=(), episodes=0, beta=None, ra
             "the policy is 0.062 nats (ppo/kl_k3) from where it started, less than the 0.062",
         ),
     ],
-    ids=["sft", "reward", "preference", "ppo"],
+    ids=["sft", "adapter", "reward", "preference", "ppo"],
 )  # fmt: skip
 def test_what_is_within_noise_is_said_with_the_remedy(still, moved, finding):
     line = said(**{"stage": "reward", **still})

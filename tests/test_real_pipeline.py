@@ -1,0 +1,66 @@
+"""The journey of a pretrained chat model through ``configs/real/pipeline.yaml``, in one run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from public_rows import ROWS
+from rows import read_rows, write_rows
+from small_chat_model import make_chat_model
+
+ROOT = Path(__file__).parents[1]
+SMALL = """
+extends: {root}/configs/real/pipeline.yaml
+stages:
+  sft: {{options: {{trainer.limit_train_batches: 4, data.max_response_tokens: 24, model.validation_prompts: 2}}}}
+  reward: {{options: {{trainer.limit_train_batches: 4, trainer.limit_val_batches: 2, data.demonstrations: null}}}}
+  judge: {{options: {{trainer.limit_train_batches: 4}}}}
+  candidates: {{options: {{responses: 2, max_response_tokens: 12}}}}
+  dpo: {{options: {{trainer.limit_train_batches: 4, data.max_response_tokens: 12, model.validation_prompts: 2}}}}
+  <algorithm>:
+    options: {{trainer.max_epochs: 2, model.batches.rollout_batch_size: 8, model.batches.minibatch_size: 4, data.max_response_tokens: 12,
+      data.pretraining_block_size: 64}}
+  <policy>_answers: {{options: {{max_response_tokens: 12}}}}
+  samples: {{options: {{responses: 3, max_response_tokens: 12}}}}
+"""  # noqa: E501
+
+
+def run(folder, *options, **environment):
+    command = [sys.executable, "-m", "instructgpt", "pipeline", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3600
+    )
+
+
+@pytest.mark.timeout(300)
+def test_the_journey_on_a_small_chat_model(tmp_path):
+    """Comparisons and a model in, a better one, its tax and a report out."""
+    model = make_chat_model(tmp_path / "model", max_position_embeddings=1024)
+    (tmp_path / "small.yaml").write_text(SMALL.format(root=ROOT))
+    write_rows(tmp_path / "rte.jsonl", ROWS["rte"])
+    comparisons, text = ROOT / "examples/comparisons.jsonl", ROOT / "examples/text.jsonl"
+    done = run(
+        tmp_path,
+        *("--config=small.yaml", "--output=out", f"--model={model}", "--sets={rte: rte.jsonl}"),
+        *(f"--comparisons={comparisons}", f"--text={text}"),
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "report: out/evaluate/report.html" in done.stdout
+    out = tmp_path / "out"
+    stages = json.loads((out / "pipeline.json").read_text())["stages"]
+    assert {row["state"] for row in stages} == {"finished"}
+    arms = ["model", "sft", "dpo", "ppo", "ppo_ptx", "best_of_16"]
+    assert json.loads((out / "evaluate/results.json").read_text())["models"] == arms
+    tax = json.loads((out / "tax/results.json").read_text())
+    assert list(tax["models"]) == ["model", "sft", "dpo", "ppo", "ppo_ptx"]
+    asked = {row["prompt"] for row in read_rows(out / "best_of_16/best.jsonl")}
+    parts = [read_rows(out / f"split/data/{name}.jsonl") for name in ("train", "validation")]
+    assert not asked & {row["prompt"] for part in parts for row in part}, (
+        "asked what was trained on"
+    )
+    card = (out / "ppo/export/README.md").read_text()
+    assert "chat" in card

@@ -38,21 +38,18 @@ def label(
         samples: JSONL of ``generate --responses K``; every prompt is ranked by one labeler.
         validation: the same for held-out prompts, which every labeler of every group ranks.
         output: folder to write.
-        by: ``simulated`` labelers value the attributes that the world's grader sees; with
-            ``people`` the verb writes ``to_label.jsonl``, ends with exit code 3, and goes on when
-            its rows, with a ``ranking`` each, lie beside it as ``comparisons.jsonl``; ``reward``
-            gives the scores of a reward model as ``ratings``, and writes the best response to each
-            prompt to ``best.jsonl``, which is best-of-K for ``evaluate``.
-        reward_model: folder or hub id of the reward model that ranks by ``reward``.
+        by: ``simulated`` labelers value the attributes that the world's grader sees; for ``people``
+            it writes ``to_label.jsonl``, ends with exit code 3, and goes on when its rows, with a
+            ``ranking`` each, are in ``comparisons.jsonl``; ``reward`` writes the scores of a reward
+            model as ``ratings``, and the best of K to ``best.jsonl``.
+        reward_model: folder or hub id of what ranks by ``reward``.
         seed: of the labelers and of their choices.
         labelers: how many rank for training.
         agreement: how often two of them agree (paper, section 3.4: 72.6 ± 1.5 %).
         held_out_labelers: how many only evaluate.
         held_out_agreement: how often two of them agree (paper: 77.3 ± 1.3 %).
-        spread: how much people of one group differ: standard deviation of the logarithm of a
-            weight.
-        shift: how much a third group, "shifted", differs from the others as a whole: the same for
-            its mean weights. Its noise is that of the training labelers.
+        spread: of people of one group: standard deviation of the logarithm of a weight.
+        shift: the same of the mean weights of a third group, "shifted", with the training noise.
         tie: responses that look closer than this tie; in units of utility, which goes from 1 to 7.
         folds: cross-validation: the training labelers are split into so many groups, and each
             ``fold_<i>`` lacks the comparisons of one; 0 writes none.
@@ -62,31 +59,54 @@ def label(
     from instructgpt.errors import check_unused
     from instructgpt.evaluation.answers import read_answers
 
-    given = {name: value for name, value in locals().items() if name in SIMULATED}
-    if by != "simulated":
-        check_unused(label, f"--by {by}", **given)
+    asked = locals()
+    for name in SIMULATED if by != "simulated" else ():
+        check_unused(label, f"--by {by}", **{name: asked[name]})
     if by != "reward":
         check_unused(label, f"--by {by}", reward_model=reward_model)
     if by == "people":
         wait_for_people(read_answers(samples, least=2), validation, Path(output))
-        return
-    if by == "reward":
+    elif by == "reward":
         check_unused(label, "--by reward", validation=validation)
-        check_place(Path(output))
-        rank_by_reward(read_answers(samples, least=2), reward_model, Path(output))
-        return
+        rank_by_reward(samples, reward_model, Path(output))
+    else:
+        check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
+        sizes = {"training": labelers, "held_out": held_out_labelers, "shifted": held_out_labelers}
+        targets = {"training": agreement, "held_out": held_out_agreement}
+        people = (seed, spread, shift, tie, opposing)
+        rank_by_labelers(samples, validation, Path(output), sizes, targets, folds, people)
+
+
+def rank_by_labelers(
+    samples: str,
+    validation: str | None,
+    output: Path,
+    sizes: dict[str, int],
+    targets: dict[str, float],
+    folds: int,
+    people: tuple[int, float, float, float, bool],
+) -> None:
+    """Let simulated labelers rank.
+
+    Args:
+        samples: JSONL of ``generate``.
+        validation: the same for held-out prompts.
+        output: folder.
+        sizes: labelers of each group.
+        targets: agreement of each group.
+        folds: groups of training labelers to leave out.
+        people: seed, spread, shift, tie, and whether two groups want opposite things.
+    """
+    from instructgpt.evaluation.answers import read_answers
     from instructgpt.miniature.grading import grade_row
     from instructgpt.miniature.ranking import distinct_pairs, make_panels, write
 
-    check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
-    check_place(Path(output))
+    check_place(output)
     ranked = [(row, grade_row(row)) for row in read_answers(samples, least=2)]
     held = [(row, grade_row(row)) for row in read_answers(validation, 2)] if validation else []
     pairs = distinct_pairs(held or ranked)
-    sizes = {"training": labelers, "held_out": held_out_labelers, "shifted": held_out_labelers}
-    targets = {"training": agreement, "held_out": held_out_agreement}
-    panels = make_panels(pairs, sizes, targets, seed, spread, shift, tie, opposing)
-    write(ranked, held, pairs, panels, targets, folds, seed, Path(output))
+    panels = make_panels(pairs, sizes, targets, *people)
+    write(ranked, held, pairs, panels, targets, folds, people[0], output)
 
 
 def check_sizes(
@@ -114,16 +134,16 @@ def check_place(output: Path) -> None:
         raise UserError(f"--output must not be where people were asked to rank, got {output}")
 
 
-def rank_by_reward(rows: list[AnswersRow], reward_model: str | None, output: Path) -> None:
+def rank_by_reward(samples: str, reward_model: str | None, output: Path) -> None:
     """Write what a reward model thinks of each response, and the best one to each prompt.
 
     Args:
-        rows: sampled responses.
+        samples: JSONL of ``generate``.
         reward_model: folder or hub id.
         output: folder; the same command goes on with scores that are there already.
     """
     from instructgpt.callbacks.common import json_lines
-    from instructgpt.evaluation.answers import answers_of
+    from instructgpt.evaluation.answers import answers_of, read_answers
     from instructgpt.evaluation.scoring import Scorer
     from instructgpt.models.folder import write_text
     from instructgpt.terminal import note, say
@@ -131,6 +151,8 @@ def rank_by_reward(rows: list[AnswersRow], reward_model: str | None, output: Pat
 
     if reward_model is None:
         raise UserError("--reward_model must be given with --by reward, got none")
+    check_place(output)
+    rows = read_answers(samples, least=2)
     scorer = Scorer(reward_model, output / "scores.jsonl")
     note(f"reward model '{reward_model}': {scorer.choice}")
     try:

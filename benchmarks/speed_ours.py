@@ -169,10 +169,10 @@ def main() -> None:
         from instructgpt.rollout.decoding import PACES
 
         PACES["cuda"] = PACES["cuda"]._replace(graphs=False)
-    if not work.get("pages", True):
-        from instructgpt.models import pages
+    if not work.get("ragged", True):
+        from instructgpt.rollout.engine import SEGMENTS
 
-        pages.DEVICES.clear()
+        SEGMENTS.clear()
     turns = Turns(work["device"])
     (rollout if work["kind"] == "rollout" else train)(work, turns)
 

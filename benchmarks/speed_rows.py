@@ -47,7 +47,7 @@ class Row:
         memory: of the peer's, at most.
         share: of the machine's peak, at least.
         graphs: whether our steps of decoding are CUDA graphs.
-        pages: whether rows being decoded may lie in pages.
+        ragged: whether a row that is decoded may be read only as far as it goes.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Row:
     memory: float | None = None
     share: float | None = None
     graphs: bool = True
-    pages: bool = True
+    ragged: bool = True
 
     def tiny(self) -> Row:
         """The same in milliseconds; the settings are one, as nothing is to be found out."""
@@ -88,7 +88,7 @@ class Row:
         """
         about = {"kind": self.kind, "folder": str(folder), "rows": asdict(self.rows)}
         about |= {"step": self.step, "steps": self.steps, "lora": self.lora}
-        about |= {"graphs": self.graphs, "pages": self.pages}
+        about |= {"graphs": self.graphs, "ragged": self.ragged}
         return {**about, "dtype": self.dtype, "device": device, **more}
 
 
@@ -151,12 +151,12 @@ TABLE = (
 
 
 def _on_gpu(size: str) -> tuple[Row, ...]:
-    """Rollouts, also without graphs or pages, and phases of PPO: beside the peer, the paper's."""
+    """Rollouts, also without graphs or as wide as the longest, and phases of PPO."""
     rows = Rows(64, 0, LONG_PROMPT, LONG_RESPONSE, SEED)
     rollout = _rollout(f"gpu-rollout-{size}", f"rollout, {size}", size, rows, aim=10.0)
     alone = {"peer": None, "settings": ({},), "aim": None}
     eager = {"name": f"gpu-eager-{size}", "about": f"the same without CUDA graphs, {size}"}
-    wide = {"name": f"gpu-wide-{size}", "about": f"rollout without pages, {size}"}
+    wide = {"name": f"gpu-wide-{size}", "about": f"rollout, rows as wide as the longest, {size}"}
     phase = replace(_phase(f"gpu-ppo-{size}", f"PPO phase, {size}", size, 64), rows=rows)
     paper = {"name": f"gpu-paper-{size}", "about": f"PPO phase of 512 episodes, {size}"}
     made = (
@@ -164,7 +164,7 @@ def _on_gpu(size: str) -> tuple[Row, ...]:
         replace(rollout, **eager, **alone, graphs=False),
         phase,
         replace(phase, **paper, **alone, rows=replace(rows, prompts=512), step=64, steps=8),
-        replace(rollout, **wide, **alone, pages=False),
+        replace(rollout, **wide, **alone, ragged=False),
     )
     return tuple(replace(row, dtype="bfloat16", settings=row.settings[:1]) for row in made)
 

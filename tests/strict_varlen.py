@@ -5,6 +5,66 @@ from itertools import pairwise
 import torch
 
 
+def naive(query, keys, values, scale, window):
+    """Attention of a segment, one query at a time."""
+    groups, output = query.shape[1] // keys.shape[1], torch.empty_like(query)
+    keys, values = (x.repeat_interleave(groups, 1) for x in (keys, values))
+    left, right = window
+    for place in range(len(query)):
+        last = len(keys) - len(query) + place  # counted from the last key
+        first = 0 if left < 0 else max(0, last - left)
+        stop = len(keys) if right < 0 else last + right + 1
+        scores = torch.einsum("hd,khd->hk", query[place], keys[first:stop])
+        scores = scores * (query.shape[2] ** -0.5 if scale is None else scale)
+        output[place] = torch.einsum("hk,khd->hd", scores.softmax(-1), values[first:stop])
+    return output
+
+
+class OlderVarlen:
+    """As torch 2.11 documents it, without pages and grouped heads."""
+
+    def __init__(self):
+        self.calls, self.read = 0, 0
+
+    def __call__(
+        self,
+        query,
+        key,
+        value,
+        cu_seq_q,
+        cu_seq_k,
+        max_q,
+        max_k,
+        *,
+        return_aux=None,
+        scale=None,
+        window_size=(-1, -1),
+    ):
+        assert return_aux is None
+        assert query.shape[1:] == key.shape[1:] == value.shape[1:]
+        assert len(key) == len(value)
+        assert all(x.is_contiguous() for x in (query, key, value, cu_seq_q, cu_seq_k))
+        assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+        assert cu_seq_q.shape == cu_seq_k.shape
+        (asked, first), (there, start) = (
+            (one.diff().tolist(), one.tolist()) for one in (cu_seq_q, cu_seq_k)
+        )
+        assert first[0] == start[0] == 0
+        assert first[-1] == len(query)
+        assert start[-1] == len(key)
+        assert min(asked) >= 0
+        assert max(asked) <= max_q
+        assert min(there) >= 0
+        assert max(there) <= max_k
+        self.calls += 1
+        output = torch.empty_like(query)
+        for row, many in enumerate(asked):
+            place, own = (slice(one[row], one[row + 1]) for one in (first, start))
+            self.read += there[row] * (many > 0)
+            output[place] = naive(query[place], key[own], value[own], scale, window_size)
+        return output
+
+
 class StrictVarlen:
     """As torch 2.12 documents it for pages, and as FlashAttention 2 checks it.
 
@@ -51,20 +111,11 @@ class StrictVarlen:
         assert block_table.max() < len(key)
         self.calls += 1
         self.read += sum(used)
-        groups = query.shape[1] // key.shape[2]
         output = torch.empty_like(query)
         for row in range(count):
-            pages = block_table[row].long()
-            own = (x[pages].flatten(0, 1)[: used[row]] for x in (key, value))
-            keys, values = (x.repeat_interleave(groups, 1) for x in own)
-            for place in range(ends[row], ends[row + 1]):
-                last = used[row] - (ends[row + 1] - place)  # counted from the last key
-                left, right = window_size
-                first = 0 if left < 0 else max(0, last - left)
-                stop = used[row] if right < 0 else last + right + 1
-                scores = torch.einsum("hd,khd->hk", query[place], keys[first:stop])
-                scores = scores * (query.shape[2] ** -0.5 if scale is None else scale)
-                output[place] = torch.einsum("hk,khd->hd", scores.softmax(-1), values[first:stop])
+            pages, place = block_table[row].long(), slice(ends[row], ends[row + 1])
+            keys, values = (x[pages].flatten(0, 1)[: used[row]] for x in (key, value))
+            output[place] = naive(query[place], keys, values, scale, window_size)
         return output
 
     def check_numbers(self, query, key, value, enable_gqa):

@@ -8,52 +8,25 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from instructgpt.models.slots import Call, Slots, UnsuitedError, Weighing
-from instructgpt.models.varlen import halved, varlen_takes
+from instructgpt.models.varlen import halved
 
 PAGE = 256
 """Tokens of a page: what FlashAttention 2, which torch brings, wants a multiple of."""
-DEVICES = {"cuda"}
-"""Kinds of devices on which torch attends to pages, in half precision."""
 NOBODYS = 0
 """Page that free slots write to."""
 ROOM = 0.8
 """Share of a device's free memory that pages may take; logits and hidden states need some, too."""
 
 
-class Fit(NamedTuple):
-    """How a network remembers rows, as was tried.
-
-    Args:
-        paged: in pages; else in slots as long as the longest row.
-        token_bytes: of a token in all layers; 0: not known yet.
-    """
-
-    paged: bool
-    token_bytes: int = 0
-
-
-def pages_suit(network: PreTrainedModel, device: torch.device) -> bool:
-    """Whether pages are worth a try.
-
-    Args:
-        network: that decodes.
-        device: of its weights.
-    """
-    half = network.dtype.itemsize < 4 or torch.is_autocast_enabled(device.type)
-    takes = varlen_takes("block_table", "seqused_k", "num_splits", "enable_gqa", "window_size")
-    return half and device.type in DEVICES and takes
-
-
 def pages_of(tokens: int) -> int:
-    """Pages of a row.
+    """How many pages a row needs.
 
     Args:
         tokens: of it.
@@ -91,6 +64,15 @@ def free_bytes(device: torch.device) -> int | None:
     return int(free) + int(kept)
 
 
+def used(call: Call) -> Tensor:
+    """Tokens of each live row, the newest included, [live].
+
+    Args:
+        call: of which they are.
+    """
+    return (call.positions[: call.live] + 1).to(torch.int32)
+
+
 class Pages(Slots):
     """Keys and values in pages, each of which belongs to a row, or to some that begin alike.
 
@@ -104,6 +86,8 @@ class Pages(Slots):
         pages: how many there are, beside one that is nobody's.
     """
 
+    ragged = True
+
     def __init__(self, count: int, length: int, device: torch.device, pages: int) -> None:
         most = pages_of(length)
         super().__init__(count, most * PAGE, device, (pages + 1) * PAGE)
@@ -114,6 +98,13 @@ class Pages(Slots):
         self._free = list(range(pages, NOBODYS, -1))
         self._users = [0] * (pages + 1)
         self._changed = False
+
+    @classmethod
+    def made_for(
+        cls, most: Sequence[int], count: int, length: int, device: torch.device, token_bytes: int
+    ) -> Slots:
+        """Pages for rows of which the longest are decoded at once, or as many as there is room."""
+        return cls(count, length, device, pool_size(most, count, token_bytes, device))
 
     @property
     def free(self) -> int:
@@ -203,7 +194,7 @@ class Pages(Slots):
             raise UnsuitedError("its scores are capped")
         live, ends = call.live, slice(call.live + 1)
         keys, values = (one.unflatten(0, (-1, PAGE)) for one in memory)
-        mixed = varlen_attn(
+        mixed: Any = varlen_attn(
             query[:live].contiguous(),
             keys,
             values,
@@ -214,9 +205,8 @@ class Pages(Slots):
             scale=how.scaling,
             window_size=(-1, -1) if how.window is None else (how.window - 1, 0),
             enable_gqa=query.shape[1] != keys.shape[2],
-            seqused_k=call.used,
+            seqused_k=call.once("used", used),
             block_table=self.table[:live],
             num_splits=1,
         )
-        assert isinstance(mixed, Tensor)
         out[:live] = mixed

@@ -6,7 +6,7 @@ the prompts that enter. Keys and values are written into place; nothing is padde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -84,6 +84,9 @@ class Slots:
         size: tokens in all; None: those of all slots.
     """
 
+    ragged = False
+    """Whether a row is read only as far as it goes, whatever others are beside it."""
+
     def __init__(
         self, count: int, length: int, device: torch.device, size: int | None = None
     ) -> None:
@@ -91,6 +94,21 @@ class Slots:
         self.windows: set[int | None] = set()  # that layers have asked for
         self._size = count * length if size is None else size
         self._memory: dict[tuple[nn.Module, str], Tensor] = {}  # [size, width] each
+
+    @classmethod
+    def made_for(
+        cls, most: Sequence[int], count: int, length: int, device: torch.device, token_bytes: int
+    ) -> Slots:
+        """Slots for some rows.
+
+        Args:
+            most: tokens that each can have.
+            count: how many at once.
+            length: tokens that one can have.
+            device: of the network.
+            token_bytes: of a token in all layers; 0: not known yet.
+        """
+        return cls(count, length, device)
 
     @cached_property
     def seen(self) -> Tensor:
@@ -230,7 +248,9 @@ class Slots:
             out: [T, heads, size] gets it.
         """
         keys, values = (one.unflatten(0, (self.count, self.length)) for one in memory)
-        seen = call.seen(how.window)
+        seen, window = self.seen, how.window
+        if window is not None and max(one.width for one in call.ranges) > window:
+            seen = call.once(window, lambda call: self._seen_within(window, call))
         for first, rows, width in call.ranges:
             own = slice(first, first + len(rows))
             mixed = how.mix(
@@ -240,6 +260,14 @@ class Slots:
                 seen[own, None, None, :width],
             )
             out[rows.start : rows.stop] = mixed.flatten(1, 2)
+
+    def _seen_within(self, window: int, call: Call) -> Tensor:
+        """Which tokens of its slot a live row sees of its last ones, [slots, length] bool."""
+        last = torch.zeros(self.count, dtype=torch.int64, device=self.device)
+        at = torch.div(call.places[: call.live], self.length, rounding_mode="floor")
+        last[at] = call.positions[: call.live]
+        columns = torch.arange(self.length, device=self.device)
+        return self.seen & (columns > last[:, None] - window)
 
     def _copy(self, source: int, target: int, tokens: int) -> None:
         for memory in self._memory.values():
@@ -281,17 +309,23 @@ class Call:
     entrances: Sequence[Entrance] = ()
     written: Tensor | None = None
     source: Tensor | None = None
-    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+    _made: dict[Hashable, Tensor] = field(default_factory=dict)
 
     @property
     def live(self) -> int:
         """How many of its tokens continue a row."""
         return self.ranges[-1].rows.stop if self.ranges else 0
 
-    @cached_property
-    def used(self) -> Tensor:
-        """Tokens of each live row, the newest included, [live] int32."""
-        return (self.positions[: self.live] + 1).to(torch.int32)
+    def once(self, name: Hashable, make: Callable[[Call], Tensor]) -> Tensor:
+        """What is the same in all layers, made by the first one that asks for it.
+
+        Args:
+            name: of it.
+            make: it, of this call.
+        """
+        if name not in self._made:
+            self._made[name] = make(self)
+        return self._made[name]
 
     def remember(self, module: nn.Module, name: str, values: Tensor) -> Tensor:
         """Write what a layer remembers of the tokens, [T, width], and return all that it does."""
@@ -310,20 +344,9 @@ class Call:
         memory = self.remember(module, "inputs", inputs)
         return memory.index_select(0, self.slots.before(self.places))
 
-    def seen(self, window: int | None) -> Tensor:
-        """Which tokens of its slot a live token sees, [slots, length] bool.
 
-        Args:
-            window: how many of the last ones a layer sees; None: all.
-        """
-        slots = self.slots
-        if window is None or not self.ranges or max(r.width for r in self.ranges) <= window:
-            return slots.seen
-        if window not in self._masks:
-            last = torch.zeros(slots.count, dtype=torch.int64, device=slots.device)
-            live = self.live
-            at = torch.div(self.places[:live], slots.length, rounding_mode="floor")
-            last[at] = self.positions[:live]
-            columns = torch.arange(slots.length, device=slots.device)
-            self._masks[window] = slots.seen & (columns > last[:, None] - window)
-        return self._masks[window]
+class Fit(NamedTuple):
+    """How the rows of a network are remembered, as was tried."""
+
+    slots: type[Slots]
+    token_bytes: int = 0  # of a token in all layers; 0: not known yet

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt.models.forward import base_network, device_of, of_known_ids
-from instructgpt.models.pages import Fit, Pages, pool_size
 from instructgpt.models.slot_attention import SlotNetwork
-from instructgpt.models.slots import Call, Entrance, Range, Slots
+from instructgpt.models.slots import Call, Entrance, Fit, Range, Slots
 from instructgpt.rollout.drawing import Drawing, Response
 from instructgpt.rollout.graphs import Graphs
 
@@ -182,12 +181,10 @@ class SlotDecoder:
         longest = max(len(request.tokens) for request in requests)
         self._pace = pace_of(self._device)
         length = rounded(longest + drawing.ends.limit, self._pace.widths)
-        self._slots = Slots(slots, length, self._device)
-        if fit.paged:
-            most = [self._most(number) for number in range(len(requests))]
-            pages = pool_size(most, slots, fit.token_bytes, self._device)
-            self._slots = Pages(slots, length, self._device, pages)
-            # A row is read as far as it goes, so it may lie anywhere, and no width matters.
+        most = [self._most(number) for number in range(len(requests))]
+        sizes = (slots, length, self._device, fit.token_bytes)
+        self._slots = fit.slots.made_for(most, *sizes)
+        if self._slots.ragged:  # no width matters
             self._pace = self._pace._replace(shelves=1, widths=self._slots.length)
         self._shelves = Shelves(slots, self._pace)
         self._free = list(reversed(range(slots)))  # seats

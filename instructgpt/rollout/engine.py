@@ -12,8 +12,11 @@ import torch
 from torch import nn
 
 from instructgpt.models.forward import base_network, device_of, run, virtual_tokens
-from instructgpt.models.pages import Fit, pages_suit
+from instructgpt.models.pages import Pages
 from instructgpt.models.slot_attention import unsuited
+from instructgpt.models.slots import Fit, Slots
+from instructgpt.models.stretches import Stretches
+from instructgpt.models.varlen import varlen_takes
 from instructgpt.rollout.decoding import SlotDecoder
 from instructgpt.rollout.drawing import Drawing, Ends, Request, Response, Sampling, Told
 from instructgpt.rollout.padded import decode_padded
@@ -103,20 +106,34 @@ def fits_slots(model: nn.Module) -> Fit | None:
     return known[numbers]
 
 
+SEGMENTS = {"cuda"}
+"""Kinds of devices on which torch attends over segments, in half precision."""
+
+
+def _kinds(model: nn.Module) -> list[type[Slots]]:
+    """What rows could be remembered in, the best first."""
+    network = base_network(model)
+    device = device_of(network).type
+    half = network.dtype.itemsize < 4 or torch.is_autocast_enabled(device)
+    if half and device in SEGMENTS:
+        if varlen_takes("block_table", "seqused_k", "num_splits", "enable_gqa"):  # torch 2.12
+            return [Pages, Slots]
+        if varlen_takes("window_size"):
+            return [Stretches, Slots]
+    return [Slots]
+
+
 def _proved(model: nn.Module) -> Fit | None:
-    """The first way that is right: in pages, or else in slots as long as the longest row."""
+    """The first way that is right."""
     network = base_network(model)
     kind, reason = network.config.model_type, unsuited(network)
-    if not reason and pages_suit(network, device_of(network)):
-        fit, fault = _tried(model, paged=True)
-        if not fault:
-            return fit
-        line = f"{kind} is decoded without pages, each row as wide as the longest: {fault}"
-        warnings.warn(line, stacklevel=2)
-    if not reason:
-        fit, reason = _tried(model, paged=False)
+    for slots in [] if reason else _kinds(model):
+        fit, reason = _tried(model, slots)
         if not reason:
             return fit
+        if slots is not Slots:
+            line = f"{kind} is decoded with each row as wide as the longest: {reason}"
+            warnings.warn(line, stacklevel=2)
     line = f"{kind} is decoded in padded batches, which takes longer: {reason}"
     warnings.warn(line, stacklevel=2)
     return None
@@ -126,11 +143,11 @@ PROOF_TOKENS = 4
 """Tokens drawn for each row of the proof."""
 
 
-def _tried(model: nn.Module, paged: bool) -> tuple[Fit, str]:
+def _tried(model: nn.Module, slots: type[Slots]) -> tuple[Fit, str]:
     """What was found, and what goes wrong; nothing if slots say what the network says of rows."""
     network = base_network(model)
     device = device_of(network)
-    fit = Fit(paged)
+    fit = Fit(slots)
     known = run(model, *_row([1], device)).logits.shape[-1]
     prompts = [[(7919 * i + 31 * row) % known for i in range(row)] for row in (1, 9, 4, 9, 2)]
     requests = [Request(prompt, number, "") for number, prompt in enumerate(prompts)]
@@ -152,7 +169,7 @@ def _tried(model: nn.Module, paged: bool) -> tuple[Fit, str]:
         worst = max(worst, float((expected - torch.tensor(logprobs)).abs().max()))
     limit = 1e-4 if logits.dtype == torch.float32 else 0.1
     fault = "" if worst <= limit else f"log-probabilities differ by {worst:.2g}"
-    return Fit(paged, decoder.token_bytes), fault
+    return Fit(slots, decoder.token_bytes), fault
 
 
 def _row(tokens: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

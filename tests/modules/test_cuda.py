@@ -16,7 +16,8 @@ from instructgpt.models.flat import hidden_states, predict
 from instructgpt.models.flat_proof import PROOFS
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
-from instructgpt.models.pages import PAGE
+from instructgpt.models.pages import PAGE, Pages
+from instructgpt.models.stretches import Stretches
 from instructgpt.models.trained import LoRA
 from instructgpt.models.varlen import varlen_takes
 from instructgpt.modules.networks import Value
@@ -127,10 +128,10 @@ def test_no_token_waits_for_the_device():
     assert waits[1] - waits[0] <= 4  # one for each look at what has ended
 
 
-PAGED = pytest.mark.skipif(not varlen_takes("block_table"), reason="needs torch 2.12")
+PAGES = varlen_takes("block_table")
 
 
-@PAGED
+@pytest.mark.skipif(not PAGES, reason="needs torch 2.12")
 @pytest.mark.parametrize("heads", [4, 2])
 @pytest.mark.parametrize("window", [None, 100])
 def test_torch_attends_to_pages_as_it_documents(heads, window):
@@ -160,16 +161,15 @@ def test_torch_attends_to_pages_as_it_documents(heads, window):
     assert torch.equal(attend(varlen_attn, 6)[:2], attend(varlen_attn, 2))
 
 
-@PAGED
 @pytest.mark.parametrize("precision", ["bfloat16", "mixed"])
-@pytest.mark.parametrize("name", ["llama", "mistral", "gpt_neox"])
-def test_rows_in_pages_are_as_likely_as_whole_ones(name, precision, recwarn):
+@pytest.mark.parametrize("name", ["llama", "mistral", "gpt_neox"] if PAGES else ["gpt_neox"])
+def test_rows_that_are_read_as_far_as_they_go_are_as_likely_as_alone(name, precision, recwarn):
     """Rows that begin in the first page or behind it and cross to the next, in graphs."""
     mixed = precision == "mixed"
     model = build(name).cuda() if mixed else build(name).cuda().bfloat16()
     prompts = [[(7 * i + n) % 60 + 2 for i in range(n)] for n in (PAGE - 9, 2 * PAGE + 5, 3, 40)]
     with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
-        assert fits_slots(model).paged
+        assert fits_slots(model).slots is (Pages if PAGES else Stretches)
         said = respond(model, Sampling(batch_size=3), prompts, Ends(20, ()))
         for prompt, one in zip(prompts, said, strict=True):
             with torch.no_grad():

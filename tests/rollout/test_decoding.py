@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from instructgpt.models.forward import KNOWN_IDS
-from instructgpt.models.pages import Fit
+from instructgpt.models.pages import Pages
+from instructgpt.models.slots import Fit
 from instructgpt.rollout import decoding, engine
 from instructgpt.rollout.drawing import Drawing, Ends, Request, Sampling, StopText
 from instructgpt.rollout.engine import fits_slots
@@ -73,7 +74,7 @@ def test_what_cannot_be_in_slots_is_padded_and_said(name):
 def test_a_network_is_proved_once(monkeypatch):
     model, tried = build("gpt2"), []
     monkeypatch.setattr(
-        engine, "_tried", lambda model, paged: tried.append(model) or (Fit(paged), "")
+        engine, "_tried", lambda model, slots: tried.append(model) or (Fit(slots), "")
     )
     respond(model, Sampling())
     respond(model, Sampling())
@@ -167,7 +168,7 @@ def test_nothing_waits_for_a_device_between_two_looks(name, paged, monkeypatch):
     model, text = build(name), SimpleNamespace(end=lambda *_: None)
     if paged:
         monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", lambda q, *_, **__: q.clone())
-        monkeypatch.setattr(engine, "fits_slots", lambda _: Fit(True))
+        monkeypatch.setattr(engine, "fits_slots", lambda _: Fit(Pages))
         monkeypatch.setattr("instructgpt.models.pages.PAGE", 4)
     setattr(model, KNOWN_IDS, (62, [0, 7]))
     monkeypatch.setitem(decoding.PACES, "cpu", decoding.ELSEWHERE)

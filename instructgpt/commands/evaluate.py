@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from instructgpt.evaluation.endpoint import Endpoint
 from instructgpt.evaluation.roles import Claims, Roles
 
 
@@ -19,6 +20,8 @@ def evaluate(
     judge: str | None = None,
     panels: str | None = None,
     reward_model: str | None = None,
+    judge_model: str | None = None,
+    judge_endpoint: Endpoint = Endpoint(),
     comparisons: str | None = None,
     folds: dict[str, str] | None = None,
     best_of_n: str | None = None,
@@ -44,7 +47,10 @@ def evaluate(
         nlp: model -> greedy answers to public NLP tasks (``nlp.jsonl`` of ``world``).
         judge: ``module:function`` of (prompt, first, second): probability that the first is better.
         panels: ``panels.json`` of ``label``: its labelers judge.
-        reward_model: folder of a reward model: it judges.
+        reward_model: folder of the reward model that policies were trained against: it judges, too.
+        judge_model: folder of another reward model, from other rows, which judges: nothing was
+            trained against it. What both have in common is said, as far as they tell.
+        judge_endpoint: a model behind an OpenAI-compatible endpoint, which judges.
         comparisons: ``validation.jsonl`` of ``label``, to test the reward model on.
         folds: number of a fold of ``label`` -> reward model trained on its comparisons.
         best_of_n: N responses of the baseline a prompt; win rates need one more than n.
@@ -57,11 +63,14 @@ def evaluate(
         seed: of the bootstrap and of ratings.
     """
     from instructgpt.evaluation.evaluation import Evaluation  # `--help` should not wait for it
+    from instructgpt.evaluation.judging import Wanted
     from instructgpt.miniature import grading, paper
 
     roles.check(answers, claims)
     with closing(Evaluation(answers, greedy, baseline, labels, seed, grading.WORLD)) as found:
-        found.compare(panels, reward_model, judge, Path(output, "scores.jsonl"))
+        found.compare(
+            Wanted(panels, reward_model, judge_model, judge, judge_endpoint), Path(output)
+        )
         paper.add_truth(found, nlp, roles)
         found.test_reward_model(comparisons, folds)
         found.over_optimise(best_of_n, checkpoints, checkpoint_prompts)

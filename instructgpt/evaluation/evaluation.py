@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from instructgpt.evaluation import judging, report_files, reward_tests
+from instructgpt.evaluation import independence, judging, report_files, reward_tests
 from instructgpt.evaluation.answers import GENERAL, Grader, load_answers
 from instructgpt.evaluation.files import read_json
 from instructgpt.evaluation.history import (
@@ -67,7 +67,7 @@ class Evaluation:
         self.graded = judging.is_graded(self.answers["sampled"])
         self.panels: dict[str, Panel] = {}
         self.panels_path: str | None = None
-        self.scorer: Scorer | None = None
+        self.bench = judging.Bench(None, None, None)
         self.judges: dict[str, Judge] = {}
         self.curves: dict[str, Curves] = {}
         self.results = Results(
@@ -80,31 +80,33 @@ class Evaluation:
             judges={},
         )
 
-    def compare(
-        self,
-        panels: str | None,
-        reward_model: str | None,
-        judge: str | None,
-        notes: Path | None = None,
-    ) -> None:
+    @property
+    def scorer(self) -> Scorer | None:
+        """The reward model that policies were trained against."""
+        return self.bench.scorer
+
+    def compare(self, wanted: judging.Wanted, folder: Path | None = None) -> None:
         """Win rates by everyone who judges.
 
         Args:
-            panels: path of ``panels.json``.
-            reward_model: folder of a reward model.
-            judge: ``module:function``.
-            notes: file of the reward model's scores, until everything is written.
+            wanted: who is to judge.
+            folder: for notes of what models said, until everything is written.
         """
-        self.panels, self.panels_path = judging.read_panels(panels), panels
-        self.scorer = Scorer(reward_model, notes) if reward_model else None
+        self.panels, self.panels_path = judging.read_panels(wanted.panels), wanted.panels
+        self.bench = judging.take_seats(wanted, folder)
+        if wanted.judge_model is not None and wanted.reward_model is not None:
+            self._tell_independence(wanted.judge_model, wanted.reward_model)
         seen = self.panels if self.graded else {}
-        self.judges = judging.make_judges(seen, self.scorer, judge, self.graded)
+        self.judges = judging.make_judges(seen, self.bench, wanted.function, self.graded)
         self.results.judges = {name: one.description for name, one in self.judges.items()}
         found = [
             win_rates(answers, self.judges, self.baseline, decoding, self.seed)
             for decoding, answers in self.general.items()
             if answers.questions
         ]
+        if self.bench.endpoint is not None:
+            self.bench.endpoint.tell()
+        self.results.showing_orders = [row for one in found for row in one.orders]
         self.results.win_rates = [row for one in found for row in one.rows]
         between = [row for one in found for row in one.differences]
         self.results.add_differences("win_rate", between)
@@ -184,17 +186,21 @@ class Evaluation:
             contents: of the report.
         """
         self.results.title, self.results.samples = title, samples(self.general)
-        if self.scorer is not None:
-            note(f"reward model '{self.scorer.reward.init_from}': {self.scorer.choice}")
+        for scorer in (self.bench.scorer, self.bench.second):
+            if scorer is not None:
+                note(f"reward model '{scorer.reward.init_from}': {scorer.choice}")
         run = read_json(run_info) if run_info else {}
         report_files.write_all(self.results, self.curves, run, Path(output), contents)
-        if self.scorer is not None:
-            self.scorer.close(done=True)
+        self.bench.close(done=True)
 
     def close(self) -> None:
         """Keep what there is to go on with, where not all was written."""
-        if self.scorer is not None:
-            self.scorer.close(done=False)
+        self.bench.close(done=False)
+
+    def _tell_independence(self, judge: str, reward: str) -> None:
+        self.results.reward_models = independence.trained(judge, reward)
+        for line in self.results.reward_models["judge_model"].shares:
+            note(f"--judge_model and --reward_model: {line}")
 
 
 def check_models(answers: dict[str, str], greedy: Paths, baseline: str) -> None:

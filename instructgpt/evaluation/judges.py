@@ -24,7 +24,7 @@ Pair = tuple[Answer, Answer]
 
 
 class Judgement(NamedTuple):
-    """Probability that the first response is better, and that none is."""
+    """Probability that the first response is better, and that none is; NaN: nothing usable said."""
 
     win: float
     tie: float
@@ -34,6 +34,7 @@ class Judge(Protocol):
     """Compares pairs of responses to the same prompt; many at once, so that a model can batch."""
 
     description: str
+    sees_both: bool  # both responses at once, so that their order can sway it
 
     def __call__(self, pairs: Sequence[Pair]) -> Sequence[Judgement]:
         """One verdict a pair, in the order in which the pair is shown."""
@@ -46,6 +47,8 @@ class ScoreJudge:
         description: for the report.
         scores: one number a response.
     """
+
+    sees_both = False
 
     def __init__(
         self, description: str, scores: Callable[[Sequence[Answer]], Sequence[float]]
@@ -67,6 +70,8 @@ class PanelJudge:
         description: for the report.
         prefers: probabilities of win and tie for pairs of attributes, [M] each.
     """
+
+    sees_both = False
 
     def __init__(
         self,
@@ -92,6 +97,8 @@ class CallableJudge:
         function: returns the probability that the first response is better: 1, 0.5 (tie), 0, or
             anything between.
     """
+
+    sees_both = True
 
     def __init__(self, description: str, function: Callable[[str, str, str], float]) -> None:
         self.description = description

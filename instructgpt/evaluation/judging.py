@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from instructgpt.evaluation.endpoint import Endpoint
+from instructgpt.evaluation.endpoint_judge import EndpointJudge
 from instructgpt.evaluation.files import read_json
 from instructgpt.evaluation.judges import CallableJudge, Judge, PanelJudge, ScoreJudge
 from instructgpt.evaluation.measures import Answers
@@ -12,8 +15,72 @@ from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import Panel, panel_from_json
 from instructgpt.types import UserError
 
-RESERVED = ("panel", "held_out", "shifted", "reward_model", "ground_truth")
+RESERVED = (
+    *("panel", "held_out", "shifted", "reward_model", "judge_model", "endpoint"),
+    "ground_truth",
+)
 """Judges whom the claims and the report know by name."""
+
+
+class Wanted(NamedTuple):
+    """Who is to judge."""
+
+    panels: str | None = None  # path of panels.json
+    reward_model: str | None = None  # that policies were trained against
+    judge_model: str | None = None  # another, that took no part
+    function: str | None = None  # module:function
+    endpoint: Endpoint = Endpoint()
+
+
+class Bench(NamedTuple):
+    """What judges, and has something to keep where it is interrupted."""
+
+    scorer: Scorer | None
+    second: Scorer | None  # took no part in training
+    endpoint: EndpointJudge | None
+
+    def close(self, done: bool) -> None:
+        """Keep what there is to go on with.
+
+        Args:
+            done: everything is written: there is nothing to go on with.
+        """
+        for one in self:
+            if one is not None:
+                one.close(done)
+
+
+def take_seats(wanted: Wanted, folder: Path | None) -> Bench:
+    """Load the models that judge.
+
+    Args:
+        wanted: who is to judge.
+        folder: for their notes; None: nothing is noted.
+    """
+
+    def notes(name: str) -> Path | None:
+        return None if folder is None else folder / name
+
+    first, second, endpoint = wanted.reward_model, wanted.judge_model, None
+    # What can be wrong is found before models are loaded, and asked nothing yet.
+    if wanted.endpoint.url is not None:
+        endpoint = EndpointJudge(wanted.endpoint, notes("judgements.jsonl"))
+    bench = Bench(None, None, endpoint)
+    try:
+        if first is not None:
+            bench = bench._replace(scorer=Scorer(first, notes("scores.jsonl")))
+        if second is not None:
+            scorer = Scorer(second, notes("judge_scores.jsonl"), "--judge_model")
+            bench = bench._replace(second=scorer)
+            if bench.scorer is not None and bench.scorer.digest == scorer.digest:
+                raise UserError(
+                    f"--judge_model must be another model than --reward_model, got {second}: both "
+                    "have the same weights"
+                )
+    except BaseException:
+        bench.close(done=False)
+        raise
+    return bench
 
 
 def read_panels(path: str | None) -> dict[str, Panel]:
@@ -32,13 +99,13 @@ def is_graded(answers: Answers) -> bool:
 
 
 def make_judges(
-    panels: dict[str, Panel], scorer: Scorer | None, function: str | None, graded: bool
+    panels: dict[str, Panel], bench: Bench, function: str | None, graded: bool
 ) -> dict[str, Judge]:
     """Everyone who can compare two responses.
 
     Args:
         panels: groups of simulated labelers.
-        scorer: a reward model.
+        bench: models.
         function: ``module:function`` of a user.
         graded: whether responses have a true utility.
     """
@@ -46,21 +113,27 @@ def make_judges(
     for name, panel in panels.items():
         about = f"expected vote of {len(panel.labelers)} {name.replace('_', '-')} labelers"
         judges["panel" if name == "training" else name] = PanelJudge(about, panel.prefers)
-    if scorer is not None:
-        judges["reward_model"] = ScoreJudge("the reward model's higher score", scorer)
-    if graded:
-        judges["ground_truth"] = ScoreJudge(
-            "the higher true utility", lambda answers: [answer.utility for answer in answers]
-        )
+    # Who took no part first: the summary is by the first.
+    if bench.second is not None:
+        about = "a second reward model's higher score"
+        judges["judge_model"] = ScoreJudge(about, bench.second)
+    if bench.endpoint is not None:
+        judges["endpoint"] = bench.endpoint
     if function is not None:
         name = function.rpartition(":")[2]
         if name in RESERVED:
             raise UserError(f"--judge must have another name than our own judge {name}: rename it")
         judges[name] = CallableJudge(function, import_function(function))
+    if bench.scorer is not None:
+        judges["reward_model"] = ScoreJudge("the reward model's higher score", bench.scorer)
+    if graded:
+        judges["ground_truth"] = ScoreJudge(
+            "the higher true utility", lambda answers: [answer.utility for answer in answers]
+        )
     if not judges:
         raise UserError(
-            "evaluate must have a judge: --judge, --reward_model, or prompts of the world with "
-            "their meta, got none"
+            "evaluate must have a judge: --judge, --judge_model, --judge_endpoint.url, "
+            "--reward_model, or prompts of the world with their meta, got none"
         )
     return judges
 

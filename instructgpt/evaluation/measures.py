@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from instructgpt.evaluation.judges import Answer, Judge
-from instructgpt.evaluation.results import Difference, Table, WinRate
+from instructgpt.evaluation.length_control import length_controlled
+from instructgpt.evaluation.results import Difference, ShowingOrder, Table, WinRate
 from instructgpt.evaluation.statistics import (
     Array,
     Estimate,
@@ -17,9 +18,10 @@ from instructgpt.evaluation.statistics import (
     interval,
     mean,
     rate,
+    ratio,
     ratio_draws,
 )
-from instructgpt.evaluation.win_rates import compare_models
+from instructgpt.evaluation.win_rates import Compared, compare_models
 from instructgpt.types import Prompt
 
 
@@ -108,10 +110,11 @@ def differences(found: Values, seed: int) -> list[Difference]:
 
 
 class WinRates(NamedTuple):
-    """Rows of win rates, and differences between win rates over the baseline."""
+    """Rows of win rates, differences between those over the baseline, and what order did."""
 
     rows: list[WinRate]
     differences: list[Difference]
+    orders: list[ShowingOrder]
 
 
 def win_rates(
@@ -129,17 +132,63 @@ def win_rates(
     others = [model for model in answers.by_model if model != baseline]
     pairs = [(model, baseline) for model in others]
     pairs += [(later, earlier) for earlier, later in combinations(others, 2)]
-    rows, between = [], []
+    result = WinRates([], [], [])
     for name, judge in judges.items():
-        wins: Values = {}
-        for model, against in pairs:
-            both = answers.by_model[model], answers.by_model[against]
-            found = compare_models(judge, *both, seed)
-            if against == baseline:
-                wins[model] = found.wins
-            rows.append(WinRate(model, against, name, decoding, *found.rate))
-        between += [row._replace(judge=name, decoding=decoding) for row in differences(wins, seed)]
-    return WinRates(rows, between)
+        found = {
+            (model, against): compare_models(
+                judge, answers.by_model[model], answers.by_model[against], seed
+            )
+            for model, against in pairs
+        }
+        wins = {model: found[model, baseline].wins for model in others}
+        for (model, against), one in found.items():
+            rest = [wins[m] for m in others if m != model] if against == baseline else []
+            level = length_controlled(one.pairs, one.rate.n, seed, difficulty(rest, one.wins))
+            result.rows.append(WinRate(model, against, name, decoding, *one.rate, level))
+        for row in differences(wins, seed):
+            result.differences.append(row._replace(judge=name, decoding=decoding))
+        if judge.sees_both:
+            result.orders.append(showing_order(name, decoding, list(found.values()), seed))
+    return result
+
+
+def difficulty(rest: Sequence[Array], wins: Array) -> Array | None:
+    """How often other models beat the baseline on each prompt; None where there are no two.
+
+    Args:
+        rest: their wins, NaN where nothing is known.
+        wins: those of the model itself: prompts where nothing is known of it are left out.
+    """
+    if len(rest) < 2:
+        return None
+    table = np.array(rest)[:, ~np.isnan(wins)]
+    known = ~np.isnan(table)
+    sums, counts = np.where(known, table, 0).sum(0), known.sum(0)
+    middle = sums.sum() / max(1, counts.sum())
+    return np.where(counts > 0, sums / np.maximum(counts, 1), middle)
+
+
+def showing_order(name: str, decoding: str, found: Sequence[Compared], seed: int) -> ShowingOrder:
+    """What the order of two answers did to the verdicts, over all pairs of models.
+
+    Args:
+        name: of the judge.
+        decoding: name of how the answers were sampled.
+        found: what the judge said of each two models.
+        seed: of the bootstrap.
+    """
+    owner = np.concatenate([one.owner for one in found])
+    first, flips, wins = (
+        np.concatenate([getattr(one.outcomes, part) for one in found])
+        for part in ("shown_first", "flips", "wins")
+    )
+    seen = ~np.isnan(first)
+    counts = np.bincount(owner, seen)
+    shares = (
+        ratio(np.bincount(owner[seen], part[seen], len(counts)), counts, seed)
+        for part in (first, flips)
+    )
+    return ShowingOrder(name, decoding, *shares, unusable=int(np.isnan(wins).sum()))
 
 
 def metadata(name: str) -> Callable[[Answer], bool | None]:

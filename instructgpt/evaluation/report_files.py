@@ -105,6 +105,10 @@ def scalars(results: Results) -> dict[str, float]:
         f"win_rate/{row.judge}/{row.decoding}/{row.model}_over_{row.against}": row.value
         for row in results.win_rates
     }
+    for row in results.win_rates:
+        if (level := row.length_controlled) is not None:
+            name = f"{row.judge}/{row.decoding}/{row.model}_over_{row.against}"
+            found[f"win_rate_at_equal_length/{name}"] = level.value
     for part, table in results.tables.items():
         for model, measures in table.items():
             found |= {f"{part}/{key}/{model}": one.value for key, one in measures.items()}
@@ -154,6 +158,11 @@ def _points(
             yield f"over_optimisation/{name}/{key}", value, step
 
 
+def at_equal_length(found: Estimate) -> str:
+    """The end of a line about a win rate."""
+    return f"  at equal length {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
 def summary(results: Results) -> str:
     """Win rates over the baseline, and how many claims hold, as text."""
     base, labels = results.baseline, results.labels
@@ -162,8 +171,9 @@ def summary(results: Results) -> str:
     for row in results.over_baseline:
         if row.judge == judge:
             span = f"[{row.low:.3f}, {row.high:.3f}]"
+            level = "" if row.length_controlled is None else at_equal_length(row.length_controlled)
             name = f"{labels[row.model]} ({row.decoding})"
-            lines.append(f"  {name:28} {row.value:.3f} {span}  n = {row.n}")
+            lines.append(f"  {name:28} {row.value:.3f} {span}  n = {row.n}{level}")
     if claims := results.claims:
         verdicts = [claim.verdict for claim in claims]
         counts = ", ".join(

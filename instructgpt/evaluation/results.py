@@ -40,11 +40,22 @@ class WinRate(NamedTuple):
     ties: float
     order_consistency: float
     n: int
+    length_controlled: Estimate | None = None  # as if both answers were as long
 
     @property
     def estimate(self) -> Estimate:
         """With the interval of the bootstrap."""
         return Estimate(self.value, self.low, self.high, self.n)
+
+
+class ShowingOrder(NamedTuple):
+    """What the order of two answers did to a judge who sees both; over pairs, by prompts."""
+
+    judge: str
+    decoding: str
+    first_preferred: Estimate  # how often what was shown first won; half where order plays no part
+    flips: Estimate  # how often the other order had another winner
+    unusable: int  # pairs that are left out: the judge said nothing usable in one of the orders
 
 
 class Difference(NamedTuple):
@@ -114,6 +125,14 @@ class RewardModel:
     reliability: list[Bin]
     ceiling: dict[str, float] = field(default_factory=dict)
     cross_validation: CrossValidation | None = None
+
+
+class Trained(NamedTuple):
+    """How a reward model that judges came to be, as far as its folder says."""
+
+    started_from: str | None
+    data: list[str]  # sets and rows
+    shares: list[str]  # with the reward model that policies were trained against
 
 
 class BestOf(NamedTuple):
@@ -196,6 +215,8 @@ class Results:
     decodings: list[str]
     judges: dict[str, str]  # name -> description
     win_rates: list[WinRate] = field(default_factory=list)
+    showing_orders: list[ShowingOrder] = field(default_factory=list)
+    reward_models: dict[str, Trained] = field(default_factory=dict)  # where two judge
     differences: dict[str, list[Difference]] = field(default_factory=dict)  # by measure
     likert: Table = field(default_factory=dict)  # decoding -> model
     utility: Table = field(default_factory=dict)  # decoding -> model
@@ -208,6 +229,7 @@ class Results:
     alignment_tax: AlignmentTax | None = None
     agreement: dict[str, Agreement] = field(default_factory=dict)  # by group of labelers
     reward_model: RewardModel | None = None
+    judge_model: RewardModel | None = None  # the second reward model against the same rankings
     over_optimisation: OverOptimisation | None = None
     curves: dict[str, Curves] = field(default_factory=dict)  # by stage
     samples: list[ShownPrompt] = field(default_factory=list)

@@ -28,9 +28,13 @@ class Scorer:
         init_from: folder or hub id of the reward model.
         notes: file of the scores, as they come, until ``close``: whoever is interrupted goes on
             from there; None notes nothing.
+        option: that names the model.
     """
 
-    def __init__(self, init_from: str, notes: Path | None = None) -> None:
+    def __init__(
+        self, init_from: str, notes: Path | None = None, option: str = "--reward_model"
+    ) -> None:
+        self.option = option
         self.reward = LearnedReward(init_from)
         self.tokenizer = load_tokenizer(init_from, False)
         self.choice = choose_template(None, init_from, self.tokenizer)
@@ -68,8 +72,7 @@ class Scorer:
 
     def _noted(self, notes: Path, device: torch.device) -> UnfinishedRows:
         """The file of the notes, of which those that are there are read."""
-        _, digest = self.reward.origins()["init_from"]
-        facts = {"--reward_model": digest, "device": device.type}
+        facts = {self.option: self.digest, "device": device.type}
         file = UnfinishedRows(notes, facts)
         if file.open(1):
             say(f"going on with the scores that are in {file.partial}")
@@ -78,6 +81,11 @@ class Scorer:
         for prompt, text, finished, score in scores:
             self.known[prompt, text, finished] = math.nan if score is None else score
         return file
+
+    @property
+    def digest(self) -> str:
+        """Names the model by its weights and by how it reads text."""
+        return self.reward.origins()["init_from"].digest
 
     def length(self, answer: Answer) -> int:
         """Number of tokens of a response."""

@@ -106,6 +106,8 @@ FLIPS = {
         "judge": "option_runs:the_shorter",
         "panels": "{inputs}/label/panels.json",
         "reward_model": "{inputs}/reward",
+        "judge_model": "{inputs}/reward",
+        "judge_endpoint": '{"url": "http://127.0.0.1:9", "model": "m", "key_from": "NO_SUCH_KEY"}',
         "comparisons": ("{inputs}/label/validation.jsonl", {"reward_model": "{inputs}/reward"}),
         "folds": (
             '{"0": "{inputs}/reward", "1": "{inputs}/reward_other"}',

@@ -26,9 +26,10 @@ EVALUATE = (
     WITHOUT
     + """
 from instructgpt.evaluation.evaluation import Evaluation
+from instructgpt.evaluation.judging import Wanted
 
 found = Evaluation({"mine": "mine.jsonl", "yours": "yours.jsonl"}, None, "yours", None, 0)
-found.compare(None, None, "my_judge:longer")
+found.compare(Wanted(function="my_judge:longer"))
 found.test_reward_model(None, None)
 found.over_optimise(None, None, None)
 found.look_back(None)

@@ -40,11 +40,12 @@ def test_differences_are_later_minus_earlier_and_paired():
 
 def test_every_two_models_once():
     answers = table({m: [answer(m, u)] for m, u in (("gpt", 1.0), ("sft", 2.0), ("ppo", 3.0))})
-    rows, between = win_rates(answers, {"truth": BY_UTILITY}, "sft", "sampled", 0)
+    rows, between, orders = win_rates(answers, {"truth": BY_UTILITY}, "sft", "sampled", 0)
     found = {(row.model, row.against): row.value for row in rows}
     assert found == {("gpt", "sft"): 0.0, ("ppo", "sft"): 1.0, ("ppo", "gpt"): 1.0}
     about = {(row.judge, row.decoding) for row in [*rows, *between]}
     assert about == {("truth", "sampled")}
+    assert orders == []  # it never sees both
     # over SFT: PPO 1 minus GPT 0
     assert [(row.model, row.against, row.value) for row in between] == [("ppo", "gpt", 1)]
 

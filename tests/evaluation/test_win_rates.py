@@ -54,7 +54,8 @@ def test_equal_texts_are_not_shown():
         raise AssertionError
 
     outcomes = compare(CallableJudge("j", never), [answer("x")], [answer("x")])
-    assert [part.tolist() for part in outcomes] == [[0.5], [1.0], [1.0]]
+    assert [part.tolist() for part in outcomes[:3]] == [[0.5], [1.0], [1.0]]
+    assert np.isnan(outcomes.shown_first[0])
 
 
 @pytest.mark.parametrize("judge", [BY_UTILITY, First()])

@@ -14,6 +14,8 @@ NAMES = {
     "held_out": "held-out labelers",
     "shifted": "labelers with other priorities",
     "reward_model": "reward model",
+    "judge_model": "second reward model",
+    "endpoint": "model behind an endpoint",
     "ground_truth": "ground truth",
     "sampled": "sampled, T = 1",
     "greedy": "greedy",

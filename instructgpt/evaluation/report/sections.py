@@ -63,6 +63,7 @@ def win_rates(view: View) -> Section | None:
     body = [view.figures(captions)]
     if direct:
         body.append(win_rate_table(view, direct, "Compared directly"))
+    body += [part for part in (order_table(view), training_table(view)) if part is not None]
     body.append(folded(f"All {len(rows)} win rates as a table", win_rate_table(view, rows, "All")))
     return Section(
         "win_rates",
@@ -76,8 +77,8 @@ def win_rates(view: View) -> Section | None:
 
 def win_rate_table(view: View, rows: list[WinRate], title: str) -> Html:
     """Win rates with both intervals, ties and consistency."""
-    columns = ["model", "against", "judge", "answers", "preferred [bootstrap]", "Wilson interval"]
-    columns += ["ties", "both orders agree"]
+    columns = ["model", "against", "judge", "answers", "preferred [bootstrap]", "at equal length"]
+    columns += ["Wilson interval", "ties", "both orders agree"]
 
     def line(row: WinRate) -> list[str]:
         limits = interval(Estimate(row.value, row.wilson_low, row.wilson_high, row.n), SHARE)
@@ -87,13 +88,59 @@ def win_rate_table(view: View, rows: list[WinRate], title: str) -> Html:
             said(row.judge),
             said(row.decoding),
             cell(row.estimate, SHARE),
+            cell(row.length_controlled, SHARE, with_n=False),
             limits + SHARE.suffix if limits else MISSING,
             written(row.ties, SHARE),
             written(row.order_consistency, SHARE),
         ]
 
-    caption = f"{title}: % of prompts, a tie counts half; 95 % intervals in brackets; n = prompts."
+    caption = (
+        f"{title}: % of prompts; a tie counts half, and so does who wins in one order only. At "
+        "equal length: what a regression on the difference of the lengths leaves to the model, as "
+        "in AlpacaEval 2. 95 % intervals in brackets; n = prompts."
+    )
     return table(caption, columns, [line(row) for row in rows])
+
+
+def order_table(view: View) -> Html | None:
+    """How far the order of two answers swayed those who see both."""
+    rows: list[list[str]] = [
+        [
+            said(row.judge),
+            said(row.decoding),
+            cell(row.first_preferred, SHARE),
+            cell(row.flips, SHARE, with_n=False),
+            f"{row.unusable:,}",
+        ]
+        for row in view.results.showing_orders
+    ]
+    if not rows:
+        return None
+    columns = ["judge", "answers", "prefers what is shown first", "changes its mind", "no verdict"]
+    caption = (
+        "Each pair was shown in both orders: 50 % in the third column is a judge whom the order "
+        "does not sway; the fourth is in how many pairs the other order had another winner. "
+        "[95 % interval over prompts], n pairs; pairs without a verdict are left out."
+    )
+    return table(caption, columns, rows)
+
+
+def training_table(view: View) -> Html | None:
+    """What is known of two reward models that judge."""
+    rows: list[list[str]] = [
+        [
+            said(name),
+            one.started_from or MISSING,
+            "; ".join(one.data) or MISSING,
+            "; ".join(one.shares) or MISSING,
+        ]
+        for name, one in view.results.reward_models.items()
+    ]
+    if not rows:
+        return None
+    columns = ["", "started from", "trained on", "in common with the reward model"]
+    caption = "The reward models, as far as their folders tell; sets are known by their names."
+    return table(caption, columns, rows)
 
 
 def trained(view: View) -> Section | None:

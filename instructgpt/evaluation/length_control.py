@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instructgpt.evaluation.statistics import Array, Estimate, interval, resampling
 from instructgpt.functional.intervals import share_interval
@@ -31,7 +32,7 @@ AT_ONCE = 200_000
 class Pairs(NamedTuple):
     """Pairs of answers that a judge has compared."""
 
-    owner: Array  # [M] number of the prompt; every prompt has a pair
+    owner: NDArray[np.int64]  # [M] number of the prompt; every prompt has a pair
     wins: Array  # [M] of the first answer; a tie counts half
     longer: Array  # [M] characters of the first answer minus those of the second
 
@@ -61,7 +62,7 @@ def length_controlled(
         None where one answer is always longer than the other by the same: then nothing tells what
         is length and what is the model.
     """
-    owner = pairs.owner.astype(np.int64)
+    owner = pairs.owner
     if not prompts or (np.ptp(pairs.longer) == 0 and pairs.longer[0] != 0):
         return None
     value = float(_by_prompt(pairs.wins, owner, prompts).mean())
@@ -154,7 +155,6 @@ def _at_equal_length(found: Array, features: Array, weights: Array) -> Array:
     return rates
 
 
-def _by_prompt(values: Array, owner: Array, prompts: int) -> Array:
-    index = owner.astype(np.int64)
-    means: Array = np.bincount(index, values, prompts) / np.bincount(index, minlength=prompts)
+def _by_prompt(values: Array, owner: NDArray[np.int64], prompts: int) -> Array:
+    means: Array = np.bincount(owner, values, prompts) / np.bincount(owner, minlength=prompts)
     return means

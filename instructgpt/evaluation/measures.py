@@ -165,7 +165,8 @@ def difficulty(rest: Sequence[Array], wins: Array) -> Array | None:
     known = ~np.isnan(table)
     sums, counts = np.where(known, table, 0).sum(0), known.sum(0)
     middle = sums.sum() / max(1, counts.sum())
-    return np.where(counts > 0, sums / np.maximum(counts, 1), middle)
+    means: Array = np.where(counts > 0, sums / np.maximum(counts, 1), middle)
+    return means
 
 
 def showing_order(name: str, decoding: str, found: Sequence[Compared], seed: int) -> ShowingOrder:
@@ -184,11 +185,11 @@ def showing_order(name: str, decoding: str, found: Sequence[Compared], seed: int
     )
     seen = ~np.isnan(first)
     counts = np.bincount(owner, seen)
-    shares = (
+    first_won, flipped = (
         ratio(np.bincount(owner[seen], part[seen], len(counts)), counts, seed)
         for part in (first, flips)
     )
-    return ShowingOrder(name, decoding, *shares, unusable=int(np.isnan(wins).sum()))
+    return ShowingOrder(name, decoding, first_won, flipped, int(np.isnan(wins).sum()))
 
 
 def metadata(name: str) -> Callable[[Answer], bool | None]:

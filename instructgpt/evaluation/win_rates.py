@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instructgpt.evaluation.judges import Answer, Judge, Judgement
 from instructgpt.evaluation.length_control import Pairs
@@ -47,7 +48,7 @@ class Compared(NamedTuple):
     rate: Preferred
     wins: Array  # one share a prompt; NaN where the judge said nothing usable
     outcomes: Outcomes  # of every pair
-    owner: Array  # number of the prompt of every pair
+    owner: NDArray[np.int64]  # number of the prompt of every pair
     longer: Array  # characters of the first answer of every pair minus those of the second
 
     @property
@@ -55,7 +56,7 @@ class Compared(NamedTuple):
         """Those that the judge had an opinion on; their prompts numbered without the others."""
         known = ~np.isnan(self.outcomes.wins)
         _, numbers = np.unique(self.owner[known], return_inverse=True)
-        return Pairs(numbers, self.outcomes.wins[known], self.longer[known])
+        return Pairs(numbers.astype(np.int64), self.outcomes.wins[known], self.longer[known])
 
 
 def compare(judge: Judge, first: Sequence[Answer], second: Sequence[Answer]) -> Outcomes:
@@ -78,7 +79,7 @@ def compare(judge: Judge, first: Sequence[Answer], second: Sequence[Answer]) -> 
     ties = np.array([(x.tie + y.tie) / 2 for x, y in zip(forward, backward, strict=True)])
     seen = np.isin(np.arange(len(a)), shown) & ~np.isnan(a + b)
     unknown = np.where(seen, 0.0, np.nan)
-    flips = ((a - 0.5) * (b - 0.5) < 0) + unknown
+    flips = np.where((a - 0.5) * (b - 0.5) < 0, 1.0, 0.0) + unknown
     return Outcomes((a + b) / 2, ties, 1 - np.abs(a - b), (a + 1 - b) / 2 + unknown, flips)
 
 
@@ -110,7 +111,8 @@ def compare_models(
 
 def _preferred(wins: Array, ties: Array, same: Array, seed: int) -> Preferred:
     if not len(wins):
-        return Preferred(*[float("nan")] * 7, n=0)
+        nan = float("nan")
+        return Preferred(nan, nan, nan, nan, nan, nan, nan, 0)
     found = mean(wins, seed)
     wilson = share_interval(found.value, found.n)
     means = float(ties.mean()), float(same.mean())

@@ -35,12 +35,10 @@ def evaluate(
 ) -> None:
     """Compare policies by their answers to the same prompts; write results.json and report.html.
 
-    Sections exist for what is given; prompts of the miniature world are graded by its truth.
-
     Args:
         answers: model -> JSONL of ``generate`` at temperature 1; in the order of the report.
         baseline: the model that win rates are against; default: the first of ``answers``.
-        output: folder to write; the same command goes on with scores that are there already.
+        output: folder to write, sections for what is given; the same command goes on where it was.
         title: of the report.
         labels: model -> its name in the report.
         greedy: model -> answers to the same prompts by ``generate --greedy``.
@@ -48,8 +46,7 @@ def evaluate(
         judge: ``module:function`` of (prompt, first, second): probability that the first is better.
         panels: ``panels.json`` of ``label``: its labelers judge.
         reward_model: folder of the reward model that policies were trained against: it judges, too.
-        judge_model: folder of another reward model, from other rows, which judges: nothing was
-            trained against it. What both have in common is said, as far as they tell.
+        judge_model: folder of another reward model, which took no part: from other rows, say.
         judge_endpoint: a model behind an OpenAI-compatible endpoint, which judges.
         comparisons: ``validation.jsonl`` of ``label``, to test the reward model on.
         folds: number of a fold of ``label`` -> reward model trained on its comparisons.
@@ -62,18 +59,13 @@ def evaluate(
         run_info: JSON about the run for the report, such as ``pipeline.json``.
         seed: of the bootstrap and of ratings.
     """
-    from instructgpt.evaluation.evaluation import Evaluation  # `--help` should not wait for it
-    from instructgpt.evaluation.judging import Wanted
-    from instructgpt.miniature import grading, paper
+    from instructgpt.evaluation.judging import Wanted  # `--help` should not wait for it
+    from instructgpt.miniature import paper
 
     roles.check(answers, claims)
-    with closing(Evaluation(answers, greedy, baseline, labels, seed, grading.WORLD)) as found:
-        found.compare(
-            Wanted(panels, reward_model, judge_model, judge, judge_endpoint), Path(output)
-        )
-        paper.add_truth(found, nlp, roles)
-        found.test_reward_model(comparisons, folds)
-        found.over_optimise(best_of_n, checkpoints, checkpoint_prompts)
-        found.look_back(runs)
-        paper.add_claims(found, claims, roles)
+    wanted = Wanted(panels, reward_model, judge_model, judge, judge_endpoint)
+    with closing(paper.opened(answers, greedy, baseline, labels, seed)) as found:
+        found.compare(wanted, Path(output))
+        found.look_further(comparisons, folds, best_of_n, checkpoints, checkpoint_prompts, runs)
+        paper.add(found, nlp, claims, roles)
         found.write(output, title, run_info, paper.CONTENTS)

@@ -160,6 +160,20 @@ class Evaluation:
         if found.best_of_n or found.checkpoints:
             self.results.over_optimisation = found
 
+    def look_further(
+        self,
+        comparisons: str | None,
+        folds: Paths,
+        best_of_n: str | None,
+        checkpoints: Paths,
+        checkpoint_prompts: str | None,
+        runs: Paths,
+    ) -> None:
+        """The reward model, over-optimisation and training; arguments as of the three methods."""
+        self.test_reward_model(comparisons, folds)
+        self.over_optimise(best_of_n, checkpoints, checkpoint_prompts)
+        self.look_back(runs)
+
     def look_back(self, runs: Paths) -> None:
         """Learning curves.
 

@@ -35,6 +35,30 @@ CONTENTS = Contents(
 """The report of the miniature."""
 
 
+def opened(
+    answers: dict[str, str],
+    greedy: dict[str, str] | None,
+    baseline: str | None,
+    labels: dict[str, str] | None,
+    seed: int,
+) -> Evaluation:
+    """An evaluation that grades prompts of the world; arguments as of ``Evaluation``."""
+    return Evaluation(answers, greedy, baseline, labels, seed, WORLD)
+
+
+def add(found: Evaluation, nlp: dict[str, str] | None, claims: Claims, roles: Roles) -> None:
+    """All that needs the world's ground truth, and the paper's claims beside it.
+
+    Args:
+        found: everything else.
+        nlp: model -> path of answers to public NLP tasks.
+        claims: whether to show them, and to say which hold.
+        roles: of the models.
+    """
+    add_truth(found, nlp, roles)
+    add_claims(found, claims, roles)
+
+
 def add_truth(found: Evaluation, nlp: dict[str, str] | None, roles: Roles) -> None:
     """All that needs the world's ground truth.
 

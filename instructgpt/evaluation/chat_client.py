@@ -32,7 +32,7 @@ REFUSED = {400, 413, 422}
 """This question is refused, such as for its length; another may be answered."""
 
 
-class Said(NamedTuple):
+class Reply(NamedTuple):
     """What came back: a text, or the reason why there is none."""
 
     text: str | None
@@ -54,7 +54,7 @@ class Client:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
-    def ask(self, text: str) -> Said:
+    def ask(self, text: str) -> Reply:
         """The answer to a message; a request that fails for a passing reason is made again.
 
         Args:
@@ -89,9 +89,9 @@ class Client:
             if status in WRONG_PLACE:
                 raise UserError(f"judge at {self.endpoint.place} refuses requests, {problem}")
             if status in REFUSED:
-                return Said(None, problem)
+                return Reply(None, problem)
             pause = max(pause, min(wait, LONGEST_PAUSE))
-        return Said(None, f"no answer after {TRIES} tries, {problem}", lasting=False)
+        return Reply(None, f"no answer after {TRIES} tries, {problem}", lasting=False)
 
     def stop(self) -> None:
         """Break off what is under way, and start nothing more."""
@@ -159,7 +159,7 @@ class Client:
         return printable(line)[:200]
 
 
-def _said(answer: Any) -> Said:
+def _said(answer: Any) -> Reply:
     """The text in the answer of a chat.
 
     Raises:
@@ -168,12 +168,12 @@ def _said(answer: Any) -> Said:
     (choice, *_) = answer["choices"]
     text = choice["message"]["content"]
     if choice.get("finish_reason") == "length":
-        return Said(None, "it was cut at --judge_endpoint.max_tokens")
+        return Reply(None, "it was cut at --judge_endpoint.max_tokens")
     if text is None:
-        return Said(None, "it said nothing")
+        return Reply(None, "it said nothing")
     if not isinstance(text, str):
         raise TypeError
-    return Said(text)
+    return Reply(text)
 
 
 def _message(answer: bytes) -> object:

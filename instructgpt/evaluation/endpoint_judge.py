@@ -15,7 +15,7 @@ from typing import NamedTuple
 from instructgpt.callbacks.progress import display
 from instructgpt.callbacks.unfinished import UnfinishedRows
 from instructgpt.data.opening import check_file
-from instructgpt.evaluation.chat_client import Client, Said
+from instructgpt.evaluation.chat_client import Client, Reply
 from instructgpt.evaluation.endpoint import Endpoint
 from instructgpt.evaluation.judges import Judgement, Pair
 from instructgpt.terminal import note, printable, say
@@ -211,7 +211,7 @@ class EndpointJudge:
         if self._notes is not None:
             self._notes.add([found._asdict()])
 
-    def _ask_all(self, new: dict[str, Pair]) -> Iterator[tuple[str, Pair, Said]]:
+    def _ask_all(self, new: dict[str, Pair]) -> Iterator[tuple[str, Pair, Reply]]:
         """Answers as they come."""
         if not new:
             return

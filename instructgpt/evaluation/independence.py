@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from instructgpt.evaluation.results import Trained
+from instructgpt.evaluation.results import Background
 from instructgpt.models.artefact import Artefact, read_artefact
 
 UNKNOWN = "nothing is known of how {} was trained: it has no instructgpt.json"
 
 
-def trained(judge: str, reward: str) -> dict[str, Trained]:
+def trained(judge: str, reward: str) -> dict[str, Background]:
     """How two reward models came to be, and what the first has in common with the second.
 
     Args:
@@ -53,12 +53,12 @@ def in_common(judge: Artefact | None, reward: Artefact | None) -> list[str]:
     return found
 
 
-def _facts(one: Artefact | None, shares: list[str]) -> Trained:
+def _facts(one: Artefact | None, shares: list[str]) -> Background:
     if one is None:
-        return Trained(None, [], shares)
+        return Background(None, [], shares)
     parent = one.parent or one.base
     sets = [f"{each['name']}, {_count(each)}" for each in _train(one)]
-    return Trained(None if parent is None else _short(parent), sets, shares)
+    return Background(None if parent is None else _short(parent), sets, shares)
 
 
 def _train(one: Artefact) -> list[dict[str, object]]:

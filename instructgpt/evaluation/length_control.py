@@ -29,8 +29,8 @@ AT_ONCE = 200_000
 """Numbers of a table that is worked through at once: they fit into a cache."""
 
 
-class Pairs(NamedTuple):
-    """Pairs of answers that a judge has compared."""
+class JudgedPairs(NamedTuple):
+    """JudgedPairs of answers that a judge has compared."""
 
     owner: NDArray[np.int64]  # [M] number of the prompt; every prompt has a pair
     wins: Array  # [M] of the first answer; a tie counts half
@@ -38,7 +38,7 @@ class Pairs(NamedTuple):
 
 
 def length_controlled(
-    pairs: Pairs, prompts: int, seed: int, difficulty: Array | None = None
+    pairs: JudgedPairs, prompts: int, seed: int, difficulty: Array | None = None
 ) -> Estimate | None:
     """The win rate at equal length, by the regression of AlpacaEval 2 (arXiv:2404.04475, eq. 2).
 

@@ -127,7 +127,7 @@ class RewardModel:
     cross_validation: CrossValidation | None = None
 
 
-class Trained(NamedTuple):
+class Background(NamedTuple):
     """How a reward model that judges came to be, as far as its folder says."""
 
     started_from: str | None
@@ -216,7 +216,7 @@ class Results:
     judges: dict[str, str]  # name -> description
     win_rates: list[WinRate] = field(default_factory=list)
     showing_orders: list[ShowingOrder] = field(default_factory=list)
-    reward_models: dict[str, Trained] = field(default_factory=dict)  # where two judge
+    reward_models: dict[str, Background] = field(default_factory=dict)  # where two judge
     differences: dict[str, list[Difference]] = field(default_factory=dict)  # by measure
     likert: Table = field(default_factory=dict)  # decoding -> model
     utility: Table = field(default_factory=dict)  # decoding -> model

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instructgpt.evaluation.judges import Answer, Judge, Judgement
-from instructgpt.evaluation.length_control import Pairs
+from instructgpt.evaluation.length_control import JudgedPairs
 from instructgpt.evaluation.statistics import Array, mean
 from instructgpt.functional.intervals import share_interval
 
@@ -52,11 +52,11 @@ class Compared(NamedTuple):
     longer: Array  # characters of the first answer of every pair minus those of the second
 
     @property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> JudgedPairs:
         """Those that the judge had an opinion on; their prompts numbered without the others."""
         known = ~np.isnan(self.outcomes.wins)
         _, numbers = np.unique(self.owner[known], return_inverse=True)
-        return Pairs(numbers.astype(np.int64), self.outcomes.wins[known], self.longer[known])
+        return JudgedPairs(numbers.astype(np.int64), self.outcomes.wins[known], self.longer[known])
 
 
 def compare(judge: Judge, first: Sequence[Answer], second: Sequence[Answer]) -> Outcomes:

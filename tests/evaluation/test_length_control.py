@@ -7,13 +7,19 @@ import pytest
 from evaluation_answers import answer, table
 
 from instructgpt.evaluation.judges import CallableJudge, ScoreJudge
-from instructgpt.evaluation.length_control import RIDGE, Pairs, fit, length_controlled, sigmoid
+from instructgpt.evaluation.length_control import (
+    RIDGE,
+    JudgedPairs,
+    fit,
+    length_controlled,
+    sigmoid,
+)
 from instructgpt.evaluation.measures import difficulty, win_rates
 
 
 def controlled(wins, longer, difficulty=None, owner=None):
     owner = np.arange(len(wins)) if owner is None else np.array(owner)
-    pairs = Pairs(owner, np.array(wins, dtype=float), np.array(longer, dtype=float))
+    pairs = JudgedPairs(owner, np.array(wins, dtype=float), np.array(longer, dtype=float))
     return length_controlled(pairs, int(owner.max()) + 1, 0, difficulty)
 
 

@@ -131,6 +131,23 @@ def flat_rows(documents: Sequence[Sequence[int] | Tensor]) -> FlatRows:
     )
 
 
+def shared_rows(prompts: Sequence[list[int]], responses: Sequence[list[list[int]]]) -> FlatRows:
+    """Prompts, each before its responses.
+
+    Args:
+        prompts: token ids of each.
+        responses: token ids of the responses to each.
+
+    Examples:
+        >>> shared_rows([[5, 6]], [[[7], [8, 9]]]).layout.parents
+        tensor([-1,  0,  0])
+    """
+    layout = Layout.shared(map(len, prompts), [[len(one) for one in own] for own in responses])
+    parts = zip(prompts, responses, strict=True)
+    tokens = [token for prompt, own in parts for part in (prompt, *own) for token in part]
+    return FlatRows(torch.tensor(tokens, dtype=torch.int64), layout)
+
+
 class LanguageBatch(NamedTuple):
     """Demonstrations, or blocks of text, for next-token prediction."""
 

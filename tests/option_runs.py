@@ -37,6 +37,7 @@ from instructgpt.data.prompts import PromptDataModule
 from instructgpt.data.row_format import RowFormat
 from instructgpt.data.text import TextDataModule
 from instructgpt.models.artefact import read_artefact, save_policy, save_scalar
+from instructgpt.models.heads import Heads
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import BPE, train_bpe
@@ -173,6 +174,8 @@ class Inputs:
             save_policy(policy, tokenizer, folder / f"sft{name}", stage="sft", **own)
             model = load_scalar(self.path("sft"), None, Network(), tokenizer, head="new")
             save_scalar(model, tokenizer, folder / f"reward{name}", stage="reward", **own)
+        model.head = Heads.drawn(3, 16)
+        save_scalar(model, tokenizer, folder / "reward_heads", stage="reward", **own)
         shutil.copytree(folder / "sft", folder / "bare")  # any Hugging Face folder
         (folder / "bare/instructgpt.json").unlink()
         shutil.copytree(folder / "sft", folder / "coded")  # says that it comes with code

@@ -24,7 +24,7 @@ from instructgpt.data.prompts import PromptDataModule
 from instructgpt.data.text import TextDataModule
 from instructgpt.models.load import Network
 from instructgpt.models.tokenizer import BPE
-from instructgpt.models.trained import LoRA, Prefix
+from instructgpt.models.trained import FrozenTrunk, LastLayers, LoRA, Prefix
 from instructgpt.modules.networks import Value
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo import PPOModule
@@ -134,6 +134,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "tokenizer": Flip(tokenizer("_other"), own=SCRATCH),
         "network": Flip(Network(dtype="bfloat16")),
         "trained": Flip(LoRA(rank=2)),
+        "heads": Flip(2),
         "optimizer": Flip(Make(PaperAdam, {"lr": 0.02})),
         "schedule": Flip(Constant()),
         "algorithm": Flip(KWise("all")),
@@ -287,9 +288,18 @@ TABLE: dict[type, dict[str, Flip]] = {
         "target_modules": Flip(["c_attn"]),
     },
     Prefix: {"tokens": Flip(3)},
+    LastLayers: {"layers": Flip(1)},
+    FrozenTrunk: {
+        "layers": Flip([0]),
+        "tokens": Flip(["last"]),
+        "lr": Flip(0.1),
+        "weight_decay": Flip(0.9),
+    },
     LearnedReward: {
         "init_from": Flip(reward("_other")),
         "network": Flip(Network(dtype="bfloat16")),
+        "combine": Flip("min", own={"init_from": reward("_heads")}),
+        "std_coef": Flip(2.0, own={"init_from": reward("_heads"), "combine": "mean_minus_std"}),
     },
     MixtureReward: {
         "rewards": Flip([COUNT, Make(CountReward, {"text": "a"})]),
@@ -355,6 +365,8 @@ HOSTS = {
     Pretraining: Host(PromptDataModule, "pretraining"),
     LoRA: Host(DemonstrationDataModule, "trained"),
     Prefix: Host(DemonstrationDataModule, "trained"),
+    LastLayers: Host(DemonstrationDataModule, "trained"),
+    FrozenTrunk: Host(ComparisonDataModule, "trained"),
     LearnedReward: Host(PromptDataModule, "reward", {"init_from": reward()}),
     MixtureReward: Host(
         PromptDataModule,

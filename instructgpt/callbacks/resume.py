@@ -89,6 +89,8 @@ OBEYED = (
     "model.pretraining.ptx_coef",
     "model.dropout",
     "model.trained.dropout",
+    "model.trained.lr",
+    "model.trained.weight_decay",
     "model.validation_prompts",
     "model.sampling.top_*",
     "model.sampling.min_response_tokens",

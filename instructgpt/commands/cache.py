@@ -27,16 +27,16 @@ class Piece(NamedTuple):
 def cache(folder: str | None = None, clear: bool = False) -> None:
     """Say what is kept for later runs, how large it is and when it was last used; or empty it.
 
-    Rows of data, tokenised, and log-probabilities of references are made again when they are asked
-    for, so nothing is lost but time. Runs that are reading them go on.
+    Rows of data, tokenised, log-probabilities of references and features of frozen trunks are made
+    again when they are asked for, so nothing is lost but time. Runs that are reading them go on.
 
     Args:
-        folder: that ``--data.cache`` named; by default the user's, with the log-probabilities.
+        folder: that ``--data.cache`` named; by default the user's, with all of it.
         clear: remove all of it. What another run is building stays, and so does what was not
             written by this package.
     """
     from instructgpt.data.cache import builds, cache_folder
-    from instructgpt.modules.kept import kept_folder
+    from instructgpt.modules.cached import KINDS, kept_folder
     from instructgpt.types import UserError
 
     root = cache_folder(folder)
@@ -44,9 +44,11 @@ def cache(folder: str | None = None, clear: bool = False) -> None:
         raise UserError(f"--folder must be a folder, got {folder}: there is none")
     kinds = {f"rows of data in {root}": _rows(root)}
     if folder is None:
-        kinds[f"reference log-probabilities in {kept_folder()}"] = _kept(kept_folder())
-    for kind, pieces in kinds.items():
-        say(f"{kind}: {_count(pieces)}")
+        for kind in KINDS:
+            own = kept_folder(kind)
+            kinds[f"{kind.words} in {own}"] = _kept(own)
+    for title, pieces in kinds.items():
+        say(f"{title}: {_count(pieces)}")
         for piece in sorted(pieces, key=lambda one: -one.used):
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(piece.used))
             say(f"  {_size(piece.size):>9}  last used {used}  {piece.about}")
@@ -113,11 +115,11 @@ def _about(entry: Entry) -> str:
 
 
 def _kept(folder: Path) -> list[Piece]:
-    """Log-probabilities, with what they were computed from."""
+    """Files of numbers, with what they were computed from."""
     from safetensors import SafetensorError
 
     from instructgpt.data.cache import named
-    from instructgpt.modules.kept import made_from
+    from instructgpt.modules.cached import made_from
 
     pieces = []
     for file in named(folder, ".safetensors"):

@@ -79,6 +79,9 @@ def beside(stage: StageModule, step: int, seconds: float) -> Beside | None:
     whole, sets = compare(ranked, bagged), compare_sets(ranked, bagged)
     took = time.monotonic() - began
     measured_on = f"a sample of {len(rows):,} of {every:,}" if every > len(rows) else f"{every:,}"
+    before = (
+        f", {features:.1f} of features before" if (features := stage.seconds_of_features) else ""
+    )
     lines = [
         f"reward model of step {step} on {measured_on} validation rows; 95 % intervals, by prompts",
         *table({"all": whole, **(sets if len(sets) > 1 else {})}),
@@ -86,7 +89,7 @@ def beside(stage: StageModule, step: int, seconds: float) -> Beside | None:
         f"fitted on {bag.pairs:,} pairs of {fitted_on}",
         f"  calibration: the model's confidence is off by {whole.calibration_error:.3f} on average "
         f"over {whole.reward_model.n:,} pairs, {_tendency(whole)}",
-        f"  seconds: {seconds:.1f} of training, {took:.1f} of the baselines",
+        f"  seconds: {seconds:.1f} of training, {took:.1f} of the baselines{before}",
     ]
     summary = {
         "step": step,
@@ -94,6 +97,7 @@ def beside(stage: StageModule, step: int, seconds: float) -> Beside | None:
         "by_source": {printable(name): one.plain for name, one in sets.items()},
         "bag_of_words": {"words": len(bag.weights), "pairs": bag.pairs, "rows": fitted_on},
         "seconds": round(took, 3),
+        "seconds_of_features": round(stage.seconds_of_features, 3),
     }
     bags = bags_of(whole, sets)
     metrics = {name: one.bag_of_words.value for name, one in bags.items()}

@@ -30,7 +30,8 @@ from instructgpt.models.classifier import (
 from instructgpt.models.finite import check_finite
 from instructgpt.models.folder import replacing
 from instructgpt.models.forward import base_network, unknown_ids
-from instructgpt.models.heads import ScalarModel
+from instructgpt.models.head_files import HEADS, save_heads
+from instructgpt.models.heads import Heads, ScalarModel
 from instructgpt.models.peft_private import is_adapted
 from instructgpt.models.quantized import is_quantized, unpack
 from instructgpt.models.source import ARTEFACT_FILE, quietly
@@ -42,6 +43,7 @@ from instructgpt.models.tokenizer import (
 )
 from instructgpt.models.trained import merged
 from instructgpt.models.transformers_private import attention_name
+from instructgpt.terminal import say
 from instructgpt.types import RunFailedError, UserError
 
 FORMAT = 1
@@ -61,6 +63,8 @@ class Artefact(NamedTuple):
     offset: (
         float | None
     )  # to subtract from scores, so that demonstrations are at 0; None: never measured
+    heads: str | None  # file of several heads, or of some on features; None: one on the last state
+    features: dict[str, Any] | None  # layers and tokens that the heads in the file read
     parent: str | None  # what the stage started from
     adapter: (
         str | None
@@ -235,17 +239,22 @@ def save_scalar(
     check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
         trunk, place, adapter = _without_adapter(model.trunk, folder)
-        classifier, padded = sequence_classifier(trunk, model.head), distinctly_padded(tokenizer)
+        heads, one = _heads(model, trunk, folder)
+        classifier = None if one is None else sequence_classifier(trunk, one)
+        padded = distinctly_padded(tokenizer)
         if classifier is None or padded is None:
-            head_at = _save_beside(trunk, model.head, place).relative_to(folder).as_posix()
+            head_at = HEADS if heads else _save_beside(model.head, place, folder)
+            trunk.save_pretrained(place)
             if stage == "reward":
-                _say_no_classifier(trunk.config.model_type, classifier is None, path, head_at)
+                _say_no_classifier(trunk.config.model_type, one, classifier, path, head_at)
         else:
             save_classifier(classifier, padded, place)
             tokenizer, head_at = padded, "score"
+            if model.heads > 1:
+                say(f"the classifier in '{path}' is the mean of {model.heads} heads; all: {HEADS}")
         own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config, "data": data}
         # Exactly 0 is what the offset is as long as nobody measured it.
-        own |= {"metrics": metrics, "adapter": adapter, "head": head_at}
+        own |= {"metrics": metrics, "adapter": adapter, "head": head_at, **heads}
         own["attention"] = attention_name(trunk.config)
         own["offset"] = model.offset.item() or None
         _finish(folder, tokenizer, template, own)
@@ -275,17 +284,41 @@ def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, P
     return network, folder / "base", "prefix"
 
 
-def _save_beside(trunk: PreTrainedModel, head: nn.Module, place: Path) -> Path:
-    """Save a trunk and its head beside it; return the head's file."""
-    trunk.save_pretrained(place)
+def _heads(
+    model: ScalarModel, trunk: PreTrainedModel, folder: Path
+) -> tuple[dict[str, Any], nn.Linear | None]:
+    """Save what is more than one plain head; return what to say of it, and one for all of them.
+
+    That is the mean of several, which a classifier can hold; None: it reads more than one can.
+    """
+    heads = model.head
+    if not isinstance(heads, Heads):
+        return {}, heads  # type: ignore[return-value]
+    about = save_heads(heads, model.features, folder)
+    one, about["shift"] = heads.as_one()
+    plain = model.features is None or model.features.is_plain(trunk)
+    return about, one if plain else None
+
+
+def _save_beside(head: nn.Module, place: Path, folder: Path) -> str:
+    """Save a head beside its trunk; return its file, within the artefact."""
+    place.mkdir(exist_ok=True)
     file = place / "head.safetensors"
     save_file(head.state_dict(), file)
-    return file
+    return file.relative_to(folder).as_posix()
 
 
-def _say_no_classifier(kind: str, unknown: bool, path: str | Path, head_at: str) -> None:
+def _say_no_classifier(
+    kind: str,
+    one: nn.Module | None,
+    classifier: PreTrainedModel | None,
+    path: str | Path,
+    head_at: str,
+) -> None:
     why = f"transformers has no sequence classifier for '{kind}'"
-    if not unknown:
+    if one is None:
+        why = "a sequence classifier reads the last token of the last layer, and this head does not"
+    elif classifier is not None:
         why = "the tokenizer has gaps in its ids, so no padding token can be added"
     warnings.warn(
         f"{why}: AutoModelForSequenceClassification cannot read '{path}', the head is in {head_at}",

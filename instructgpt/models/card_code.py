@@ -61,7 +61,7 @@ def code(
         load, more = ("load_scalar", ', head="stored"') if scores else ("load_policy", "")
         lines += [f"from instructgpt.models.load import Network, {load}"]
         lines += ["from instructgpt.models.tokenizer import load_tokenizer"]
-        lines += ["from instructgpt.types import flat_rows", ""] if scores else [""]
+        lines += ["from instructgpt.types import shared_rows", ""] if scores else [""]
         lines += ['folder = "."', "tokenizer = load_tokenizer(folder)"]
         lines += [f"model = {load}(folder, None, Network(), tokenizer{more}).eval()"]
     lines += [*_prompt(tokenizer, template)]
@@ -94,14 +94,22 @@ def _score(
     """Lines that score a response."""
     space = " " if template.pattern == HH else ""
     lines = [f"response = {space + 'Not much.'!r}"]
+    if not plain:
+        lines += ["prompt = list(ids)"]
     lines += ["ids += tokenizer(response, add_special_tokens=False).input_ids"]
     lines += [f"ids += [{template.end_id(tokenizer)}]  # unless the response was cut off"]
     lines += ["with torch.no_grad():"]
     if not plain:
-        return [*lines, "    score = model.score(flat_rows([ids])).item()"]
-    offset = about.get("offset") or 0.0
+        return [
+            *lines,
+            "    score = model.score(shared_rows([prompt], [[ids[len(prompt) :]]]))[1].item()",
+        ]
+    offset = (about.get("offset") or 0.0) + (about.get("shift") or 0.0)
+    zero = "what demonstrations score"
+    if about.get("shift"):
+        zero = "where our scores are 0"
     lines += ["    logits = model(input_ids=torch.tensor([ids])).logits"]
-    return [*lines, f"score = logits[0, 0].item() - {offset!r}  # what demonstrations score"]
+    return [*lines, f"score = logits[0, 0].item() - {offset!r}  # {zero}"]
 
 
 def _sample(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from instructgpt.models.forward import (
     run,
     virtual_tokens,
 )
+from instructgpt.models.layers import layers_of
 from instructgpt.models.output_head import output_head, states_only
 from instructgpt.models.peft_private import without_adapters
 from instructgpt.types import FlatRows
@@ -51,6 +53,51 @@ def hidden_states(model: nn.Module, rows: FlatRows, *, adapter: bool = True) -> 
     _check(rows)
     with nullcontext() if adapter else without_adapters(model):
         return _hidden(model, rows, _kernel(model, rows))
+
+
+class _EnoughRead(Exception):  # noqa: N818  # no error
+    """All layers that were asked for have been computed."""
+
+
+def layer_states(model: nn.Module, rows: FlatRows, layers: Sequence[int]) -> list[Tensor]:
+    """What is handed on from layer to layer at every token, [T, d] each.
+
+    Args:
+        model: a trunk or a causal language model, without gradients.
+        rows: what it reads.
+        layers: numbers as in ``output_hidden_states`` of transformers: 0 is what the first layer
+            reads, i what follows the i-th; as many as there are layers: what a head reads.
+
+    Raises:
+        ValueError: there is no token.
+    """
+    _check(rows)
+    kernel, network = _kernel(model, rows), base_network(model)
+    modules, seen, most = layers_of(network, "layers"), dict[int, Tensor](), max(layers)
+
+    def note(number: int, _module: nn.Module, args: Any, kwargs: Any) -> None:
+        states: Tensor = args[0] if args else kwargs["hidden_states"]
+        seen[number] = states
+        if number == most:
+            raise _EnoughRead
+
+    hooks = [
+        modules[number].register_forward_pre_hook(partial(note, number), with_kwargs=True)
+        for number in set(layers)
+        if number < len(modules)
+    ]
+    found = dict[int, Tensor]()
+    try:
+        found[len(modules)] = _hidden(model, rows, kernel)
+    except _EnoughRead:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    where = None if kernel is not None else _padded(rows)[2]
+    for number, states in seen.items():
+        found[number] = _plain(states[0]) if where is None else states.flatten(0, 1)[where]
+    return [found[number] for number in layers]
 
 
 def predict(

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from instructgpt.models.features import Features
 from instructgpt.models.flat import hidden_states
 from instructgpt.models.forward import base_network
 from instructgpt.types import FlatRows
@@ -27,15 +29,86 @@ def score_head(width: int) -> nn.Linear:
     return head
 
 
+class Heads(nn.Module):
+    """Linear heads side by side, [F] -> [H], each with a zero of its own.
+
+    They read standardised numbers, once ``standardise`` has seen some.
+
+    Args:
+        count: H.
+        width: F.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(count, width))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("shift", torch.zeros(count))
+
+    @classmethod
+    def drawn(cls, count: int, width: int) -> Heads:
+        """Heads that start apart, each as a single one does."""
+        heads = cls(count, width)
+        nn.init.normal_(heads.weight, std=(width + 1) ** -0.5)
+        return heads
+
+    @property
+    def standardised(self) -> bool:
+        """Whether they have seen what they read."""
+        return bool(self.mean.any() | (self.scale != 1).any())
+
+    def forward(self, read: Tensor) -> Tensor:
+        """What each head says, [..., H] of [..., F]."""
+        return linear((read - self.mean) / self.scale, self.weight) - self.shift
+
+    @torch.no_grad()
+    def standardise(self, read: Tensor) -> None:
+        """Have what is read at mean 0 and deviation 1; what never changes is only moved.
+
+        Args:
+            read: [N, F] as much of it as there is.
+        """
+        variance, mean = torch.var_mean(read.double(), dim=0, correction=0)
+        scale = variance.sqrt()
+        constant = scale <= 1e-6 * mean.abs() + 1e-12
+        self.mean.copy_(mean)
+        self.scale.copy_(scale.masked_fill(constant, 1.0))
+
+    @torch.no_grad()
+    def as_one(self) -> tuple[nn.Linear, float]:
+        """The mean of all heads as a plain one, and what to subtract from what it says."""
+        weight, shift = self.folded()
+        one = nn.Linear(weight.shape[1], 1, bias=False)
+        one.weight = nn.Parameter(weight)
+        return one, shift
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, float]:
+        """The mean of all heads as one: its weight [1, F] on what is read as it is, and its shift.
+
+        A mean of linear heads is a linear head.
+        """
+        each = self.weight.double() / self.scale
+        shift = (each @ self.mean.double() + self.shift).mean()
+        return each.mean(0, keepdim=True).to(self.weight.dtype), float(shift)
+
+
 class ScalarModel(nn.Module):
-    """A trunk with a linear head: a reward or value at every token.
+    """A trunk with a linear head, or several: a reward or value at every token.
 
     Args:
         trunk: transformer without a head, possibly with an adapter.
-        head: linear [d] -> [1].
+        head: linear [d] -> [1], or ``Heads``, whose mean is the score.
         offset: subtracted from every score (mean score of demonstrations); 0 as long as none was
             measured.
         trainable_offset: whether gradients reach the offset.
+        features: what the heads read instead of the last state; then there are scores of segments
+            alone, and no gradients below the heads.
     """
 
     def __init__(
@@ -44,11 +117,13 @@ class ScalarModel(nn.Module):
         head: nn.Module,
         offset: float = 0.0,
         trainable_offset: bool = False,
+        features: Features | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
         self.offset = nn.Parameter(torch.tensor([offset]), requires_grad=trainable_offset)
+        self.features = features
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -56,18 +131,25 @@ class ScalarModel(nn.Module):
         config: PreTrainedConfig = base_network(self.trunk).config
         return config
 
+    @property
+    def heads(self) -> int:
+        """How many there are."""
+        return len(self.head.weight) if isinstance(self.head, Heads) else 1
+
+    def as_one(self) -> ScalarModel:
+        """The same with the mean of its heads as the only one; not where they read features."""
+        assert isinstance(self.head, Heads)
+        head, shift = self.head.as_one()
+        offset = shift + self.offset.item()
+        return ScalarModel(self.trunk, head, offset, self.offset.requires_grad)
+
     def forward(self, rows: FlatRows) -> Tensor:
         """The score at every token, minus the offset, [T] in float32.
 
         Args:
             rows: what it reads.
         """
-        hidden = hidden_states(self.trunk, rows)
-        # Not in half precision: differences of scores are small beside the scores.
-        with torch.autocast(hidden.device.type, enabled=False):
-            weight = next(self.head.parameters())
-            scores: Tensor = self.head(hidden.to(weight.dtype)).squeeze(-1).float()
-        return scores - self.offset.float()
+        return self._of_tokens(rows).mean(-1)
 
     def score(self, rows: FlatRows) -> Tensor:
         """The score [S] at the last token of each segment; argument as for ``forward``.
@@ -75,10 +157,35 @@ class ScalarModel(nn.Module):
         Raises:
             ValueError: nothing is there to be scored.
         """
+        return self.each(rows).mean(-1)
+
+    def each(self, rows: FlatRows) -> Tensor:
+        """What each head says at the last token of each segment, [S, H]; as for ``score``."""
         if not bool((rows.layout.row_lengths > 0).all()):
             raise ValueError("every document must hold a token to be scored, got an empty one")
-        scores: Tensor = self(rows)
-        return scores[rows.layout.last]
+        if self.features is not None:
+            return self.read(self.features.read(self.trunk, rows))
+        if self.heads == 1:
+            scores: Tensor = self(rows)
+            return scores[rows.layout.last, None]
+        return self._of_tokens(rows)[rows.layout.last]
+
+    def read(self, states: Tensor) -> Tensor:
+        """What each head says of what it reads, minus the offset, [..., H] in float32.
+
+        Args:
+            states: [..., d], or [..., F] where the heads read features.
+        """
+        # Not in half precision: differences of scores are small beside the scores.
+        with torch.autocast(states.device.type, enabled=False):
+            weight = next(self.head.parameters())
+            scores: Tensor = self.head(states.to(weight.dtype)).float()
+        return scores - self.offset.float()
+
+    def _of_tokens(self, rows: FlatRows) -> Tensor:
+        if self.features is not None:
+            raise ValueError("heads on features say nothing of single tokens")
+        return self.read(hidden_states(self.trunk, rows))
 
 
 class ValueHead(nn.Linear):

@@ -33,6 +33,7 @@ from instructgpt.models.finite import check_finite
 from instructgpt.models.flat_attention import recompute_alike
 from instructgpt.models.forward import base_network, set_known_ids
 from instructgpt.models.fused import fuse_activations
+from instructgpt.models.head_files import read_heads
 from instructgpt.models.heads import ScalarModel, score_head
 from instructgpt.models.quantized import Quantization
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
@@ -136,8 +137,8 @@ def load_scalar(
             among its keys.
         network: how to hold and compute it.
         tokenizer: its tokenizer; needed from scratch, otherwise its size is checked.
-        head: "new": a fresh one on the trunk of any model; "stored": that of a reward model, with
-            its offset.
+        head: "new": a fresh one on the trunk of any model; "stored": that of a reward model, or
+            those, with its offset.
         trainable_offset: whether gradients reach the offset.
         dropout: probability of residual dropout (other dropout is then off); None: as the
             configuration has it.
@@ -155,16 +156,20 @@ def load_scalar(
     folder, artefact = _opened(source)
     config = _read_config(folder, source, network, dropout)
     network = _with_attention(network, config, artefact)
-    if head == "new":
+    features = None
+    if head == "new" or (artefact is not None and artefact.heads is not None):
         network_, module = _from_pretrained(AutoModel, folder, source, config, network), None
-        offset = None
     else:
         network_, module = _stored_head(folder, source, artefact, config, network)
-        offset = artefact.offset if artefact is not None else None
+    if head == "stored" and artefact is not None and artefact.heads is not None:
+        module, features = read_heads(source, artefact.heads, artefact.features)
+    offset = artefact.offset if artefact is not None and head == "stored" else None
     trunk = _ready(network_, network, tokenizer)
     trunk = _with_prefix(trunk, source, artefact, "FEATURE_EXTRACTION")
+    if features is not None and module is not None:
+        features.check(trunk, module, str(Path(source) / ARTEFACT_FILE))
     module = score_head(hidden_width(config)) if module is None else module
-    return ScalarModel(trunk, module, offset or 0.0, trainable_offset).train()
+    return ScalarModel(trunk, module, offset or 0.0, trainable_offset, features).train()
 
 
 def _only_one(architecture: dict[str, Any] | None) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeVar
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from instructgpt.models.features import Features, Tokens, check_tokens
 from instructgpt.models.forward import base_network
-from instructgpt.models.heads import ScalarModel
+from instructgpt.models.heads import Heads, ScalarModel
+from instructgpt.models.layers import last_weights, layers_of
 from instructgpt.models.peft_private import is_adapted
 from instructgpt.models.quantized import Quantization, quantize, unpack
 from instructgpt.models.source import explained
@@ -135,6 +138,79 @@ class Prefix(Adapter):
         nn.init.normal_(encoder.embedding.weight, std=0.02)
 
 
+@dataclass(frozen=True)
+class LastLayers(Trained):
+    """The last layers, the norm after them, and a head that is not also the embedding.
+
+    What is below is computed without gradients. An export is a plain model.
+
+    Args:
+        layers: how many of the last are trained.
+    """
+
+    layers: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the value."""
+        require(self.layers >= 1, "trained.layers", ">= 1", self.layers)
+
+    def attach(self, model: Model) -> Model:
+        """Freeze all but the last layers."""
+        network = model.trunk if isinstance(model, ScalarModel) else model
+        _check_plain(network, self)
+        network.requires_grad_(False)
+        for weight in last_weights(base_network(network), self.layers, "trained.layers"):
+            weight.requires_grad_(True)
+        return model
+
+
+@dataclass(frozen=True)
+class FrozenTrunk(Trained):
+    """The head of a reward model alone, which reads features that are computed once a row.
+
+    The features are states of layers, standardised over the training responses; they are kept for
+    later runs (``python -m instructgpt cache``). An epoch then takes seconds. Dropout is off.
+
+    Args:
+        layers: whose states are read: 0 is what the first layer reads, i what follows the i-th, -1
+            what the network's own head reads; null: what follows the middle one (of SmolLM2-135M
+            the best), above which nothing is computed.
+        tokens: of a response: the last one, the mean over all, or both.
+        lr: learning rate of the head, in place of ``--model.optimizer.lr``.
+        weight_decay: decoupled weight decay of the head, in place of the optimizer's.
+    """
+
+    layers: list[int] | None = None
+    tokens: list[Tokens] = field(default_factory=lambda: ["last", "mean"])
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        layers = [0] if self.layers is None else self.layers
+        once = bool(layers) and len(set(layers)) == len(layers)
+        require(once, "trained.layers", "numbers of layers, each once", layers)
+        check_tokens(self.tokens, "trained.tokens")
+        require(0 <= self.lr < inf, "trained.lr", ">= 0", self.lr)
+        require(0 <= self.weight_decay < inf, "trained.weight_decay", ">= 0", self.weight_decay)
+
+    def attach(self, model: Model) -> Model:
+        """Freeze the trunk; a head that reads something else gives way to one that starts at 0."""
+        if not isinstance(model, ScalarModel):
+            raise UserError(
+                "trained: must not be FrozenTrunk for a policy, whose head is not a score"
+            )
+        _check_plain(model.trunk, self)
+        model.trunk.requires_grad_(False)
+        middle = len(layers_of(base_network(model.trunk), "trained.layers")) // 2
+        layers = [middle] if self.layers is None else self.layers
+        features = Features.of(layers, self.tokens, model.trunk, "trained.layers")
+        if model.features != features:
+            model.features = features
+            model.head = Heads(1, features.width(model.trunk))
+        return model
+
+
 def attach(
     model: Model, trained: Trained | None, quantization: Quantization | None = None
 ) -> Model:
@@ -162,11 +238,15 @@ def merged(model: Model) -> Model:
     return _folded(unpack(copy.deepcopy(model)))  # type: ignore[return-value]
 
 
-def _wrapped(model: nn.Module, adapter: Adapter, task: str) -> PeftModel:
+def _check_plain(model: nn.Module, trained: Trained) -> None:
     if is_adapted(model):
         raise UserError(
-            f"trained: must be null for a model that has one already, got {type(adapter).__name__}"
+            f"trained: must be null for a model that has an adapter, got {type(trained).__name__}"
         )
+
+
+def _wrapped(model: nn.Module, adapter: Adapter, task: str) -> PeftModel:
+    _check_plain(model, adapter)
     from peft import TaskType, get_peft_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from instructgpt.functional.tiles import TILES
-from instructgpt.models.forward import base_network
+from instructgpt.models.forward import base_network, virtual_tokens
+from instructgpt.models.layers import layers_of
 from instructgpt.models.output_head import MOST_LOGITS, output_head
 from instructgpt.models.quantized import packed_parameters
 from instructgpt.models.transformers_private import attention_name
 from instructgpt.modules.piece_sizes import Size
+from instructgpt.types import UserError
 
 MIB = 2**20
 COMPOSED_GELU = {"quick_gelu"}
@@ -71,6 +73,24 @@ def shape_of(model: nn.Module) -> Shape:
         eager=attention_name(config) == "eager",
         recomputed=any(getattr(m, "gradient_checkpointing", False) for m in network.modules()),
     )
+
+
+def learning_shape(model: nn.Module) -> Shape:
+    """The numbers of the layers that gradients go through: all above the first trained weight.
+
+    Args:
+        model: in training.
+    """
+    shape, network = shape_of(model), base_network(model)
+    embedding: Any = network.get_input_embeddings()
+    if embedding.weight.requires_grad or virtual_tokens(model):
+        return shape
+    try:
+        layers = layers_of(network, "")
+    except UserError:  # an architecture that does not show them
+        return shape
+    learn = [any(weight.requires_grad for weight in layer.parameters()) for layer in layers]
+    return shape._replace(layers=len(learn) - learn.index(True) if any(learn) else 0)
 
 
 class Need(NamedTuple):
@@ -160,7 +180,7 @@ def update_needs(policy: nn.Module, piece: Size, precision: str) -> list[Need]:
     """
     size = number_size(precision, policy)
     return [
-        Need("update", "activations", activation_bytes(shape_of(policy), piece, size)),
+        Need("update", "activations", activation_bytes(learning_shape(policy), piece, size)),
         Need("update", "head", head_bytes(policy, piece, learns=True)),
     ]
 
@@ -205,6 +225,13 @@ def held(network: nn.Module) -> Held:
         sum(p.numel() * p.element_size() for p in parameters),
         sum(p.numel() * p.element_size() for p in trained),
     )
+
+
+def bytes_beside(network: nn.Module, other: nn.Module) -> int:
+    """Bytes of the weights of a network that are not also those of another one."""
+    there = {id(weight) for weight in other.parameters()}
+    shared = [weight for weight in network.parameters() if id(weight) in there]
+    return held(network).weights - sum(one.numel() * one.element_size() for one in shared)
 
 
 def peak_bytes(

@@ -18,12 +18,13 @@ from instructgpt.models.artefact import read_artefact, save_policy, save_scalar
 from instructgpt.models.digest import weights_digest
 from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import base_network, exact_tables
-from instructgpt.models.heads import ScalarModel, ValueHead
+from instructgpt.models.heads import ScalarModel, ValueHead, score_head
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.quantized import quantize
 from instructgpt.models.source import explained
+from instructgpt.models.support import hidden_width
 from instructgpt.models.tokenizer import tokenizer_fingerprint
-from instructgpt.models.trained import Trained, attach
+from instructgpt.models.trained import Adapter, Trained, attach
 from instructgpt.modules.fits import check_quantization
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
@@ -108,9 +109,16 @@ def frozen(network: nn.Module) -> nn.Module:
 
 
 def load_reference(
-    init_from: str, network: Network, tokenizer: PreTrainedTokenizerBase
+    init_from: str, network: Network, tokenizer: PreTrainedTokenizerBase, policy: nn.Module
 ) -> nn.Module:
-    """The policy that training starts from, as it stays; packed where that is asked for."""
+    """The policy that training starts from, as it stays; what is not trained is there once.
+
+    Args:
+        init_from: what the policy starts from.
+        network: number format and kernels; packed where that is asked for.
+        tokenizer: of the policy.
+        policy: in training, without an adapter.
+    """
     if network.quantization is not None:
         warnings.warn(
             f"the reference is held in {network.quantization} (network.quantization): its KL to "
@@ -118,6 +126,10 @@ def load_reference(
             stacklevel=2,
         )
     reference = frozen(load_policy(init_from, None, network, tokenizer))
+    for name, weight in policy.named_parameters(remove_duplicate=False):
+        if not weight.requires_grad:
+            place, _, own = name.rpartition(".")
+            setattr(reference.get_submodule(place), own, weight)
     return quantize(reference, network.quantization)
 
 
@@ -149,10 +161,10 @@ def build_policy(
     """
     policy: nn.Module = load_policy(init_from, None, network, tokenizer)
     origin = Origin(init_from, weights_digest(policy))
-    if trained is not None:
-        return without_dropout(attach(policy, trained, network.quantization)), None, origin
-    reference = load_reference(init_from, network, tokenizer) if uses_reference else None
-    return without_dropout(policy), reference, origin
+    policy = without_dropout(attach(policy, trained, network.quantization))
+    if isinstance(trained, Adapter) or not uses_reference:
+        return policy, None, origin
+    return policy, load_reference(init_from, network, tokenizer, policy), origin
 
 
 def build_value_head(policy: nn.Module, init_from: str) -> tuple[ValueHead, Origin | None]:
@@ -216,6 +228,7 @@ def build_value(
         head="stored" if stored else "new",
         trainable_offset=True,
     )
+    value, stored = _of_tokens(value, stored, f"{source}")
     start = weights_digest(value if stored else value.trunk)
     if not stored:
         nn.init.zeros_(
@@ -224,6 +237,18 @@ def build_value(
     value = attach(value, trained, network.quantization)
     without_dropout(value)
     return value, Origin(source or policy_from, start)
+
+
+def _of_tokens(value: ScalarModel, stored: bool, source: str) -> tuple[ScalarModel, bool]:
+    """A model that has one value a token, and whether its head is that of a reward model."""
+    if value.features is not None:
+        warnings.warn(
+            f"the heads of the reward model {source} read features of whole responses: the value "
+            "model starts from its trunk with a new head instead",
+            stacklevel=3,
+        )
+        return ScalarModel(value.trunk, score_head(hidden_width(value.config)), 0.0, True), False
+    return (value.as_one() if value.heads > 1 else value), stored
 
 
 def build_networks(

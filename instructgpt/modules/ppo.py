@@ -64,8 +64,8 @@ class PPOModule(StageModule):
         reward: scores the responses: LearnedReward, a rule, a python function, or a mixture.
         tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
         network: number format, attention kernel, gradient checkpointing of all networks.
-        trained: what is trained: LoRA or Prefix; null: all weights. With an adapter the reference
-            is the policy without it.
+        trained: what is trained: LoRA, Prefix or LastLayers; null: all weights. With an adapter the
+            reference is the policy without it.
         optimizer: makes the optimizer; ``--model.optimizer.lr`` is the policy's rate. The paper
             searched 2.55e-6 to 2.55e-5; plain PPO diverged above 8.05e-6.
         schedule: of all learning rates, counted in rollout phases (paper: constant after 10 phases
@@ -243,7 +243,7 @@ class PPOModule(StageModule):
         watch, kl_coef = Stopwatch(), self.phase.kl_coef
         asked = (self.policy, self.texts, self.sampling, self.seed, self.frozen.reward)
         with self.networks.evaluating():
-            rollout, scores = scored_responses(self, self.prompts, number, *asked, watch)
+            rollout, scores, sure = scored_responses(self, self.prompts, number, *asked, watch)
             sampled = float(rollout.response_mask.sum()) / watch.seconds["sample"]
             rollout, scores = without_abstained(rollout, scores)
             made_of = (self.networks, self.algorithm, self.plan_of_updates, self.reuse_logprobs)
@@ -255,7 +255,7 @@ class PPOModule(StageModule):
             names = of_samples(self.prompts.ids(found[1], number))
             stop(self, [f"{found[0]} is not finite{names}"], self.global_step)
         buffer, metrics = learn_from(self.algorithm, scored, rows, kl_coef, number)
-        metrics["throughput/sampled_tokens_per_second"] = sampled
+        metrics |= sure | {"throughput/sampled_tokens_per_second": sampled}
         return buffer, metrics | {f"time/{name}": value for name, value in watch.seconds.items()}
 
     # -- one optimizer step

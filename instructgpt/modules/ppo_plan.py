@@ -14,9 +14,11 @@ from instructgpt.modules.memory import (
     Memory,
     Need,
     activation_bytes,
+    bytes_beside,
     cache_bytes,
     head_bytes,
     held,
+    learning_shape,
     logit_bytes,
     number_size,
     shape_of,
@@ -66,7 +68,7 @@ def phase_memory(
         *update_needs(policy, piece, precision),
     ]
     if isinstance(networks.value, ScalarModel):
-        kept = activation_bytes(shape_of(networks.value.trunk), piece, size)
+        kept = activation_bytes(learning_shape(networks.value.trunk), piece, size)
         needs.append(Need("update", "activations of the value model", kept))
     if pretraining.ptx_coef:
         block = data.pretraining_block_size
@@ -74,8 +76,9 @@ def phase_memory(
         mixed, _ = largest_piece([rows], plan.max_tokens, plan.microbatch_size)
         mixing = update_needs(policy, mixed, precision)
         needs += [need._replace(part="pretraining") for need in mixing]
+    reference = frozen.reference
     held_bytes = {
-        "reference": 0 if frozen.reference is None else held(frozen.reference).weights,
+        "reference": 0 if reference is None else bytes_beside(reference, policy),
         "reward": sum(held(network).weights for network in frozen.reward.networks()),
         "average of the policy": 4 * held(policy).trained if averaged else 0,
     }

@@ -20,9 +20,10 @@ from instructgpt.algorithms.preference import Candidates, PreferenceAlgorithm
 from instructgpt.algorithms.schedule import Constant, Schedule
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
-from instructgpt.models.trained import Trained, attach
+from instructgpt.models.trained import Adapter, Trained, attach
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
+from instructgpt.modules.cached import LOGPROBS, kept_path, read_kept, write_kept
 from instructgpt.modules.candidates import (
     accuracy_and_margin,
     candidates,
@@ -32,9 +33,9 @@ from instructgpt.modules.candidates import (
 )
 from instructgpt.modules.finite import Ids, everyones
 from instructgpt.modules.fits import check_context, check_quantization
-from instructgpt.modules.kept import Kept, kept_path, read_kept, write_kept
+from instructgpt.modules.kept import Kept
 from instructgpt.modules.means import Means
-from instructgpt.modules.memory import WITHOUT_ADAPTER, Memory, held, update_needs
+from instructgpt.modules.memory import WITHOUT_ADAPTER, Memory, bytes_beside, update_needs
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
 from instructgpt.modules.piece_sizes import Size, largest_piece
@@ -70,8 +71,8 @@ class PreferenceModule(StageModule):
             a hub id; also the reference.
         tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
         network: number format, attention kernel, gradient checkpointing.
-        trained: what is trained: LoRA or Prefix; null: all weights. With an adapter the reference
-            is the policy without it, which needs no second copy.
+        trained: what is trained: LoRA, Prefix or LastLayers; null: all weights. With an adapter the
+            reference is the policy without it, which needs no second copy.
         optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (DPO's
             authors: 1e-6, RMSprop).
         schedule: of the learning rate (DPO's authors: constant after 150 steps of warmup).
@@ -129,6 +130,11 @@ class PreferenceModule(StageModule):
         self.train_means, self.val_means = Means(), Means()
 
     @property
+    def switches_off(self) -> bool:
+        """Whether the policy without its adapter is the reference."""
+        return isinstance(self.trained, Adapter)
+
+    @property
     def reads_unpaired(self) -> bool:
         """Whether rows with one response, judged good or bad, can be learned from."""
         return self.algorithm.reads_unpaired
@@ -171,11 +177,11 @@ class PreferenceModule(StageModule):
         needs = update_needs(self.policy, piece, self.trainer.precision)
         copy, kept = self.reference.copy, self.kept.values()
         sizes = {
-            "reference": 0 if copy is None else held(copy).weights,
+            "reference": 0 if copy is None else bytes_beside(copy, self.policy),
             "reference log-probabilities": sum(one.values.nbytes for one in kept),
         }
         frozen = {name: size for name, size in sizes.items() if size}
-        off = self.algorithm.uses_reference and self.trained is not None and not self.kept
+        off = self.algorithm.uses_reference and self.switches_off and not self.kept
         shared = WITHOUT_ADAPTER if off else {}
         memory = super().memory().updating(needs, several)
         return memory._replace(frozen=frozen, shared=shared)
@@ -195,16 +201,16 @@ class PreferenceModule(StageModule):
             self._load_reference()
 
     def _load_reference(self) -> None:
-        if self.trained is None:
-            like = next(self.policy.parameters())
-            self.reference.load(self.init_from, self.network, self.tokenizer, like)
+        if not self.switches_off:
+            self.reference.load(self.init_from, self.network, self.tokenizer, self.policy)
 
     def _keep_reference(self) -> None:
         """Find the log-probabilities of all rows, or compute and keep them."""
-        data, path = self.data, kept_path(self._reference_facts())
+        data, path = self.data, kept_path(LOGPROBS, self._reference_facts())
         rows = {"train": data.train_rows, "validation": data.validation_rows}
         kept = {name: Kept.empty(own.response_tokens if own else ()) for name, own in rows.items()}
-        if all(everyones(read_kept(path, kept))):
+        values = {name: own.values for name, own in kept.items()}
+        if all(everyones(read_kept(LOGPROBS, path, values))):
             rank_zero_info(f"reference log-probabilities: found in {path}")
         else:
             self._load_reference()
@@ -213,10 +219,11 @@ class PreferenceModule(StageModule):
             self.guard.check(self)
             if self.trainer.is_global_zero:
                 places = {name: origin.place for name, origin in data.origins.items()}
-                write_kept(path, kept, {"reference": f"{self.init_from}", **places})
+                names = {"reference": f"{self.init_from}", **places}
+                write_kept(LOGPROBS, path, values, names)
         self.reference.copy = None
         self.kept = kept
-        if self.trained is None and self.answers.prompts:
+        if not self.switches_off and self.answers.prompts:
             rank_zero_info("val/kl is not logged: model.precompute leaves no reference in memory")
 
     def _compute_kept(self, name: str, rows: Sequence[Any], kept: Kept) -> None:
@@ -303,7 +310,7 @@ class PreferenceModule(StageModule):
     def on_validation_epoch_end(self) -> None:
         """Log the means and what the rankings say, and answer some prompts."""
         self._log_means("val")
-        has_reference = self.algorithm.uses_reference and not (self.kept and not self.trained)
+        has_reference = self.algorithm.uses_reference and not (self.kept and not self.switches_off)
         self.answers.give(self, self.policy, self.sequence_kl if has_reference else None)
 
     def test_step(self, batch: ComparisonBatch, batch_idx: int) -> None:

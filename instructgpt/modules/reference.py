@@ -24,18 +24,18 @@ class Reference:
         """Hold no copy: the policy with its adapter off."""
         self.copy: nn.Module | None = None
 
-    def load(self, init_from: str, network: Network, tokenizer: Any, like: nn.Parameter) -> None:
+    def load(self, init_from: str, network: Network, tokenizer: Any, policy: nn.Module) -> None:
         """Load a copy, unless it is there.
 
         Args:
             init_from: what the policy starts from.
             network: number format and kernels.
             tokenizer: of the policy.
-            like: a weight of the policy. In another format than its, their difference would not
-                start at 0.
+            policy: in training. In another format than its, their difference would not start at 0.
         """
         if self.copy is None:
-            self.copy = load_reference(init_from, network, tokenizer)
+            self.copy = load_reference(init_from, network, tokenizer, policy)
+        like = next(policy.parameters())
         with exact_tables(self.copy):
             self.copy.to(like.device, like.dtype)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from instructgpt.modules.base import StageModule
@@ -45,8 +46,8 @@ def scored_responses(
     seed: int,
     reward: RewardFunction,
     watch: Stopwatch,
-) -> tuple[Rollout, Tensor]:
-    """The responses of a phase with their scores, of all ranks.
+) -> tuple[Rollout, Tensor, dict[str, float]]:
+    """The responses of a phase with their scores, of all ranks, and how sure the scores are.
 
     Args:
         module: whose phase it is.
@@ -68,9 +69,14 @@ def scored_responses(
     with watch.part("reward", device):
         samples = texts.samples(rollout, asked.prompts, sampling)
         scores = together(module, lambda: reward.score(samples)).to(device)
+    apart = {}
+    if reward.spread is not None:
+        known = reward.spread.to(device)
+        total, count = module.all_sum(torch.stack([known.sum(), known.new_tensor(len(known))]))
+        apart["ppo/disagreement"] = float(total / count)
     rollout, scores = gather(rollout, scores, module.all_gather, world_size)
     check_abstained(float(scores.isnan().float().mean()))
-    return rollout, scores
+    return rollout, scores, apart
 
 
 def predict_rows(

@@ -46,7 +46,7 @@ class SFTModule(StageModule):
             is the tokenizer's.
         tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
         network: number format, attention kernel, gradient checkpointing.
-        trained: what is trained: LoRA or Prefix; null: all weights.
+        trained: what is trained: LoRA, Prefix or LastLayers; null: all weights.
         optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (paper,
             1.3B: 9.65e-6).
         schedule: of the learning rate; the paper's cosine to 10 % without warmup by default.

@@ -24,6 +24,9 @@ class RewardFunction(ABC):
     counted; when more than half of a rollout or of a validation has no score, the run stops.
     """
 
+    spread: Tensor | None = None
+    """[N] how far apart the heads inside it were about the samples scored last; None: one head."""
+
     def prepare(  # noqa: B027  # most have nothing to prepare
         self, tokenizer: PreTrainedTokenizerBase, template: Template, device: torch.device
     ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from typing import NamedTuple
+from math import inf
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,10 @@ from instructgpt.models.quantized import quantize
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import FlatRows, Origin, Sample, UserError
+from instructgpt.types import FlatRows, Origin, Sample, UserError, require
 
+Combine = Literal["mean", "min", "mean_minus_std"]
+COMBINE = f"one of {', '.join(get_args(Combine))}"
 Pair = tuple[list[int], list[int]]
 """Tokens of a prompt and of a response to it."""
 
@@ -37,11 +40,26 @@ class LearnedReward(RewardFunction):
     Args:
         init_from: folder or hub id of the reward model.
         network: how the reward model is held and computed.
+        combine: what several heads of it say into one score: their mean, the lowest (min), or
+            their mean minus ``std_coef`` times their standard deviation (mean_minus_std).
+        std_coef: how much the heads' disagreement costs with mean_minus_std.
     """
 
-    def __init__(self, init_from: str, network: Network = Network()) -> None:
+    def __init__(
+        self,
+        init_from: str,
+        network: Network = Network(),
+        combine: Combine = "mean",
+        std_coef: float = 1.0,
+    ) -> None:
+        require(combine in get_args(Combine), "reward.combine", COMBINE, combine)
+        require(0 <= std_coef < inf, "reward.std_coef", ">= 0", std_coef)
+        needless = combine != "mean_minus_std" and std_coef != 1.0
+        require(not needless, "reward.std_coef", "left out without mean_minus_std", std_coef)
         self.init_from = init_from
         self.network = network
+        self.combine = combine
+        self.std_coef = std_coef
         self.model: ScalarModel | None = None
         self._digest = ""  # of the model, once it is loaded
         self.same_tokens = False  # whether the policy's ids are what the model reads
@@ -68,6 +86,11 @@ class LearnedReward(RewardFunction):
         except UserError as error:
             # The policy can come from the same place: say which of the two is meant.
             raise UserError(f"model.reward: {error}") from error
+        if model.heads == 1 and self.combine != "mean":
+            raise UserError(
+                f"model.reward.combine must be mean for '{self.init_from}', which has one head, "
+                f"got {self.combine}"
+            )
         self.tokenizer, self.model = tokenizer, model
         quantize(self.model.requires_grad_(False).eval(), self.network.quantization)
         self.choice = choose_template(None, self.init_from, tokenizer)
@@ -88,12 +111,22 @@ class LearnedReward(RewardFunction):
         room = None if limit is None else limit - virtual_tokens(self.model.trunk)
         rows = [self._tokens(sample, room) for sample in samples]
         groups = sharing(rows, self.network.max_tokens)
-        scores = torch.zeros(len(rows), dtype=torch.float32)
+        scores = torch.zeros(len(rows), self.model.heads, dtype=torch.float32)
         for piece in pieces([one.size(rows) for one in groups], self.network.max_tokens):
             together = groups[piece.start : piece.stop]
             numbers = [number for one in together for number in one.numbers]
             scores[numbers] = self._score(together, rows).cpu()
-        return scores
+        self.spread = scores.std(1, correction=0) if self.model.heads > 1 else None
+        return self._combined(scores)
+
+    def _combined(self, scores: Tensor) -> Tensor:
+        """One score of what the heads say, [N] of [N, H]."""
+        if self.combine == "min":
+            return scores.amin(1)
+        mean = scores.mean(1)
+        if self.combine == "mean":
+            return mean
+        return mean - self.std_coef * scores.std(1, correction=0)
 
     def _tokens(self, sample: Sample, room: int | None) -> Pair:
         """Prompt and response as the model reads them, within its context."""
@@ -120,7 +153,7 @@ class LearnedReward(RewardFunction):
         return prompt[max(0, len(prompt) - max(0, left)) :], response[-room:]
 
     def _score(self, groups: list[Sharing], rows: list[Pair]) -> Tensor:
-        """Scores of the responses of each group, one group behind the other."""
+        """What each head says of the responses of each group, group after group, [n, H]."""
         assert self.model is not None
         layout = Layout.shared(
             [len(one.prompt) for one in groups],
@@ -135,7 +168,7 @@ class LearnedReward(RewardFunction):
         flat = FlatRows(torch.tensor(tokens, device=device), layout.to(device))
         # In its own number format everywhere: a score must not depend on who asks for it.
         with torch.autocast(device.type, enabled=False):
-            scores: Tensor = self.model.score(flat)
+            scores: Tensor = self.model.each(flat)
         return scores[(layout.parents >= 0).to(device)]
 
     def origins(self) -> dict[str, Origin]:

@@ -46,6 +46,9 @@ class MixtureReward(RewardFunction):
     def raw_scores(self, samples: list[Sample]) -> list[float | None]:
         """The weighted sum."""
         scores = torch.stack([reward.score(samples) for reward in self.rewards])
+        spreads = zip(self.rewards, self.weights, strict=True)
+        known = [abs(w) * one.spread for one, w in spreads if one.spread is not None]
+        self.spread = torch.stack(known).square().sum(0).sqrt() if known else None
         sums = (torch.tensor(self.weights, dtype=scores.dtype) @ scores).tolist()
         abstained = scores.isnan().any(0).tolist()
         return [None if none else value for value, none in zip(sums, abstained, strict=True)]

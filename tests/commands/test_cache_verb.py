@@ -9,7 +9,7 @@ import torch
 
 from instructgpt.__main__ import main as run
 from instructgpt.data.demonstrations import DemonstrationDataModule
-from instructgpt.modules.kept import Kept, kept_path, read_kept, write_kept
+from instructgpt.modules.cached import FEATURES, LOGPROBS, kept_path, read_kept, write_kept
 
 OF = {"reference": "runs/sft/export", "data.train": "c.jsonl"}
 FIRST, SECOND, THIRD = ("0" * 32, "1" * 32, "f" * 32)
@@ -41,19 +41,22 @@ def said(capsys, *options):
 
 def test_what_is_kept_is_listed_and_removed(home, tmp_path, tokenizer_folder, capsys):
     file, data = prepare(tmp_path, tokenizer_folder)
-    write_kept(kept_path({"of": "one"}), {"train": Kept(torch.zeros(7), [0, 7])}, OF)
+    write_kept(LOGPROBS, kept_path(LOGPROBS, {"of": "one"}), {"train": torch.zeros(7)}, OF)
+    write_kept(FEATURES, kept_path(FEATURES, {"of": "one"}), {"train": torch.zeros(7, 2)}, OF)
     code, out = said(capsys)
     assert code == 0
     assert f"rows of data in {home / 'data'}: 1 entry" in out
     assert f"demonstrations of {file}\n" in out
     assert f"reference log-probabilities in {home / 'reference_logprobs'}: 1 entry" in out
+    assert f"features of frozen trunks in {home / 'features'}: 1 entry" in out
     assert "reference runs/sft/export; data.train c.jsonl\n" in out
     (home / "data" / "notes.txt").write_text("mine")
     code, out = said(capsys, "--clear", "true")
     assert code == 0
-    assert "removed: 2 entries" in out
+    assert "removed: 3 entries" in out
     assert [path.name for path in (home / "data").iterdir()] == ["notes.txt"]
     assert list((home / "reference_logprobs").iterdir()) == []
+    assert list((home / "features").iterdir()) == []
     assert len(data.train_rows[8].tokens) > 0  # a run that has it open reads on
     assert "0 entries, 0 B" in said(capsys)[1]
 
@@ -137,7 +140,7 @@ def test_damaged_entries_are_named_and_removed(home, tmp_path, tokenizer_folder,
         new = max((home / "data").iterdir(), key=lambda path: path.stat().st_mtime_ns)
         (new / "made_from.json").write_text(text)
     (home / "data" / FIRST).mkdir()
-    write_kept(kept_path({"of": "one"}), {"train": Kept(torch.zeros(7), [0, 7])}, OF)
+    write_kept(LOGPROBS, kept_path(LOGPROBS, {"of": "one"}), {"train": torch.zeros(7)}, OF)
     (file,) = (home / "reference_logprobs").iterdir()
     file.write_bytes(b"x")
     code, out = said(capsys)
@@ -166,9 +169,9 @@ def test_an_entry_that_another_run_holds_is_not_waited_for(
 
 
 def test_when_log_probabilities_were_used_is_known(home, capsys):
-    path, kept = kept_path({"of": "one"}), {"train": Kept(torch.zeros(7), [0, 7])}
-    write_kept(path, kept, OF)
+    path, kept = kept_path(LOGPROBS, {"of": "one"}), {"train": torch.zeros(7)}
+    write_kept(LOGPROBS, path, kept, OF)
     os.utime(path, (86400 * 2, 86400 * 2))
     assert "last used 1970-01-0" in said(capsys)[1]
-    assert read_kept(path, kept)
+    assert read_kept(LOGPROBS, path, kept)
     assert "last used 1970-01-0" not in said(capsys)[1]

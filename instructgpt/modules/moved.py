@@ -14,13 +14,13 @@ FEWEST_STEPS = 8
 """With fewer optimizer steps the spread of their losses is not known."""
 
 RATES = {
-    "pretrain": "1e-4 to 1e-3",
     "sft": "1e-4 to 5e-4",
     "reward": "1e-4 to 1e-3",
-    "preference": "1e-5 to 1e-4",
-    "ppo": "3e-5 to 3e-4",
+    "preference": "1e-4 to 5e-4",
+    "ppo": "1e-4 to 3e-4",
 }
-"""Of LoRA, by stage, in runs of some ten to hundred steps; of all weights a tenth."""
+"""Of LoRA, by stage, in runs of some ten to hundred steps; of all weights a tenth.
+Where they come from stands in docs/decisions.md."""
 
 
 class Run(NamedTuple):
@@ -51,8 +51,8 @@ def standing_still(run: Run) -> str:
     usual = RATES.get(run.stage)
     rates = f", where LoRA moves a short run at {usual} and all weights at a tenth" if usual else ""
     return (
-        f"nothing moved: {found}; raise --model.optimizer.lr (now {run.rate:g}{rates}), "
-        "or train longer, on more rows"
+        f"nothing moved beyond noise: {found}; raise --model.optimizer.lr "
+        f"(now {run.rate:g}{rates}), or train longer, on more rows"
     )
 
 

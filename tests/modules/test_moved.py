@@ -63,7 +63,9 @@ def test_what_is_not_known_is_not_said():
 
 
 def test_a_fit_says_it(tmp_path):
-    with pytest.warns(UserWarning, match="nothing moved: the loss of the last quarter"):
+    with pytest.warns(
+        UserWarning, match="nothing moved beyond noise: the loss of the last quarter"
+    ):
         fit(tmp_path / "still", "--model.optimizer.lr=1e-9", "--trainer.max_epochs=4")
 
 

@@ -67,8 +67,7 @@ SIZES = {
 def rows_of(folder: Path, name: str, most: int) -> list[dict[str, Any]]:
     """The first rows of a set."""
     path = next(folder.glob(f"{name}.jsonl*"))
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         return [json.loads(line) for line in islice(lines, most)]
 
 

@@ -48,6 +48,9 @@ def test_the_commands_run_one_after_the_other(tmp_path):
     ours = [c for c in commands if c.startswith("python ")]
     # The first one takes minutes; its quick form is among the others.
     assert ours.pop(0) == "python -m instructgpt pipeline"
+    # The second one needs a model and rows: tests/test_real_pipeline.py.
+    real = "python -m instructgpt pipeline --config configs/real/pipeline.yaml"
+    assert ours.pop(0) == f"{real} --model FOLDER_OR_ID --comparisons FILE"
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -1,5 +1,7 @@
 """LoRA and prefix through all stages; gradient checkpointing changes memory only."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from descent import sgd, weights
@@ -8,10 +10,12 @@ from tiny_models import flat
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.models.flat import hidden_states
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.trained import LoRA, Prefix
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.preference import PreferenceModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
@@ -102,16 +106,64 @@ def test_ppo_starts_at_ratio_one_and_exports(
         assert float(again.value_head.weight.abs().sum()) > 0
 
 
-def test_gradient_checkpointing_changes_nothing(fit, prompt_data, policy_artefact):
-    results = []
+def checkpointed(stage, source, reward, network):
+    """A stage of each loop; with LoRA, and on packed weights."""
+    lora = {"trained": LoRA(rank=2)} if "lora" in stage else {}
+    if "packed" in stage:
+        network = replace(network, quantization="nf4")
+    own = {**COMMON, **lora, "network": network, "init_from": source}
+    if stage.startswith("sft"):
+        return SFTModule(validation_prompts=0, dropout=0.0, **own)
+    if stage == "reward":
+        return RewardModule(**own)
+    if stage.startswith("dpo"):
+        return PreferenceModule(validation_prompts=0, **own)
+    return PPOModule(reward=LearnedReward(reward), **own, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "stage", ["sft", "reward", "dpo lora", "ppo", "ppo lora", "sft lora packed"]
+)
+def test_gradient_checkpointing_changes_nothing(
+    fit,
+    prompt_data,
+    comparison_data,
+    demonstration_data,
+    policy_artefact,
+    reward_artefact,
+    stage,
+):
+    kinds = {"sft": demonstration_data, "ppo": prompt_data}
+    make_data = kinds.get(stage[:3], comparison_data)
+    results, kept = [], []
     for checkpointing in (False, True):
-        module = PPOModule(
-            init_from=policy_artefact,
-            reward=CountReward(text="e"),
-            network=Network(gradient_checkpointing=checkpointing),
-            **COMMON,
-            **SMALL,
-        )
-        fit(module, prompt_data(), max_epochs=2)
-        results.append(weights(module))
+        network = Network(gradient_checkpointing=checkpointing)
+        module = checkpointed(stage, policy_artefact, reward_artefact, network)
+        data = make_data() if stage.startswith("ppo") else make_data(batch_size=4)
+        fit(module, data, max_epochs=1)
+        results.append(trained_weights(module))
+        trunk = module.model.trunk if stage == "reward" else module.policy
+        kept.append(kept_for_backward(trunk))
     torch.testing.assert_close(results[1], results[0], atol=1e-6, rtol=1e-5)
+    assert kept[1] < kept[0] / 2
+
+
+def trained_weights(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
+
+
+def kept_for_backward(network):
+    """Bytes that autograd keeps of layers; of those it computes again, nothing."""
+    owned = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    seen = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            seen[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    rows = flat(torch.ones(2, 20, dtype=torch.long), torch.ones(2, 20, dtype=torch.bool))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden_states(network.train(), rows)
+    return sum(size for size, _ in seen.values())

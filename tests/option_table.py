@@ -291,7 +291,7 @@ TABLE: dict[type, dict[str, Flip]] = {
     LastLayers: {"layers": Flip(1)},
     FrozenTrunk: {
         "layers": Flip([0]),
-        "tokens": Flip(["last"]),
+        "tokens": Flip(["mean"]),
         "lr": Flip(0.1),
         "weight_decay": Flip(0.9),
     },

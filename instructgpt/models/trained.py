@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from instructgpt.models.features import Features, Tokens, check_tokens
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import Heads, ScalarModel
-from instructgpt.models.layers import last_weights, layers_of
+from instructgpt.models.layers import last_weights
 from instructgpt.models.peft_private import is_adapted
 from instructgpt.models.quantized import Quantization, quantize, unpack
 from instructgpt.models.source import explained
@@ -173,23 +173,23 @@ class FrozenTrunk(Trained):
 
     Args:
         layers: whose states are read: 0 is what the first layer reads, i what follows the i-th, -1
-            what the network's own head reads; null: what follows the middle one (of SmolLM2-135M
-            the best), above which nothing is computed.
-        tokens: of a response: the last one, the mean over all, or both.
+            what the network's own head reads. Above the last of them nothing is computed.
+        tokens: of a response: the last one, the mean over all, or both. A sequence classifier of
+            transformers can hold a head that reads the last token of the last layer; of
+            SmolLM2-135M other layers, the mean, or more of them were no better.
         lr: learning rate of the head, in place of ``--model.optimizer.lr``.
         weight_decay: decoupled weight decay of the head, in place of the optimizer's.
     """
 
-    layers: list[int] | None = None
-    tokens: list[Tokens] = field(default_factory=lambda: ["last", "mean"])
-    lr: float = 1e-3
+    layers: list[int] = field(default_factory=lambda: [-1])
+    tokens: list[Tokens] = field(default_factory=lambda: ["last"])
+    lr: float = 3e-4
     weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
         """Check the values."""
-        layers = [0] if self.layers is None else self.layers
-        once = bool(layers) and len(set(layers)) == len(layers)
-        require(once, "trained.layers", "numbers of layers, each once", layers)
+        once = bool(self.layers) and len(set(self.layers)) == len(self.layers)
+        require(once, "trained.layers", "numbers of layers, each once", self.layers)
         check_tokens(self.tokens, "trained.tokens")
         require(0 <= self.lr < inf, "trained.lr", ">= 0", self.lr)
         require(0 <= self.weight_decay < inf, "trained.weight_decay", ">= 0", self.weight_decay)
@@ -202,9 +202,7 @@ class FrozenTrunk(Trained):
             )
         _check_plain(model.trunk, self)
         model.trunk.requires_grad_(False)
-        middle = len(layers_of(base_network(model.trunk), "trained.layers")) // 2
-        layers = [middle] if self.layers is None else self.layers
-        features = Features.of(layers, self.tokens, model.trunk, "trained.layers")
+        features = Features.of(self.layers, self.tokens, model.trunk, "trained.layers")
         if model.features != features:
             model.features = features
             model.head = Heads(1, features.width(model.trunk))

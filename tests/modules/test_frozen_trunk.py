@@ -6,6 +6,7 @@ import pytest
 import torch
 from descent import SaveAt, weights
 from harness import run_processes
+from small_preference import make as preference
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification
 
@@ -14,16 +15,20 @@ from instructgpt.algorithms.schedule import Constant
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.features import Features
 from instructgpt.models.heads import Heads
-from instructgpt.models.load import Network, load_scalar
-from instructgpt.models.trained import FrozenTrunk, LastLayers, LoRA
+from instructgpt.models.load import Network, load_policy, load_scalar
+from instructgpt.models.trained import FrozenTrunk, LastLayers, LoRA, attach
 from instructgpt.modules.bootstrap import bootstrap_counts, ensemble_loss
+from instructgpt.modules.memory import learning_shape
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
+from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.mixture import MixtureReward
+from instructgpt.rewards.rules import LengthReward
 from instructgpt.rollout.updates import Batches
-from instructgpt.types import UserError, shared_rows
+from instructgpt.types import Prompt, Sample, UserError, shared_rows
 
 FROZEN = FrozenTrunk(layers=[1, -1], tokens=["last", "mean"], lr=0.01, weight_decay=0.0)
 PROMPT, RESPONSES = [5, 6, 7, 8], [[9, 10], [11, 12, 13], [14]]
@@ -261,6 +266,42 @@ def test_ppo_learns_from_it(
     kept = learner.frozen.reference.get_input_embeddings().weight
     assert kept is learner.policy.get_input_embeddings().weight  # there once
     assert torch.equal(kept, before.get_input_embeddings().weight)
+
+
+def test_dpo_keeps_a_reference_beside_the_last_layers(fit, comparison_data, policy_artefact):
+    module = preference(policy_artefact, trained=LastLayers(1))
+    fit(module, comparison_data(batch_size=8, max_response_tokens=6), max_epochs=1)
+    policy, copy = module.policy, module.reference.copy
+    assert copy.get_input_embeddings().weight is policy.get_input_embeddings().weight
+    before = dict(load_policy(policy_artefact, None, Network()).named_parameters())
+    now, kept = dict(policy.named_parameters()), dict(copy.named_parameters())
+    assert all(torch.equal(kept[name], weight) for name, weight in before.items())
+    changed = {name for name, weight in before.items() if not torch.equal(now[name], weight)}
+    assert changed
+    assert all(".h.1." in name or ".ln_f." in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("trained", "layers"), [(None, 2), (LoRA(rank=2), 2), (LastLayers(1), 1), (FROZEN, 0)]
+)
+def test_the_plan_counts_layers_that_gradients_go_through(
+    make_architecture, tiny_tokenizer, trained, layers
+):
+    model = load_scalar(None, make_architecture("gpt2"), Network(), tiny_tokenizer, "new")
+    assert learning_shape(attach(model, trained).trunk).layers == layers
+
+
+def test_a_mixture_is_as_unsure_as_its_parts():
+    class Unsure(RewardFunction):
+        spread = torch.tensor([3.0, 0.0])
+
+        def raw_scores(self, samples):
+            return [1.0, 2.0]
+
+    mixture = MixtureReward([Unsure(), LengthReward(3), Unsure()], [1.0, 2.0, -1.0])
+    prompt = Prompt("a", [], "0", {})
+    mixture.score([Sample(prompt, "b", [1], [2], True)] * 2)
+    torch.testing.assert_close(mixture.spread, torch.tensor([18**0.5, 0.0]))
 
 
 @pytest.mark.parametrize(

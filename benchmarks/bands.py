@@ -279,7 +279,7 @@ def main(args: Sequence[str] | None = None) -> None:
         found["left_out"] = left_out(runs, metrics)
     if asked.judge:
         others = [read_run(folder) for folder in asked.judge]
-        check_same([runs[0], *others])
+        check_same([*runs, *others])
         found["judged"] = counts({run.seed: judged(run, content) for run in others})
     file = asked.recipe.parent / "bands" / f"{asked.recipe.stem}.json"
     file.parent.mkdir(exist_ok=True)

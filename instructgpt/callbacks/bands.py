@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from instructgpt.callbacks.resume import CONTENT, FREE, Change, leaves, matches
 from instructgpt.types import Origin, UserError, require
 
-NO_PART = (*FREE, *CONTENT, "*.seed", "data.batch_size")
+NO_PART = (*FREE, *CONTENT, "*.seed", "data.batch_size", "data.demonstrations")
 """Options that no curve depends on, or of which not the name but the content is compared."""
 PARTS = ("model.*", "data.*", "trainer.gradient_clip_*")
 SLACK = 0.1

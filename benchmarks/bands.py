@@ -39,6 +39,12 @@ from instructgpt.models.checkpoint import load_checkpoint
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.types import UserError, require
 
+MADE = [name for name in SHOWN if not name.startswith("loss/")]
+"""Metrics that get bands unless others are asked for: the policy's loss is noise around 0, by how
+advantages are made, and squares (of the value model) have more large values than an sd says."""
+SHARES = ("accuracy", "eos_rate", "calibration_error")
+"""Metrics that lie between 0 and 1, by the end of their names."""
+
 
 class Run(NamedTuple):
     """A finished run."""
@@ -116,17 +122,17 @@ def chosen(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[str]:
 
     Args:
         runs: that logged them.
-        metrics: as asked for; default: those of the report's curves that all runs logged.
+        metrics: as asked for; default: MADE, of which all runs logged some.
     """
-    everywhere = [n for n in runs[0].curves if all(len(r.curves.get(n, ())) > 1 for r in runs)]
+    everywhere = [n for n in runs[0].curves if all(r.curves.get(n) for r in runs)]
     if metrics is None:
-        found = [name for name in SHOWN if name in everywhere]
-        require(bool(found), "the metrics of the runs", "logged twice or more by each", "none")
+        found = [name for name in MADE if name in everywhere]
+        require(bool(found), "the metrics of the runs", "some that all have logged", "none")
         return found
     for name in metrics:
         if name not in everywhere:
             hint = guess(name, everywhere) or f" (there are {', '.join(everywhere)})"
-            raise UserError(f"--metrics: not every run has logged {name} twice{hint}")
+            raise UserError(f"--metrics: not every run has logged {name}{hint}")
     return list(metrics)
 
 
@@ -156,7 +162,10 @@ def make_bands(runs: Sequence[Run], metrics: Sequence[str]) -> dict[str, Any]:
         "weights": first.weights,
         "origins": same if rest else first.origins,
         "options": first.options,
-        "metrics": {name: band_of(one, promised.k)._asdict() for name, one in curves.items()},
+        "metrics": {
+            name: band_of(one, promised.k, name.endswith(SHARES))._asdict()
+            for name, one in curves.items()
+        },
     }
 
 
@@ -264,7 +273,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--recipe", type=Path, required=True, help="YAML that is to name the bands")
-    parser.add_argument("--metrics", nargs="+", help="default: those of the report's curves")
+    parser.add_argument("--metrics", nargs="+", help="default: losses, accuracies, KL, …")
     parser.add_argument("--judge", nargs="+", type=Path, default=[], metavar="RUN")
     parser.add_argument("--results", type=Path, help="JSON in which the counts are kept")
     asked = parser.parse_args(args)

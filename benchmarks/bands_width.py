@@ -21,6 +21,8 @@ LEAST_SHARE = 0.005
 MOST_KNOTS = 12
 FAR = 1.0
 """In sd, from a line between knots, where there must be one more knot."""
+ONLY = 0.01
+"""Of a run, before a place that is the only one: two knots make a line."""
 DIGITS = 4
 Points = list[tuple[float, float]]
 """Of a metric: the share of the run that was done, the value."""
@@ -118,25 +120,46 @@ def spread(values: np.ndarray) -> np.ndarray:
     return np.maximum(np.sqrt(near), least)
 
 
-def band_of(curves: Sequence[Points], k: float) -> Band:
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Values without the noise of single places: parabolas through those near each [P].
+
+    Args:
+        values: [P]; fewer than 20 stay as they are.
+    """
+    reach, places = len(values) // 20, np.arange(len(values))
+    if not reach:
+        return values
+    near = [slice(max(0, i - 2 * reach), i + 2 * reach + 1) for i in places]
+    return np.array([np.polyfit(places[n] - i, values[n], 2)[-1] for i, n in enumerate(near)])
+
+
+def band_of(curves: Sequence[Points], k: float, share: bool = False) -> Band:
     """Mean ± k·sd on as few knots as say it.
 
     Args:
         curves: of one metric, one of each run.
         k: how many sd.
+        share: the metric lies between 0 and 1.
     """
     grid, values = on_one_grid(curves)
     mean, sd = values.mean(0), spread(values)
+    even = smooth(mean)
+    mean = np.where(np.abs(even - mean) > sd, mean, even)  # a bend is no noise
     low, high = mean - k * sd, mean + k * sd
-    knots = [0, len(grid) - 1]
-    while len(knots) < MOST_KNOTS:
+    if share:
+        low, high = low.clip(0, 1), high.clip(0, 1)
+    knots = sorted({0, len(grid) - 1})
+    while len(knots) < min(MOST_KNOTS, len(grid)):
         lines = [np.interp(grid, grid[knots], side[knots]) for side in (low, high)]
         off = np.maximum(np.abs(lines[0] - low), np.abs(lines[1] - high)) / sd
         if off.max() <= FAR:
             break
         knots = sorted({*knots, int(off.argmax())})
+    at = [round(float(place), DIGITS) for place in grid[knots]]
     sides = [[rounded(value) for value in side[knots]] for side in (low, high)]
-    return Band([round(float(share), DIGITS) for share in grid[knots]], *sides)
+    if len(at) == 1:  # such as a single validation, at the end
+        at, sides = [round(at[0] - ONLY, DIGITS), *at], [side * 2 for side in sides]
+    return Band(at, *sides)
 
 
 def rounded(value: float) -> float:

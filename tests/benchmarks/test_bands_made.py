@@ -98,6 +98,15 @@ def test_few_knots_say_what_many_places_do():
         assert abs((low + high) / 2 - middle) < 3 * spread
 
 
+def test_a_single_validation_at_the_end_has_a_band():
+    runs = [run_of(seed, {"val/accuracy": [(1.0, 0.99 - seed / 100)]}) for seed in range(3)]
+    band = read_bands(bands.make_bands(runs, ["val/accuracy"])).metrics["val/accuracy"]
+    low, high = band.bounds(1.0)
+    assert band.at == [0.99, 1.0]
+    assert 0 < low < 0.97
+    assert high == 1.0  # no accuracy is above it
+
+
 @pytest.mark.parametrize(
     ("other", "told"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from instructgpt.callbacks.bands import read_bands, setting_of
 from instructgpt.cli import StageCLI, main
 from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.pipeline.document import read_document
@@ -97,6 +98,18 @@ def test_a_stage_of_the_miniature_runs_by_hand(stage):
     assert config.trainer.accelerator == "cpu"
     sources = [config.data.init_args.train, config.model.init_args.init_from]
     assert all(s.startswith("runs/miniature/") for s in sources if s)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RUNS if "bands" in yaml.safe_load(path.read_text())], ids=name
+)
+def test_the_bands_of_a_recipe_are_of_its_settings(path):
+    """Where this fails a recipe has changed: benchmarks/bands.py makes its bands anew."""
+    config = ParsedOnly(["fit", "--config", str(path)]).run_config
+    bands = read_bands(config["bands"])
+    known = ({"rows": bands.rows}, bands.weights, bands.steps[0])
+    assert bands.others(setting_of(config, {}, *known), {}) == []
+    assert len(bands.options) > 10
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=name)

@@ -79,6 +79,9 @@ def test_every_stage_ran_and_the_report_is_there(quick):
     assert {claim["verdict"] for claim in found["claims"]} == {"not judged"}
     assert "wall" not in results(folder).decode()
     assert str(folder) not in results(folder).decode()
+    logs = [path.read_text() for path in folder.glob("*.log")]
+    assert len(logs) == len(record["stages"])
+    assert not [text for text in logs if "nothing moved" in text], "toy sizes, but all learn"
 
 
 def test_finished_stages_are_skipped(quick):

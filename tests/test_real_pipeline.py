@@ -19,13 +19,10 @@ stages:
   sft: {{options: {{trainer.limit_train_batches: 4, data.max_response_tokens: 24, model.validation_prompts: 2}}}}
   reward: {{options: {{trainer.max_epochs: 2, trainer.check_val_every_n_epoch: 2, data.demonstrations: null}}}}
   judge: {{options: {{trainer.max_epochs: 2, trainer.check_val_every_n_epoch: 2}}}}
-  candidates: {{options: {{responses: 2, max_response_tokens: 12}}}}
-  dpo: {{options: {{trainer.limit_train_batches: 4, data.max_response_tokens: 12, model.validation_prompts: 2}}}}
-  <algorithm>:
-    options: {{trainer.max_epochs: 2, model.batches.rollout_batch_size: 8, model.batches.minibatch_size: 4, data.max_response_tokens: 12,
-      data.pretraining_block_size: 64}}
-  <policy>_answers: {{options: {{max_response_tokens: 12}}}}
-  samples: {{options: {{responses: 3, max_response_tokens: 12}}}}
+  candidates: {{options: {{responses: 2}}}}
+  dpo: {{options: {{trainer.limit_train_batches: 4, model.validation_prompts: 2}}}}
+  <algorithm>: {{options: {{model.batches.rollout_batch_size: 8, model.batches.minibatch_size: 4, data.pretraining_block_size: 64}}}}
+  samples: {{options: {{responses: 3}}}}
 """  # noqa: E501
 
 
@@ -45,7 +42,8 @@ def check_journey(model, tmp_path):
     done = run(
         tmp_path,
         *("--config=small.yaml", "--output=out", f"--model={model}", "--sets={rte: rte.jsonl}"),
-        *(f"--comparisons={comparisons}", f"--text={text}"),
+        *(f"--comparisons={comparisons}", f"--text={text}", "--phases=2"),
+        "--max_response_tokens=12",
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "report: out/evaluate/report.html" in done.stdout

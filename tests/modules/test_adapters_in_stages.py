@@ -1,6 +1,7 @@
 """LoRA and prefix through all stages; gradient checkpointing changes memory only."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -55,6 +56,27 @@ def test_sft(fit, demonstration_data, policy_artefact, tmp_path, adapter):
         torch.testing.assert_close(
             run(back.eval(), tokens, mask).logits, expected, atol=1e-4, rtol=1e-4
         )
+
+
+def test_sft_says_by_how_much_the_adapter_lowers_the_loss(fit, demonstration_data, policy_artefact):
+    """Against the loss, on the same rows, of a run that trains nothing."""
+    seen = {}
+    for lr in (0.0, 0.1):
+        module = SFTModule(
+            init_from=policy_artefact,
+            trained=LoRA(rank=2) if lr else None,
+            validation_prompts=0,
+            dropout=0.0,
+            optimizer=partial(sgd, lr=lr),
+            schedule=Constant(),
+        )
+        trainer = fit(module, demonstration_data(), max_epochs=1, limit_val_batches=1.0)
+        seen[lr] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    fall = seen[0.0]["val/loss"] - seen[0.1]["val/loss"]
+    assert fall > 1e-3
+    assert seen[0.1]["val/loss_fall"] == pytest.approx(fall, abs=1e-5)
+    assert module.intervals["val/loss_fall"].low < fall < module.intervals["val/loss_fall"].high
+    assert "val/loss_fall" not in seen[0.0]
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

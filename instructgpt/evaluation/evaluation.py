@@ -26,6 +26,7 @@ from instructgpt.evaluation.results import (
     ShownPrompt,
 )
 from instructgpt.evaluation.scoring import Scorer
+from instructgpt.evaluation.texts import text_measures
 from instructgpt.feedback.panels import Panel
 from instructgpt.terminal import note
 from instructgpt.types import UserError, require
@@ -110,6 +111,11 @@ class Evaluation:
         self.results.win_rates = [row for one in found for row in one.rows]
         between = [row for one in found for row in one.differences]
         self.results.add_differences("win_rate", between)
+        self.results.texts = {
+            decoding: text_measures(answers, self.seed)
+            for decoding, answers in self.general.items()
+            if answers.questions
+        }
 
     def test_reward_model(self, comparisons: str | None, folds: Paths) -> None:
         """Agreement of the labelers, and the reward model beside it.

@@ -115,6 +115,9 @@ def scalars(results: Results) -> dict[str, float]:
     for part, table in results.ratings.items():
         for decoding, models in table.items():
             found |= {f"{part}/{decoding}/{model}": one.value for model, one in models.items()}
+    for decoding, table in results.texts.items():
+        for model, measures in table.items():
+            found |= {f"texts/{decoding}/{k}/{model}": one.value for k, one in measures.items()}
     found |= {f"agreement/{group}": one.value for group, one in results.agreement.items()}
     if results.alignment_tax is not None:
         found["alignment_tax/recovered"] = results.alignment_tax.recovered.value

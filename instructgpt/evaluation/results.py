@@ -218,6 +218,7 @@ class Results:
     showing_orders: list[ShowingOrder] = field(default_factory=list)
     reward_models: dict[str, Background] = field(default_factory=dict)  # where two judge
     differences: dict[str, list[Difference]] = field(default_factory=dict)  # by measure
+    texts: dict[str, Table] = field(default_factory=dict)  # decoding -> model -> measure
     likert: Table = field(default_factory=dict)  # decoding -> model
     utility: Table = field(default_factory=dict)  # decoding -> model
     metadata: Table = field(default_factory=dict)

@@ -10,6 +10,7 @@ from instructgpt.evaluation.report.figures import draw_win_rates
 from instructgpt.evaluation.report.figures_training import DRAWERS as TRAINING_FIGURES
 from instructgpt.evaluation.report.layout import Contents
 from instructgpt.evaluation.report.sections import trained, win_rates
+from instructgpt.evaluation.report.sections_texts import texts
 from instructgpt.evaluation.roles import Claims, Roles
 from instructgpt.miniature import claims_section, report_figures, report_sections
 from instructgpt.miniature.claims import judge_claims
@@ -23,6 +24,7 @@ CONTENTS = Contents(
     (
         claims_section.claims_section,
         win_rates,
+        texts,
         trained,
         *report_sections.SECTIONS,
         *sections_training.SECTIONS,

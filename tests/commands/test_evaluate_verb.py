@@ -223,7 +223,7 @@ def test_own_answers_and_judge(own, tmp_path):
     }
     assert set(results) == {
         *("title", "seed", "models", "labels", "baseline", "decodings", "judges"),
-        *("win_rates", "samples"),
+        *("win_rates", "showing_orders", "texts", "samples"),
     }
 
 

@@ -17,6 +17,7 @@ from instructgpt.evaluation.report.reading import all_models, label
 from instructgpt.evaluation.report.sections import trained, win_rates
 from instructgpt.evaluation.report.sections_run import SECTIONS as RUN
 from instructgpt.evaluation.report.sections_run import duration
+from instructgpt.evaluation.report.sections_texts import texts
 from instructgpt.evaluation.report.sections_training import SECTIONS as TRAINING
 from instructgpt.evaluation.results import Results
 from instructgpt.models.folder import write_bytes
@@ -24,7 +25,7 @@ from instructgpt.models.folder import write_bytes
 # A page that loads nothing and runs nothing, whatever stands in its texts.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
-PLAIN = Contents((win_rates, trained, *TRAINING, *RUN), (draw_win_rates, *TRAINING_FIGURES))
+PLAIN = Contents((win_rates, texts, trained, *TRAINING, *RUN), (draw_win_rates, *TRAINING_FIGURES))
 """The report on answers that nobody has graded."""
 
 

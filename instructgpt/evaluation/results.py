@@ -230,7 +230,6 @@ class Results:
     alignment_tax: AlignmentTax | None = None
     agreement: dict[str, Agreement] = field(default_factory=dict)  # by group of labelers
     reward_model: RewardModel | None = None
-    judge_model: RewardModel | None = None  # the second reward model against the same rankings
     over_optimisation: OverOptimisation | None = None
     curves: dict[str, Curves] = field(default_factory=dict)  # by stage
     samples: list[ShownPrompt] = field(default_factory=list)

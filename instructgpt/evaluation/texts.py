@@ -129,9 +129,9 @@ def distinct(texts: Mapping[str, Sequence[Sequence[str]]], n: int) -> dict[str, 
         parts = [distinct_among(whole - part, size) / size for part in table if part.any()]
         low = high = float("nan")
         if len(parts) > 1:
-            spread = 1.96 * (np.var(parts) * (len(parts) - 1)) ** 0.5
+            spread = 1.96 * float(np.std(parts)) * (len(parts) - 1) ** 0.5
             low, high = max(0.0, value - spread), min(1.0, value + spread)
-        found[model] = Estimate(value, float(low), float(high), size)
+        found[model] = Estimate(value, low, high, size)
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from instructgpt.commands.policy import Policy
 from instructgpt.data.checks import check_text
@@ -44,11 +44,12 @@ class Side:
         self.name, self.policy, self.label = name, policy, label
         self.system = ""
         self.turns: Turns = []  # the user's and the assistant's in turn
+        self.cut: list[int] = []  # places among them of answers that did not end by themselves
         self._begin = 0  # of the turns that there is room for
 
     def reset(self) -> None:
         """Forget all turns but the system's."""
-        self.turns, self._begin = [], 0
+        self.turns, self.cut, self._begin = [], [], 0
 
     def set_system(self, text: str) -> None:
         """Put a message of the system in front of the conversation, or none.
@@ -102,13 +103,15 @@ class Side:
             answer.speak(network, request, wish, texts, live)
         finally:
             say("")
-            self._keep(asked, live.said())
+            self.keep(asked, live.said())
         return prompt, live.said()
 
-    def _keep(self, asked: dict[str, str], said: Sequence[tuple[str, bool]]) -> None:
+    def keep(self, asked: dict[str, str], said: Sequence[tuple[str, bool]]) -> None:
         """Go on from the first response; without words, it is as if nothing had been asked."""
-        text, _ = next(iter(said), ("", False))
+        text, finished = next(iter(said), ("", False))
         if text.strip():
+            if not finished:
+                self.cut.append(len(self.turns) + 1)
             self.turns += [asked, _turn("assistant", text)]
         else:
             note(f"{self.label}an answer without words: it and its prompt are not kept")
@@ -309,11 +312,7 @@ def save(name: str, sides: Sequence[Side]) -> None:
 
     if not name.endswith(".jsonl"):
         raise UserError(f"/save must name a file of JSONL, such as chat.jsonl, got '{name}'")
-    rows = [
-        {"id": f"conversation {number}", "messages": side.conversation(), "source": side.name}
-        for number, side in enumerate(sides, 1)
-        if side.turns
-    ]
+    rows = [saved(number, side) for number, side in enumerate(sides, 1) if side.turns]
     if not rows:
         raise UserError("/save: nothing has been answered yet")
     try:
@@ -326,4 +325,19 @@ def save(name: str, sides: Sequence[Side]) -> None:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"/save {name}: {reason}") from error
     turns = " and ".join(str(len(row["messages"])) for row in rows)
-    say(f"wrote {turns} turns to {path}", error=True)
+    cut = sum(len(side.cut) for side in sides)
+    said = "" if not cut else f'; "cut" says which turns ({cut}) are answers that did not end'
+    say(f"wrote {turns} turns to {path}{said}", error=True)
+
+
+def saved(number: int, side: Side) -> dict[str, Any]:
+    """A conversation as a row; ``cut`` numbers the turns that did not end by themselves.
+
+    Args:
+        number: of the conversation.
+        side: that had it.
+    """
+    turns = side.conversation()
+    row = {"id": f"conversation {number}", "messages": turns, "source": side.name}
+    before = len(turns) - len(side.turns)
+    return {**row, "cut": [before + place + 1 for place in side.cut]} if side.cut else row

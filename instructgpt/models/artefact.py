@@ -331,6 +331,7 @@ def _finish(
 ) -> None:
     """Write tokenizer, facts and card; what is not JSON becomes text, what is not finite null."""
     tokenizer.save_pretrained(folder)
+    _forget_place(folder / "tokenizer_config.json")
     facts = {
         "format": FORMAT,
         "template": template.name,
@@ -347,6 +348,15 @@ def _finish(
     (folder / ARTEFACT_FILE).write_text(text + "\n", encoding="utf-8")
     card = model_card(folder, tokenizer, template, finite(own))
     (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def _forget_place(file: Path) -> None:
+    """Drop what transformers writes of how a tokenizer was loaded here, which is no part of it."""
+    known = json.loads(file.read_text(encoding="utf-8"))
+    place = ("is_local", "local_files_only")
+    kept = {name: value for name, value in known.items() if name not in place}
+    if kept != known:
+        file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def finite(value: Any) -> Any:

@@ -151,6 +151,20 @@ def test_what_is_saved_is_read_by_fit_and_by_generate(talk, folders, tmp_path):
     assert run(args) == 0
 
 
+def test_what_is_saved_says_which_answers_were_cut():
+    """By their numbers among the turns of the row, from 1."""
+    side = chat.Side("some model", None)
+    for text, finished in (("one", True), ("tw", False)):
+        side.keep({"role": "user", "content": "cat"}, [(text, finished)])
+    assert chat.saved(1, side)["cut"] == [4]
+    side.system = "be kind"
+    assert chat.saved(1, side)["cut"] == [5]
+    assert chat.saved(1, side)["messages"][5 - 1] == {"role": "assistant", "content": "tw"}
+    side.reset()
+    side.keep({"role": "user", "content": "cat"}, [("one", True)])
+    assert "cut" not in chat.saved(1, side)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -9,6 +9,9 @@ from torch import nn
 
 from instructgpt.models import pages
 from instructgpt.models.pages import Pages, pool_size
+from instructgpt.models.slots import Call, Range, Weighing
+from instructgpt.models.stretches import Stretches
+from instructgpt.models.varlen import varlen_takes
 
 CPU = torch.device("cpu")
 LAYER = nn.Identity()
@@ -120,3 +123,19 @@ def test_there_are_pages_for_the_longest_rows_or_what_there_is_room_for(monkeypa
     assert pool_size(most, 4, 10, CPU) == 4
     monkeypatch.setattr(pages, "free_bytes", lambda _: 0)
     assert pool_size(most, 4, 10, CPU) == 3  # the longest row alone
+
+
+@pytest.mark.skipif(not varlen_takes("block_table"), reason="needs torch 2.12")
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize(("kind", "groups"), [(Pages, 2), (Pages, 4), (Stretches, 4)])
+@torch.no_grad()
+def test_torch_itself_takes_the_arguments(kind, groups, window):
+    """Its function, up to the kernel: numbers on the device "meta" have shapes alone."""
+    meta = torch.device("meta")
+    memory = kind.made_for([9, 14, 3], 3, 14, meta, 0)
+    one = torch.zeros(2, dtype=torch.int64, device=meta)
+    call = Call(memory, [Range(0, range(2), memory.length)], one, one)
+    query = torch.zeros(2, 4, 8, dtype=torch.bfloat16, device=meta)
+    like = query[:, :groups].flatten(1)
+    stored = [memory.memory(LAYER, name, like).unflatten(1, (groups, 8)) for name in "kv"]
+    memory.attend(call, query, tuple(stored), Weighing(0.3, None, window), torch.empty_like(query))

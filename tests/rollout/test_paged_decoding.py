@@ -17,6 +17,9 @@ from instructgpt.rollout.engine import fits_slots
 
 KERNEL = "torch.nn.attention.varlen.varlen_attn"
 
+pytestmark = pytest.mark.filterwarnings("error:.* is decoded")
+"""What is wrong in pages would be right in slots, which take their place by themselves."""
+
 
 class Poisoned(Pages):
     """Says what a row never wrote, and how many pages were taken at most."""

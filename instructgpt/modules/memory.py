@@ -342,7 +342,7 @@ def used_line(plan: Plan, used: int) -> tuple[str, str]:
     return "memory used", f"{mib(used)} at the peak, {planned}"
 
 
-ACCURACY = "an estimate, within ±15 % where it was measured on a CPU (docs/memory.md)"
+ACCURACY = "an estimate; docs/memory.md compares, and says where it is too low (LoRA)"
 
 
 def mib(size: int) -> str:

@@ -251,7 +251,7 @@ def save_scalar(
             save_classifier(classifier, padded, place)
             tokenizer, head_at = padded, "score"
             if model.heads > 1:
-                say(f"the classifier in '{path}' is the mean of {model.heads} heads; all: {HEADS}")
+                say(f"the exported classifier is the mean of {model.heads} heads, all in {HEADS}")
         own: dict[str, Any] = {"stage": stage, "parent": parent, "config": config, "data": data}
         # Exactly 0 is what the offset is as long as nobody measured it.
         own |= {"metrics": metrics, "adapter": adapter, "head": head_at, **heads}

@@ -1,17 +1,62 @@
-"""What a stage exports of a chat model has the files of its source, but for what is said here."""
+"""What each stage exports of a chat model, in a Python that has transformers alone."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from rows import write_rows
+from rows import read_rows, write_rows
 from safetensors.torch import load_file
 from small_chat_model import make_chat_model
 
 from instructgpt.__main__ import main as run
+from instructgpt.models.artefact import read_artefact
+from instructgpt.models.template import get_template
+from instructgpt.models.tokenizer import load_tokenizer
+from instructgpt.rewards.learned import LearnedReward
+from instructgpt.types import Prompt, Sample
 
 WORDS = ["river", "fox", "dog", "north", "story", "friends", "Tweed", "morning"]
+MESSAGES = [
+    [{"role": "user", "content": "What is the name of the river?"}],
+    [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello, fox 97!"}],
+    [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Once there was a dog."},
+        {"role": "user", "content": "And then?"},
+    ],
+]
+ANSWERS = ["The Tweed.", "a dog of the north, 97 miles long", "no: 1, 2, 3", "é"]
+STAGES = ("sft", "reward", "dpo", "ppo")
+
+PLAIN = """
+import json, sys
+sys.modules["instructgpt"] = None  # whoever imports it gets an ImportError
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+asked = json.load(sys.stdin)
+found = {}
+for stage, folder in asked["policies"].items():
+    speak = pipeline("text-generation", model=folder, device="cpu")
+    found[stage] = [
+        speak(turns, max_new_tokens=12, do_sample=False)[0]["generated_text"][-1]["content"]
+        for turns in asked["messages"]
+    ]
+for stage, folder in asked["scalars"].items():
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    texts = [
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        + said + "<|im_end|>"
+        for turns in asked["messages"] for said in asked["answers"]
+    ]
+    with torch.no_grad():
+        read = model(**tokenizer(texts, padding=True, return_tensors="pt"))
+    found[stage] = read.logits[:, 0].tolist()
+json.dump(found, sys.stdout)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +104,57 @@ def exports(source, tmp_path_factory):
     judge = ["--model.reward=LearnedReward", f"--model.reward.init_from={reward}"]
     ppo = fit("ppo", "PPOModule", "prompts", after, *lora, *judge, *drawn)
     return {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo, "value": f"{ppo}/value"}
+
+
+@pytest.fixture(scope="module")
+def plain(exports):
+    """What plain transformers makes of them."""
+    asked = {
+        "policies": {name: exports[name] for name in ("sft", "dpo", "ppo")},
+        "scalars": {name: exports[name] for name in ("reward", "value")},
+        "messages": MESSAGES,
+        "answers": ANSWERS,
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PLAIN],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo", "ppo"])
+def test_a_policy_says_the_same_in_a_pipeline(stage, exports, plain, tmp_path):
+    prompts = write_rows(tmp_path / "asked.jsonl", [{"messages": turns} for turns in MESSAGES])
+    out = tmp_path / "said.jsonl"
+    args = [f"--model={exports[stage]}", f"--prompts={prompts}", f"--output={out}"]
+    assert run(["generate", *args, "--greedy=true", "--max_response_tokens=12"]) == 0
+    assert [row["responses"][0] for row in read_rows(out)] == plain[stage]
+    assert len(set(plain[stage])) == len(MESSAGES)
+
+
+@pytest.mark.parametrize("stage", ["reward", "value"])
+def test_a_classifier_has_our_scores(stage, exports, plain):
+    """Before the offset, which transformers does not know; the template writes what we read."""
+    model = LearnedReward(exports[stage])
+    tokenizer = load_tokenizer(exports[stage])
+    template = get_template("chat")
+    model.prepare(tokenizer, template, torch.device("cpu"))
+    samples = []
+    for turns in MESSAGES:
+        prompt = Prompt(turns[-1]["content"], turns, "", {})
+        for said in ANSWERS:
+            tokens = template.encode_response(tokenizer, said)
+            asked = template.encode_prompt(tokenizer, prompt)
+            samples.append(Sample(prompt, said, asked, tokens, True))
+    offset = read_artefact(exports[stage]).offset or 0.0
+    ours = model.score(samples) + offset
+    torch.testing.assert_close(ours, torch.tensor(plain[stage]), atol=1e-4, rtol=1e-4)
+    assert ours.std() > 1e-3
+    assert offset != 0
 
 
 def settings(folder, name):

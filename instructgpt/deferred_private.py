@@ -1,7 +1,8 @@
 """Modules that libraries load when they are imported, and that a run hardly ever needs.
 
-``torch._dynamo`` (of ``torch.compile``), the symbolic shapes of ``torch.fx`` (and sympy with them)
-and the plots of torchmetrics (and matplotlib) are half of what would be loaded before a run starts.
+``torch._dynamo`` (of ``torch.compile``), the symbolic shapes of ``torch.fx`` (and sympy with them),
+the plots of torchmetrics (and matplotlib) and signals of scipy, where it is installed, are half of
+what would be loaded before a run starts.
 Lightning and transformers want little of them: a class to ask ``isinstance`` of, decorators, names
 for annotations. ``defer`` lets stand-ins take their place, for these libraries alone. Anything else
 that is asked of such a module, or by anyone else, loads the real one as usual; stand-ins are
@@ -224,6 +225,7 @@ def _graph_break(message: str = "") -> None:
 
 
 _SHAPES, _PLOT = "torch.fx.experimental.symbolic_shapes", "torchmetrics.utilities.plot"
+_SIGNAL = "scipy.signal"
 _TRACE = f"{DYNAMO}._trace_wrapped_higher_order_op"
 STAND_INS: dict[str, dict[str, Any]] = {
     DYNAMO: {
@@ -246,6 +248,8 @@ STAND_INS: dict[str, dict[str, Any]] = {
             for name in ("plot_curve", "plot_confusion_matrix", "plot_single_or_multi_val")
         },
     },
+    # torchmetrics gives it a name that it had once, wherever scipy is installed
+    _SIGNAL: {"hamming": _late(f"{_SIGNAL}.windows", "hamming")},
 }
 """What others want of the modules when they are imported."""
 

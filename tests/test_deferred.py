@@ -19,7 +19,8 @@ NOT_LOADED = (
     "pandas",  # which pyarrow would import to make an array
     "datasets",  # without a set from the hub
     "datatrove",
-    "scipy",
+    "scipy.signal._signaltools",  # where scipy is installed
+    "scipy.stats",
     "sklearn",
     "nltk",
 )

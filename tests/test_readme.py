@@ -24,7 +24,7 @@ def test_the_tests_are_what_ci_runs():
     ci = (ROOT / ".ci" / "run").read_text()
     assert "OMP_NUM_THREADS=1 python -m pytest -n auto\n" in BLOCKS[-1]
     assert "python -m pytest -n auto\n" in ci
-    assert "pip install --quiet -c constraints.txt -e '.[test,dev,bench]'" in ci
+    assert "pip install --quiet -c constraints.txt -e '.[test,dev,bench,lm-eval]'" in ci
 
 
 def test_named_files_exist():

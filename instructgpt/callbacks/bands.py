@@ -48,7 +48,7 @@ class Band(NamedTuple):
             share: of the run that is done.
 
         Examples:
-            >>> Band([0.2, 0.6], [0.0, 1.0], [2.0, 2.0]).bounds(0.3)
+            >>> Band([0.25, 0.75], [0.0, 1.0], [2.0, 2.0]).bounds(0.375)
             (0.25, 2.0)
         """
         after = bisect_right(self.at, share)

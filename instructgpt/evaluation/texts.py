@@ -56,8 +56,8 @@ def refuses(text: str) -> bool:
 def repeated(text: str, n: int) -> float | None:
     """The share of an answer's n-grams of words that it has had already; None without n-grams.
 
-    >>> repeated("so it is, so it is", 3)  # one of five: so it is
-    0.2
+    >>> repeated("no no no no", 1)  # three of four
+    0.75
     """
     found = grams(text, n)
     return 1 - len(set(found)) / len(found) if found else None

@@ -313,7 +313,8 @@ class RewardModule(StageModule):
         *totals, count = self.all_sum(sums).tolist()
         if not all(map(math.isfinite, totals)):
             raise RunFailedError(f"the scores of the demonstrations add up to {sum(totals)}")
-        return torch.tensor([one / count for one in totals], device=self.device)
+        means = [one / count for one in totals]
+        return torch.tensor(means, dtype=torch.float32, device=self.device)
 
     def export(self, path: Path, config: dict[str, Any], metrics: dict[str, float]) -> None:
         """Write the reward model with its offset."""

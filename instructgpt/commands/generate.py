@@ -12,6 +12,7 @@ from instructgpt.terminal import note, say
 
 if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for them
     from instructgpt.callbacks.unfinished import UnfinishedRows
+    from instructgpt.commands.reference import Reference
     from instructgpt.data.formats import Row
     from instructgpt.data.rows import PromptRow
     from instructgpt.models.load import Network
@@ -24,6 +25,7 @@ def generate(
     output: str | None = None,
     against: str | None = None,
     reward_model: str | None = None,
+    reference: str | None = None,
     responses: int = 1,
     max_response_tokens: int | None = None,
     stop: str = "",
@@ -53,6 +55,8 @@ def generate(
             command goes on (delete it to start over); without it, rows go to the terminal.
         against: a second model that answers what is typed, too, with a history of its own.
         reward_model: folder or hub id of a reward model, whose scores of typed answers are shown.
+        reference: folder or hub id of a policy with the same tokenizer; ``kl`` of a row is how far
+            its answers are from it: nats, one sample of the KL each. For plain sampling only.
         responses: to each prompt; a conversation goes on from the first.
         max_response_tokens: responses end here at the latest; default: 256, or as many as the
             context has room for, but a quarter of it at least.
@@ -72,7 +76,21 @@ def generate(
         trust_remote_code: run code that comes with the model.
     """
     check_positive(responses, max_response_tokens, batch_size)
-    places = Places(model, prompts, output, against, reward_model)
+    if reference is not None:
+        plain = {
+            "temperature": temperature,
+            "greedy": greedy,
+            "repetition_penalty": repetition_penalty,
+        }
+        check_unused(
+            generate,
+            "--reference",
+            **plain,
+            top_p=top_p,
+            top_k=top_k,
+            min_response_tokens=min_response_tokens,
+        )
+    places = Places(model, prompts, output, against, reward_model, reference)
     loading = Loading(template, dtype, trust_remote_code, device)
     bent = (top_p, top_k, min_response_tokens, repetition_penalty)
     drawn = (temperature_of(greedy, temperature, top_p, top_k), *bent, stop, batch_size)
@@ -87,6 +105,7 @@ class Places(NamedTuple):
     output: str | None
     against: str | None
     reward_model: str | None
+    reference: str | None
 
 
 class Loading(NamedTuple):
@@ -129,7 +148,12 @@ def respond(
         unused = {"against": places.against, "reward_model": places.reward_model}
         check_unused(generate, "--prompts", **unused)
         given, about = read(places.prompts)
-        answer_file(loading.policy(places.model), given, about, wish, places.output)
+        policy, reference = loading.policy(places.model), None
+        if places.reference is not None:
+            from instructgpt.commands.reference import Reference
+
+            reference = Reference.load(places.reference, loading.network(), policy)
+        answer_file(policy, reference, given, about, wish, places.output)
 
 
 def talk(places: Places, loading: Loading, wish: Wish) -> None:
@@ -137,7 +161,8 @@ def talk(places: Places, loading: Loading, wish: Wish) -> None:
     from instructgpt.commands.chat import Critic, Side, converse
     from instructgpt.types import UserError
 
-    model, _, output, against, reward_model = places
+    model, _, output, against, reward_model, reference = places
+    check_unused(generate, "a conversation", reference=reference)
     if output is not None:
         hint = "in a conversation /save FILE writes it"
         raise UserError(f"--output must be left out without --prompts, got {output}; {hint}")
@@ -181,7 +206,7 @@ def check_paths(places: Places) -> None:
     from instructgpt.types import UserError
 
     prompts, output = places.prompts, places.output
-    for name in ("model", "against", "reward_model"):
+    for name in ("model", "against", "reward_model", "reference"):
         place = getattr(places, name)
         artefact = Path(place or "", "export", ARTEFACT_FILE)
         if place and artefact.is_file() and not Path(place, "config.json").exists():
@@ -197,22 +222,28 @@ def check_paths(places: Places) -> None:
 
 
 def answer_file(
-    policy: Policy, given: list[Row], about: list[str], wish: Wish, output: str | None
+    policy: Policy,
+    reference: Reference | None,
+    given: list[Row],
+    about: list[str],
+    wish: Wish,
+    output: str | None,
 ) -> None:
     """Answer prompts to a file, going on where an earlier call stopped, or to the terminal."""
     from instructgpt.callbacks.common import json_lines
     from instructgpt.callbacks.unfinished import UnfinishedRows
 
     wish, rows = policy.encode(given, wish)
-    file = UnfinishedRows(Path(output), facts_of(policy, rows, wish)) if output else None
+    facts = facts_of(policy, reference, rows, wish)
+    file = UnfinishedRows(Path(output), facts) if output else None
     done = file.open(1) if file else 0
     for line in (*about, policy.choice):  # now it is sure to answer
         note(line)
     if file is None:
-        for row in answer(policy, rows, wish):
+        for row in answer(policy, reference, rows, wish):
             say(json_lines([row]).rstrip("\n"))  # the escapes of say are those of JSON
         return
-    write(answer(policy, rows[done:], wish), file, len(rows))
+    write(answer(policy, reference, rows[done:], wish), file, len(rows))
 
 
 def write(rows: Iterator[dict[str, Any]], file: UnfinishedRows, total: int) -> None:
@@ -234,7 +265,9 @@ def write(rows: Iterator[dict[str, Any]], file: UnfinishedRows, total: int) -> N
     say(f"wrote {file.rows:,} rows to {file.path}")
 
 
-def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[dict[str, Any]]:
+def answer(
+    policy: Policy, reference: Reference | None, rows: list[PromptRow], wish: Wish
+) -> Iterator[dict[str, Any]]:
     """Rows with responses, in order, as they come."""
     from instructgpt.rollout import answer
     from instructgpt.rollout.drawing import Request
@@ -242,11 +275,14 @@ def answer(policy: Policy, rows: list[PromptRow], wish: Wish) -> Iterator[dict[s
     network, tokenizer, template, *_ = policy
     asked = [Request(row.tokens.tolist(), row.sample_id, row.prompt.id) for row in rows]
     found = answer.answers(network, asked, wish, tokenizer, template)
-    for row, said in zip(rows, found, strict=True):
-        yield answer.row_of(row.prompt, said)
+    for row, request, said in zip(rows, asked, found, strict=True):
+        measured = {} if reference is None else {"kl": reference.kl(request.tokens, said)}
+        yield answer.row_of(row.prompt, said) | measured
 
 
-def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any]:
+def facts_of(
+    policy: Policy, reference: Reference | None, rows: list[PromptRow], wish: Wish
+) -> dict[str, Any]:
     """What the answers depend on: not on ``--batch_size``."""
     from instructgpt.callbacks.unfinished import network_hash, rows_hash
     from instructgpt.models.tokenizer import tokenizer_fingerprint
@@ -267,6 +303,7 @@ def facts_of(policy: Policy, rows: list[PromptRow], wish: Wish) -> dict[str, Any
         "--dtype": parameter.dtype,
         "--template": f"{template.name}, {template.fingerprint(tokenizer)}",
         "--model": network_hash(network),
+        "--reference": None if reference is None else network_hash(reference.network),
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "--prompts": rows_hash(rows),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,11 +37,14 @@ class AnswersRow(NamedTuple):
     prompt: Prompt
     responses: list[str]  # may be empty texts
     finished: list[bool]  # one a response
+    kl: Sequence[float] = ()  # from a reference, nats; one a response, or none: not measured
 
     @property
     def optional(self) -> dict[str, Any]:
         """The other keys of the row: category, set, meta, ..."""
-        return {key: value for key, value in self.prompt.meta.items() if key != "finished"}
+        return {
+            key: value for key, value in self.prompt.meta.items() if key not in ("finished", "kl")
+        }
 
 
 def read_answers(path: str, least: int = 1) -> list[AnswersRow]:
@@ -62,7 +66,28 @@ def _answers_row(item: Item, least: int) -> AnswersRow:
     if len(responses) < least:
         rule = f"must hold at least {least} response{'s' * (least > 1)}"
         raise bad(where, "responses", f"{rule}, got {len(responses)}", responses)
-    return AnswersRow(where, prompt, responses, finished_of(where, row, len(responses)))
+    count = len(responses)
+    return AnswersRow(
+        where, prompt, responses, finished_of(where, row, count), kl_of(where, row, count)
+    )
+
+
+def kl_of(where: str, row: Mapping[str, Any], count: int) -> list[float]:
+    """How far each response is from a reference; none where a row does not say.
+
+    Args:
+        where: file and line.
+        row: with ``kl``, or without.
+        count: of responses.
+    """
+    given = row.get("kl", [])
+    fine = isinstance(given, list) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and isfinite(one)
+        for one in given
+    )
+    if not fine or len(given) not in (0, count):
+        raise bad(where, "kl", "must be a list of finite numbers, one a response", given)
+    return [float(one) for one in given]
 
 
 def finished_of(where: str, row: Mapping[str, Any], count: int) -> list[bool]:
@@ -91,11 +116,15 @@ def answers_of(row: AnswersRow, prompt: Prompt, grader: Grader | None) -> list[A
         grader: knows the prompt.
     """
     if grader is not None:
-        return grader.grade(row.where, prompt, row.responses, row.finished)
-    return [
-        Answer(prompt, text, ended, {}, {}, float("nan"))
-        for text, ended in zip(row.responses, row.finished, strict=True)
-    ]
+        found = grader.grade(row.where, prompt, row.responses, row.finished)
+    else:
+        found = [
+            Answer(prompt, text, ended, {}, {}, float("nan"))
+            for text, ended in zip(row.responses, row.finished, strict=True)
+        ]
+    if not row.kl:
+        return found
+    return [one._replace(kl=kl) for one, kl in zip(found, row.kl, strict=True)]
 
 
 def load_answers(paths: Mapping[str, str], baseline: str, grader: Grader | None) -> Answers:

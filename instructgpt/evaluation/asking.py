@@ -68,7 +68,8 @@ def written(
     _tell(sum(room is not None and len(ids) > room for ids in contexts), questions, coder)
     wish = Wish(1, most, Sampling(temperature=0.0, stop=stop), 0)
     said = answers(network, requests[start:], wish, tokenizer, get_template("plain"))
-    for ((text, _),) in said:
+    for (one,) in said:
+        text = one.text
         for other in others:
             text = text.partition(other)[0]
         yield text

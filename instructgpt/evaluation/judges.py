@@ -18,6 +18,7 @@ class Answer(NamedTuple):
     attributes: Mapping[str, float]  # empty where nothing graded it
     metadata: Mapping[str, bool | None]  # None: does not apply to this prompt
     utility: float  # NaN where nothing graded it
+    kl: float = float("nan")  # from a reference, nats, by this one sample; NaN: not measured
 
 
 Pair = tuple[Answer, Answer]

@@ -30,7 +30,7 @@ AT_ONCE = 200_000
 
 
 class JudgedPairs(NamedTuple):
-    """JudgedPairs of answers that a judge has compared."""
+    """Pairs of answers that a judge has compared."""
 
     owner: NDArray[np.int64]  # [M] number of the prompt; every prompt has a pair
     wins: Array  # [M] of the first answer; a tie counts half

@@ -92,6 +92,7 @@ def text_measures(answers: Answers, seed: int) -> Table:
 
     add("words", estimates(values(answers, lambda one: len(words(one.text))), seed, share=False))
     add("ended", estimates(values(answers, lambda one: one.finished), seed))
+    add("kl", estimates(values(answers, lambda one: one.kl), seed, share=False))
     add("refuses", estimates(values(answers, lambda one: refuses(one.text)), seed))
     for n in REPEATED:
         found_again = values(answers, partial(_repeated, n=n))

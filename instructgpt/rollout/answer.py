@@ -24,6 +24,15 @@ class Wish(NamedTuple):
     seed: int
 
 
+class Said(NamedTuple):
+    """A response."""
+
+    text: str
+    finished: bool  # ended by itself, not by the limit
+    tokens: list[int]  # with what ended it
+    logprob: float  # of all tokens, as they were drawn
+
+
 def answer_rows(
     policy: nn.Module,
     batch: PromptBatch,
@@ -58,8 +67,8 @@ def answers(
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     progress: Progress | None = None,
-) -> Iterator[list[tuple[str, bool]]]:
-    """What is said to each prompt: texts, and whether each is finished; in the prompts' order.
+) -> Iterator[list[Said]]:
+    """What is said to each prompt, in the prompts' order.
 
     All prompts are at hand, so that a waiting one takes the place of any that has ended; a prompt's
     responses come as soon as it and all before it are complete.
@@ -75,15 +84,16 @@ def answers(
     count, sampling = wish.responses, wish.sampling
     texts = Texts(tokenizer, template, wish.max_response_tokens)
     how = (texts.ends(sampling), sampling, (wish.seed, 0))
-    waiting: dict[int, dict[int, tuple[str, bool]]] = {}
+    waiting: dict[int, dict[int, Said]] = {}
     first = 0
     for response in respond(policy, _requests(rows, count), *how, progress):
         number, place = divmod(response.number, count)
         said = texts.said(response.tokens, response.finished, sampling)
-        waiting.setdefault(number, {})[place] = said
+        whole = Said(*said, response.tokens, sum(response.logprobs))
+        waiting.setdefault(number, {})[place] = whole
         while len(waiting.get(first, ())) == count:
-            whole = waiting.pop(first)
-            yield [whole[place] for place in range(count)]
+            ready = waiting.pop(first)
+            yield [ready[place] for place in range(count)]
             first += 1
 
 
@@ -108,12 +118,15 @@ def _requests(rows: Sequence[Request], count: int) -> list[Request]:
     return [row._replace(sample_id=row.sample_id * count + k) for row in rows for k in range(count)]
 
 
-def row_of(prompt: Prompt, said: Sequence[tuple[str, bool]]) -> dict[str, Any]:
+def row_of(prompt: Prompt, said: Sequence[Said]) -> dict[str, Any]:
     """A row of ``generate``: id, prompt, its optional keys, responses, finished.
 
     Args:
         prompt: that was answered.
-        said: texts of the responses, and whether each is finished.
+        said: the responses.
     """
-    responses = {"responses": [text for text, _ in said], "finished": [end for _, end in said]}
+    responses = {
+        "responses": [one.text for one in said],
+        "finished": [one.finished for one in said],
+    }
     return prompt.meta | prompt.row | responses

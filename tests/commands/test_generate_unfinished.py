@@ -139,6 +139,7 @@ def test_half_a_line_is_written_again(work, whole, tmp_path, monkeypatch, cut):
         ("--template=hh", "--template (plain, "),
         ("--dtype=bfloat16", "--dtype (torch.float32), got torch.bfloat16"),
         ("--model={other}", "--model ("),
+        ("--reference={other}", "--reference (None), got "),
         ("--prompts={other}.jsonl", "--prompts ("),
     ],
 )

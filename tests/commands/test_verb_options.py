@@ -59,6 +59,7 @@ FLIPS = {
         "output": "elsewhere",
         "against": ("{inputs}/sft_other", TYPED),
         "reward_model": ("{inputs}/reward", TYPED),
+        "reference": "{inputs}/sft_other",
         "responses": 2,
         "max_response_tokens": 2,
         "stop": "e",

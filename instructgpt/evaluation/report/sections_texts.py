@@ -11,11 +11,12 @@ from instructgpt.evaluation.results import Table
 NAMES = {
     "words": "words and marks",
     "ended": "ends by itself",
+    "kl": "KL from the reference, nats an answer",
     "refuses": "begins as refusals do",
     **{f"repeated_{n}": f"{n}-grams that the answer has had already" for n in (2, 3, 4)},
     **{f"distinct_{n}": f"distinct {n}-grams among as many" for n in (1, 2, 3)},
 }
-WORDS = Unit(1, 1)
+UNITS = {"words": Unit(1, 1), "kl": Unit(1, 2)}
 
 
 def texts(view: View) -> Section | None:
@@ -44,7 +45,7 @@ def by_measure(view: View, decoding: str, found: Table) -> Html:
     models = in_order(view.results, found)
     rows = []
     for key in keys_of(found.values()):
-        unit, name = WORDS if key == "words" else SHARE, NAMES.get(key, said(key))
+        unit, name = UNITS.get(key, SHARE), NAMES.get(key, said(key))
         same = shared_n(found[model].get(key) for model in models)
         if same is not None:
             name += f", n = {same:,}"

@@ -12,11 +12,12 @@ from instructgpt.terminal import note, say
 
 if TYPE_CHECKING:  # imported when needed: `generate --help` should not wait for them
     from instructgpt.callbacks.unfinished import UnfinishedRows
-    from instructgpt.commands.reference import Reference
+    from instructgpt.commands.reference import KLReference
     from instructgpt.data.formats import Row
     from instructgpt.data.rows import PromptRow
     from instructgpt.models.load import Network
     from instructgpt.rollout.answer import Wish
+    from instructgpt.rollout.drawing import Sampling
 
 
 def generate(
@@ -51,12 +52,10 @@ def generate(
         model: folder of an artefact (``runs/ppo/export``) or of a Hugging Face model, or a hub id.
         prompts: file or folder with prompts (.jsonl, .json, .csv, .parquet); without it, what is
             typed is a conversation (``/system``, ``/reset``, ``/save``); an empty line ends it.
-        output: JSONL file; until all rows are there they are in ``OUTPUT.partial``, where the same
-            command goes on (delete it to start over); without it, rows go to the terminal.
+        output: JSONL file, ``OUTPUT.partial`` until it is whole, where the same command goes on.
         against: a second model that answers what is typed, too, with a history of its own.
         reward_model: folder or hub id of a reward model, whose scores of typed answers are shown.
-        reference: folder or hub id of a policy with the same tokenizer; ``kl`` of a row is how far
-            its answers are from it: nats, one sample of the KL each. For plain sampling only.
+        reference: a policy of the same tokenizer; rows get ``kl``, log p - log q of each answer.
         responses: to each prompt; a conversation goes on from the first.
         max_response_tokens: responses end here at the latest; default: 256, or as many as the
             context has room for, but a quarter of it at least.
@@ -76,20 +75,6 @@ def generate(
         trust_remote_code: run code that comes with the model.
     """
     check_positive(responses, max_response_tokens, batch_size)
-    if reference is not None:
-        plain = {
-            "temperature": temperature,
-            "greedy": greedy,
-            "repetition_penalty": repetition_penalty,
-        }
-        check_unused(
-            generate,
-            "--reference",
-            **plain,
-            top_p=top_p,
-            top_k=top_k,
-            min_response_tokens=min_response_tokens,
-        )
     places = Places(model, prompts, output, against, reward_model, reference)
     loading = Loading(template, dtype, trust_remote_code, device)
     bent = (top_p, top_k, min_response_tokens, repetition_penalty)
@@ -148,11 +133,13 @@ def respond(
         unused = {"against": places.against, "reward_model": places.reward_model}
         check_unused(generate, "--prompts", **unused)
         given, about = read(places.prompts)
+        if places.reference is not None:
+            check_plain(wish.sampling)
         policy, reference = loading.policy(places.model), None
         if places.reference is not None:
-            from instructgpt.commands.reference import Reference
+            from instructgpt.commands.reference import KLReference
 
-            reference = Reference.load(places.reference, loading.network(), policy)
+            reference = KLReference.load(places.reference, loading.network(), policy)
         answer_file(policy, reference, given, about, wish, places.output)
 
 
@@ -185,6 +172,15 @@ def temperature_of(greedy: bool, temperature: float, top_p: float, top_k: int) -
         return temperature
     check_unused(generate, "--greedy", temperature=temperature, top_p=top_p, top_k=top_k)
     return 0.0
+
+
+def check_plain(sampling: Sampling) -> None:
+    """Refuse samples that are not of the policy itself: a KL is a mean over its own."""
+    greedy = sampling.temperature == 0
+    heat = {"greedy": True} if greedy else {"temperature": sampling.temperature}
+    bent = ("top_p", "top_k", "min_response_tokens", "repetition_penalty")
+    given = {name: getattr(sampling, name) for name in bent}
+    check_unused(generate, "--reference", **heat, **given)
 
 
 def check_positive(responses: int, max_response_tokens: int | None, batch_size: int) -> None:
@@ -223,7 +219,7 @@ def check_paths(places: Places) -> None:
 
 def answer_file(
     policy: Policy,
-    reference: Reference | None,
+    reference: KLReference | None,
     given: list[Row],
     about: list[str],
     wish: Wish,
@@ -266,7 +262,7 @@ def write(rows: Iterator[dict[str, Any]], file: UnfinishedRows, total: int) -> N
 
 
 def answer(
-    policy: Policy, reference: Reference | None, rows: list[PromptRow], wish: Wish
+    policy: Policy, reference: KLReference | None, rows: list[PromptRow], wish: Wish
 ) -> Iterator[dict[str, Any]]:
     """Rows with responses, in order, as they come."""
     from instructgpt.rollout import answer
@@ -281,7 +277,7 @@ def answer(
 
 
 def facts_of(
-    policy: Policy, reference: Reference | None, rows: list[PromptRow], wish: Wish
+    policy: Policy, reference: KLReference | None, rows: list[PromptRow], wish: Wish
 ) -> dict[str, Any]:
     """What the answers depend on: not on ``--batch_size``."""
     from instructgpt.callbacks.unfinished import network_hash, rows_hash

@@ -14,18 +14,18 @@ from instructgpt.models.flat import predict
 from instructgpt.models.forward import virtual_tokens
 from instructgpt.models.load import Network, context_length, load_policy
 from instructgpt.models.tokenizer import load_tokenizer, tokenizer_fingerprint
-from instructgpt.rollout.answer import Said
+from instructgpt.rollout.answer import Spoken
 from instructgpt.types import FlatRows, UserError
 
 
-class Reference(NamedTuple):
+class KLReference(NamedTuple):
     """A policy that is asked how likely it would have said something."""
 
     network: nn.Module
     max_tokens: int | None  # of a forward pass
 
     @classmethod
-    def load(cls, source: str, held: Network, policy: Policy) -> Reference:
+    def load(cls, source: str, held: Network, policy: Policy) -> KLReference:
         """Load it beside the policy that answers.
 
         Args:
@@ -56,7 +56,7 @@ class Reference(NamedTuple):
         return cls(ready.to(device).eval(), held.max_tokens)
 
     @torch.no_grad()
-    def kl(self, prompt: list[int], said: Sequence[Said]) -> list[float]:
+    def kl(self, prompt: list[int], said: Sequence[Spoken]) -> list[float]:
         """Estimates of the KL from here by one sample each, in nats: log p(answer) - log q(answer).
 
         They are without bias where answers are plain samples; one of them can be below 0.

@@ -24,7 +24,7 @@ class Wish(NamedTuple):
     seed: int
 
 
-class Said(NamedTuple):
+class Spoken(NamedTuple):
     """A response."""
 
     text: str
@@ -67,7 +67,7 @@ def answers(
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     progress: Progress | None = None,
-) -> Iterator[list[Said]]:
+) -> Iterator[list[Spoken]]:
     """What is said to each prompt, in the prompts' order.
 
     All prompts are at hand, so that a waiting one takes the place of any that has ended; a prompt's
@@ -84,12 +84,12 @@ def answers(
     count, sampling = wish.responses, wish.sampling
     texts = Texts(tokenizer, template, wish.max_response_tokens)
     how = (texts.ends(sampling), sampling, (wish.seed, 0))
-    waiting: dict[int, dict[int, Said]] = {}
+    waiting: dict[int, dict[int, Spoken]] = {}
     first = 0
     for response in respond(policy, _requests(rows, count), *how, progress):
         number, place = divmod(response.number, count)
         said = texts.said(response.tokens, response.finished, sampling)
-        whole = Said(*said, response.tokens, sum(response.logprobs))
+        whole = Spoken(*said, response.tokens, sum(response.logprobs))
         waiting.setdefault(number, {})[place] = whole
         while len(waiting.get(first, ())) == count:
             ready = waiting.pop(first)
@@ -118,7 +118,7 @@ def _requests(rows: Sequence[Request], count: int) -> list[Request]:
     return [row._replace(sample_id=row.sample_id * count + k) for row in rows for k in range(count)]
 
 
-def row_of(prompt: Prompt, said: Sequence[Said]) -> dict[str, Any]:
+def row_of(prompt: Prompt, said: Sequence[Spoken]) -> dict[str, Any]:
     """A row of ``generate``: id, prompt, its optional keys, responses, finished.
 
     Args:

@@ -35,6 +35,15 @@ def said(text: str | None, finish: str = "stop") -> tuple[int, Any]:
     return 200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
 
 
+class Server(ThreadingHTTPServer):
+    """Ends with its test, whatever still waits."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of who hung up: it would stand in the output of another test."""
+
+
 @contextmanager
 def serving(answer: Callable[[str, int], Answer]) -> Iterator[Stub]:
     """Serve ``answer(text, how often it was asked before)``: a text, a status with a body, or a
@@ -65,8 +74,7 @@ def serving(answer: Callable[[str, int], Answer]) -> Iterator[Stub]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     stub.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

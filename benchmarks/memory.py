@@ -66,10 +66,6 @@ SHAPES = {
 }
 
 
-SMALL = {"small": Shape("SFT, small, for tests", "sft", "gpt2-small", 16)}
-NAMED = SHAPES | SMALL
-
-
 def make(folder: Path, shape: Shape) -> None:
     """Random weights, whose responses seldom end before their limit, and random rows."""
     import torch
@@ -147,7 +143,7 @@ def measure(name: str, device: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         subprocess.run([sys.executable, __file__, "--make", str(folder), name], check=True)
-        module, data = stage(folder, NAMED[name])
+        module, data = stage(folder, SHAPES[name])
         trainer = Trainer(
             accelerator="cpu" if device == "cpu" else "gpu",
             devices=1,
@@ -176,7 +172,7 @@ def run(name: str, device: str) -> dict[str, Any]:
         raise SystemExit(f"{name} ended: {(done.stderr.strip() or '?').splitlines()[-1]}")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     ratio = found["planned"] / found["used"]
-    result = {"about": NAMED[name].about, "device": device}
+    result = {"about": SHAPES[name].about, "device": device}
     result |= {part: round(size / 2**20, 1) for part, size in found.items()}
     return result | {"ratio": round(ratio, 3), "holds": abs(ratio - 1) <= BOUND}
 
@@ -192,7 +188,7 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
-        make(Path(options.make), NAMED[options.shapes[0]])
+        make(Path(options.make), SHAPES[options.shapes[0]])
     elif options.measure:
         measure(options.measure, options.device)
     else:

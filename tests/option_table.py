@@ -394,8 +394,6 @@ KINDS = {
     "export": "export",
     "artefact": "export",
     "predictions": "predictions",
-    "metrics": "validation",
-    "samples": "validation",
-    "workers": "validation",
+    **dict.fromkeys(("metrics", "samples", "workers"), "validation"),
 }
 """What a run does besides training, for what is to be seen; else nothing, which is faster."""

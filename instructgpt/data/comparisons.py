@@ -9,6 +9,7 @@ from instructgpt.data.base import StageData
 from instructgpt.data.conversation import Wanted
 from instructgpt.data.pairs import Rankings, described, rankings_of
 from instructgpt.data.rows import LanguageRow
+from instructgpt.data.sketch import Sketch, sketch
 from instructgpt.data.stored_rows import Comparisons, Demonstrations, Prompts, RankedPairs
 from instructgpt.data.stream_loader import Cut
 from instructgpt.data.stream_records import RowCut
@@ -63,11 +64,13 @@ class ComparisonDataModule(StageData):
         self.demonstrations = demonstrations
         self.pairwise = pairwise
         self.demonstration_rows: Sequence[LanguageRow] = []
+        self.train_prompts: list[Sketch] = []  # of each set, unless it is streamed
 
     def build(self, summary: Summary, predict: bool) -> None:
         """Leave out what trains nothing, and count what the rankings say."""
         sets, held = self.read(summary, predict)
         rankings = [rankings_of(picked) for picked, _ in sets]
+        self.train_prompts = [sketch(picked.numbers("key")) for picked, _ in sets]
         for (picked, weight), found in zip(sets, rankings, strict=True):
             decided = found.decided
             if (left := int((~decided).sum())) * max(1, weight) >= self.step_rows:
@@ -130,10 +133,12 @@ class ComparisonDataModule(StageData):
             summary.note(f"  {line}")
 
     def used(self) -> list[dict[str, Any]]:
-        """Add the demonstrations for the offset."""
-        rows = [len(self.demonstration_rows)]
+        """Add samples of the prompts that are trained on, and the demonstrations for the offset."""
+        found, rows = super().used(), [len(self.demonstration_rows)]
+        for one, prompts in zip(found, self.train_prompts, strict=False):  # these come first
+            one["prompts"] = prompts.plain
         names = self.demonstrations
-        return super().used() + (used("offset of the scores", names, rows) if names else [])
+        return found + (used("offset of the scores", names, rows) if names else [])
 
     def demonstration_dataloader(self) -> Any:
         """Demonstrations, each once, as ``LanguageBatch``; None when no files were given."""

@@ -28,6 +28,7 @@ from instructgpt.evaluation.results import (
 from instructgpt.evaluation.scoring import Scorer
 from instructgpt.evaluation.texts import text_measures
 from instructgpt.feedback.panels import Panel
+from instructgpt.rewards.learned import LearnedReward
 from instructgpt.terminal import note
 from instructgpt.types import UserError, require
 
@@ -95,8 +96,8 @@ class Evaluation:
         """
         self.panels, self.panels_path = judging.read_panels(wanted.panels), wanted.panels
         self.bench = judging.take_seats(wanted, folder)
-        if wanted.judge_model is not None and wanted.reward_model is not None:
-            self._tell_independence(wanted.judge_model, wanted.reward_model)
+        if self.bench.second is not None and self.bench.scorer is not None:
+            self._tell_independence(self.bench.second.reward, self.bench.scorer.reward)
         seen = self.panels if self.graded else {}
         self.judges = judging.make_judges(seen, self.bench, wanted.function, self.graded)
         self.results.judges = {name: one.description for name, one in self.judges.items()}
@@ -217,7 +218,7 @@ class Evaluation:
         """Keep what there is to go on with, where not all was written."""
         self.bench.close(done=False)
 
-    def _tell_independence(self, judge: str, reward: str) -> None:
+    def _tell_independence(self, judge: LearnedReward, reward: LearnedReward) -> None:
         self.results.reward_models = independence.trained(judge, reward)
         for line in self.results.reward_models["judge_model"].shares:
             note(f"--judge_model and --reward_model: {line}")

@@ -66,6 +66,7 @@ class Artefact(NamedTuple):
     heads: str | None  # file of several heads, or of some on features; None: one on the last state
     features: dict[str, Any] | None  # layers and tokens that the heads in the file read
     parent: str | None  # what the stage started from
+    parent_digest: str | None  # of its weights, whatever it is called; of a reward model
     adapter: (
         str | None
     )  # "lora": folded into the weights, also in ``adapter``; "prefix": on ``base``
@@ -213,6 +214,7 @@ def save_scalar(
     config: dict[str, Any],
     metrics: dict[str, Any],
     data: Sequence[dict[str, Any]] = (),
+    parent_digest: str | None = None,
 ) -> None:
     """Write a reward or value model; all of it, or nothing.
 
@@ -231,6 +233,7 @@ def save_scalar(
         config: of the run.
         metrics: final ones.
         data: what the stage was trained and measured on, for the model card.
+        parent_digest: of the weights that it started from, where that is known.
 
     Raises:
         RunFailedError: a weight is not finite.
@@ -256,6 +259,7 @@ def save_scalar(
         # Exactly 0 is what the offset is as long as nobody measured it.
         own |= {"metrics": metrics, "adapter": adapter, "head": head_at, **heads}
         own["attention"] = attention_name(trunk.config)
+        own["parent_digest"] = parent_digest
         own["offset"] = model.offset.item() or None
         _finish(folder, tokenizer, template, own)
 

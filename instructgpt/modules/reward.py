@@ -325,6 +325,7 @@ class RewardModule(StageModule):
             stage=self.stage,
             template=self.template,
             parent=self.init_from,
+            parent_digest=came.digest if (came := self.origins.get("model.init_from")) else None,
             config=config,
             metrics=metrics,
             data=self.data.used(),

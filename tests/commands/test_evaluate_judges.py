@@ -53,7 +53,7 @@ def test_a_second_reward_model_judges_beside_the_first(
         file = Path(folder, "instructgpt.json")
         facts = json.loads(file.read_text())
         facts |= {"parent": f"{tmp_path}/runs/sft/export"}
-        facts["data"] = [{"use": "train", "name": "hh.jsonl", "hub": False, "rows": rows}]
+        facts["data"] = [{"use": "training", "name": "hh.jsonl", "hub": False, "rows": rows}]
         file.write_text(json.dumps(facts))
     args = [answers, f"--reward_model={first}", f"--judge_model={second}"]
     assert run(["evaluate", *args, "--output=out"]) == 0

@@ -16,6 +16,7 @@ from instructgpt.__main__ import main as run
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.data.collate import collate_comparisons
 from instructgpt.data.comparisons import ComparisonDataModule
+from instructgpt.data.sketch import read_sketch
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.modules.reward import RewardModule
@@ -196,6 +197,9 @@ def test_offset_makes_demonstrations_score_zero(
         "validation": ("held out of the above", len(data.validation_rows)),
         "offset of the scores": ("demonstrations.jsonl", 24),
     }
+    (prompts,) = (read_sketch(one["prompts"]) for one in artefact.data if "prompts" in one)
+    assert prompts.distinct == len({str(row.prompt.tolist()) for row in data.train_rows})
+    assert artefact.parent_digest == module.origins["model.init_from"].digest
     assert module.intervals["val/accuracy"].n <= len(data.validation_rows)
     back = load_scalar(str(tmp_path / "export"), None, Network(), module.tokenizer, head="stored")
     back.eval()

@@ -139,7 +139,7 @@ def training_table(view: View) -> Html | None:
     if not rows:
         return None
     columns = ["", "started from", "trained on", "in common with the reward model"]
-    caption = "The reward models, as far as their folders tell; sets are known by their names."
+    caption = "The reward models, as far as their weights and their folders tell."
     return table(caption, columns, rows)
 
 

@@ -27,8 +27,9 @@ from instructgpt.data.sections import sections
 from instructgpt.data.sources import OnError, checked
 from instructgpt.data.store import schema_of, token_type
 from instructgpt.data.summary import Summary
-from instructgpt.models.template import Template, encode_texts
+from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import id_count, tokenizer_fingerprint
+from instructgpt.models.words import encode_texts
 from instructgpt.types import Prompt, UserError
 
 if TYPE_CHECKING:  # takes a while to load

@@ -8,14 +8,20 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.chat import RefusedPromptError, chat_template, render_chat, turn_end
 from instructgpt.models.tokenizer import eos_id
 from instructgpt.models.transcript import transcript
-from instructgpt.models.transformers_private import encodes_plainly
+from instructgpt.models.words import (
+    control_tokens,
+    count_names,
+    encode_texts,
+    named_pieces,
+    normalizes,
+    token_ids,
+)
 from instructgpt.types import Prompt, UserError
 
 CHAT = "{chat_template}"  # stands for the tokenizer's own template
@@ -46,8 +52,9 @@ class Template:
     before each turn. The others put a single user turn in the place of ``{prompt}`` as it is, and
     more turns as such a transcript, which ends with "Assistant:" where the response follows it.
 
-    Only what the template itself writes can become special tokens: their names in prompts and
-    responses are text like any other, but for an end token's at the end of a response.
+    Only what the template itself writes can become control tokens, which are special or have a
+    name in brackets: their names in prompts and responses are text like any other, but for an end
+    token's at the end of a response, and what the assistant says may hold its own ``<think>``.
 
     Args:
         name: a built-in name, or the pattern itself.
@@ -180,7 +187,7 @@ class Template:
                 text = text.rstrip()
                 text = text[: -max(len(name) for name in names if text.endswith(name))]
             written.append(text)
-        return [[*ids, *own] for ids in encode_texts(tokenizer, written)]
+        return [[*ids, *own] for ids in encode_texts(tokenizer, written, own=True)]
 
     def decode_response(self, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
         """The text of a response up to its first end token, without special tokens."""
@@ -225,11 +232,12 @@ class Template:
     def _encode_all(
         self, tokenizer: PreTrainedTokenizerBase, prompts: list[tuple[list[dict[str, str]], bool]]
     ) -> list[list[int] | RefusedPromptError]:
-        special, bos = _special_names(tokenizer), default_bos(tokenizer)
+        control, bos = control_tokens(tokenizer), default_bos(tokenizer)
+        special = control_tokens(tokenizer, own=True)
         found: list[list[int] | RefusedPromptError] = []
-        texts: dict[int, str] = {}  # without names of special tokens, by place
+        texts: dict[int, str] = {}  # without names of control tokens, by place
         for turns, bare in prompts:
-            hidden = _hide(special, turns)
+            hidden = _hide(control, special, turns)
             try:
                 text = self._render(tokenizer, hidden, bare)
             except RefusedPromptError as error:
@@ -237,9 +245,12 @@ class Template:
                 continue
             if hidden is turns:
                 texts[len(found)] = text
-            found.append([] if hidden is turns else _encode_hidden(tokenizer, special, text))
-        for place, ids in zip(texts, _ids(tokenizer, list(texts.values())), strict=True):
-            found[place] = ids
+            found.append([] if hidden is turns else _encode_hidden(tokenizer, control, text))
+        for place, ids in zip(texts, token_ids(tokenizer, list(texts.values())), strict=True):
+            forged = normalizes(tokenizer) and count_names(control, texts[place]) < sum(
+                token in control.values() for token in ids
+            )
+            found[place] = _encode_hidden(tokenizer, control, texts[place]) if forged else ids
         if bos is None:
             return found
         return [
@@ -280,63 +291,40 @@ def get_template(name: str) -> Template:
     )
 
 
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """The ids of texts without special tokens, even where they write their names.
+def _hide(
+    control: dict[str, int], special: dict[str, int], turns: list[dict[str, str]]
+) -> list[dict[str, str]]:
+    """The turns with marks for the names of control tokens; themselves if they have none.
 
     Args:
-        tokenizer: the tokenizer.
-        texts: of any length.
+        control: names of all such tokens.
+        special: names of those that the assistant must not say either.
+        turns: of a prompt.
     """
-    return _ids(tokenizer, texts, split_special_tokens=True)
+    places = {name: place for place, name in enumerate([*control, MARK[0]])}
 
+    def hidden(turn: dict[str, str]) -> dict[str, str]:
+        text = turn["content"]
+        names = [*(special if turn["role"] == "assistant" else control), MARK[0]]
+        if not any(name in text for name in names):
+            return turn
+        pattern = "|".join(map(re.escape, names))
+        marked = re.sub(pattern, lambda found: MARK.format(places[found[0]]), text)
+        return {**turn, "content": marked}
 
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], **how: bool) -> list[list[int]]:
-    if not texts:  # which not every tokenizer takes
-        return []
-    # verbose: texts may be longer than the context, which is no news here
-    asked: dict[str, Any] = {"return_attention_mask": False, "verbose": False, **how}
-    if len(texts) > 1 and encodes_plainly(tokenizer):
-        # The same, but without the place of each token in its text: a sixth of the time less.
-        tokenizer(texts[:1], add_special_tokens=False, **asked)  # no limits, no padding, ``how``
-        found = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [one.ids for one in found]
-    return list(tokenizer(texts, add_special_tokens=False, **asked)["input_ids"])
-
-
-def _special_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Special tokens with their ids, the longest first."""
-    added = tokenizer.added_tokens_decoder.items()
-    names = {token.content: index for index, token in added if token.special}
-    return {name: names[name] for name in sorted(names, key=lambda name: (-len(name), name))}
-
-
-def _hidden_names(special: dict[str, int]) -> list[str]:
-    """What marks stand for."""
-    return [*special, MARK[0]]
-
-
-def _hide(special: dict[str, int], turns: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The turns with marks for the names of special tokens; themselves if they have none."""
-    names = _hidden_names(special)
-    if not any(name in turn["content"] for name in names for turn in turns):
-        return turns
-
-    pattern = "|".join(map(re.escape, names))
-
-    def hidden(text: str) -> str:
-        return re.sub(pattern, lambda found: MARK.format(names.index(found[0])), text)
-
-    return [{**turn, "content": hidden(turn["content"])} for turn in turns]
+    changed = [hidden(turn) for turn in turns]
+    same = all(one is other for one, other in zip(changed, turns, strict=True))
+    return turns if same else changed
 
 
 def _encode_hidden(
-    tokenizer: PreTrainedTokenizerBase, special: dict[str, int], text: str
+    tokenizer: PreTrainedTokenizerBase, control: dict[str, int], text: str
 ) -> list[int]:
-    """Ids of a rendered prompt: special tokens of the template, and marks as the text they hide."""
-    names, ids = _hidden_names(special), []
-    for piece in re.split(f"({'|'.join(map(re.escape, special))})", text):
-        if piece in special:
-            ids.append(special[piece])
+    """Ids of a rendered prompt: control tokens of the template, and marks as the text they hide."""
+    names, ids = [*control, MARK[0]], []
+    for piece in named_pieces(tokenizer, control, text):
+        if piece in control:
+            ids.append(control[piece])
         elif piece:
             shown = _MARKED.sub(lambda found: names[int(found[1])], piece)
             ids += encode_texts(tokenizer, [shown])[0]

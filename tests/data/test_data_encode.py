@@ -9,7 +9,8 @@ from instructgpt.data.encode import Encoder
 from instructgpt.data.files import Item
 from instructgpt.data.rows import comparison_row, demonstration_row
 from instructgpt.data.summary import Summary, show
-from instructgpt.models.template import encode_texts, get_template
+from instructgpt.models.template import get_template
+from instructgpt.models.words import encode_texts
 from instructgpt.types import UserError
 from tests.chats import chat, with_chat
 

@@ -5,7 +5,8 @@ import copy
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from instructgpt.models.template import encode_texts, get_template
+from instructgpt.models.template import get_template
+from instructgpt.models.words import encode_texts
 from instructgpt.types import Prompt, UserError
 
 CHATML = (

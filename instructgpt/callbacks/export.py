@@ -22,6 +22,7 @@ from instructgpt.models.folder import replacing, write_text
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import check_weights
+from instructgpt.modules.sharding import gathered, whole_networks
 from instructgpt.terminal import say
 
 
@@ -98,7 +99,8 @@ class ExportArtefact(Callback):
         step = load_best(trainer, pl_module)
         stage = stage_of(pl_module)
         check_weights(stage)
-        stage.finalize()
+        with gathered(trainer):
+            stage.finalize()
         rows = {row["step"]: row for row in self.validations}
         last = trainer.global_step  # of a run that was resumed at its end, only the rows know more
         logged = metrics_of(trainer)
@@ -106,6 +108,20 @@ class ExportArtefact(Callback):
             logged = {name: value for name, value in logged.items() if name[:4] != "val/"}
         final = {"step": last, **rows.get(last, {}), **logged}
         exported = rows.get(step, final)
+        with whole_networks(stage):
+            self._write(trainer, stage, step, seconds, exported, final)
+        trainer.strategy.barrier("export")
+
+    def _write(
+        self,
+        trainer: Trainer,
+        stage: StageModule,
+        step: int,
+        seconds: float,
+        exported: dict[str, Any],
+        final: dict[str, Any],
+    ) -> None:
+        """Write artefact and metrics, on rank 0 alone."""
         if trainer.is_global_zero:
             found = self.compare(stage, step, seconds) if self.compare else None
             found = found or Beside({}, {}, {}, [])
@@ -127,8 +143,7 @@ class ExportArtefact(Callback):
             write_metrics(folder, summary)
             if found.lines:
                 say("\n".join(found.lines))
-            rank_zero_info(exported_line(pl_module, exported, int(final["step"]), folder))
-        trainer.strategy.barrier("export")
+            rank_zero_info(exported_line(stage, exported, int(final["step"]), folder))
 
 
 def write_metrics(folder: Path, summary: dict[str, Any]) -> None:

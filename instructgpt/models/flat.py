@@ -27,6 +27,7 @@ from instructgpt.models.forward import (
 from instructgpt.models.layers import layers_of
 from instructgpt.models.output_head import output_head, states_only
 from instructgpt.models.peft_private import without_adapters
+from instructgpt.models.shard_calls import as_forward
 from instructgpt.types import FlatRows
 
 
@@ -39,6 +40,7 @@ class Predictions(NamedTuple):
     hidden: Tensor  # [T, d] what the head has read, of every token
 
 
+@as_forward
 def hidden_states(model: nn.Module, rows: FlatRows, *, adapter: bool = True) -> Tensor:
     """What a head reads at every token, [T, d].
 
@@ -59,6 +61,7 @@ class _EnoughRead(Exception):  # noqa: N818  # no error
     """All layers that were asked for have been computed."""
 
 
+@as_forward
 def layer_states(model: nn.Module, rows: FlatRows, layers: Sequence[int]) -> list[Tensor]:
     """What is handed on from layer to layer at every token, [T, d] each.
 
@@ -100,6 +103,7 @@ def layer_states(model: nn.Module, rows: FlatRows, layers: Sequence[int]) -> lis
     return [found[number] for number in layers]
 
 
+@as_forward
 def predict(
     model: nn.Module,
     rows: FlatRows,

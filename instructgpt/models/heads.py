@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from instructgpt.models.features import Features
 from instructgpt.models.flat import hidden_states
 from instructgpt.models.forward import base_network
+from instructgpt.models.shard_calls import as_forward
 from instructgpt.types import FlatRows
 
 if TYPE_CHECKING:
@@ -159,23 +160,25 @@ class ScalarModel(nn.Module):
         """
         return self.each(rows).mean(-1)
 
+    @as_forward
     def each(self, rows: FlatRows) -> Tensor:
         """What each head says at the last token of each segment, [S, H]; as for ``score``."""
         if not bool((rows.layout.row_lengths > 0).all()):
             raise ValueError("every document must hold a token to be scored, got an empty one")
         if self.features is not None:
-            return self.read(self.features.read(self.trunk, rows))
-        if self.heads == 1:
-            scores: Tensor = self(rows)
-            return scores[rows.layout.last, None]
+            return self._read(self.features.read(self.trunk, rows))
         return self._of_tokens(rows)[rows.layout.last]
 
+    @as_forward
     def read(self, states: Tensor) -> Tensor:
         """What each head says of what it reads, minus the offset, [..., H] in float32.
 
         Args:
             states: [..., d], or [..., F] where the heads read features.
         """
+        return self._read(states)
+
+    def _read(self, states: Tensor) -> Tensor:
         # Not in half precision: differences of scores are small beside the scores.
         with torch.autocast(states.device.type, enabled=False):
             weight = next(self.head.parameters())
@@ -185,7 +188,7 @@ class ScalarModel(nn.Module):
     def _of_tokens(self, rows: FlatRows) -> Tensor:
         if self.features is not None:
             raise ValueError("heads on features say nothing of single tokens")
-        return self.read(hidden_states(self.trunk, rows))
+        return self._read(hidden_states(self.trunk, rows))
 
 
 class ValueHead(nn.Linear):

@@ -33,8 +33,10 @@ from instructgpt.modules.memory import Memory
 from instructgpt.modules.optimizer import clip, scale_gradients, set_options
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.pieces import Pieces, averaged_over
+from instructgpt.modules.sharding import shard_stage
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
 from instructgpt.rewards.base import RewardFunction
+from instructgpt.rollout.ema import WeightAverage
 from instructgpt.types import Origin, Progress, UserError
 
 LOSS_SCALE = 1024.0
@@ -61,6 +63,7 @@ class StageModule(LightningModule, ABC):
     data_module: ClassVar[str]  # the name of the data module the stage trains on
     predict_data: ClassVar[str]
     monitor: Monitor | None = None
+    average: WeightAverage | None = None  # of trained weights, if one is kept
 
     def __init__(
         self,
@@ -81,10 +84,8 @@ class StageModule(LightningModule, ABC):
             )
         self.init_from = init_from
         self.architecture = architecture
-        self.network = network
-        self.trained = trained
-        self.make_optimizer = optimizer
-        self.schedule = schedule
+        self.network, self.trained = network, trained
+        self.make_optimizer, self.schedule = optimizer, schedule
         self.progress: Progress = silent  # a callback replaces it
         self.logs_step = True  # a callback says where nobody reads it
         self.rollout_clock = RolloutClock()
@@ -94,12 +95,11 @@ class StageModule(LightningModule, ABC):
         self.template: Template
         self.total_steps = 1  # of the schedule, known when the optimizer is made
         self.origins: dict[str, Origin] = {}  # weights that were loaded, by the argument
-        self._built = False
         self._options: list[dict[str, Any]] = []  # of the optimizer's groups, as asked for
         self._sums: dict[str, Tensor] = {}  # of the micro-batches of a step
         self.step_losses: list[float] = []  # of this process's optimizer steps
         self._expected = LOSS_SCALE
-        self.guard, self.pieces = FiniteGuard(), Pieces()
+        self.guard, self.pieces, self._built = FiniteGuard(), Pieces(), False
 
     @property
     def data(self) -> Any:
@@ -131,6 +131,15 @@ class StageModule(LightningModule, ABC):
         """What scores responses in this stage, if anything does."""
         return None
 
+    def frozen_networks(self) -> list[nn.Module]:
+        """The networks beside those that learn."""
+        return [] if self.reward_function is None else self.reward_function.networks()
+
+    def exchange(self, others: Mapping[nn.Module, nn.Module]) -> None:
+        """Use other networks in the place of some of its own, from each to the other."""
+        for name, network in list(self.named_children()):
+            setattr(self, name, others.get(network, network))
+
     def finalize(self) -> None:
         """Do what comes between the best weights and the export; called once, on every rank."""
 
@@ -145,8 +154,7 @@ class StageModule(LightningModule, ABC):
 
     def plan(self) -> list[tuple[str, str]]:
         """What is about to happen, as lines of (name, value)."""
-        trainer = self.trainer
-        steps = self.planned_steps()
+        trainer, steps = self.trainer, self.planned_steps()
         batches = trainer.num_training_batches
         return [
             ("processes", f"{trainer.world_size}"),
@@ -186,6 +194,7 @@ class StageModule(LightningModule, ABC):
         if not self._built:
             self.build()
             self._built = True
+            shard_stage(self, self.trained_networks(), self.frozen_networks())
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move and convert, but leave computed tables as they are.

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from instructgpt.models.finite import first_not_finite
+from instructgpt.models.shards import whole
 from instructgpt.modules.ranks import everyones
 from instructgpt.types import RunFailedError, UserError
 
@@ -164,13 +164,8 @@ def gradient_norms(optimizer: Optimizer) -> list[Tensor]:
     for group in optimizer.param_groups:
         gradients = [p.grad for p in group["params"] if p.grad is not None]
         if gradients:
-            norms.append(whole_tensor(nn.utils.get_total_norm(gradients)).float())
+            norms.append(whole(nn.utils.get_total_norm(gradients)).float())
     return norms
-
-
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor that is spread over ranks."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def bad_gradients(module: Any, ids: Sequence[str]) -> list[str]:
@@ -182,7 +177,7 @@ def bad_gradients(module: Any, ids: Sequence[str]) -> list[str]:
     bad = first_not_finite(named)
     if bad is not None:
         return [f"the gradient of {bad} is not finite{of_samples(ids)}"]
-    norm = whole_tensor(nn.utils.get_total_norm([gradient.float() for _, gradient in named]))
+    norm = whole(nn.utils.get_total_norm([gradient.float() for _, gradient in named]))
     if math.isfinite(float(norm)):
         return []
     return [f"the norm of the gradient is {float(norm)}{of_samples(ids)}"]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.algorithms.base import RolloutAlgorithm
@@ -127,7 +128,7 @@ def load_reference(
         )
     reference = frozen(load_policy(init_from, None, network, tokenizer))
     for name, weight in policy.named_parameters(remove_duplicate=False):
-        if not weight.requires_grad:
+        if not weight.requires_grad and not isinstance(weight, DTensor):
             place, _, own = name.rpartition(".")
             setattr(reference.get_submodule(place), own, weight)
     return quantize(reference, network.quantization)

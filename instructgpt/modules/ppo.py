@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,6 @@ from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import of_samples, stop, together
 from instructgpt.modules.fits import check_context
 from instructgpt.modules.held_out import HeldOut
-from instructgpt.modules.language import language_loss
 from instructgpt.modules.memory import Memory
 from instructgpt.modules.networks import (
     Frozen,
@@ -33,10 +33,10 @@ from instructgpt.modules.networks import (
     save_networks,
 )
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.pieces import averaged_over
 from instructgpt.modules.ppo_plan import check_plan, phase_memory, plan_lines
-from instructgpt.modules.pretraining import Pretraining, objective_norms, whole_gradient
+from instructgpt.modules.pretraining import Pretraining, objective_norms
 from instructgpt.modules.respond import predict_rows, roll_out, scored_responses
+from instructgpt.modules.sharding import gathered
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer
 from instructgpt.rollout.drawing import Sampling
@@ -46,7 +46,7 @@ from instructgpt.rollout.metrics import Stopwatch, rollout_seconds, sampler_warn
 from instructgpt.rollout.phase import Phase
 from instructgpt.rollout.prompts import PhasePrompts
 from instructgpt.rollout.sampler import Texts
-from instructgpt.rollout.scoring import not_finite_rows, without_abstained
+from instructgpt.rollout.scoring import Networks, not_finite_rows, without_abstained
 from instructgpt.rollout.shared import SharedScoring
 from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
 from instructgpt.types import PromptBatch, Sample, require
@@ -164,13 +164,24 @@ class PPOModule(StageModule):
             shared = isinstance(built.value, ValueHead)
             setattr(self, "value_head" if shared else "value_model", built.value)
         if self.ema_decay is not None:
-            self.phase.average = WeightAverage(built.policy, self.ema_decay)
+            self.average = self.phase.average = WeightAverage(built.policy, self.ema_decay)
         self.networks = built
         self.held_out = HeldOut(self.algorithm.uses_reference)
 
     def trained_networks(self) -> list[nn.Module]:
         """The policy, and the value model if there is one."""
         return self.networks.trained
+
+    def frozen_networks(self) -> list[nn.Module]:
+        """The reward model, and the reference if it is a network of its own."""
+        reference = self.frozen.reference
+        return [*super().frozen_networks(), *([] if reference is None else [reference])]
+
+    def exchange(self, others: Mapping[nn.Module, nn.Module]) -> None:
+        """Use other networks, also under their other name."""
+        super().exchange(others)
+        own: list[Any] = [None if n is None else others.get(n, n) for n in self.networks]
+        self.networks = Networks(*own)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Policy and value, each with its own rate."""
@@ -242,7 +253,7 @@ class PPOModule(StageModule):
         """
         watch, kl_coef = Stopwatch(), self.phase.kl_coef
         asked = (self.policy, self.texts, self.sampling, self.seed, self.frozen.reward)
-        with self.networks.evaluating():
+        with gathered(self.trainer), self.networks.evaluating():
             rollout, scores, sure = scored_responses(self, self.prompts, number, *asked, watch)
             sampled = float(rollout.response_mask.sum()) / watch.seconds["sample"]
             rollout, scores = without_abstained(rollout, scores)
@@ -273,28 +284,13 @@ class PPOModule(StageModule):
             finding = f"the reward function abstained on a whole minibatch{names}"
             stop(self, [finding], self.global_step + 1)
         if self.pretraining.ptx_coef and part == 0 and not self.phase.value_only:
-            self.backward_pretraining(buffer.phase, update, len(window))
+            asked = (self, (buffer.phase, update), len(window))
+            loss, self.pretraining_gradient = self.pretraining.backward(*asked)
+            self.phase.metrics["loss/ptx"] = float(loss)
         self.log_dict(self.phase.news(), prog_bar=True, logger=False)
         pieces, first = plan.micro_batches(rows, buffer.lengths), update == 0
         losses = [partial(self.episodes_loss, piece, divisor, first) for piece in pieces]
         return self.pieces.one_by_one(self, losses)
-
-    def backward_pretraining(self, number: int, update: int, episodes: int) -> None:
-        """Add γ times the gradient of the pretraining loss: the mean over its tokens."""
-        mix, plan, trainer = self.pretraining, self.plan_of_updates, self.trainer
-        which = (number * plan.updates + update, mix.ptx_per_episode * episodes)
-        share = (*which, trainer.global_rank, trainer.world_size)
-        batch = self.transfer_batch_to_device(self.data.pretraining_rows(*share), self.device, 0)
-        tokens = self.all_sum(batch.targets.sum().float())
-        total = torch.zeros((), device=self.device)
-        for piece in batch.pieces(self.network.max_tokens, plan.microbatch_size):
-            loss = language_loss(self.policy, piece).total
-            self.pieces.backward(self, loss * (mix.ptx_coef * averaged_over(trainer) / tokens))
-            total += loss.detach()
-        self.guard.see("the pretraining loss", total, lambda: self.data.pretraining_ids(*share))
-        self.phase.metrics["loss/ptx"] = float(self.all_sum(total) / tokens)
-        if update == 0:  # keep it, to log the norms of both objectives
-            self.pretraining_gradient = whole_gradient(self.policy, trainer, self.all_sum)
 
     def episodes_loss(self, rows: Tensor, divisor: float, first: bool) -> Tensor:
         """The algorithm's loss of a micro-batch; in the first update every ratio must be 1."""

@@ -42,6 +42,7 @@ from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.modules.reference import Reference
 from instructgpt.modules.respond import predict_rows
+from instructgpt.modules.sharding import gathered, shard_stage
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.scoring import Networks
@@ -199,6 +200,8 @@ class PreferenceModule(StageModule):
             self._keep_reference()
         else:
             self._load_reference()
+            if self.reference.copy is not None:
+                shard_stage(self, [], [self.reference.copy])
 
     def _load_reference(self) -> None:
         if not self.switches_off:
@@ -214,8 +217,9 @@ class PreferenceModule(StageModule):
             rank_zero_info(f"reference log-probabilities: found in {path}")
         else:
             self._load_reference()
-            for name, own in rows.items():
-                self._compute_kept(name, own, kept[name])
+            with gathered(self.trainer):
+                for name, own in rows.items():
+                    self._compute_kept(name, own, kept[name])
             self.guard.check(self)
             if self.trainer.is_global_zero:
                 places = {name: origin.place for name, origin in data.origins.items()}

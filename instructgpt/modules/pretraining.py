@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from instructgpt.models.shards import part_of, whole
+from instructgpt.modules.language import language_loss
+from instructgpt.modules.pieces import averaged_over
 from instructgpt.types import require
 
 
@@ -30,6 +34,35 @@ class Pretraining:
         require(0 <= self.ptx_coef < inf, "model.pretraining.ptx_coef", ">= 0", self.ptx_coef)
         rows = self.ptx_per_episode
         require(rows >= 1, "model.pretraining.ptx_per_episode", ">= 1", rows)
+
+    def backward(self, module: Any, place: tuple[int, int], episodes: int) -> tuple[Tensor, Any]:
+        """Add γ times the gradient of the pretraining loss: the mean over its tokens.
+
+        Args:
+            module: PPO's, whose policy learns.
+            place: number of the phase, and of the update in it.
+            episodes: of the update, over all ranks.
+
+        Returns:
+            The loss over all ranks, and of an update that is measured the gradient by parameter.
+        """
+        plan, trainer = module.plan_of_updates, module.trainer
+        which = (place[0] * plan.updates + place[1], self.ptx_per_episode * episodes)
+        share = (*which, trainer.global_rank, trainer.world_size)
+        rows = module.data.pretraining_rows(*share)
+        batch = module.transfer_batch_to_device(rows, module.device, 0)
+        tokens = module.all_sum(batch.targets.sum().float())
+        total = torch.zeros((), device=module.device)
+        for piece in batch.pieces(module.network.max_tokens, plan.microbatch_size):
+            loss = language_loss(module.policy, piece).total
+            scale = self.ptx_coef * averaged_over(trainer) / tokens
+            module.pieces.backward(module, loss * scale)
+            total += loss.detach()
+        ids = partial(module.data.pretraining_ids, *share)
+        module.guard.see("the pretraining loss", total, ids)
+        measured = place[1] == 0  # keep it, to log the norms of both objectives
+        gradient = whole_gradient(module.policy, trainer, module.all_sum) if measured else {}
+        return module.all_sum(total) / tokens, gradient
 
 
 def gradient_of(network: nn.Module, scale: float) -> dict[str, Tensor]:
@@ -60,7 +93,9 @@ def objective_norms(network: nn.Module, pretraining: Mapping[str, Tensor]) -> di
         pretraining: that of the second, by parameter.
     """
     rest = [  # one after the other: copies of all would be the most memory of a run
-        torch.linalg.vector_norm(p.grad - pretraining.get(name, 0.0))
+        whole(torch.linalg.vector_norm(p.grad - part_of(pretraining[name], p.grad)))
+        if name in pretraining
+        else whole(torch.linalg.vector_norm(p.grad))
         for name, p in network.named_parameters()
         if p.grad is not None
     ]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from instructgpt.models.shards import part_of, whole
+
 
 class WeightAverage:
     """Averages the trained parameters of a network (with an adapter, the adapter's only).
@@ -28,8 +30,12 @@ class WeightAverage:
     def update(self, network: nn.Module) -> None:
         """Move the average towards the weights as they are now."""
         for name, parameter in _trained(network):
-            average = self.weights[name].to(parameter.device)
+            average = part_of(self.weights[name].to(parameter.device), parameter)
             self.weights[name] = average.lerp_(parameter.detach().float(), 1 - self.decay)
+
+    def whole(self) -> dict[str, Tensor]:
+        """The average, of networks that are spread over ranks too; every rank must call this."""
+        return {name: whole(average) for name, average in self.weights.items()}
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:

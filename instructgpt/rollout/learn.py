@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from instructgpt.algorithms.base import RolloutAlgorithm, check_parts
+from instructgpt.models.shard_calls import is_spread
+from instructgpt.models.shards import local
 from instructgpt.rollout.buffer import RolloutBuffer, take
 from instructgpt.rollout.metrics import ratio_sums, rollout_metrics
 from instructgpt.rollout.rows import flatten
@@ -56,7 +58,7 @@ def trained_rows(algorithm: RolloutAlgorithm, scored: ScoredRollout, kl_coef: fl
 
 def untouched(network: nn.Module) -> Tensor:
     """A loss of 0 that has a gradient for every trained parameter, which DDP waits for."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trained = [local(parameter) for parameter in network.parameters() if parameter.requires_grad]
     return torch.stack([parameter.sum() * 0.0 for parameter in trained]).sum()
 
 
@@ -124,5 +126,6 @@ def episodes_loss(
     sums, worst = ratio_sums(logprobs, new.logprobs, batch.rollout.response_mask)
     check_parts(algorithm, loss.parts, sums)
     weight = torch.tensor(buffer.weight(rows), device=here.device)
-    total = loss.total + untouched(networks.policy) if value_only else loss.total
+    still = value_only and not is_spread(networks.policy)  # FSDP2 waits for nothing
+    total = loss.total + untouched(networks.policy) if still else loss.total
     return EpisodesLoss(total, weight, {**parts, **sums}, worst)

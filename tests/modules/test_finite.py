@@ -15,7 +15,7 @@ from small_ppo import make as make_ppo
 from instructgpt.__main__ import main
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks.checkpoint import StageCheckpoint
-from instructgpt.modules import ppo, sft
+from instructgpt.modules import pretraining, sft
 from instructgpt.modules.language import LanguageLoss, language_loss
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.reward import RewardModule
@@ -226,7 +226,7 @@ def test_values_of_a_rollout(fit, prompt_data, policy_artefact):
 def test_pretraining_text_is_named(fit, prompt_data, policy_artefact, files, monkeypatch):
     module = make_ppo(policy_artefact, pretraining=Pretraining(1.0, 1))
     monkeypatch.setattr(
-        ppo,
+        pretraining,
         "language_loss",
         lambda *_: LanguageLoss(module.policy.lm_head.weight.sum() * torch.nan, None, None),
     )

@@ -1,0 +1,128 @@
+"""Networks whose weights are spread over ranks (FSDP2), and their weights as wholes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from instructgpt.models.forward import base_network
+from instructgpt.models.heads import ScalarModel
+from instructgpt.models.layers import layers_of
+from instructgpt.models.shard_calls import CALL
+from instructgpt.types import UserError
+
+
+def shard(network: nn.Module, mesh: DeviceMesh) -> None:
+    """Spread the weights of a network over ranks, each layer and the rest by themselves.
+
+    Weights are gathered when the network is first called, and stay until ``release`` or, where
+    they learn, until their gradient is exchanged: what is called between moves nothing, so that
+    ranks may call it differently often.
+
+    Args:
+        network: the same on every rank; changed in place.
+        mesh: of all ranks.
+    """
+    for layer in _layers(network):
+        fully_shard(layer, mesh=mesh, reshard_after_forward=False)
+    # An offset that is not trained is set by hand, on every rank.
+    by_hand = {p for p in network.parameters() if p.numel() == 1 and not p.requires_grad}
+    fully_shard(network, mesh=mesh, reshard_after_forward=False, ignored_params=by_hand)
+    setattr(network, CALL, MethodType(_call, network))
+    register_fsdp_forward_method(network, CALL)
+    with torch.no_grad():  # the root must be the first that is called
+        getattr(network, CALL)(lambda: None)
+    release([network])
+
+
+def _call(_network: nn.Module, function: Callable[[], Any]) -> Any:
+    return function()
+
+
+def _layers(network: nn.Module) -> list[nn.Module]:
+    trunk = network.trunk if isinstance(network, ScalarModel) else network
+    try:
+        return layers_of(base_network(trunk), "")
+    except (UserError, AssertionError):  # a head, or an architecture that lists no layers
+        return []
+
+
+def shards_of(networks: Iterator[nn.Module] | list[nn.Module]) -> list[FSDPModule]:
+    """The parts that gather by themselves, each network before its layers."""
+    return [m for network in networks for m in network.modules() if isinstance(m, FSDPModule)]
+
+
+def gather(networks: list[nn.Module]) -> None:
+    """Have all weights of networks on every rank; every rank must call this."""
+    for part in shards_of(networks):
+        part.unshard()
+
+
+def release(networks: list[nn.Module]) -> None:
+    """Let go of the weights that belong to other ranks."""
+    for part in shards_of(networks):
+        part.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that is spread over ranks; every rank must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What is on this rank of a tensor that may be spread."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of a tensor that is there as a whole, where ``like`` is such a part."""
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor) or tensor.shape != like.shape:
+        return tensor
+    tensor = tensor.to(like.device)
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def outline(network: nn.Module) -> nn.Module:
+    """A copy of a network without weights, which takes no memory; tied ones are still one.
+
+    Args:
+        network: not spread over ranks yet.
+    """
+    weights = dict.fromkeys(network.parameters())
+    empty = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
+        for p in weights
+    }
+    return copy.deepcopy(network, empty)
+
+
+@torch.no_grad()
+def filled(outline: nn.Module, network: nn.Module, here: bool) -> nn.Module:
+    """A plain network with the weights that are spread over ranks; every rank must call this.
+
+    Args:
+        outline: of the network.
+        network: with the weights.
+        here: whether this rank keeps them; else they pass by, one after the other.
+    """
+    places = dict(outline.named_modules())
+    known: dict[int, nn.Parameter] = {}
+    for name, weight in network.named_parameters(remove_duplicate=False):
+        if id(weight) not in known:
+            everything = whole(weight.detach()).cpu()
+            made = everything if here else torch.empty_like(everything, device="meta")
+            known[id(weight)] = nn.Parameter(made, requires_grad=weight.requires_grad)
+        place, _, own = name.rpartition(".")
+        setattr(places[place], own, known[id(weight)])
+    for name, buffer in network.named_buffers():
+        place, _, own = name.rpartition(".")
+        setattr(places[place], own, buffer.cpu())
+    return outline

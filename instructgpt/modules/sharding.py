@@ -1,0 +1,272 @@
+"""``--trainer.strategy fsdp2``: weights, gradients and optimizer state spread over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.optim import Optimizer
+
+from instructgpt.models.shards import (
+    filled,
+    gather,
+    outline,
+    part_of,
+    release,
+    shard,
+    shards_of,
+    whole,
+)
+from instructgpt.modules.trained import has_trainer
+from instructgpt.types import require
+
+
+class FSDP2Strategy(DDPStrategy):
+    """Each process keeps its part of every network (PyTorch's FSDP2), and has all of it in a step.
+
+    A network is gathered when a step, a rollout or a validation first asks it, and let go at the
+    end of it; gradients are exchanged once a step. So optimizer state, averages and what is not
+    being computed are divided by the number of processes, and processes may be at responses and
+    pieces of different number and length. Checkpoints are those of any other strategy.
+
+    Args:
+        shard_frozen: whether the reference and a learned reward are spread, too; else each process
+            has all of them.
+        tensor_parallel_size: processes that share each layer; only 1 is there.
+        timeout_seconds: how long a process waits for another one.
+    """
+
+    def __init__(
+        self,
+        shard_frozen: bool = True,
+        tensor_parallel_size: int = 1,
+        timeout_seconds: float = 1800.0,
+    ) -> None:
+        rule = "1: layers are not cut across processes"
+        size = tensor_parallel_size
+        require(size == 1, "--trainer.strategy.tensor_parallel_size", rule, size)
+        name = "--trainer.strategy.timeout_seconds"
+        require(timeout_seconds > 0, name, "> 0", timeout_seconds)
+        super().__init__(timeout=timedelta(seconds=timeout_seconds))
+        self.shard_frozen = shard_frozen
+        self.outlines: dict[nn.Module, nn.Module] = {}  # of the networks that learn
+        self.frozen: list[nn.Module] = []
+
+    # -- networks
+
+    def shard(self, network: nn.Module) -> None:
+        """Spread a network that learns; every process has built it, and rank 0's counts.
+
+        Args:
+            network: changed in place.
+        """
+        for weight in network.parameters():
+            weight.data = weight.data.to(self.root_device)
+            if weight.requires_grad:
+                dist.broadcast(weight.data, 0)
+        self.outlines[network] = outline(network)
+        shard(network, self._mesh())
+
+    def shard_still(self, network: nn.Module) -> None:
+        """Spread a network that does not learn, if that is asked for, once.
+
+        Args:
+            network: changed in place.
+        """
+        if self.shard_frozen and not shards_of([network]):
+            shard(network.to(self.root_device), self._mesh())
+            self.frozen.append(network)
+
+    def _mesh(self) -> Any:
+        return init_device_mesh(self.root_device.type, (self.world_size,))
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All that are spread."""
+        return [*self.outlines, *self.frozen]
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Within the context every process has all weights, for any calls without gradients."""
+        gather(self.networks)
+        try:
+            yield
+        finally:
+            release(self.networks)
+
+    def on_validation_start(self) -> None:
+        """Have all weights: processes can have different numbers of rows."""
+        gather(self.networks)
+
+    def on_validation_end(self) -> None:
+        """Let go of them."""
+        release(self.networks)
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
+    # -- a step
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Within the context gradients are added up, as wholes, and not exchanged."""
+        parts = shards_of(list(self.outlines))
+        for part in parts:
+            part.set_requires_gradient_sync(False, recurse=False)
+            part.set_reshard_after_backward(False, recurse=False)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.set_requires_gradient_sync(True, recurse=False)
+                part.set_reshard_after_backward(True, recurse=False)
+
+    def optimizer_step(
+        self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any
+    ) -> Any:
+        """Step on this process's part, and let go of what the step has only asked."""
+        output = super().optimizer_step(optimizer, closure, model, **kwargs)
+        release(self.networks)
+        return output
+
+    # -- what Lightning does with a model
+
+    def setup(self, trainer: Trainer) -> None:
+        """Move what is not spread, and make the optimizer; there is no wrapper."""
+        assert self.accelerator is not None
+        assert self.model is not None
+        self.accelerator.setup(trainer)
+        self.model = self.precision_plugin.convert_module(self.model)
+        self.model_to_device()
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+
+    def teardown(self) -> None:
+        """Leave the weights where they are: the export gathers them."""
+        assert self.cluster_environment is not None
+        assert self.accelerator is not None
+        self.cluster_environment.teardown()
+        self.precision_plugin.teardown()
+        self.accelerator.teardown()
+
+    # -- checkpoints
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The whole weights, on rank 0; every process must call this."""
+        assert self.model is not None
+        return self._wholes(self.model.state_dict(keep_vars=True))
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take this process's part of whole weights."""
+        assert self.lightning_module is not None
+        ours = self.lightning_module.state_dict()
+        state = checkpoint["state_dict"]
+        parts = {name: part_of(value, ours.get(name, value)) for name, value in state.items()}
+        self.lightning_module.load_state_dict(parts, strict=strict)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The whole state, on rank 0; every process must call this."""
+        found: dict[str, Any] = super().optimizer_state(optimizer)  # type: ignore[assignment]
+        states = {number: self._wholes(state) for number, state in found["state"].items()}
+        return {**found, "state": states}
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this process's part of the whole state."""
+        for optimizer, found in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            weights = [p for group in optimizer.param_groups for p in group["params"]]
+            numbers = [n for group in found["param_groups"] for n in group["params"]]
+            by_number = dict(zip(numbers, weights, strict=True))
+            states = {
+                number: {name: _part(value, by_number[number]) for name, value in state.items()}
+                for number, state in found["state"].items()
+            }
+            optimizer.load_state_dict({**found, "state": states})
+
+    def _wholes(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """What is spread as wholes, one after the other, so that only rank 0 must hold them all."""
+        kept: dict[str, Any] = {}
+        known: dict[int, Any] = {}  # tied weights have several names
+        for name, value in tensors.items():
+            if id(value) not in known:
+                tensor = isinstance(value, Tensor)
+                everything = whole(value.detach()).cpu() if tensor else value
+                known[id(value)] = everything if self.is_global_zero else None
+            if self.is_global_zero:
+                kept[name] = known[id(value)]
+        return kept
+
+
+def _part(value: Any, weight: Tensor) -> Any:
+    return part_of(value, weight) if isinstance(value, Tensor) else value
+
+
+def sharding_of(trainer: Trainer) -> FSDP2Strategy | None:
+    """The strategy of a run that spreads its networks, if it does."""
+    return trainer.strategy if isinstance(trainer.strategy, FSDP2Strategy) else None
+
+
+@contextmanager
+def gathered(trainer: Trainer) -> Iterator[None]:
+    """Within the context every process has all weights, for any calls without gradients."""
+    strategy = sharding_of(trainer)
+    if strategy is None:
+        yield
+        return
+    with strategy.gathered():
+        yield
+
+
+def shard_stage(stage: Any, learning: Sequence[nn.Module], still: Sequence[nn.Module]) -> None:
+    """Spread the networks of a stage, where the strategy asks for it.
+
+    Args:
+        stage: built.
+        learning: networks of it that the optimizer changes.
+        still: the others.
+    """
+    strategy = sharding_of(stage.trainer) if has_trainer(stage) else None
+    if strategy is not None:
+        for network in learning:
+            strategy.shard(network)
+        for network in still:
+            strategy.shard_still(network)
+
+
+@contextmanager
+def whole_networks(stage: Any) -> Iterator[None]:
+    """Within the context rank 0 has the stage's networks as plain ones; every rank must call this.
+
+    Args:
+        stage: after its training.
+    """
+    strategy = sharding_of(stage.trainer)
+    if strategy is None:
+        yield
+        return
+    here = strategy.is_global_zero
+    plain = {network: filled(empty, network, here) for network, empty in strategy.outlines.items()}
+    average, parts = stage.average, {}
+    if average is not None:
+        parts, average.weights = average.weights, average.whole()
+    if here:
+        stage.exchange(plain)
+    try:
+        yield
+    finally:
+        stage.exchange({one: network for network, one in plain.items()})
+        if average is not None:
+            average.weights = parts
+
+
+StrategyRegistry.register(
+    "fsdp2", FSDP2Strategy, description="Weights and optimizer state spread over processes"
+)

@@ -1,0 +1,95 @@
+"""Runs under ``--trainer.strategy fsdp2``: killed, resumed on two processes or one, exported."""
+
+import os
+import signal
+
+import pytest
+import torch
+from harness import run_processes
+from safetensors.torch import load_file
+
+from instructgpt.cli import main
+from instructgpt.modules.base import StageModule
+
+OWN = """
+model:
+  class_path: PPOModule
+  init_args:
+    init_from: {policy}
+    reward: {{class_path: LearnedReward, init_args: {{init_from: {reward}}}}}
+    algorithm: {{class_path: PPO, init_args: {{epochs: 2}}}}
+    batches: {{rollout_batch_size: 8, minibatch_size: 4}}
+    value: {{lr: 0.01}}
+    ema_decay: 0.5
+    schedule: {{class_path: Constant}}
+    optimizer: {{class_path: PaperAdam, init_args: {{lr: 0.001, eps: 0.01}}}}
+data:
+  class_path: PromptDataModule
+  init_args: {{train: {prompts}, max_prompt_tokens: 24, max_response_tokens: 6}}
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  logger: false
+  enable_progress_bar: false
+  limit_val_batches: 0
+checkpoint: {{every_n_steps: 1}}
+seed_everything: 3
+"""
+
+
+@pytest.fixture
+def fit(tmp_path, files, policy_artefact, reward_artefact):
+    """Train by the command line and return the weights of all that is exported."""
+
+    def run(name, processes, *options, killed_at=None):
+        text = OWN.format(policy=policy_artefact, reward=reward_artefact, **files)
+        (tmp_path / "own.yaml").write_text(text)
+        args = [f"--config={tmp_path}/own.yaml", f"--output={tmp_path / name}"]
+        args += [f"--trainer.devices={processes}", *options]
+        args += ["--trainer.strategy=fsdp2"] if processes > 1 else []
+
+        def train():
+            if killed_at is not None:
+                kill_at(killed_at)
+            main(["fit", *args])
+
+        run_processes(train, processes=processes)
+        return exported(tmp_path / name / "export")
+
+    return run
+
+
+def exported(folder):
+    files = {"": "model", "ema": "ema/model", "value": "value/model"}
+    weights = {kind: load_file(folder / f"{file}.safetensors") for kind, file in files.items()}
+    return {f"{kind} {name}": w for kind, own in weights.items() for name, w in own.items()}
+
+
+def kill_at(step):
+    """Die without a word before an optimizer step."""
+    original = StageModule.on_before_optimizer_step
+
+    def dying(self, optimizer):
+        if self.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(self, optimizer)
+
+    StageModule.on_before_optimizer_step = dying
+
+
+def assert_close(some, others):
+    assert some.keys() == others.keys()
+    for name, weight in some.items():
+        torch.testing.assert_close(weight, others[name], atol=1e-5, rtol=0)
+
+
+def test_ppo_goes_on_after_a_kill_on_two_processes_and_on_one(fit):
+    whole = fit("whole", 2)
+    with pytest.raises(AssertionError, match=r"no answer from ranks .*-9"):
+        fit("killed", 2, killed_at=5)
+    alone = fit("killed", 1, "--ckpt_path=last")
+    assert_close(alone, whole)
+    with pytest.raises(AssertionError, match=r"no answer from ranks .*-9"):
+        fit("again", 2, killed_at=5)
+    resumed = fit("again", 2, "--ckpt_path=last")
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())

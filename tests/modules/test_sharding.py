@@ -1,0 +1,118 @@
+"""Two FSDP2 processes do what one does, and hold half of it."""
+
+import pytest
+import torch
+from descent import sgd
+from harness import run_processes
+
+from instructgpt.algorithms.ppo import PPO
+from instructgpt.algorithms.schedule import Constant
+from instructgpt.models.load import Network
+from instructgpt.models.shards import local, whole
+from instructgpt.models.trained import LoRA
+from instructgpt.modules.networks import Value
+from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.ppo import PPOModule
+from instructgpt.modules.preference import PreferenceModule
+from instructgpt.modules.pretraining import Pretraining
+from instructgpt.modules.reward import RewardModule
+from instructgpt.modules.sft import SFTModule
+from instructgpt.modules.sharding import FSDP2Strategy, gathered
+from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.rules import CountReward
+from instructgpt.rollout.updates import Batches
+
+
+def assert_shards_agree(train, processes=2):
+    """Train on one process and on several, and compare weights and validation metrics."""
+    alone, metrics = train(processes=1)
+    for sharded, sharded_metrics in run_processes(
+        lambda: train(processes=processes), processes=processes
+    ):
+        torch.testing.assert_close(torch.tensor(sharded), torch.tensor(alone), atol=1e-5, rtol=1e-5)
+        for name, value in metrics.items():
+            assert sharded_metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def result(module, trainer):
+    names = [n for n in trainer.callback_metrics if n.startswith("val/")]
+    if trainer.world_size > 1:  # all but what is not trained and set by hand
+        mine = sum(local(p).numel() for p in module.parameters())
+        assert mine < 0.6 * sum(p.numel() for p in module.parameters())
+    weights = torch.cat([whole(p.detach()).flatten() for p in module.parameters()])
+    return weights.tolist(), {n: float(trainer.callback_metrics[n]) for n in names}
+
+
+def on(processes):
+    strategy = {"strategy": "fsdp2", "devices": processes} if processes > 1 else {}
+    return {"limit_val_batches": 1.0, "gradient_clip_val": 0.5, **strategy}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_sft(fit, demonstration_data, policy_artefact, accumulate):
+    def train(processes):
+        module = SFTModule(
+            init_from=policy_artefact,
+            dropout=0.0,
+            optimizer=sgd,
+            schedule=Constant(),
+            network=Network(max_tokens=30 if processes > 1 else None),
+        )
+        data = demonstration_data(batch_size=8 // processes // accumulate)
+        limit = {"limit_train_batches": 2 * accumulate, "accumulate_grad_batches": accumulate}
+        trainer = fit(module, data, max_epochs=2, **limit, **on(processes))
+        return result(module, trainer)
+
+    assert_shards_agree(train)
+
+
+@pytest.mark.parametrize("kind", ["reward", "preference", "preference_lora"])
+def test_rankings(fit, comparison_data, reward_artefact, policy_artefact, files, kind):
+    """In pieces, of which one rank has more than the other."""
+
+    def train(processes):
+        network = Network(max_tokens=60 if processes > 1 else None)
+        options = {"network": network, "optimizer": sgd, "schedule": Constant()}
+        own = {}
+        if kind == "reward":
+            module = RewardModule(init_from=reward_artefact, **options)
+            own = {"demonstrations": files["demonstrations"]}
+        else:
+            trained = LoRA(rank=2) if kind == "preference_lora" else None
+            options |= {"validation_prompts": 4, "reward": CountReward(text="e")}
+            module = PreferenceModule(init_from=policy_artefact, trained=trained, **options)
+        data = comparison_data(batch_size=8 // processes, **own)
+        trainer = fit(module, data, max_epochs=2, limit_train_batches=2, **on(processes))
+        with gathered(trainer):
+            module.finalize()
+        return result(module, trainer)
+
+    assert_shards_agree(train)
+
+
+@pytest.mark.parametrize(("value", "accumulate"), [("separate", 1), ("shared", 2)])
+def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, value, accumulate):
+    def train(processes):
+        strategy = FSDP2Strategy(shard_frozen=value == "separate")
+        module = PPOModule(
+            init_from=policy_artefact,
+            reward=LearnedReward(reward_artefact),
+            optimizer=PaperAdam if value == "shared" else sgd,
+            schedule=Constant(),
+            batches=Batches(8, 4),
+            algorithm=PPO(epochs=2, target_kl=10.0),
+            pretraining=Pretraining(0.5, 1),
+            value=Value(value, lr=0.01, warmup_phases=1),
+            network=Network(max_tokens=30 if processes > 1 else None),
+        )
+        data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
+        options = on(processes) | ({"strategy": strategy} if processes > 1 else {})
+        options["accumulate_grad_batches"] = accumulate
+        trainer = fit(module, data, max_epochs=2, **options)
+        weight, metrics = result(module, trainer)
+        names = ("ppo/score", "ppo/kl", "loss/policy", "loss/value", "loss/ptx", "ppo/first_ratio")
+        names += ("gradient_norm/ppo", "gradient_norm/ptx")
+        average = torch.cat([one.flatten() for one in module.phase.average.whole().values()])
+        return weight + average.tolist(), {**metrics, **{n: module.phase.metrics[n] for n in names}}
+
+    assert_shards_agree(train)

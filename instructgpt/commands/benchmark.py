@@ -155,10 +155,11 @@ def reward_model(source: str, network: Network, device: str, limits: Limits) -> 
     from functools import partial
 
     from instructgpt.commands.policy import device_of
-    from instructgpt.evaluation.reward_bench import load, scored
+    from instructgpt.evaluation.reward_bench import scored
+    from instructgpt.rewards.learned import reads_alone
 
     place = device_of(device)
-    reward = load(source, network, place)
+    reward = reads_alone(source, "--models", place, network)
     _, digest = reward.origins()["init_from"]
     facts = {"weights": digest, "--device": place.type, "--dtype": network.dtype}
     return Subject(facts, partial(scored, reward))

@@ -15,11 +15,9 @@ from instructgpt.data.formats import Row
 from instructgpt.data.questions import least_response_tokens
 from instructgpt.data.turns import Turns, written
 from instructgpt.models.chat import RefusedPromptError
-from instructgpt.models.choice import choose_template
 from instructgpt.models.folder import check_writable, write_text
 from instructgpt.models.load import Network
-from instructgpt.models.tokenizer import load_tokenizer
-from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.learned import LearnedReward, reads_alone
 from instructgpt.rollout import answer
 from instructgpt.rollout.answer import Wish
 from instructgpt.rollout.drawing import Request
@@ -156,14 +154,8 @@ class Critic(NamedTuple):
             network: how it is held.
             like: a policy, on whose device it is to be.
         """
-        reward = LearnedReward(source, network)
-        try:
-            tokenizer = load_tokenizer(source, network.trust_remote_code)
-            template = choose_template(None, source, tokenizer).template
-            reward.prepare(tokenizer, template, next(like.network.parameters()).device)
-        except UserError as error:
-            message = str(error).removeprefix("model.reward: ")
-            raise UserError(f"--reward_model: {message}") from error
+        device = next(like.network.parameters()).device
+        reward = reads_alone(source, "--reward_model", device, network)
         return cls(source, reward)
 
     def say_scores(self, prompt: Prompt, said: Sequence[tuple[str, bool]]) -> None:

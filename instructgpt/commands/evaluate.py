@@ -7,6 +7,7 @@ from pathlib import Path
 
 from instructgpt.evaluation.endpoint import Endpoint
 from instructgpt.evaluation.roles import Claims, Roles
+from instructgpt.rewards.combine import Combined
 
 
 def evaluate(
@@ -20,6 +21,7 @@ def evaluate(
     judge: str | None = None,
     panels: str | None = None,
     reward_model: str | None = None,
+    heads: Combined = Combined(),
     judge_model: str | None = None,
     judge_endpoint: Endpoint = Endpoint(),
     comparisons: str | None = None,
@@ -46,6 +48,7 @@ def evaluate(
         judge: ``module:function`` of (prompt, first, second): probability that the first is better.
         panels: ``panels.json`` of ``label``: its labelers judge.
         reward_model: folder of the reward model that policies were trained against: it judges, too.
+        heads: of ``reward_model``, where it has several.
         judge_model: folder of another reward model, which took no part: from other rows, say.
         judge_endpoint: a model behind an OpenAI-compatible endpoint, which judges.
         comparisons: ``validation.jsonl`` of ``label``, to test the reward model on.
@@ -59,13 +62,11 @@ def evaluate(
         run_info: JSON about the run for the report, such as ``pipeline.json``.
         seed: of the bootstrap and of ratings.
     """
-    from instructgpt.evaluation.judging import Wanted  # `--help` should not wait for it
-    from instructgpt.miniature import paper
+    from instructgpt.miniature import paper  # `--help` should not wait for it
 
-    roles.check(answers, claims)
-    wanted = Wanted(panels, reward_model, judge_model, judge, judge_endpoint)
-    with closing(paper.opened(answers, greedy, baseline, labels, seed)) as found:
-        found.compare(wanted, Path(output))
+    who = panels, reward_model, judge_model, judge, judge_endpoint, heads
+    with closing(paper.opened(answers, greedy, baseline, labels, seed, claims, roles)) as found:
+        found.compare(paper.Wanted(*who), Path(output))
         found.look_further(comparisons, folds, best_of_n, checkpoints, checkpoint_prompts, runs)
         paper.add(found, nlp, claims, roles)
         found.write(output, title, run_info, paper.CONTENTS)

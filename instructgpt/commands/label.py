@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from instructgpt.rewards.combine import Combined
+
 if TYPE_CHECKING:  # imported when needed: `label --help` should not wait for it
     from instructgpt.data.formats import Row
     from instructgpt.evaluation.answers import AnswersRow
 
 
-SIMULATED = {"labelers", "agreement", "held_out_labelers", "held_out_agreement", "spread"}
-SIMULATED |= {"shift", "tie", "folds", "opposing"}
-"""Options of simulated labelers."""
+SIMULATED = ("labelers", "agreement", "held_out_labelers", "held_out_agreement", "spread")
+SIMULATED += ("shift", "tie", "folds", "opposing")
+MODEL = ("reward_model", "heads")
+UNUSED = {
+    "simulated": MODEL,
+    "people": (*SIMULATED, *MODEL),
+    "reward": (*SIMULATED, "validation"),
+}
+"""Options that have no use, by who ranks."""
 
 
 def label(
@@ -21,6 +29,7 @@ def label(
     output: str = "runs/label",
     by: Literal["simulated", "people", "reward"] = "simulated",
     reward_model: str | None = None,
+    heads: Combined = Combined(),
     seed: int = 0,
     labelers: int = 6,
     agreement: float = 0.726,
@@ -41,8 +50,10 @@ def label(
         by: ``simulated`` labelers value the attributes that the world's grader sees; for ``people``
             it writes ``to_label.jsonl``, ends with exit code 3, and goes on when its rows, with a
             ``ranking`` each, are in ``comparisons.jsonl``; ``reward`` writes the scores of a reward
-            model as ``ratings``, and the best of K to ``best.jsonl``.
+            model as ``ratings``, how far apart its heads are as ``disagreement``, and the best of K
+            to ``best.jsonl``.
         reward_model: folder or hub id of what ranks by ``reward``.
+        heads: of ``reward_model``, where it has several.
         seed: of the labelers and of their choices.
         labelers: how many rank for training.
         agreement: how often two of them agree (paper, section 3.4: 72.6 ± 1.5 %).
@@ -60,15 +71,11 @@ def label(
     from instructgpt.evaluation.answers import read_answers
 
     asked = locals()
-    for name in SIMULATED if by != "simulated" else ():
-        check_unused(label, f"--by {by}", **{name: asked[name]})
-    if by != "reward":
-        check_unused(label, f"--by {by}", reward_model=reward_model)
+    check_unused(label, f"--by {by}", **{name: asked[name] for name in UNUSED[by]})
     if by == "people":
         wait_for_people(read_answers(samples, least=2), validation, Path(output))
     elif by == "reward":
-        check_unused(label, "--by reward", validation=validation)
-        rank_by_reward(samples, reward_model, Path(output))
+        rank_by_reward(samples, reward_model, heads, Path(output))
     else:
         check_sizes(labelers, held_out_labelers, folds, spread, shift, tie)
         sizes = {"training": labelers, "held_out": held_out_labelers, "shifted": held_out_labelers}
@@ -134,12 +141,13 @@ def check_place(output: Path) -> None:
         raise UserError(f"--output must not be where people were asked to rank, got {output}")
 
 
-def rank_by_reward(samples: str, reward_model: str | None, output: Path) -> None:
+def rank_by_reward(samples: str, reward_model: str | None, heads: Combined, output: Path) -> None:
     """Write what a reward model thinks of each response, and the best one to each prompt.
 
     Args:
         samples: JSONL of ``generate``.
         reward_model: folder or hub id.
+        heads: what several of it say into one score.
         output: folder; the same command goes on with scores that are there already.
     """
     from instructgpt.callbacks.common import json_lines
@@ -153,17 +161,20 @@ def rank_by_reward(samples: str, reward_model: str | None, output: Path) -> None
         raise UserError("--reward_model must be given with --by reward, got none")
     check_place(output)
     rows = read_answers(samples, least=2)
-    scorer = Scorer(reward_model, output / "scores.jsonl")
+    scorer = Scorer(reward_model, output / "scores.jsonl", "--reward_model", heads)
     note(f"reward model '{reward_model}': {scorer.choice}")
     try:
-        every = scorer([answer for row in rows for answer in answers_of(row, row.prompt, None)])
+        every = scorer.each([a for row in rows for a in answers_of(row, row.prompt, None)])
         ranked, best, at = [], [], 0
         for row in rows:
-            scores = every[at : at + len(row.responses)]
-            at += len(scores)
+            found = every[at : at + len(row.responses)]
+            scores, at = [one.score for one in found], at + len(found)
             place = max(range(len(scores)), key=scores.__getitem__)
             about = {**row.prompt.row, **row.optional}
-            ranked.append({**about, "responses": row.responses, "ratings": scores})
+            rated = {**about, "responses": row.responses, "ratings": scores}
+            if scorer.heads > 1:
+                rated["disagreement"] = [one.disagreement for one in found]
+            ranked.append(rated)
             chosen = {"responses": [row.responses[place]], "finished": [row.finished[place]]}
             best.append({**about, **chosen})
         write_text(output / "best.jsonl", json_lines(best))

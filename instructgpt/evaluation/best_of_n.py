@@ -72,6 +72,7 @@ def best_of_n(
     scores: Sequence[Sequence[float]],
     judge: Judge | None,
     seed: int,
+    disagreement: Sequence[Sequence[float]] | None = None,
 ) -> list[BestOf]:
     """Score, true utility and win rate over one more sample, for each n.
 
@@ -80,6 +81,7 @@ def best_of_n(
         scores: of the reward model that chooses.
         judge: of the win rate, which needs one sample more than n; None for no win rate.
         seed: of the bootstrap.
+        disagreement: of the heads of the reward model about each; None: it has one.
     """
     count = len(answers[0])
     true = [[answer.utility for answer in one] for one in answers]
@@ -95,6 +97,9 @@ def best_of_n(
         if wins and n < count:
             won = [expected_win(*one, n) for one in zip(scores, wins, strict=True)]
             row = row._replace(win_rate=mean(won, seed))
+        if disagreement is not None:
+            apart = [expected_of_best(*one, n) for one in zip(scores, disagreement, strict=True)]
+            row = row._replace(disagreement=mean(apart, seed))
         rows.append(row)
     return rows
 

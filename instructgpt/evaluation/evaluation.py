@@ -25,7 +25,7 @@ from instructgpt.evaluation.results import (
     ShownAnswer,
     ShownPrompt,
 )
-from instructgpt.evaluation.scoring import Scorer
+from instructgpt.evaluation.scoring import Scorer, score_measures
 from instructgpt.evaluation.texts import text_measures
 from instructgpt.feedback.panels import Panel
 from instructgpt.rewards.learned import LearnedReward
@@ -112,6 +112,12 @@ class Evaluation:
         self.results.win_rates = [row for one in found for row in one.rows]
         between = [row for one in found for row in one.differences]
         self.results.add_differences("win_rate", between)
+        if (scorer := self.scorer) is not None:
+            self.results.scores = {
+                decoding: score_measures(answers, scorer, self.seed)
+                for decoding, answers in self.general.items()
+                if answers.questions
+            }
         self.results.texts = {
             decoding: text_measures(answers, self.seed)
             for decoding, answers in self.general.items()

@@ -13,7 +13,8 @@ from instructgpt.evaluation.judges import CallableJudge, Judge, PanelJudge, Scor
 from instructgpt.evaluation.measures import Answers
 from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import Panel, panel_from_json
-from instructgpt.types import UserError
+from instructgpt.rewards.combine import Combined
+from instructgpt.types import UserError, require
 
 RESERVED = (
     *("panel", "held_out", "shifted", "reward_model", "judge_model", "endpoint"),
@@ -30,6 +31,7 @@ class Wanted(NamedTuple):
     judge_model: str | None = None  # another, that took no part
     function: str | None = None  # module:function
     endpoint: Endpoint = Endpoint()
+    heads: Combined = Combined()  # of the reward model
 
 
 class Bench(NamedTuple):
@@ -62,13 +64,16 @@ def take_seats(wanted: Wanted, folder: Path | None) -> Bench:
         return None if folder is None else folder / name
 
     first, second, endpoint = wanted.reward_model, wanted.judge_model, None
+    fits = first is not None or wanted.heads == Combined()
+    require(fits, "--heads", "left out without --reward_model", wanted.heads)
     # What can be wrong is found before models are loaded, and asked nothing yet.
     if wanted.endpoint.url is not None:
         endpoint = EndpointJudge(wanted.endpoint, notes("judgements.jsonl"))
     bench = Bench(None, None, endpoint)
     try:
         if first is not None:
-            bench = bench._replace(scorer=Scorer(first, notes("scores.jsonl")))
+            scorer = Scorer(first, notes("scores.jsonl"), "--reward_model", wanted.heads)
+            bench = bench._replace(scorer=scorer)
         if second is not None:
             scorer = Scorer(second, notes("judge_scores.jsonl"), "--judge_model")
             bench = bench._replace(second=scorer)

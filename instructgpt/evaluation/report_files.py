@@ -115,9 +115,11 @@ def scalars(results: Results) -> dict[str, float]:
     for part, table in results.ratings.items():
         for decoding, models in table.items():
             found |= {f"{part}/{decoding}/{model}": one.value for model, one in models.items()}
-    for decoding, table in results.texts.items():
-        for model, measures in table.items():
-            found |= {f"texts/{decoding}/{k}/{model}": one.value for k, one in measures.items()}
+    for part, tables in (("scores", results.scores), ("texts", results.texts)):
+        for decoding, table in tables.items():
+            for model, measures in table.items():
+                named = {f"{part}/{decoding}/{key}/{model}": key for key in measures}
+                found |= {name: measures[key].value for name, key in named.items()}
     found |= {f"agreement/{group}": one.value for group, one in results.agreement.items()}
     if results.alignment_tax is not None:
         found["alignment_tax/recovered"] = results.alignment_tax.recovered.value
@@ -177,6 +179,13 @@ def summary(results: Results) -> str:
             level = "" if row.length_controlled is None else at_equal_length(row.length_controlled)
             name = f"{labels[row.model]} ({row.decoding})"
             lines.append(f"  {name:28} {row.value:.3f} {span}  n = {row.n}{level}")
+    for decoding, table in results.scores.items():
+        for model, found in table.items():
+            if (apart := found.get("disagreement")) is not None:
+                name, score = f"{labels[model]} ({decoding})", found["score"].value
+                lines.append(
+                    f"  {name:28} score {score:.3f}, the heads are {apart.value:.3f} apart"
+                )
     if claims := results.claims:
         verdicts = [claim.verdict for claim in claims]
         counts = ", ".join(

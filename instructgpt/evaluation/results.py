@@ -143,6 +143,7 @@ class BestOf(NamedTuple):
     score: Estimate
     utility: Estimate | None = None
     win_rate: Estimate | None = None  # over one more sample
+    disagreement: Estimate | None = None  # of the heads of the reward model about the best
 
 
 class Checkpoint(NamedTuple):
@@ -218,6 +219,7 @@ class Results:
     showing_orders: list[ShowingOrder] = field(default_factory=list)
     reward_models: dict[str, Background] = field(default_factory=dict)  # where two judge
     differences: dict[str, list[Difference]] = field(default_factory=dict)  # by measure
+    scores: dict[str, Table] = field(default_factory=dict)  # decoding -> model -> measure
     texts: dict[str, Table] = field(default_factory=dict)  # decoding -> model -> measure
     likert: Table = field(default_factory=dict)  # decoding -> model
     utility: Table = field(default_factory=dict)  # decoding -> model

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 
 from instructgpt.data.checks import object_of, read_json
 from instructgpt.data.errors import bad
@@ -30,9 +29,6 @@ from instructgpt.evaluation.statistics import (
     ratio_draws,
 )
 from instructgpt.models.chat import RefusedPromptError
-from instructgpt.models.choice import choose_template
-from instructgpt.models.load import Network
-from instructgpt.models.tokenizer import load_tokenizer
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.types import Prompt, Sample, UserError
 
@@ -241,23 +237,6 @@ def ties_score(
     found = [(weight, ratio_draws(above, below, seed)) for weight, above, below in parts]
     whole = np.sum([weight * part.value for weight, part in found])
     return Draws(whole, np.sum([weight * part.resampled for weight, part in found], axis=0))
-
-
-def load(source: str, network: Network, device: torch.device) -> LearnedReward:
-    """A reward model that reads its own tokens.
-
-    Args:
-        source: folder or hub id.
-        network: how it is held.
-        device: where to.
-    """
-    reward = LearnedReward(source, network)
-    try:
-        tokenizer = load_tokenizer(source, network.trust_remote_code)
-        reward.prepare(tokenizer, choose_template(None, source, tokenizer).template, device)
-    except UserError as error:
-        raise UserError(f"--models: {str(error).removeprefix('model.reward: ')}") from error
-    return reward
 
 
 def scored(

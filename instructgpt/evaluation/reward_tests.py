@@ -152,6 +152,10 @@ def best_of_samples(
             )
     known = knowing(grader, rows)
     answers = [answers_of(row, row.prompt, known) for row in rows]
-    flat = scorer([answer for one in answers for answer in one])
-    scores = np.array(flat).reshape(-1, count).tolist()
-    return best_of_n(answers, scores, None if known is None else judge, seed)
+    flat = scorer.each([answer for one in answers for answer in one])
+    scores, apart = (
+        np.array(values).reshape(-1, count).tolist()
+        for values in ([one.score for one in flat], [one.disagreement for one in flat])
+    )
+    judge = None if known is None else judge
+    return best_of_n(answers, scores, judge, seed, apart if scorer.heads > 1 else None)

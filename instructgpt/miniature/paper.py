@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from instructgpt.evaluation.answers import load_answers
 from instructgpt.evaluation.evaluation import Evaluation
+from instructgpt.evaluation.judging import Wanted as Wanted
 from instructgpt.evaluation.measures import Answers
 from instructgpt.evaluation.report import sections_run, sections_training
 from instructgpt.evaluation.report.figures import draw_win_rates
@@ -43,8 +44,11 @@ def opened(
     baseline: str | None,
     labels: dict[str, str] | None,
     seed: int,
+    claims: Claims,
+    roles: Roles,
 ) -> Evaluation:
-    """An evaluation that grades prompts of the world; arguments as of ``Evaluation``."""
+    """An evaluation that grades prompts of the world; arguments as of ``evaluate``."""
+    roles.check(answers, claims)
     return Evaluation(answers, greedy, baseline, labels, seed, WORLD)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from math import inf
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,9 @@ from instructgpt.models.quantized import quantize
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
+from instructgpt.rewards.combine import COMBINE, Combine, Combined
 from instructgpt.types import FlatRows, Origin, Sample, UserError, require
 
-Combine = Literal["mean", "min", "mean_minus_std"]
-COMBINE = f"one of {', '.join(get_args(Combine))}"
 Pair = tuple[list[int], list[int]]
 """Tokens of a prompt and of a response to it."""
 
@@ -61,6 +60,7 @@ class LearnedReward(RewardFunction):
         self.combine = combine
         self.std_coef = std_coef
         self.model: ScalarModel | None = None
+        self.said: Tensor | None = None  # [N, H] by each head about the samples scored last
         self._digest = ""  # of the model, once it is loaded
         self.same_tokens = False  # whether the policy's ids are what the model reads
         self.cut = False  # whether a response was scored without the beginning of its prompt
@@ -88,7 +88,7 @@ class LearnedReward(RewardFunction):
             raise UserError(f"model.reward: {error}") from error
         if model.heads == 1 and self.combine != "mean":
             raise UserError(
-                f"model.reward.combine must be mean for '{self.init_from}', which has one head, "
+                f"model.reward: combine must be mean for '{self.init_from}', which has one head, "
                 f"got {self.combine}"
             )
         self.tokenizer, self.model = tokenizer, model
@@ -116,6 +116,7 @@ class LearnedReward(RewardFunction):
             together = groups[piece.start : piece.stop]
             numbers = [number for one in together for number in one.numbers]
             scores[numbers] = self._score(together, rows).cpu()
+        self.said = scores
         self.spread = scores.std(1, correction=0) if self.model.heads > 1 else None
         return self._combined(scores)
 
@@ -187,6 +188,32 @@ class LearnedReward(RewardFunction):
                 "demonstrations (train it with --data.demonstrations)"
             )
         return lines
+
+
+def reads_alone(
+    init_from: str,
+    option: str,
+    device: torch.device,
+    network: Network = Network(),
+    heads: Combined = Combined(),
+) -> LearnedReward:
+    """A reward model that reads text where there is no policy: in its own template and tokens.
+
+    Args:
+        init_from: folder or hub id.
+        option: that names it, for messages.
+        device: where to compute.
+        network: how it is held.
+        heads: what several of it say into one score.
+    """
+    try:
+        reward = LearnedReward(init_from, network, heads.combine, heads.std_coef)
+        tokenizer = load_tokenizer(init_from, network.trust_remote_code)
+        reward.prepare(tokenizer, choose_template(None, init_from, tokenizer).template, device)
+    except UserError as error:
+        message = str(error).removeprefix("model.reward: ").removeprefix("reward.")
+        raise UserError(f"{option}: {message}") from error
+    return reward
 
 
 class Sharing(NamedTuple):

@@ -16,6 +16,7 @@ from instructgpt.miniature.world.prompts import Task, make_task, toxic_task
 from instructgpt.miniature.world.responses import STYLES, respond
 from instructgpt.miniature.world.text import to_text
 from instructgpt.models.artefact import save_scalar
+from instructgpt.models.heads import Heads
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.models.template import get_template
 
@@ -92,13 +93,15 @@ def make_reward_model(
     tmp_path: Path,
     tiny_tokenizer: PreTrainedTokenizerFast,
     make_architecture: Callable[[str], dict[str, Any]],
-) -> Callable[[int], str]:
-    """Write a reward model that has learned nothing, by the seed of its weights; its folder."""
+) -> Callable[..., str]:
+    """Write a reward model that has learned nothing, by the seed of its weights and its heads."""
 
-    def make(seed: int) -> str:
+    def make(seed: int, heads: int = 1) -> str:
         torch.manual_seed(seed)
         architecture = make_architecture("gpt2") | {"n_positions": 512}
         model = load_scalar(None, architecture, Network(), tiny_tokenizer, head="new")
+        if heads > 1:
+            model.head = Heads.drawn(heads, next(model.head.parameters()).shape[1])
         about = {"stage": "reward", "template": get_template("plain"), "parent": None}
         folder = tmp_path / f"rm_{seed}"
         save_scalar(model, tiny_tokenizer, folder, **about, config={}, metrics={})
@@ -108,7 +111,7 @@ def make_reward_model(
 
 
 @pytest.fixture
-def reward_model(make_reward_model: Callable[[int], str]) -> str:
+def reward_model(make_reward_model: Callable[..., str]) -> str:
     """Folder of one of them."""
     return make_reward_model(3)
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from instructgpt.__main__ import main as run
 from instructgpt.evaluation import reward_bench
-from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.learned import LearnedReward, reads_alone
 
 ROWS = [
     {
@@ -104,7 +104,7 @@ def test_our_reward_models_are_asked_too(reward_model, tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", ROWS)
     assert run(command({"ours": reward_model}, path, tmp_path / "out", "--max_tokens=40")) == 0
     reward = LearnedReward(reward_model)
-    loaded = reward_bench.load(reward_model, reward.network, torch.device("cpu"))
+    loaded = reads_alone(reward_model, "--models", torch.device("cpu"), reward.network)
     asked = reward_bench.read_reward_bench(path)
     rows = read_rows(tmp_path / "out/ours.jsonl")
     for one, row in list(zip(asked.problems, rows, strict=True))[::5]:

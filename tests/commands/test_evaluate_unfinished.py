@@ -26,15 +26,16 @@ def test_a_killed_evaluation_goes_on_with_its_scores(own, reward_model, tmp_path
     monkeypatch.setattr(LearnedReward, "score", score)
     most = 9
     assert run(["evaluate", *args, "--output=whole"]) == 0
-    assert scored == [2, 2]  # what both say is not compared
+    assert scored == [2, 2, 1]  # what both say is scored last: it is not compared
     scored.clear()
     most = 1
     killed(lambda: run(["evaluate", *args, "--output=out"]))
+    most = 9
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert not (out / "results.json").exists()
     with (out / "scores.jsonl.partial").open("a") as notes:
         notes.write('{"scores": [["Q')
     assert run(["evaluate", *args, "--output=out"]) == 0
-    assert scored == [2]
+    assert scored == [2, 1]
     assert (out / "results.json").read_bytes() == (whole / "results.json").read_bytes()
     assert not list(out.glob("*.partial*"))

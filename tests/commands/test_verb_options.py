@@ -85,6 +85,10 @@ FLIPS = {
             "{inputs}/reward_other",
             {"by": "reward", "reward_model": "{inputs}/reward"},
         ),
+        "heads": (
+            '{"combine": "mean_minus_std", "std_coef": 2}',
+            {"by": "reward", "reward_model": "{inputs}/reward_heads"},
+        ),
         "seed": 1,
         "labelers": 4,
         "agreement": 0.9,
@@ -107,6 +111,7 @@ FLIPS = {
         "judge": "option_runs:the_shorter",
         "panels": "{inputs}/label/panels.json",
         "reward_model": "{inputs}/reward",
+        "heads": ('{"combine": "min"}', {"reward_model": "{inputs}/reward_heads"}),
         "judge_model": "{inputs}/reward",
         "judge_endpoint": '{"url": "http://127.0.0.1:9", "model": "m", "key_from": "NO_SUCH_KEY"}',
         "comparisons": ("{inputs}/label/validation.jsonl", {"reward_model": "{inputs}/reward"}),

@@ -157,11 +157,12 @@ def over_optimisation(view: View) -> Section | None:
                 cell(row.score, SCORE),
                 cell(row.utility, SCORE),
                 cell(row.win_rate, SHARE),
+                cell(row.disagreement, SCORE),
             ]
             for row in found.best_of_n
         ]
         columns = ["answer", "KL, nats, at most", "reward model", "true utility"]
-        columns.append("preferred to one sample")
+        columns += ["preferred to one sample", "disagreement of the heads"]
         caption = f"Best of n samples of {base}; [95 % interval], n prompts. KL is {AT_MOST}."
         tables.append(table(caption, columns, rows))
     lines: list[list[str]] = [

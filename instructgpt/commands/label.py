@@ -12,8 +12,10 @@ if TYPE_CHECKING:  # imported when needed: `label --help` should not wait for it
     from instructgpt.evaluation.answers import AnswersRow
 
 
-SIMULATED = ("labelers", "agreement", "held_out_labelers", "held_out_agreement", "spread")
-SIMULATED += ("shift", "tie", "folds", "opposing")
+SIMULATED = (
+    *("labelers", "agreement", "held_out_labelers", "held_out_agreement", "spread"),
+    *("shift", "tie", "folds", "opposing"),
+)
 MODEL = ("reward_model", "heads")
 UNUSED = {
     "simulated": MODEL,

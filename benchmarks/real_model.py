@@ -28,7 +28,11 @@ import yaml
 HERE = Path(__file__).parent
 RESULTS = HERE / "results/real_model.json"
 PIPELINE = HERE.parent / "configs/real/pipeline.yaml"
-COMPARISONS = "hh-helpful-base"
+COMPARISONS = {"hh-helpful-base": 1400, "hh-helpful-rejection-sampled": 800}
+"""Rows of each, before they are split."""
+
+SHORT = 400
+"""Characters of a prompt that is asked or practised: none of them is cut."""
 DEMONSTRATIONS = ("oasst", "self-instruct")
 SETS = ("hellaswag", "rte", "sst2", "wsc", "truthfulqa", "crows-pairs", "winogender")
 TRAINED = {"dpo": "DPO", "ppo": "PPO", "ppo_ptx": "PPO-ptx", "best_of_16": "best of 16 of SFT"}
@@ -38,19 +42,20 @@ LEAST_ACCURACY = 0.66
 class Size(NamedTuple):
     """Rows, tokens and steps, from measured speed (one core: 110 to 150 tokens/s of training)."""
 
-    comparisons: int = 1400  # before they are split
     demonstrations: int = 80  # of each set
-    asked: int = 64  # held-out prompts
-    practised: int = 96  # prompts of DPO and PPO
+    asked: int = 96  # held-out prompts
+    practised: int = 192  # prompts of DPO and PPO
     problems: int = 40  # of each public set
     arithmetic: int = 8  # of gsm8k, which are answered
     prompt: int = 128  # tokens
-    response: int = 64  # tokens, also of a demonstration twice as many
+    response: int = 48  # tokens a policy says
+    written: int = 128  # tokens of a response that people have written or ranked
     phases: int = 8
     episodes: int = 32  # of a phase
+    passes: int = 1  # over them
     batch: int = 4  # prompts of a step of DPO, each with four answers
-    rate: float = 3e-4  # of DPO and PPO: few steps
-    precision: str = "32-true"
+    rates: tuple[float, float] = (5e-4, 3e-4)  # of DPO and PPO: few steps
+    precision: str = "bf16-mixed"
     max_tokens: int = 1024
 
 
@@ -58,8 +63,16 @@ SIZES = {
     "slice": Size(),
     "gpu": Size(
         **{"demonstrations": 200, "asked": 256, "practised": 512, "problems": 200},
-        **{"arithmetic": 100, "prompt": 512, "response": 128, "phases": 20, "episodes": 128},
-        **{"batch": 16, "rate": 2e-4, "precision": "bf16-mixed", "max_tokens": 16384},
+        **{
+            "arithmetic": 100,
+            "prompt": 512,
+            "response": 128,
+            "written": 256,
+            "phases": 20,
+            "episodes": 128,
+            "passes": 2,
+        },
+        **{"batch": 16, "rates": (2e-4, 2e-4), "precision": "bf16-mixed", "max_tokens": 16384},
     ),
 }
 
@@ -80,7 +93,11 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def inputs_of(data: Path, place: Path, model: str, size: Size) -> dict[str, Any]:
     """What the pipeline is given, cut to size."""
-    told = [row for n in DEMONSTRATIONS for row in rows_of(data / "demonstrations", n, size[1])]
+    told = [
+        row
+        for n in DEMONSTRATIONS
+        for row in rows_of(data / "demonstrations", n, size.demonstrations)
+    ]
     sets = {
         name.replace("-", "_"): write(
             place / f"{name}.jsonl", rows_of(data / "eval", name, size.problems)
@@ -89,7 +106,11 @@ def inputs_of(data: Path, place: Path, model: str, size: Size) -> dict[str, Any]
     }
     solved = rows_of(data / "demonstrations", "gsm8k", size.arithmetic)
     sums = [{name: row[name] for name in ("prompt", "response")} for row in solved]
-    ranked = rows_of(data / "comparisons", COMPARISONS, size.comparisons)
+    ranked = [
+        row
+        for name, most in COMPARISONS.items()
+        for row in rows_of(data / "comparisons", name, most)
+    ]
     return {
         "model": model,
         "comparisons": write(place / "comparisons.jsonl", ranked),
@@ -105,19 +126,26 @@ def inputs_of(data: Path, place: Path, model: str, size: Size) -> dict[str, Any]
 def recipe(inputs: dict[str, Any], output: Path, asked: Path, size: Size) -> dict[str, Any]:
     """The shipped pipeline with these sizes."""
     short = {"data.max_prompt_tokens": size.prompt, "data.max_response_tokens": size.response}
-    long = {**short, "data.max_response_tokens": 2 * size.response}
+    long = {**short, "data.max_response_tokens": size.written}
     step = {"data.batch_size": size.batch, "trainer.accumulate_grad_batches": 1}
     answered = {"prompts": str(asked), "max_response_tokens": size.response}
 
     def head(*layers: int) -> dict[str, Any]:
-        return {"model.trained": {"class_path": "FrozenTrunk", "init_args": {"layers": layers}}}
+        read = {"layers": list(layers), "tokens": ["last", "mean"]}
+        chosen = {"class_path": "FrozenTrunk", "init_args": read}
+        return {"model.trained": chosen, "model.network.dtype": "bfloat16"}
 
     options: dict[str, dict[str, Any]] = {
         "sft": {**long, "trainer.accumulate_grad_batches": 1, "model.validation_prompts": 0},
-        "reward": {**long, **head(-1, -11)},
+        "reward": {**long, **head(-1, -11), "model.init_from": "{model}"},
         "judge": {**long, **head(-6, -16)},
         "candidates": {"max_response_tokens": size.response},
-        "dpo": {**short, **step, "model.validation_prompts": 16, "model.optimizer.lr": size.rate},
+        "dpo": {
+            **short,
+            **step,
+            "model.validation_prompts": 16,
+            "model.optimizer.lr": size.rates[0],
+        },
         "<algorithm>": {
             **short,
             "data.validation": None,
@@ -125,7 +153,8 @@ def recipe(inputs: dict[str, Any], output: Path, asked: Path, size: Size) -> dic
             "trainer.max_epochs": size.phases,
             "model.batches.rollout_batch_size": size.episodes,
             "model.batches.minibatch_size": size.episodes // 2,
-            "model.optimizer.lr": size.rate,
+            "model.algorithm.epochs": size.passes,
+            "model.optimizer.lr": size.rates[1],
         },
         "<policy>_answers": answered,
         "samples": answered,
@@ -148,7 +177,8 @@ def run(model: str, data: Path, place: Path, seed: int, size: Size) -> None:
     subprocess.run([*command, f"--seed={seed}", "--only=split"], check=True, cwd=HERE.parent)
     for part, path, most in (("test", asked, size.asked), ("train", practised, size.practised)):
         rows = rows_of(place / "runs/split/data", part, 10**9)
-        write(path, list({row["prompt"]: row for row in reversed(rows)}.values())[:most])
+        short = {row["prompt"]: row for row in rows if len(row["prompt"]) <= SHORT}
+        write(path, list(short.values())[:most])
     subprocess.run([*command, f"--seed={seed}"], check=True, cwd=HERE.parent)
 
 

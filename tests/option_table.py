@@ -293,7 +293,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "layers": Flip([0]),
         "tokens": Flip(["mean"]),
         "lr": Flip(0.1),
-        "weight_decay": Flip(0.9),
+        "ridge": Flip(0.9),
     },
     LearnedReward: {
         "init_from": Flip(reward("_other")),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from instructgpt.evaluation.statistics import Array
+from instructgpt.functional.pairs import minimum, ranked_pairs
 
 MOST_WORDS = 20_000
 """So many words have a weight: those that are in most responses."""
@@ -73,8 +73,8 @@ def fit_words(choices: Sequence[RankedTexts]) -> BagOfWords:
     spread = Counter(word for bag in bags for word in bag)
     most = sorted(spread, key=lambda word: (-spread[word], word))[:MOST_WORDS]
     numbers = {word: i for i, word in enumerate(sorted(most))}
-    better, worse, shares = _pairs(choices)
-    if not len(shares):
+    pairs = ranked_pairs([one.ranking for one in choices], [one.weight for one in choices])
+    if not len(pairs.weights):
         return BagOfWords({}, 0)
     entries = [
         (row, numbers[word], count)
@@ -91,45 +91,7 @@ def fit_words(choices: Sequence[RankedTexts]) -> BagOfWords:
         return sums
 
     def loss(weights: Tensor) -> Tensor:
-        found = scores(weights)
-        margins = found.index_select(0, better) - found.index_select(0, worse)
-        total: Tensor = (softplus(-margins) * shares).sum() + RIDGE / 2 * weights.square().sum()
-        return total
+        return pairs.loss(scores(weights)) + RIDGE / 2 * weights.square().sum()
 
-    weights = _minimum(loss, len(numbers))
-    return BagOfWords(dict(zip(numbers, weights.tolist(), strict=True)), len(shares))
-
-
-def _pairs(choices: Sequence[RankedTexts]) -> tuple[Tensor, Tensor, Tensor]:
-    """Better and worse response of every decided pair, and its weight."""
-    first, found = 0, [np.zeros((3, 0))]
-    for choice in choices:
-        ranks = np.asarray(choice.ranking)
-        better, worse = (ranks[:, None] < ranks[None, :]).nonzero()
-        share = np.full(len(better), choice.weight / max(1, len(better)))
-        found.append(np.stack([better + first, worse + first, share]))
-        first += len(ranks)
-    better, worse, shares = torch.from_numpy(np.concatenate(found, 1))
-    return better.long(), worse.long(), shares
-
-
-def _minimum(loss: Callable[[Tensor], Tensor], count: int) -> Tensor:
-    """Where a smooth convex function of so many numbers is least, [count] float64."""
-    weights = torch.zeros(count, dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS(
-        [weights],
-        max_iter=500,
-        tolerance_grad=1e-6,
-        tolerance_change=0,
-        line_search_fn="strong_wolfe",
-    )
-
-    def step() -> Tensor:
-        search.zero_grad()
-        value = loss(weights)
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        search.step(step)
-    return weights.detach()
+    weights = minimum(loss, len(numbers))
+    return BagOfWords(dict(zip(numbers, weights.tolist(), strict=True)), len(pairs.weights))

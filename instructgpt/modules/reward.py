@@ -44,6 +44,7 @@ from instructgpt.modules.reward_model import (
     demonstration_scores,
     margin_spread,
 )
+from instructgpt.modules.ridge import Ridge, ridge_of
 from instructgpt.modules.row_scores import RowScores
 from instructgpt.types import (
     ComparisonBatch,
@@ -106,6 +107,7 @@ class RewardModule(StageModule):
         self.ranking = RankingMetrics()
         self.row_scores = RowScores()
         self.kept: dict[str, KeptFeatures] = {}  # of a frozen trunk, by split
+        self.ridge: Ridge | None = None  # of its head
         self.seconds_of_features = 0.0
 
     def check_data(self, data: Any, predicts: bool) -> None:
@@ -128,22 +130,25 @@ class RewardModule(StageModule):
         self.val_loss, self.val_disagreement = MeanMetric(), MeanMetric()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """A head on a frozen trunk has rates of its own."""
+        """A head on a frozen trunk has a rate of its own, and a ridge instead of weight decay."""
         groups = super().parameter_groups()
         if isinstance(self.trained, FrozenTrunk):
-            groups[0] |= {"lr": self.trained.lr, "weight_decay": self.trained.weight_decay}
+            groups[0] |= {"lr": self.trained.lr, "weight_decay": 0.0}
         return groups
 
     def get_ready(self) -> None:
         """Have the features of a frozen trunk, where the head is trained on them."""
         super().get_ready()
         self.kept = {}
-        fits = self.trainer.state.fn == TrainerFn.FITTING and isinstance(self.trained, FrozenTrunk)
-        if fits and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        self.ridge = None
+        fits = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if fits and isinstance(self.trained, FrozenTrunk):
             self.kept, self.seconds_of_features = keep_features(self, self.model)
-            head = self.model.head
-            if isinstance(head, Heads) and not head.standardised:
-                head.standardise(self.kept["train"].values)
+            head, kept = self.model.head, self.kept["train"]
+            assert isinstance(head, Heads)
+            if not head.standardised:
+                head.standardise(kept.values)
+            self.ridge = ridge_of(self.trained.ridge, kept, self.data.train_rows, head)
 
     def trained_networks(self) -> Sequence[nn.Module]:
         """The reward model."""
@@ -196,6 +201,8 @@ class RewardModule(StageModule):
         else:
             counts = bootstrap_counts(prompt_names(batch), self.heads, self.data.seed)
             total, count, correct = ensemble_loss(self.algorithm, scores, *ranked, counts)
+        if self.ridge is not None:
+            total = total + count * self.ridge.penalty(self.model.head.weight)
         return self.summed_loss(total, count, lambda: batch.ids, sums={"accuracy": correct})
 
     # -- evaluation

@@ -30,7 +30,7 @@ from instructgpt.rewards.rules import LengthReward
 from instructgpt.rollout.updates import Batches
 from instructgpt.types import Prompt, Sample, UserError, shared_rows
 
-FROZEN = FrozenTrunk(layers=[1, -1], tokens=["last", "mean"], lr=0.01, weight_decay=0.0)
+FROZEN = FrozenTrunk(layers=[1, -1], tokens=["last", "mean"], lr=0.01, ridge=0.0)
 PROMPT, RESPONSES = [5, 6, 7, 8], [[9, 10], [11, 12, 13], [14]]
 
 
@@ -328,7 +328,7 @@ def test_what_is_refused(fit, comparison_data, demonstration_data, policy_artefa
         ({"layers": []}, r"trained\.layers must be numbers of layers, each once, got \[\]"),
         ({"tokens": ["first"]}, r"trained\.tokens must be some of last, mean, once, got"),
         ({"lr": -1.0}, r"trained\.lr must be >= 0"),
-        ({"weight_decay": -1.0}, r"trained\.weight_decay must be >= 0"),
+        ({"ridge": -1.0}, r"trained\.ridge must be >= 0"),
     ):
         with pytest.raises(UserError, match=told):
             FrozenTrunk(**wrong)

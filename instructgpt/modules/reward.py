@@ -202,7 +202,7 @@ class RewardModule(StageModule):
             counts = bootstrap_counts(prompt_names(batch), self.heads, self.data.seed)
             total, count, correct = ensemble_loss(self.algorithm, scores, *ranked, counts)
         if self.ridge is not None:
-            total = total + count * self.ridge.penalty(self.model.head.weight)
+            total = total + count * self.ridge.penalty(self.model.head.get_parameter("weight"))
         return self.summed_loss(total, count, lambda: batch.ids, sums={"accuracy": correct})
 
     # -- evaluation

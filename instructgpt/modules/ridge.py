@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from instructgpt.data.rows import ComparisonRow
 from instructgpt.functional.pairs import RankedPairs, minimum, ranked_pairs
 from instructgpt.models.heads import Heads
 from instructgpt.modules.kept_features import KeptFeatures
@@ -42,15 +41,13 @@ class Tried(NamedTuple):
     accuracy: float
 
 
-def ridge_of(
-    asked: float | None, kept: KeptFeatures, rows: Sequence[ComparisonRow], heads: Heads
-) -> Ridge:
+def ridge_of(asked: float | None, kept: KeptFeatures, rows: Sequence[Any], heads: Heads) -> Ridge:
     """The ridge of a run: as asked for, else the best of ``RIDGES``.
 
     Args:
         asked: its strength.
         kept: features of the rows to train on, the same on all ranks.
-        rows: those rows.
+        rows: those rows, each with its prompt and ranking.
         heads: which have seen what they read.
     """
     decided = [i for i in range(len(rows)) if len(set(rows[i].ranking)) > 1]
@@ -118,6 +115,6 @@ def _pairs(
     return ranked_pairs([one if there else [1] * len(one) for one, there in chosen])
 
 
-def _fold(row: ComparisonRow) -> int:
+def _fold(row: Any) -> int:
     """That of a prompt: the same for the same tokens, in any order of the rows."""
     return hashlib.blake2b(row.prompt.numpy().tobytes(), digest_size=8).digest()[0] % FOLDS

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -42,15 +41,17 @@ def ranked_pairs(
         >>> found.better.tolist(), found.worse.tolist(), found.weights.tolist()
         ([0, 3, 3], [1, 2, 4], [1.0, 0.5, 0.5])
     """
-    first, found = 0, [np.zeros((3, 0))]
+    first, found = 0, [torch.zeros(3, 0, dtype=torch.float64)]
     for number, ranking in enumerate(rankings):
-        ranks = np.asarray(ranking)
-        better, worse = (ranks[:, None] < ranks[None, :]).nonzero()
+        ranks = torch.tensor(list(ranking))
+        pairs = (ranks[:, None] < ranks[None, :]).nonzero().T
         weight = 1.0 if weights is None else weights[number]
-        share = np.full(len(better), weight / max(1, len(better)))
-        found.append(np.stack([better + first, worse + first, share]))
+        share = torch.full(
+            (1, pairs.shape[1]), weight / max(1, pairs.shape[1]), dtype=torch.float64
+        )
+        found.append(torch.cat([pairs + first, share]))
         first += len(ranks)
-    better, worse, shares = torch.from_numpy(np.concatenate(found, 1))
+    better, worse, shares = torch.cat(found, 1)
     return RankedPairs(better.long(), worse.long(), shares)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from instructgpt.evaluation.statistics import Array
-from instructgpt.functional.pairs import minimum, ranked_pairs
+from instructgpt.functional.pairs import better_pairs, minimum
 
 MOST_WORDS = 20_000
 """So many words have a weight: those that are in most responses."""
@@ -73,7 +73,7 @@ def fit_words(choices: Sequence[RankedTexts]) -> BagOfWords:
     spread = Counter(word for bag in bags for word in bag)
     most = sorted(spread, key=lambda word: (-spread[word], word))[:MOST_WORDS]
     numbers = {word: i for i, word in enumerate(sorted(most))}
-    pairs = ranked_pairs([one.ranking for one in choices], [one.weight for one in choices])
+    pairs = better_pairs([one.ranking for one in choices], [one.weight for one in choices])
     if not len(pairs.weights):
         return BagOfWords({}, 0)
     entries = [

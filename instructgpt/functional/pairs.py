@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 
-class RankedPairs(NamedTuple):
+class BetterPairs(NamedTuple):
     """The better and the worse response of every decided pair, and its weight, [P] each."""
 
     better: Tensor  # int64
@@ -27,9 +27,9 @@ class RankedPairs(NamedTuple):
         return (softplus(-margins) * self.weights).sum()
 
 
-def ranked_pairs(
+def better_pairs(
     rankings: Sequence[Sequence[int]], weights: Sequence[float] | None = None
-) -> RankedPairs:
+) -> BetterPairs:
     """Pairs of responses that lie one behind the other, prompt after prompt.
 
     Args:
@@ -37,7 +37,7 @@ def ranked_pairs(
         weights: of each prompt, which its pairs share; default: 1.
 
     Examples:
-        >>> found = ranked_pairs([[1, 2], [2, 1, 2]])
+        >>> found = better_pairs([[1, 2], [2, 1, 2]])
         >>> found.better.tolist(), found.worse.tolist(), found.weights.tolist()
         ([0, 3, 3], [1, 2, 4], [1.0, 0.5, 0.5])
     """
@@ -52,7 +52,7 @@ def ranked_pairs(
         found.append(torch.cat([pairs + first, share]))
         first += len(ranks)
     better, worse, shares = torch.cat(found, 1)
-    return RankedPairs(better.long(), worse.long(), shares)
+    return BetterPairs(better.long(), worse.long(), shares)
 
 
 def minimum(loss: Callable[[Tensor], Tensor], count: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from instructgpt.functional.pairs import RankedPairs, minimum, ranked_pairs
+from instructgpt.functional.pairs import BetterPairs, better_pairs, minimum
 from instructgpt.models.heads import Heads
 from instructgpt.modules.kept_features import KeptFeatures
 
@@ -99,7 +99,7 @@ def cross_validate(
     return found
 
 
-def _fit(read: Tensor, pairs: RankedPairs, strength: float) -> Tensor:
+def _fit(read: Tensor, pairs: BetterPairs, strength: float) -> Tensor:
     return minimum(
         lambda weights: pairs.loss(read @ weights) + strength / 2 * weights.square().sum(),
         read.shape[1],
@@ -108,11 +108,11 @@ def _fit(read: Tensor, pairs: RankedPairs, strength: float) -> Tensor:
 
 def _pairs(
     rankings: Sequence[Sequence[int]], folds: Sequence[int], fold: int, inside: bool
-) -> RankedPairs:
+) -> BetterPairs:
     """Those of the prompts of a fold, or of all others; of the rest all is a tie."""
     picked = [(own == fold) == inside for own in folds]
     chosen = zip(rankings, picked, strict=True)
-    return ranked_pairs([one if there else [1] * len(one) for one, there in chosen])
+    return better_pairs([one if there else [1] * len(one) for one, there in chosen])
 
 
 def _fold(row: Any) -> int:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from instructgpt.algorithms.schedule import Cosine
-from instructgpt.functional.pairs import minimum, ranked_pairs
+from instructgpt.functional.pairs import better_pairs, minimum
 from instructgpt.models.trained import FrozenTrunk
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.ridge import FOLDS, RIDGES, cross_validate
@@ -72,7 +72,7 @@ def test_the_head_ends_where_loss_and_ridge_are_least(fit, comparison_data, poli
     fit(module, data, max_epochs=400)
     head, kept, rows = module.model.head, module.kept["train"], data.train_rows
     read = ((kept.values - head.mean) / head.scale).double()
-    pairs = ranked_pairs([row.ranking for row in rows])
+    pairs = better_pairs([row.ranking for row in rows])
 
     def loss(weights):
         return pairs.loss(read @ weights) + ridge / 2 * weights.square().sum()

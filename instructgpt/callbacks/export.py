@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ class Beside(NamedTuple):
     intervals: dict[str, Interval]  # of these
     summary: dict[str, Any]  # sections of ``metrics.json``
     lines: list[str]  # to print
+    files: Mapping[str, str] = MappingProxyType({})  # texts for the folder of the run, by name
 
 
 Compare = Callable[[StageModule, int, float], Beside | None]
@@ -141,6 +143,8 @@ class ExportArtefact(Callback):
                 if isinstance(callback, BandWatch):
                     summary["bands"] = callback.summary()
             write_metrics(folder, summary)
+            for name, text in found.files.items():
+                write_text(folder / name, text)
             if found.lines:
                 say("\n".join(found.lines))
             rank_zero_info(exported_line(stage, exported, int(final["step"]), folder))

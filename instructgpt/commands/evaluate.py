@@ -11,7 +11,7 @@ from instructgpt.rewards.combine import Combined
 
 
 def evaluate(
-    answers: dict[str, str],
+    answers: dict[str, str] | None = None,
     baseline: str | None = None,
     output: str = "runs/evaluation",
     title: str = "Evaluation",
@@ -38,7 +38,7 @@ def evaluate(
     """Compare policies by their answers to the same prompts; write results.json and report.html.
 
     Args:
-        answers: model -> JSONL of ``generate`` at temperature 1; in the order of the report.
+        answers: model -> JSONL of ``generate`` at temperature 1; none: with ``comparisons`` only.
         baseline: the model that win rates are against; default: the first of ``answers``.
         output: folder to write, sections for what is given; the same command goes on where it was.
         title: of the report.
@@ -51,7 +51,7 @@ def evaluate(
         heads: of ``reward_model``, where it has several.
         judge_model: folder of another reward model, which took no part: from other rows, say.
         judge_endpoint: a model behind an OpenAI-compatible endpoint, which judges.
-        comparisons: ``validation.jsonl`` of ``label``, to test the reward model on.
+        comparisons: held-out rows, or ``validation.jsonl`` of ``label``, to test reward models on.
         folds: number of a fold of ``label`` -> reward model trained on its comparisons.
         best_of_n: N responses of the baseline a prompt; win rates need one more than n.
         checkpoints: model -> folder of its run, whose validations become a curve.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from instructgpt.evaluation.files import read_json
 from instructgpt.evaluation.statistics import Array
 from instructgpt.functional.pairs import better_pairs, minimum
+from instructgpt.types import UserError
 
 MOST_WORDS = 20_000
 """So many words have a weight: those that are in most responses."""
@@ -23,6 +26,11 @@ RIDGE = 30.0
 The best of 0.3, 1, 3, 10 and 30 on four of six public sets of 130 to 1,644 rows, in four folds:
 a baseline is to be as strong as it can be.
 """
+
+BAG_FILE = "bag_of_words.json"
+"""In the folder of a run, not of its export: its words are those of the training rows."""
+
+EXPORT = "export"
 
 WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -58,6 +66,24 @@ class BagOfWords(NamedTuple):
     def scores(self, texts: Sequence[str]) -> Array:
         """Scores of responses, [K]."""
         return np.array([self.score(text) for text in texts])
+
+
+def read_bag(reward_model: str) -> BagOfWords | None:
+    """The one that a fit has left beside ``export`` of a reward model; None: there is none.
+
+    Args:
+        reward_model: its folder, or a hub id.
+    """
+    folder = Path(reward_model).resolve()
+    path = folder.parent / BAG_FILE
+    if folder.name != EXPORT or not path.is_file():  # of another model, where it has another name
+        return None
+    found = read_json(str(path))
+    weights, pairs = found.get("weights"), found.get("pairs")
+    fine = isinstance(weights, dict) and all(isinstance(one, float) for one in weights.values())
+    if not isinstance(weights, dict) or not fine or not isinstance(pairs, int):
+        raise UserError(f'{path}: must hold "weights" of words and "pairs", as fit writes them')
+    return BagOfWords(weights, pairs)
 
 
 def fit_words(choices: Sequence[RankedTexts]) -> BagOfWords:

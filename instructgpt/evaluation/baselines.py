@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import torch
 
 from instructgpt.callbacks.export import Beside
 from instructgpt.data.rows import ComparisonRow
-from instructgpt.evaluation.bag_of_words import BagOfWords, RankedTexts, fit_words
+from instructgpt.evaluation.bag_of_words import BAG_FILE, BagOfWords, RankedTexts, fit_words
 from instructgpt.evaluation.reward_accuracy import Counts, Ranked, margins, sums
 from instructgpt.evaluation.statistics import Estimate
 from instructgpt.functional.intervals import Interval, ratio_interval
@@ -106,7 +107,8 @@ def beside(stage: StageModule, step: int, seconds: float) -> Beside | None:
         for name, one in bags.items()
         if one.prompts > 1
     }
-    return Beside(metrics, intervals, {"baselines": summary}, lines)
+    kept = json.dumps({**bag._asdict(), "rows": fitted_on}, ensure_ascii=False)
+    return Beside(metrics, intervals, {"baselines": summary}, lines, {BAG_FILE: kept + "\n"})
 
 
 def fit_rows(data: Any) -> tuple[BagOfWords, str]:

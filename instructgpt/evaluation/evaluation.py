@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from instructgpt.evaluation import independence, judging, report_files, reward_tests
 from instructgpt.evaluation.answers import GENERAL, Grader, load_answers
@@ -42,7 +43,7 @@ class Evaluation:
     """Answers of several models to the same prompts, and what was found out about them.
 
     Args:
-        answers: model -> path of its answers.
+        answers: model -> path of its answers; none where only reward models are tested.
         greedy: the same, decoded greedily.
         baseline: model that win rates are against; default: the first.
         labels: names for the report.
@@ -60,13 +61,10 @@ class Evaluation:
         grader: Grader | None = None,
     ) -> None:
         baseline = baseline or next(iter(answers), "")
-        check_models(answers, greedy, baseline)
         self.baseline, self.seed, self.grader = baseline, seed, grader
-        self.answers = {"sampled": load_answers(answers, baseline, grader)}
-        if greedy:
-            self.answers["greedy"] = load_answers(greedy, baseline, grader)
+        self.answers = answered(answers, greedy, baseline, grader)
         self.general = {name: found.of(GENERAL) for name, found in self.answers.items()}
-        self.graded = judging.is_graded(self.answers["sampled"])
+        self.graded = bool(answers) and judging.is_graded(self.answers["sampled"])
         self.panels: dict[str, Panel] = {}
         self.panels_path: str | None = None
         self.bench = judging.Bench(None, None, None)
@@ -94,12 +92,16 @@ class Evaluation:
             wanted: who is to judge.
             folder: for notes of what models said, until everything is written.
         """
+        if not self.answers:
+            asked = {"judge": wanted.function, "judge_endpoint.url": wanted.endpoint.url}
+            check_alone(**asked)
         self.panels, self.panels_path = judging.read_panels(wanted.panels), wanted.panels
         self.bench = judging.take_seats(wanted, folder)
         if self.bench.second is not None and self.bench.scorer is not None:
             self._tell_independence(self.bench.second.reward, self.bench.scorer.reward)
         seen = self.panels if self.graded else {}
-        self.judges = judging.make_judges(seen, self.bench, wanted.function, self.graded)
+        if self.answers:
+            self.judges = judging.make_judges(seen, self.bench, wanted.function, self.graded)
         self.results.judges = {name: one.description for name, one in self.judges.items()}
         found = [
             win_rates(answers, self.judges, self.baseline, decoding, self.seed)
@@ -135,14 +137,21 @@ class Evaluation:
             self.results.agreement = reward_tests.agreement(self.panels_path)
         if comparisons is None and not folds:
             return
-        if self.scorer is None or comparisons is None or (folds and self.panels_path is None):
+        second = self.bench.second
+        if comparisons is None or (self.scorer is None and (folds or second is None)):
             raise UserError(
-                "--comparisons needs --reward_model, and --folds needs both and --panels of the "
-                "same `label`"
+                "--comparisons needs --reward_model or --judge_model, and --folds needs "
+                "--comparisons and --reward_model"
             )
-        self.results.reward_model = reward_tests.check_reward_model(
-            self.scorer, comparisons, self.panels_path, folds or {}, self.grader, self.seed
-        )
+        if folds and self.panels_path is None:
+            raise UserError("--folds needs --panels of the same `label`")
+        rows = reward_tests.read_rankings(comparisons, self.grader)
+        if self.scorer is not None:
+            self.results.reward_model = reward_tests.check_reward_model(
+                rows, self.scorer, self.panels_path, folds or {}, self.seed
+            )
+        if second is not None:
+            self.results.judge_model = reward_tests.on_rankings(rows, second, self.seed)
 
     def over_optimise(
         self, best_of_n: str | None, checkpoints: Paths, checkpoint_prompts: str | None
@@ -183,6 +192,8 @@ class Evaluation:
         runs: Paths,
     ) -> None:
         """The reward model, over-optimisation and training; arguments as of the three methods."""
+        if not (self.answers or comparisons or best_of_n or checkpoints or runs):
+            raise UserError("evaluate must have --answers or --comparisons, got neither")
         self.test_reward_model(comparisons, folds)
         self.over_optimise(best_of_n, checkpoints, checkpoint_prompts)
         self.look_back(runs)
@@ -230,6 +241,26 @@ class Evaluation:
             note(f"--judge_model and --reward_model: {line}")
 
 
+def answered(
+    answers: dict[str, str], greedy: Paths, baseline: str, grader: Grader | None
+) -> dict[str, Answers]:
+    """The answers by decoding; arguments as of ``Evaluation``."""
+    if not answers:
+        check_alone(greedy=greedy, baseline=baseline or None)
+        return {}
+    check_models(answers, greedy, baseline)
+    found = {"sampled": load_answers(answers, baseline, grader)}
+    if greedy:
+        found["greedy"] = load_answers(greedy, baseline, grader)
+    return found
+
+
+def check_alone(**given: Any) -> None:
+    """Refuse options that are about answers, where there are none."""
+    for name, value in given.items():
+        require(not value, f"--{name}", "left out without --answers", value)
+
+
 def check_models(answers: dict[str, str], greedy: Paths, baseline: str) -> None:
     """Refuse a baseline without answers, and models that have no place in the report."""
     names = ", ".join(answers)
@@ -249,6 +280,8 @@ def samples(general: dict[str, Answers]) -> list[ShownPrompt]:
     Args:
         general: answers by decoding.
     """
+    if not general:
+        return []
     questions = general["sampled"].questions
     categories = list(dict.fromkeys(question.category for question in questions))
     each = max(1, SHOWN // max(1, len(categories)))

@@ -83,9 +83,9 @@ def rows(judge: Artefact, reward: Artefact) -> list[str]:
         reward: of the one that policies were trained against.
     """
     found = []
-    for one in _train(judge):
+    for one in training_sets(judge):
         ours = read_sketch(one.get("prompts"))
-        for other in _train(reward):
+        for other in training_sets(reward):
             theirs = read_sketch(other.get("prompts"))
             share = None if ours is None or theirs is None else share_among(ours, theirs)
             if share is not None and ours is not None:
@@ -148,11 +148,12 @@ def _facts(one: Artefact | None, shares: list[str]) -> Background:
     if one is None:
         return Background(None, [], shares)
     parent = one.parent or one.base
-    sets = [f"{each['name']}, {_count(each)}" for each in _train(one)]
+    sets = [f"{each['name']}, {_count(each)}" for each in training_sets(one)]
     return Background(None if parent is None else _short(parent), sets, shares)
 
 
-def _train(one: Artefact) -> list[dict[str, Any]]:
+def training_sets(one: Artefact) -> list[dict[str, Any]]:
+    """What an artefact says of the sets that it was trained on."""
     sets = one.data or []
     return [each for each in sets if isinstance(each, dict) and each.get("use") == "training"]
 

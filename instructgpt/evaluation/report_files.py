@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from instructgpt.evaluation.records import from_json, to_json
 from instructgpt.evaluation.report.layout import Contents
+from instructgpt.evaluation.report.reading import said
 from instructgpt.evaluation.results import (
     Curves,
     OverOptimisation,
@@ -123,15 +124,18 @@ def scalars(results: Results) -> dict[str, float]:
     found |= {f"agreement/{group}": one.value for group, one in results.agreement.items()}
     if results.alignment_tax is not None:
         found["alignment_tax/recovered"] = results.alignment_tax.recovered.value
-    if results.reward_model is not None:
-        found |= of_reward_model(results.reward_model)
+    for name, tested in results.tested.items():
+        found |= {f"{name}/{key}": value for key, value in of_reward_model(tested).items()}
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def of_reward_model(found: RewardModel) -> dict[str, float]:
-    """The main numbers of the reward model by name."""
+    """The main numbers of a reward model by name."""
     numbers = {f"accuracy/{group}": one.value for group, one in found.accuracy.items()}
     numbers |= {f"longer_wins/{group}": one.value for group, one in found.longer_wins.items()}
+    numbers |= {f"bag_of_words/{group}": one.value for group, one in found.bag_of_words.items()}
+    numbers |= {f"calibration/{group}": value for group, value in found.calibration.items()}
+    numbers |= {f"disagreement/{group}": one.value for group, one in found.disagreement.items()}
     numbers |= {f"ceiling/{group}": value for group, value in found.ceiling.items()}
     if (crossed := found.cross_validation) is not None:
         numbers["cross_validation/in_group"] = crossed.in_group.value
@@ -140,7 +144,7 @@ def of_reward_model(found: RewardModel) -> dict[str, float]:
     if found.ground_truth_accuracy is not None:
         numbers["ground_truth_accuracy"] = found.ground_truth_accuracy.value
     numbers["calibration_error"] = found.calibration_error
-    return {f"reward_model/{name}": value for name, value in numbers.items()}
+    return numbers
 
 
 def points(results: Results) -> Iterator[tuple[str, float, int]]:
@@ -168,11 +172,26 @@ def at_equal_length(found: Estimate) -> str:
     return f"  at equal length {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
+def of_groups(found: RewardModel) -> list[str]:
+    """A line for each group of labelers, or set: how often a reward model is right, and others."""
+    lines = []
+    for group, one in found.accuracy.items():
+        parts = [f"right {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"]
+        others = {"longer wins": found.longer_wins, "bag of words": found.bag_of_words}
+        parts += [f"{name} {known[group].value:.3f}" for name, known in others.items() if known]
+        if group in found.calibration:
+            parts.append(f"calibration error {found.calibration[group]:.3f}")
+        if group in found.disagreement:
+            parts.append(f"the heads are {found.disagreement[group].value:.3f} apart")
+        lines.append(f"  {group:28} {', '.join(parts)}  n = {one.n}")
+    return lines
+
+
 def summary(results: Results) -> str:
     """Win rates over the baseline, and how many claims hold, as text."""
     base, labels = results.baseline, results.labels
-    judge = next(iter(results.judges))
-    lines = [f"preferred to {labels[base]} by {results.judges[judge]}:"]
+    judge = next(iter(results.judges), None)
+    lines = [] if judge is None else [f"preferred to {labels[base]} by {results.judges[judge]}:"]
     for row in results.over_baseline:
         if row.judge == judge:
             span = f"[{row.low:.3f}, {row.high:.3f}]"
@@ -186,6 +205,8 @@ def summary(results: Results) -> str:
                 lines.append(
                     f"  {name:28} score {score:.3f}, the heads are {apart.value:.3f} apart"
                 )
+    for name, tested in results.tested.items():
+        lines += [f"{said(name)}, of decided pairs:", *of_groups(tested)]
     if claims := results.claims:
         verdicts = [claim.verdict for claim in claims]
         counts = ", ".join(

@@ -117,8 +117,11 @@ class CrossValidation(NamedTuple):
 class RewardModel:
     """A reward model against rankings that it has not seen."""
 
-    accuracy: dict[str, Estimate]  # by group of labelers
+    accuracy: dict[str, Estimate]  # by group of labelers, or by set
     longer_wins: dict[str, Estimate]
+    bag_of_words: dict[str, Estimate] = field(default_factory=dict)  # fitted on its training rows
+    calibration: dict[str, float] = field(default_factory=dict)  # error of each group
+    disagreement: dict[str, Estimate] = field(default_factory=dict)  # of heads about a margin
     ground_truth_accuracy: Estimate | None = None
     calibration_error: float
     calibration_prompts: int
@@ -232,6 +235,7 @@ class Results:
     alignment_tax: AlignmentTax | None = None
     agreement: dict[str, Agreement] = field(default_factory=dict)  # by group of labelers
     reward_model: RewardModel | None = None
+    judge_model: RewardModel | None = None  # the second one
     over_optimisation: OverOptimisation | None = None
     curves: dict[str, Curves] = field(default_factory=dict)  # by stage
     samples: list[ShownPrompt] = field(default_factory=list)
@@ -258,6 +262,12 @@ class Results:
     def ratings(self) -> dict[str, Table]:
         """What was measured of each model with each decoding, by part."""
         return {"likert": self.likert, "utility": self.utility}
+
+    @property
+    def tested(self) -> dict[str, RewardModel]:
+        """The reward models that were compared with rankings, by the name of the judge."""
+        both = {"reward_model": self.reward_model, "judge_model": self.judge_model}
+        return {name: one for name, one in both.items() if one is not None}
 
     def last_checkpoint(self, model: str) -> Checkpoint | None:
         """The last validation of the run that trained a model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ class Ranked(NamedTuple):
     scores: Array  # [K] of the reward model
     lengths: Array  # [K] tokens
     utilities: Array  # [K] NaN where nothing graded them
+    heads: Array | None = None  # [K, H] what each head says; None: there is one
 
 
 class Counts(NamedTuple):
@@ -108,7 +109,7 @@ def ground_truth_accuracy(rows: Sequence[Ranked], seed: int) -> Estimate | None:
 
 
 def reward_model_results(rows: Sequence[Ranked], training: str, seed: int) -> RewardModel:
-    """Accuracy by group of labelers, and calibration on the training group.
+    """Accuracy and calibration by group of labelers; reliability on the training group.
 
     Args:
         rows: rankings with the scores of one reward model.
@@ -125,11 +126,47 @@ def reward_model_results(rows: Sequence[Ranked], training: str, seed: int) -> Re
         longer_wins={
             group: share(own, lambda found: found.longer, seed) for group, own in groups.items()
         },
+        calibration={
+            group: float(calibration_error(torch.from_numpy(decided).float()))
+            for group, own in groups.items()
+            if len(decided := np.concatenate([margins(row) for row in own]))
+        },
+        disagreement=disagreement(groups, seed),
         ground_truth_accuracy=ground_truth_accuracy(rows, seed),
         calibration_error=float(calibration_error(pairs)),
         calibration_prompts=len(np.unique(owners)),
         reliability=reliability(pairs, owners, seed),
     )
+
+
+def disagreement(groups: Mapping[str, Sequence[Ranked]], seed: int) -> dict[str, Estimate]:
+    """How far heads are apart about the margin of a decided pair, on average; none with one head.
+
+    Args:
+        groups: rankings by group of labelers.
+        seed: of the bootstrap.
+    """
+    found = {}
+    for group, rows in groups.items():
+        if all(row.heads is not None for row in rows):
+            places = {name: i for i, name in enumerate(dict.fromkeys(row.prompt for row in rows))}
+            above, below = np.zeros(len(places)), np.zeros(len(places))
+            for row in rows:
+                apart = margin_spread(row)
+                above[places[row.prompt]] += apart.sum()
+                below[places[row.prompt]] += len(apart)
+            drawn = ratio_draws(above, below, seed)
+            limits = interval(drawn.resampled)
+            found[group] = Estimate(float(drawn.value), *limits, int(below.sum()))
+    return found
+
+
+def margin_spread(row: Ranked) -> Array:
+    """Standard deviation over the heads of the margin of each decided pair; their zeros cancel."""
+    assert row.heads is not None
+    winners, losers = (row.ranking[:, None] < row.ranking[None, :]).nonzero()
+    apart: Array = (row.heads[winners] - row.heads[losers]).std(1)
+    return apart
 
 
 def reliability(pairs: Tensor, owners: NDArray[np.str_], seed: int) -> list[Bin]:

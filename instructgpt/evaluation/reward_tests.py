@@ -10,6 +10,8 @@ import numpy as np
 
 from instructgpt.data.files import read_file
 from instructgpt.data.formats import Row, parse_item
+from instructgpt.data.order import text_hash
+from instructgpt.data.sketch import read_sketch, share_among, sketch
 from instructgpt.evaluation.answers import (
     Grader,
     answers_of,
@@ -17,18 +19,23 @@ from instructgpt.evaluation.answers import (
     knowing,
     read_answers,
 )
+from instructgpt.evaluation.bag_of_words import read_bag
 from instructgpt.evaluation.best_of_n import best_of_n
 from instructgpt.evaluation.files import read_json
+from instructgpt.evaluation.independence import training_sets
 from instructgpt.evaluation.judges import Answer, Judge
 from instructgpt.evaluation.records import from_json
 from instructgpt.evaluation.results import Agreement, BestOf, RewardModel
 from instructgpt.evaluation.reward_accuracy import (
     Ranked,
+    accuracy,
     cross_validation,
     of_group,
     reward_model_results,
 )
 from instructgpt.evaluation.scoring import Scorer
+from instructgpt.models.artefact import read_artefact
+from instructgpt.terminal import note
 from instructgpt.types import UserError
 
 TRAINING = "training"
@@ -44,25 +51,22 @@ def agreement(path: str) -> dict[str, Agreement]:
 
 
 def check_reward_model(
+    rows: list[tuple[Row, list[Answer]]],
     scorer: Scorer,
-    comparisons: str,
     panels: str | None,
     folds: dict[str, str],
-    grader: Grader | None,
     seed: int,
 ) -> RewardModel:
     """Accuracy by group of labelers, calibration, ceilings, cross-validation.
 
     Args:
+        rows: rankings; ``source`` is the group of the labeler.
         scorer: the reward model.
-        comparisons: rankings; ``source`` is the group of the labeler.
         panels: path of ``panels.json``.
         folds: number of a fold -> its reward model.
-        grader: knows some prompts.
         seed: of the bootstrap.
     """
-    rows = read_rankings(comparisons, grader)
-    results = reward_model_results(ranked(rows, scorer), TRAINING, seed)
+    results = on_rankings(rows, scorer, seed)
     about = read_json(panels) if panels else {"panels": {}}
     groups = {row.source for row, _ in rows}
     ceilings = {
@@ -75,6 +79,41 @@ def check_reward_model(
         parts.append((of_group(scored, TRAINING), left_out))
     crossed = cross_validation(parts, seed) if parts else None
     return replace(results, ceiling=ceilings, cross_validation=crossed)
+
+
+def on_rankings(rows: list[tuple[Row, list[Answer]]], scorer: Scorer, seed: int) -> RewardModel:
+    """Accuracy by group beside that of what is cheaper, and calibration.
+
+    Args:
+        rows: rankings.
+        scorer: the reward model; the bag of words that its fit has left beside it is asked, too.
+        seed: of the bootstrap.
+    """
+    tell_seen(rows, scorer)
+    found = ranked(rows, scorer)
+    results = reward_model_results(found, TRAINING, seed)
+    bag = read_bag(scorer.reward.init_from)
+    if bag is None:
+        return results
+    bagged = [
+        one._replace(scores=bag.scores(row.responses))
+        for one, (row, _) in zip(found, rows, strict=True)
+    ]
+    shares = {group: accuracy(of_group(bagged, group), seed) for group in results.accuracy}
+    return replace(results, bag_of_words=shares)
+
+
+def tell_seen(rows: list[tuple[Row, list[Answer]]], scorer: Scorer) -> None:
+    """Warn of rankings of prompts that the reward model was trained on, as far as it is known."""
+    about = read_artefact(scorer.reward.init_from)
+    asked = sketch([text_hash(key) for key in dict.fromkeys(row.key for row, _ in rows)])
+    for one in training_sets(about) if about is not None else []:
+        known = read_sketch(one.get("prompts"))
+        share = None if known is None else share_among(asked, known)
+        if share is not None and share[0]:
+            less = "" if share[1] == asked.distinct else "about "
+            number = f"{less}{asked.distinct * share[0]:,.0f} of the {asked.distinct:,} prompts"
+            note(f"{number} of --comparisons are among those that {scorer.option} was trained on")
 
 
 def labelers_of(about: dict[str, Any], number: str, path: str) -> list[str]:
@@ -116,18 +155,22 @@ def read_rankings(path: str, grader: Grader | None) -> list[tuple[Row, list[Answ
 def ranked(rows: list[tuple[Row, list[Answer]]], scorer: Scorer) -> list[Ranked]:
     """The rankings with a reward model's scores."""
     scorer([answer for _, answers in rows for answer in answers])  # all at once
-    return [
-        Ranked(
-            row.key,
-            row.source,
-            row.labeler,
-            np.array(row.ranking),
-            np.array(scorer(answers)),
-            np.array([float(scorer.length(answer)) for answer in answers]),
-            np.array([answer.utility for answer in answers]),
-        )
-        for row, answers in rows
-    ]
+    return [one_ranked(row, answers, scorer) for row, answers in rows]
+
+
+def one_ranked(row: Row, answers: list[Answer], scorer: Scorer) -> Ranked:
+    """A ranking with a reward model's scores."""
+    found = scorer.each(answers)
+    return Ranked(
+        row.key,
+        row.source,
+        row.labeler,
+        np.array(row.ranking),
+        np.array([one.score for one in found]),
+        np.array([float(scorer.length(answer)) for answer in answers]),
+        np.array([answer.utility for answer in answers]),
+        np.array([one.heads for one in found]) if scorer.heads > 1 else None,
+    )
 
 
 def best_of_samples(

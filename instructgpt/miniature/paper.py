@@ -39,7 +39,7 @@ CONTENTS = Contents(
 
 
 def opened(
-    answers: dict[str, str],
+    answers: dict[str, str] | None,
     greedy: dict[str, str] | None,
     baseline: str | None,
     labels: dict[str, str] | None,
@@ -48,8 +48,8 @@ def opened(
     roles: Roles,
 ) -> Evaluation:
     """An evaluation that grades prompts of the world; arguments as of ``evaluate``."""
-    roles.check(answers, claims)
-    return Evaluation(answers, greedy, baseline, labels, seed, WORLD)
+    roles.check(answers or {}, claims)
+    return Evaluation(answers or {}, greedy, baseline, labels, seed, WORLD)
 
 
 def add(found: Evaluation, nlp: dict[str, str] | None, claims: Claims, roles: Roles) -> None:

@@ -13,7 +13,7 @@ from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.export import ExportArtefact
 from instructgpt.evaluation import baselines
-from instructgpt.evaluation.bag_of_words import RankedTexts, fit_words
+from instructgpt.evaluation.bag_of_words import RankedTexts, fit_words, read_bag
 from instructgpt.modules.reward import RewardModule
 
 
@@ -52,7 +52,7 @@ def half(better, worse):
     return 1.0 if better > worse else 0.5 if better == worse else 0.0
 
 
-def test_counted_by_hand(train, capsys):
+def test_counted_by_hand(train, tmp_path, capsys):
     metrics, artefact, data = train()
     found, shown = metrics["baselines"], capsys.readouterr().out
 
@@ -60,7 +60,9 @@ def test_counted_by_hand(train, capsys):
         tokens = [response.tolist() for response in row.responses]
         return data.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
+    kept = read_bag(str(tmp_path / "run" / "export"))
     bag = fit_words([RankedTexts(texts(row), row.ranking) for row in data.train_rows])
+    assert kept == bag
     longer, bagged, prompts = [], [], set()
     for row in data.validation_rows:
         responses = list(zip(row.ranking, row.responses, map(bag.score, texts(row)), strict=True))

@@ -92,7 +92,7 @@ def facts(view: View) -> Html:
     total = sum(one for one in seconds if one == one)
     known = {
         "models": str(len(all_models(results))),
-        "baseline": label(results, results.baseline),
+        "baseline": label(results, results.baseline) or None,
         "prompts in a win rate": f"{max(ns):,.0f}" if ns else None,
         "seed": str(results.seed),
         "time of all stages": duration(total) if total else None,

@@ -39,9 +39,28 @@ BARS = "Whiskers are 95 % intervals over prompts."
 
 def reward_model(view: View) -> Section | None:
     """Accuracy against the ceiling, generalisation to other labelers, calibration."""
-    found = view.results.reward_model
-    if found is None:
+    tested = view.results.tested
+    if not tested:
         return None
+    parts = [part for name, one in tested.items() for part in of_one(view, name, one)]
+    return Section(
+        "reward_model",
+        "The reward model" if len(tested) == 1 else "The reward models",
+        "section 4.1 (72.4 ± 0.4 % on labelers it was trained on, 69.6 ± 0.9 % on others)",
+        "50 % is chance, and the best possible is below 100 % because labelers disagree; a "
+        "calibrated model lies on the dashed line.",
+        join(parts),
+    )
+
+
+def of_one(view: View, name: str, found: RewardModel) -> list[Html]:
+    """Figures and tables of a reward model.
+
+    Args:
+        view: of the results.
+        name: of the judge that it is; figures are of the one that policies were trained against.
+        found: about it.
+    """
     pairs = sum(row.pairs for row in found.reliability)
     prompts, error = count(found.calibration_prompts), found.calibration_error
     captions = {
@@ -51,20 +70,18 @@ def reward_model(view: View) -> Section | None:
         f"error {written(error, SHARE._replace(suffix=' points'))}. {BARS}",
     }
     rows = accuracy_rows(found)
-    columns = ["judged by", "accuracy", "best possible", "longer response wins"]
-    caption = "% of decided pairs, [95 % interval over prompts], n pairs."
-    parts: list[Html | None] = [view.figures(captions)]
-    parts.append(table(caption, columns, rows) if rows else None)
+    columns = ["judged by", "accuracy", "best possible", "longer response wins", "bag of words"]
+    columns += ["calibration error", "heads apart by"]
+    caption = (
+        f"The {said(name)}: % of decided pairs, [95 % interval over prompts], n pairs. The bag of "
+        "words was fitted on the training rows of the model. Calibration error: how far its "
+        "confidence is from its accuracy. Heads: standard deviation of what they say of a margin."
+    )
+    parts = [view.figures(captions)] if name == "reward_model" else []
+    parts += [table(caption, columns, rows)] if rows else []
     if found.cross_validation is not None:
         parts.append(folds_table(found.cross_validation))
-    return Section(
-        "reward_model",
-        "The reward model",
-        "section 4.1 (72.4 ± 0.4 % on labelers it was trained on, 69.6 ± 0.9 % on others)",
-        "50 % is chance, and the best possible is below 100 % because labelers disagree; a "
-        "calibrated model lies on the dashed line.",
-        join(parts),
-    )
+    return parts
 
 
 def accuracy_rows(found: RewardModel) -> list[list[str]]:
@@ -75,11 +92,14 @@ def accuracy_rows(found: RewardModel) -> list[list[str]]:
             cell(one, SHARE),
             written(found.ceiling.get(group, math.nan), SHARE),
             cell(found.longer_wins.get(group), SHARE),
+            cell(found.bag_of_words.get(group), SHARE),
+            written(found.calibration.get(group, math.nan), SHARE._replace(suffix=" points")),
+            cell(found.disagreement.get(group), SCORE, with_n=False),
         ]
         for group, one in found.accuracy.items()
     ]
     if (truth := found.ground_truth_accuracy) is not None:
-        rows.append(["the true utility", cell(truth, SHARE), MISSING, MISSING])
+        rows.append(["the true utility", cell(truth, SHARE), *[MISSING] * 5])
     return rows
 
 

@@ -45,19 +45,19 @@ from instructgpt.callbacks.resume import history
 from instructgpt.callbacks.traces import Traces
 from instructgpt.data.base import StageData
 from instructgpt.data.text import TextDataModule
-from instructgpt.errors import (
-    OneLineParser,
-    check_flags,
-    collapse,
-    is_ours,
-    user_message,
-)
+from instructgpt.errors import OneLineParser, check_flags, collapse, is_ours, user_message
 from instructgpt.models.checkpoint import load_checkpoint, newest
 from instructgpt.models.folder import check_replaceable, check_writable
 from instructgpt.models.lock import InUseError, locked
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
-from instructgpt.settings import check_callbacks, check_processes, check_syntax, check_trainer
+from instructgpt.settings import (
+    check_callbacks,
+    check_classes,
+    check_processes,
+    check_syntax,
+    check_trainer,
+)
 from instructgpt.types import UserError
 
 for _module in iter_modules(instructgpt.algorithms.__path__):  # a new algorithm is one file
@@ -166,6 +166,7 @@ class StageCLI(OpenCLI):
         self.config = parser.parse_args(args)
         verb, config = self.config.subcommand, self.config[self.config.subcommand]
         check_flags(args, config)
+        check_classes(config)
         check_trainer(verb, config.trainer)
         root = config.trainer.default_root_dir
         for name, folder in (("output", config.output), ("trainer.default_root_dir", root)):

@@ -226,9 +226,11 @@ def one_line(message: str, options: list[str]) -> str:
 
 def class_paths(message: str) -> list[str]:
     """The class paths that a user wrote, on the command line or in a file."""
-    path = r"([A-Za-z_][\w.]*\.[A-Za-z_]\w*)"
-    found = re.findall(rf"(?:val=|'class_path': )'{path}'", message)
-    found += re.findall(rf"Given value: {path}$", message, re.MULTILINE)
+    path, named = r"([A-Za-z_][\w.]*\.[A-Za-z_]\w*)", r"([A-Za-z_][\w.]*\.[A-Z_]\w*)"
+    found = re.findall(rf"'class_path': '{path}'", message)
+    # Any other value, such as rows.jsonl, is one only if it is written like a class.
+    found += re.findall(rf"val='{named}'", message)
+    found += re.findall(rf"Given value: {named}$", message, re.MULTILINE)
     return [path for path in found if not path.startswith("instructgpt.")]
 
 

@@ -6,9 +6,12 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from jsonargparse import Namespace
 
 from instructgpt.types import UserError, require
 from instructgpt.yaml_files import check_aliases, check_depth, load_yaml
@@ -86,6 +89,25 @@ def check_processes(count: int, on_cpu: bool) -> None:
     require(
         not on_cpu or count <= most, "--trainer.devices", f"at most {most} on this machine", count
     )
+
+
+def check_classes(settings: Any) -> None:
+    """Refuse functions where a class is named: parsers call whatever a class path leads to.
+
+    Args:
+        settings: of a run, as they were parsed.
+    """
+    if isinstance(settings, list | tuple):
+        for one in settings:
+            check_classes(one)
+    parts = settings if isinstance(settings, dict) else getattr(settings, "__dict__", {})
+    if isinstance(path := parts.get("class_path"), str):
+        module, _, name = path.rpartition(".")
+        if not isinstance(getattr(import_module(module), name), type):
+            raise UserError(f"class_path must name a class, got the function {path}")
+    for one in parts.values():
+        if isinstance(one, dict | list | tuple | Namespace):
+            check_classes(one)
 
 
 def check_options(args: Sequence[str]) -> None:

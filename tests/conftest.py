@@ -41,6 +41,7 @@ collect_ignore = [
     "streams.py",
     "interrupted.py",
     "last_line.py",
+    "planted.py",
     "public_rows.py",
     "refusals.py",
     "row_checks.py",

@@ -10,13 +10,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from instructgpt.models.card_code import code, is_plain, rendering
+from instructgpt.models.card_code import code, is_plain, rendering, span
 from instructgpt.models.template import Template
 
 CARD = "README.md"
 KINDS = {"reward": "A reward model", "value": "A value model of PPO", "ppo": "A policy after PPO"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 LICENSE = re.compile(r"(?m)^license: *([\w.-]+) *$")
+PLAIN = re.compile(r"[A-Za-z][\w./-]*")
 UNKNOWN = "unknown"
 PLACES = ("init_from", "tokenizer", "architecture", "cache", "train", "validation", "pretraining")
 """Settings that the card tells elsewhere, or that are about a machine."""
@@ -38,7 +39,7 @@ def model_card(
         template: of the artefact.
         about: what ``instructgpt.json`` says about it.
     """
-    kind = KINDS.get(about["stage"], f"A policy after the stage {about['stage']}")
+    kind = KINDS.get(about["stage"], f"A policy after the stage {_word(about['stage'])}")
     license = license_of(about["parent"])
     lines = ["---", *_front_matter(about, license), "---", ""]
     lines += [f"{kind}, written by instructgpt: `instructgpt.json` says what it was made from.", ""]
@@ -126,21 +127,32 @@ def _front_matter(about: Mapping[str, Any], license: str) -> Iterator[str]:
 
 def _list(name: str, values: Iterable[str]) -> list[str]:
     values = list(values)
-    return [f"{name}:", *(f"- {value}" for value in values)] if values else []
+    # JSON is YAML in which nothing else begins
+    written = (one if PLAIN.fullmatch(one) else json.dumps(one) for one in values)
+    return [f"{name}:", *(f"- {one}" for one in written)] if values else []
+
+
+def _word(value: Any) -> str:
+    """A value that is a word as it is, others as code."""
+    return value if isinstance(value, str) and PLAIN.fullmatch(value) else span(value)
 
 
 def _origin(about: Mapping[str, Any]) -> list[str]:
     parent, base = about["parent"], about.get("base")
     if parent is None:
         return ["Trained from scratch.", ""]
-    began = f", which began with {_span(shown(base))}" if base and base != parent else ""
-    return [f"Started from {_span(shown(parent))}{began}.", ""]
+    began = f", which began with {span(shown(base))}" if base and base != parent else ""
+    return [f"Started from {span(shown(parent))}{began}.", ""]
 
 
 def _data(data: list[dict[str, Any]]) -> list[str]:
     """Rows are counted as the stage sees them: checked, filtered and split."""
     rows = [
-        (one["use"], _span(one["name"]), "streamed" if one["rows"] is None else f"{one['rows']:,}")
+        (
+            _word(one["use"]),
+            span(one["name"]),
+            "streamed" if one["rows"] is None else f"{one['rows']:,}",
+        )
         for one in data
     ]
     return _table(("used for", "data", "rows, after filters"), rows)
@@ -154,7 +166,7 @@ def _settings(config: Mapping[str, Any]) -> list[str]:
     found |= {f"data.{name}": given[name] for name in DATA if name in given}
     found |= {f"trainer.{name}": trainer[name] for name in TRAINER if name in trainer}
     found["seed"] = config.get("seed_everything")
-    rows = [(f"`{name}`", _span(value)) for name, value in found.items() if value is not None]
+    rows = [(span(name), span(value)) for name, value in found.items() if value is not None]
     return _table(("setting", "value"), rows)
 
 
@@ -185,7 +197,7 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
             continue
         low, high, n = intervals.get(name, (None, None, None))
         between = "" if n is None else f"[{low:.4g}, {high:.4g}]"
-        rows.append((_span(name), f"{value:.4g}", between, "" if n is None else f"{n:,}"))
+        rows.append((span(name), f"{value:.4g}", between, "" if n is None else f"{n:,}"))
     if not rows:
         return []
     step = f"Of the exported weights, step {int(metrics['step']):,}. " if "step" in metrics else ""
@@ -208,10 +220,3 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
         return []
     lines = ["| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *rows)]
     return [*lines, ""]
-
-
-def _span(value: Any) -> str:
-    """A value as code in which nothing ends the code or the cell of a table."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = text.replace("\\", "\\\\").replace("\n", "\\n") if "\n" in text else text
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.models.chat import chat_template, response_header
 from instructgpt.models.template import CHAT, HH, Template, default_bos
 from instructgpt.models.transcript import transcript
+from instructgpt.terminal import printable
 
 
 def rendering(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
@@ -21,7 +22,7 @@ def rendering(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
         template: of the artefact.
     """
     end = template.end_id(tokenizer)
-    name = tokenizer.convert_ids_to_tokens(end)
+    name = span(tokenizer.convert_ids_to_tokens(end))
     how = "by the tokenizer's chat template" if template.pattern == CHAT else "as a text"
     return (
         f"A row is the tokens of the prompt, written {how} up to where the response begins, those "
@@ -29,6 +30,14 @@ def rendering(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
         "what a chat template writes behind an assistant's turn, such as a line break, is no part "
         "of a row and would move scores"
     )
+
+
+def span(value: Any) -> str:
+    """A value as code in which nothing ends the code, the line or the cell of a table."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if "\n" in text:
+        text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return "`" + printable(text).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def is_plain(about: dict[str, Any]) -> bool:

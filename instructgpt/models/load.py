@@ -36,7 +36,7 @@ from instructgpt.models.fused import fuse_activations
 from instructgpt.models.head_files import read_heads
 from instructgpt.models.heads import ScalarModel, score_head
 from instructgpt.models.quantized import Quantization
-from instructgpt.models.source import ARTEFACT_FILE, explained, located
+from instructgpt.models.source import ARTEFACT_FILE, check_shards, explained, located
 from instructgpt.models.support import attention_of, check_language_model, hidden_width
 from instructgpt.models.tokenizer import id_count, pad_id
 from instructgpt.types import UserError, require
@@ -235,6 +235,7 @@ def _from_pretrained(
 ) -> PreTrainedModel:
     """The model with every weight, or a UserError; safetensors only."""
     with explained(f"init_from: cannot load '{source}'"):
+        check_shards(folder)
         model, info = factory.from_pretrained(
             folder,
             config=config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file, logging
 
 from instructgpt.types import UserError
 
@@ -37,6 +38,32 @@ def located(source: str, key: str) -> None:
     local = len(parts) == 2 and Path(parts[0]).is_dir()  # and no owner of a repository
     if local or len(parts) > 2 or "" in parts or parts[0] in {".", "..", "~"}:
         raise UserError(f"{key}: must be a folder or a hub id, no such folder: '{source}'")
+
+
+def check_shards(source: str | Path) -> None:
+    """Refuse a list of weight files that names others than safetensors beside it.
+
+    transformers reads whatever stands there, by ``torch.load`` what has another ending.
+
+    Args:
+        source: folder or hub id.
+
+    Raises:
+        UserError: it names something else, or cannot be read.
+    """
+    try:
+        index = cached_file(source, SAFE_WEIGHTS_INDEX_NAME)
+    except OSError:  # there is none, or nothing at all, which others say
+        return
+    rule = "init_from: the list of weight files must name safetensors files beside it,"
+    try:
+        shards = json.loads(Path(str(index)).read_text(encoding="utf-8"))["weight_map"].values()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{rule} '{index}' does not") from error
+    for shard in shards:
+        plain = isinstance(shard, str) and Path(shard).name == shard
+        if not plain or not shard.endswith(".safetensors"):
+            raise UserError(f"{rule} '{index}' names {shard!r:.60}")
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def markdown_table(columns: list[str], cells: list[list[Any]]) -> str:
         columns: their names.
         cells: of each row.
     """
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines = ["| " + " | ".join(map(_escaped, columns)) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in cells]
     return "\n".join(lines)
 

@@ -117,7 +117,7 @@ def test_text_behind_the_end_of_a_turn_moves_a_score_so_the_artefact_says_how_to
     assert theirs(ids[:-1]) == pytest.approx(ours, abs=1e-5)  # as the card says
 
     said = json.loads(Path(folder, "instructgpt.json").read_text())["rendering"]
-    assert f"the token {end} (<|im_end|>) that ends it. Nothing follows that token" in said
+    assert f"the token {end} (`<\\|im_end\\|>`) that ends it. Nothing follows that token" in said
     assert said in Path(folder, "README.md").read_text()
 
 

@@ -37,6 +37,7 @@ DEMONSTRATIONS = ("oasst", "self-instruct")
 SETS = ("hellaswag", "rte", "sst2", "wsc", "truthfulqa", "crows-pairs", "winogender")
 TRAINED = {"dpo": "DPO", "ppo": "PPO", "ppo_ptx": "PPO-ptx", "best_of_16": "best of 16 of SFT"}
 LEAST_ACCURACY = 0.66
+MET = {True: "met", False: "missed", None: "not measured"}
 
 
 class Size(NamedTuple):
@@ -190,8 +191,8 @@ def json_of(path: Path) -> Any:
 def collect(place: Path) -> dict[str, Any]:
     """What one seed has left."""
     runs = place / "runs"
-    metrics = {name: json_of(runs / name / "metrics.json") for name in ("sft", "dpo", "ppo")}
-    metrics |= {name: json_of(runs / name / "metrics.json") for name in ("ppo_ptx",)}
+    trained = [name for name in ("sft", "dpo", "ppo", "ppo_ptx") if (runs / name).is_dir()]
+    metrics = {name: json_of(runs / name / "metrics.json") for name in trained}
     judges = {name: json_of(runs / name / "metrics.json") for name in ("reward", "judge")}
     results = {
         against: json_of(runs / name / "results.json")
@@ -204,10 +205,10 @@ def collect(place: Path) -> dict[str, Any]:
         "rewards": {name: one["baselines"] for name, one in judges.items()},
         "kl": {
             "dpo": last["dpo"].get("val/kl"),
-            **{name: last[name]["ppo/kl_k3"] for name in ("ppo", "ppo_ptx")},
+            **{name: last[name]["ppo/kl_k3"] for name in trained if "ppo" in name},
             "best_of_16": "at most 1.84",
         },
-        "score": {name: last[name]["ppo/score"] for name in ("ppo", "ppo_ptx")},
+        "score": {name: last[name]["ppo/score"] for name in trained if "ppo" in name},
         "dpo": {name: last["dpo"].get(name) for name in ("val/margin", "val/accuracy")},
         "win_rates": {
             against: [
@@ -217,7 +218,7 @@ def collect(place: Path) -> dict[str, Any]:
             ]
             for against, found in results.items()
         },
-        "tax": json_of(runs / "tax/results.json")["sets"],
+        "tax": json_of(runs / "tax/results.json")["sets"] if (runs / "tax").is_dir() else {},
         "samples": results["sft"]["samples"][:8],
         "seconds": {stage["name"]: stage["seconds"] for stage in stages},
         "logs": {name: log_of(runs / f"{name}.log") for name in (*metrics, *judges)},
@@ -244,19 +245,20 @@ def warnings_of(runs: Path) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def judged(seed: dict[str, Any], against: str, model: str) -> dict[str, Any]:
-    """The win rate of a model by the judge that took no part."""
+def judged(seed: dict[str, Any], against: str, model: str) -> dict[str, Any] | None:
+    """The win rate of a model by the judge that took no part; None of a model that is not there."""
     rows = seed["win_rates"][against]
-    return next(r for r in rows if r["model"] == model and r["judge"] == "judge_model")
+    found = (r for r in rows if r["model"] == model and r["judge"] == "judge_model")
+    return next(found, None)
 
 
-def targets(seed: dict[str, Any]) -> dict[str, bool]:
-    """The aims, and whether they are met."""
-    of_all = seed["rewards"]["reward"]["all"]
-    others = [of_all[name] for name in ("longer_wins", "bag_of_words") if of_all.get(name)]
-    accuracy = of_all["reward_model"]
-    policies = [judged(seed, "sft", name) for name in ("dpo", "ppo")]
-    falls = [
+def targets(seed: dict[str, Any]) -> dict[str, bool | None]:
+    """The aims, and whether they are met; None where that was not measured."""
+    found = seed["rewards"]["reward"]["by_source"]["hh/helpful-base"]
+    others = [found[name] for name in ("longer_wins", "bag_of_words") if found.get(name)]
+    accuracy = found["reward_model"]
+    policies = [one for name in ("dpo", "ppo") if (one := judged(seed, "sft", name))]
+    changes = [
         row
         for one in seed["tax"].values()
         for rows in one["differences"].values()
@@ -264,15 +266,19 @@ def targets(seed: dict[str, Any]) -> dict[str, bool]:
         if row["model"] == "ppo_ptx"
     ]
     return {
-        "reward model right in at least .66 of held-out pairs": accuracy[0] >= LEAST_ACCURACY,
+        "reward model right in at least .66 of helpful-base": accuracy[0] >= LEAST_ACCURACY,
         "its interval above those of both baselines": all(accuracy[1] > one[2] for one in others),
         "DPO or PPO preferred to SFT, also at equal length": any(
             one["low"] > 0.5 and (one["length_controlled"] or {"low": 0})["low"] > 0.5
             for one in policies
-        ),
+        )
+        if policies
+        else None,
         "no public set falls by more than its interval with ptx": all(
-            row["high"] >= 0 for row in falls
-        ),
+            row["high"] >= 0 for row in changes
+        )
+        if changes
+        else None,
     }
 
 
@@ -296,29 +302,32 @@ def table(results: dict[str, Any]) -> str:
     ones = list(seeds.values())
     line("SFT: held-out loss, nats a token", [f"{one['sft']['val/loss']:.2f}" for one in ones])
     for kind, name in {"reward": "reward model", "judge": "judge"}.items():
-        found = [one["rewards"][kind]["all"] for one in ones]
-        line(f"{name}: right in % of held-out pairs", [share(one["reward_model"]) for one in found])
-        for base in ("longer_wins", "bag_of_words"):
-            words = base.replace("_", " ")
-            line(f"… {words}", [share(one.get(base)) for one in found])
+        for part in ("all", *ones[0]["rewards"][kind]["by_source"]):
+            held_out = [one["rewards"][kind] for one in ones]
+            found = [one["all"] if part == "all" else one["by_source"][part] for one in held_out]
+            held = f"{name}: right in % of {found[0]['pairs']:,} held-out pairs of {part}"
+            line(held, [share(one["reward_model"]) for one in found])
+            for base in ("longer_wins", "bag_of_words"):
+                line(f"… {base.replace('_', ' ')}", [share(one.get(base)) for one in found])
     for against in ("sft", "model"):
         for model, name in TRAINED.items():
             rows = [judged(one, against, model) for one in ones]
             cells = [
-                f"{share(row)}, at equal length {share(row['length_controlled'])}" for row in rows
+                f"{share(row)}, at equal length {share(row['length_controlled'])}" if row else "-"
+                for row in rows
             ]
             line(
                 f"{name} preferred to {'SFT' if against == 'sft' else 'the model as it was'}, %",
                 cells,
             )
     for model in TRAINED:
-        kls = [one["kl"][model] for one in ones]
+        kls = [one["kl"].get(model, "-") for one in ones]
         line(
             f"KL of {TRAINED[model]}, nats",
             [f"{kl:.2f}" if isinstance(kl, float) else str(kl) for kl in kls],
         )
     for aim in ones[0]["targets"]:
-        line(aim, ["met" if one["targets"][aim] else "missed" for one in ones])
+        line(aim, [MET[one["targets"][aim]] for one in ones])
     line("minutes", [f"{sum(filter(None, one['seconds'].values())) / 60:.0f}" for one in ones])
     return "\n".join(lines)
 

@@ -12,6 +12,9 @@ from rows import read_rows, write_rows
 from small_chat_model import make_chat_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from instructgpt.commands.functions import FUNCTIONS
+from instructgpt.pipeline.spec import read_spec
+
 ROOT = Path(__file__).parents[1]
 SMALL = """
 extends: {root}/configs/real/pipeline.yaml
@@ -63,6 +66,17 @@ def check_journey(model, tmp_path):
     )
     card = (out / "ppo/export/README.md").read_text()
     assert "chat" in card
+
+
+@pytest.mark.parametrize("text", [{}, {"text": "examples/text.jsonl"}])
+@pytest.mark.parametrize("sets", [{}, {"sets": "{rte: examples/prompts.jsonl}"}])
+def test_what_is_not_given_leaves_its_stages_out(text, sets, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    given = {"model": "a/b", **text, **sets}
+    stages = read_spec(Path("configs/real/pipeline.yaml"), FUNCTIONS, inputs=given).stages
+    assert ("ppo_ptx" in stages) == ("ppo_ptx_answers" in stages) == bool(text)
+    assert ("tax" in stages) == bool(sets)
+    assert {"sft", "reward", "judge", "dpo", "ppo", "best_of_16", "evaluate"} <= set(stages)
 
 
 @pytest.mark.timeout(300)

@@ -29,7 +29,8 @@ def expand_matrix(document: dict[str, Any], path: Path) -> dict[str, dict[str, A
     """The stages of a pipeline, each with a name and options of its own.
 
     Args:
-        document: the pipeline, with all that it extends.
+        document: the pipeline, with all that it extends; ``unneeded`` are stages that are left out,
+            so that an axis which they alone have is no mistake.
         path: of the YAML file, for messages.
 
     Raises:
@@ -62,8 +63,9 @@ def expand_matrix(document: dict[str, Any], path: Path) -> dict[str, dict[str, A
                 stage = overlaid(stage, {k: carried[k] for k in CARRIED if k in carried})
             stages[name] = matrix.fill(stage, bound, f"{path}: stages.{name}")
             stage = document["stages"][key]
+    left_out = {axis for axis, _ in _PLACE.findall(str(document.get("unneeded", "")))}
     for name in matrix.axes:
-        if name not in matrix.used:
+        if name not in matrix.used | left_out:
             raise UserError(f"{path}: matrix.{name}: no key has <{name}> in it")
     return stages
 

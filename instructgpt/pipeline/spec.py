@@ -120,7 +120,8 @@ def _stages(document: dict[str, Any], path: Path, functions: Functions) -> dict[
         for axis, values in document["matrix"].items()
     }
     needed = without_unneeded(document["stages"], inputs, f"{path}: stages")
-    trees = expand_matrix({"matrix": matrix, "stages": needed}, path)
+    unneeded = {key: one for key, one in document["stages"].items() if key not in needed}
+    trees = expand_matrix({"matrix": matrix, "stages": needed, "unneeded": unneeded}, path)
     stages: dict[str, Stage] = {}
     for name, tree in trees.items():
         if name in inputs:

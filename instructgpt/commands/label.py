@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from instructgpt.feedback.acquire import Acquire
 from instructgpt.rewards.combine import Combined
 
 if TYPE_CHECKING:  # imported when needed: `label --help` should not wait for it
     from instructgpt.data.formats import Row
     from instructgpt.evaluation.answers import AnswersRow
+    from instructgpt.evaluation.choosing import Rankable
 
 
 SIMULATED = (
     *("labelers", "agreement", "held_out_labelers", "held_out_agreement", "spread"),
     *("shift", "tie", "folds", "opposing"),
 )
-MODEL = ("reward_model", "heads")
 UNUSED = {
-    "simulated": MODEL,
-    "people": (*SIMULATED, *MODEL),
-    "reward": (*SIMULATED, "validation"),
+    "simulated": ("reward_model", "heads", "choose"),
+    "people": (*SIMULATED, "heads"),
+    "reward": (*SIMULATED, "validation", "choose"),
 }
 """Options that have no use, by who ranks."""
 
@@ -32,6 +33,7 @@ def label(
     by: Literal["simulated", "people", "reward"] = "simulated",
     reward_model: str | None = None,
     heads: Combined = Combined(),
+    choose: Acquire = Acquire(),
     seed: int = 0,
     labelers: int = 6,
     agreement: float = 0.726,
@@ -52,11 +54,11 @@ def label(
         by: ``simulated`` labelers value the attributes that the world's grader sees; for ``people``
             it writes ``to_label.jsonl``, ends with exit code 3, and goes on when its rows, with a
             ``ranking`` each, are in ``comparisons.jsonl``; ``reward`` writes the scores of a reward
-            model as ``ratings``, how far apart its heads are as ``disagreement``, and the best of K
-            to ``best.jsonl``.
-        reward_model: folder or hub id of what ranks by ``reward``.
+            model as ``ratings``, its heads' ``disagreement``, and the best of K to ``best.jsonl``.
+        reward_model: folder or hub id of what ranks by ``reward``, or chooses what people rank.
         heads: of ``reward_model``, where it has several.
-        seed: of the labelers and of their choices.
+        choose: what people rank, where not all.
+        seed: of the labelers and of their choices, and of rows chosen at random.
         labelers: how many rank for training.
         agreement: how often two of them agree (paper, section 3.4: 72.6 ± 1.5 %).
         held_out_labelers: how many only evaluate.
@@ -75,7 +77,7 @@ def label(
     asked = locals()
     check_unused(label, f"--by {by}", **{name: asked[name] for name in UNUSED[by]})
     if by == "people":
-        wait_for_people(read_answers(samples, least=2), validation, Path(output))
+        ask_people(read_answers(samples, least=2), validation, Path(output), asked)
     elif by == "reward":
         rank_by_reward(samples, reward_model, heads, Path(output))
     else:
@@ -187,12 +189,39 @@ def rank_by_reward(samples: str, reward_model: str | None, heads: Combined, outp
     say(f"{len(rows):,} prompts are rated in {output / 'comparisons.jsonl'}")
 
 
-def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path) -> None:
-    """Write what people shall rank; go on when they have.
+def ask_people(
+    rows: list[AnswersRow], validation: str | None, output: Path, given: dict[str, Any]
+) -> None:
+    """Choose what people shall rank, and wait for them.
 
     Args:
         rows: sampled responses.
         validation: must not be given.
+        output: folder.
+        given: options: ``choose``, ``reward_model`` and ``seed``.
+    """
+    from instructgpt.evaluation import choosing
+    from instructgpt.types import UserError
+
+    if validation is not None:
+        raise UserError(
+            "--validation is for simulated labelers: the reward model holds out rows of "
+            f"comparisons.jsonl itself (--data.validation), got {validation}"
+        )
+    scorers, done = choosing.judges_of(given["choose"], given["reward_model"], output), False
+    try:
+        found = choosing.choose(choosing.rankable(rows), scorers, given["choose"], given["seed"])
+        wait_for_people(found, output)
+        done = True
+    finally:
+        choosing.close(scorers, done)  # while people rank, what was said of the rows is kept
+
+
+def wait_for_people(rows: list[Rankable], output: Path) -> None:
+    """Write what people shall rank; go on when they have.
+
+    Args:
+        rows: to be ranked.
         output: folder.
     """
     from instructgpt.callbacks.common import json_lines
@@ -202,20 +231,10 @@ def wait_for_people(rows: list[AnswersRow], validation: str | None, output: Path
     from instructgpt.terminal import say
     from instructgpt.types import UserError, WaitingForLabelsError
 
-    if validation is not None:
-        raise UserError(
-            "--validation is for simulated labelers: the reward model holds out rows of "
-            f"comparisons.jsonl itself (--data.validation), got {validation}"
-        )
     asked = [
-        {
-            **row.prompt.row,
-            **row.optional,
-            "responses": [text for text in row.responses if text.strip()],
-        }
-        for row in rows
+        {**one.row.prompt.row, **one.row.optional, "responses": one.responses, **one.why}
+        for one in rows
     ]
-    asked = [row for row in asked if len(set(row["responses"])) > 1]
     question, answer = output / "to_label.jsonl", output / ANSWER
     edited = ask(question, output / PEOPLE, json_lines(asked).encode())
     if not answer.exists():

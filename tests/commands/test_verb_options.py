@@ -85,6 +85,7 @@ FLIPS = {
             "{inputs}/reward_other",
             {"by": "reward", "reward_model": "{inputs}/reward"},
         ),
+        "choose": ('{"rows": 3}', {"by": "people"}),
         "heads": (
             '{"combine": "mean_minus_std", "std_coef": 2}',
             {"by": "reward", "reward_model": "{inputs}/reward_heads"},

@@ -25,6 +25,7 @@ from instructgpt.callbacks.lightning_private import (
     validation_follows,
 )
 from instructgpt.models.checkpoint import LAST, PREVIOUS, damage, partial_file, save_checkpoint
+from instructgpt.models.shard_files import remove_unnamed, whole_again
 from instructgpt.types import require
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -50,6 +51,10 @@ class WholeFiles(TorchCheckpointIO):
     ) -> None:
         """Write one."""
         save_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read one, with the tensors that lie beside it."""
+        return whole_again(super().load_checkpoint(path, *args, **kwargs), Path(path))
 
 
 class StageCheckpoint(ModelCheckpoint):
@@ -220,6 +225,7 @@ class StageCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero and not is_debugging(trainer) and (folder / PREVIOUS).is_file():
             if (wrong := damage(folder / LAST)) is None:
                 (folder / PREVIOUS).unlink()
+                remove_unnamed(folder)
             else:
                 rank_zero_warn(f"{folder / LAST} {wrong}: {folder / PREVIOUS} is kept")
 

@@ -18,7 +18,6 @@ from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.common import stage_of
 from instructgpt.functional.intervals import Interval
 from instructgpt.models.artefact import finite
-from instructgpt.models.checkpoint import load_checkpoint
 from instructgpt.models.folder import replacing, write_text
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.modules.base import StageModule
@@ -191,7 +190,7 @@ def load_best(trainer: Trainer, pl_module: LightningModule) -> int:
     path = ours[0].best_model_path if ours else ""
     if not path:
         return trainer.global_step
-    checkpoint = load_checkpoint(Path(path))
+    checkpoint = trainer.strategy.load_checkpoint(path)
     step = int(checkpoint["global_step"])
     if step != trainer.global_step:
         pl_module.on_load_checkpoint(checkpoint)

@@ -13,10 +13,23 @@ from typing import Any
 
 import torch
 
+from instructgpt.models.shard_files import damage_of_shards
 from instructgpt.types import UserError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 """The newest state, and while a run goes on the one before it."""
+
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    UnpicklingError,
+    struct.error,
+    zlib.error,
+)
+"""What reading a damaged file raises."""
 
 
 class Watched(io.FileIO):
@@ -105,11 +118,11 @@ def damage(path: Path) -> str | None:
         with zipfile.ZipFile(path) as file:
             if (bad := file.testzip()) is not None:
                 return f"is damaged (the checksum of {bad} is wrong)"
+        return damage_of_shards(path)
     except zipfile.BadZipFile as error:
         return f"is damaged ({str(error)[:80].lower()})"
-    except (OSError, EOFError, ValueError, RuntimeError, struct.error, zlib.error) as error:
+    except UNREADABLE as error:
         return f"cannot be read ({str(error)[:80]})"
-    return None
 
 
 def newest(folder: Path) -> tuple[Path, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -15,6 +16,19 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
+from instructgpt.models.checkpoint import load_checkpoint
+from instructgpt.models.shard_files import (
+    OPTIMIZER,
+    SHARDS,
+    folder_of,
+    new_folder,
+    put_states,
+    read_shards,
+    read_weights,
+    remove_unnamed,
+    take_tensors,
+    write_shards,
+)
 from instructgpt.models.shards import (
     filled,
     gather,
@@ -42,6 +56,8 @@ class FSDP2Strategy(DDPStrategy):
             has all of them.
         tensor_parallel_size: processes that share each layer; only 1 is there.
         timeout_seconds: how long a process waits for another one.
+        sharded_checkpoints: each process writes its part of a checkpoint, beside the file, and no
+            process must hold all of it (``fsdp2_sharded``); ``export`` puts it together.
     """
 
     def __init__(
@@ -49,6 +65,7 @@ class FSDP2Strategy(DDPStrategy):
         shard_frozen: bool = True,
         tensor_parallel_size: int = 1,
         timeout_seconds: float = 1800.0,
+        sharded_checkpoints: bool = False,
     ) -> None:
         rule = "1: layers are not cut across processes"
         size = tensor_parallel_size
@@ -56,7 +73,7 @@ class FSDP2Strategy(DDPStrategy):
         name = "--trainer.strategy.timeout_seconds"
         require(timeout_seconds > 0, name, "> 0", timeout_seconds)
         super().__init__(timeout=timedelta(seconds=timeout_seconds))
-        self.shard_frozen = shard_frozen
+        self.shard_frozen, self.sharded_checkpoints = shard_frozen, sharded_checkpoints
         self.outlines: dict[nn.Module, nn.Module] = {}  # of the networks that learn
         self.frozen: list[nn.Module] = []
 
@@ -161,8 +178,10 @@ class FSDP2Strategy(DDPStrategy):
     # -- checkpoints
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The whole weights, on rank 0; every process must call this."""
+        """The weights, to be written; every process must call this."""
         assert self.model is not None
+        if self.sharded_checkpoints:
+            return self.model.state_dict(keep_vars=True)
         return self._wholes(self.model.state_dict(keep_vars=True))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -174,22 +193,65 @@ class FSDP2Strategy(DDPStrategy):
         self.lightning_module.load_state_dict(parts, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The whole state, on rank 0; every process must call this."""
+        """The state, to be written; every process must call this."""
         found: dict[str, Any] = super().optimizer_state(optimizer)  # type: ignore[assignment]
+        if self.sharded_checkpoints:
+            return {**found, "state": {n: dict(state) for n, state in found["state"].items()}}
         states = {number: self._wholes(state) for number, state in found["state"].items()}
         return {**found, "state": states}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this process's part of the whole state."""
-        for optimizer, found in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            weights = [p for group in optimizer.param_groups for p in group["params"]]
-            numbers = [n for group in found["param_groups"] for n in group["params"]]
-            by_number = dict(zip(numbers, weights, strict=True))
+        known = self._states_beside(checkpoint)
+        for place, optimizer in enumerate(self.optimizers):
+            found = checkpoint["optimizer_states"][place]
+            by_number = _by_number(optimizer, found)
+            put_states(found, place, known)
             states = {
                 number: {name: _part(value, by_number[number]) for name, value in state.items()}
                 for number, state in found["state"].items()
             }
             optimizer.load_state_dict({**found, "state": states})
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint: the parts of every process, then the file that names them."""
+        path = Path(filepath)
+        if self.sharded_checkpoints:
+            folder = self.broadcast(new_folder(path, checkpoint["global_step"]))
+            tensors, tied = take_tensors(checkpoint)
+            checkpoint[SHARDS] = {**write_shards(tensors, folder), "tied": tied}
+        super().save_checkpoint(checkpoint, filepath, storage_options)
+        if self.sharded_checkpoints and self.is_global_zero:
+            remove_unnamed(path.parent)
+
+    def load_checkpoint(
+        self, checkpoint_path: Any, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; of what lies beside the file this process's part."""
+        path = Path(checkpoint_path)
+        content = load_checkpoint(path)
+        if SHARDS in content:
+            assert self.lightning_module is not None
+            like = self.lightning_module.state_dict().get
+            content["state_dict"] = read_weights(content, path, like)
+            content[SHARDS]["path"] = str(folder_of(content, path))
+        return content
+
+    def _states_beside(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+        """This process's part of the state of the optimizers that lies beside a checkpoint."""
+        if SHARDS not in checkpoint:
+            return {}
+        weights = {
+            f"{place}.{number}": weight
+            for place, (optimizer, found) in enumerate(
+                zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
+            )
+            for number, weight in _by_number(optimizer, found).items()
+        }
+        folder = Path(checkpoint[SHARDS]["path"])
+        return read_shards(folder, OPTIMIZER, lambda name: weights.get(name.rpartition(".")[0]))
 
     def _wholes(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """What is spread as wholes, one after the other, so that only rank 0 must hold them all."""
@@ -203,6 +265,13 @@ class FSDP2Strategy(DDPStrategy):
             if self.is_global_zero:
                 kept[name] = known[id(value)]
         return kept
+
+
+def _by_number(optimizer: Optimizer, found: Mapping[str, Any]) -> dict[int, Tensor]:
+    """The weights of an optimizer by the numbers that they have in its state."""
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [n for group in found["param_groups"] for n in group["params"]]
+    return dict(zip(numbers, weights, strict=True))
 
 
 def _part(value: Any, weight: Tensor) -> Any:
@@ -269,4 +338,10 @@ def whole_networks(stage: Any) -> Iterator[None]:
 
 StrategyRegistry.register(
     "fsdp2", FSDP2Strategy, description="Weights and optimizer state spread over processes"
+)
+StrategyRegistry.register(
+    "fsdp2_sharded",
+    FSDP2Strategy,
+    description="The same, and each process writes its part of a checkpoint",
+    sharded_checkpoints=True,
 )

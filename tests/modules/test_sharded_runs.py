@@ -1,6 +1,8 @@
 """Runs under ``--trainer.strategy fsdp2``: killed, resumed on two processes or one, exported."""
 
+import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -9,6 +11,7 @@ from harness import run_processes
 from safetensors.torch import load_file
 
 from instructgpt.cli import main
+from instructgpt.commands.export import export
 from instructgpt.modules.base import StageModule
 
 OWN = """
@@ -25,13 +28,12 @@ model:
     optimizer: {{class_path: PaperAdam, init_args: {{lr: 0.001, eps: 0.01}}}}
 data:
   class_path: PromptDataModule
-  init_args: {{train: {prompts}, max_prompt_tokens: 24, max_response_tokens: 6}}
+  init_args: {{train: {prompts}, validation: 0.1, max_prompt_tokens: 24, max_response_tokens: 6}}
 trainer:
   max_epochs: 2
   accelerator: cpu
   logger: false
   enable_progress_bar: false
-  limit_val_batches: 0
 checkpoint: {{every_n_steps: 1}}
 seed_everything: 3
 """
@@ -41,19 +43,19 @@ seed_everything: 3
 def fit(tmp_path, files, policy_artefact, reward_artefact):
     """Train by the command line and return the weights of all that is exported."""
 
-    def run(name, processes, *options, killed_at=None):
+    def run(name, processes, *options, strategy="fsdp2", killed_at=None):
         text = OWN.format(policy=policy_artefact, reward=reward_artefact, **files)
         (tmp_path / "own.yaml").write_text(text)
         args = [f"--config={tmp_path}/own.yaml", f"--output={tmp_path / name}"]
         args += [f"--trainer.devices={processes}", *options]
-        args += ["--trainer.strategy=fsdp2"] if processes > 1 else []
+        args += [f"--trainer.strategy={strategy}"] if processes > 1 else []
 
         def train():
             if killed_at is not None:
                 kill_at(killed_at)
             main(["fit", *args])
 
-        run_processes(train, processes=processes)
+        run_processes(train, processes=processes, timeout=300)
         return exported(tmp_path / name / "export")
 
     return run
@@ -81,6 +83,49 @@ def assert_close(some, others):
     assert some.keys() == others.keys()
     for name, weight in some.items():
         torch.testing.assert_close(weight, others[name], atol=1e-5, rtol=0)
+
+
+def test_the_best_weights_of_an_adapter(tmp_path, files, policy_artefact):
+    def run(processes, *options):
+        folder = tmp_path / str(processes)
+        args = ["fit", "--model=SFTModule", f"--model.init_from={policy_artefact}"]
+        args += ["--model.trained=LoRA", "--model.dropout=0", "--model.validation_prompts=2"]
+        args += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=30"]
+        args += ["--data=DemonstrationDataModule", f"--data.train={files['demonstrations']}"]
+        args += ["--data.max_prompt_tokens=24", "--data.max_response_tokens=24"]
+        args += [f"--data.batch_size={8 // processes}", f"--trainer.devices={processes}"]
+        args += ["--trainer.max_epochs=4", "--trainer.accelerator=cpu", f"--output={folder}"]
+        args += ["--trainer.enable_progress_bar=false", "--trainer.logger=false", *options]
+        run_processes(lambda: main(args) and None, processes=processes, timeout=300)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return load_file(folder / "export" / "model.safetensors"), metrics
+
+    alone, metrics = run(1)
+    losses = [row["val/loss"] for row in metrics["validations"]]
+    assert losses[-1] > min(losses)  # the rate is too high: what is exported is not the last
+    spread, again = run(2, "--trainer.strategy=fsdp2_sharded")
+    assert again["exported"]["step"] == metrics["exported"]["step"]
+    assert_close(alone, spread)
+
+
+def test_parts_of_checkpoints_are_put_together(fit, tmp_path):
+    """Written by two processes, read by two, by one, and by ``export``."""
+    parts = {"strategy": "fsdp2_sharded"}
+    with pytest.raises(AssertionError, match=r"no answer from ranks .*-9"):
+        fit("killed", 2, killed_at=5, **parts)
+    folder = tmp_path / "killed" / "checkpoints"
+    assert len(list((folder / "shards").iterdir())) == 2  # of last.ckpt and previous.ckpt
+    shutil.copytree(tmp_path / "killed", tmp_path / "alone")
+    resumed = fit("killed", 2, "--ckpt_path=last", **parts)
+    assert_close(fit("alone", 1, "--ckpt_path=last"), resumed)
+    assert [one.name[:4] for one in (folder / "shards").iterdir()] == ["last"]
+    to = str(tmp_path / "export")
+    run_processes(lambda: export(run=str(tmp_path / "killed"), output=to), processes=1, timeout=300)
+    again = exported(tmp_path / "export")
+    assert all(torch.equal(again[name], weight) for name, weight in resumed.items())
+    (next((folder / "shards").glob("*/*"))).write_bytes(b"")
+    with pytest.raises(AssertionError, match=r"must have .* bytes"):
+        fit("killed", 2, "--ckpt_path=last", **parts)
 
 
 def test_ppo_goes_on_after_a_kill_on_two_processes_and_on_one(fit):

@@ -9,6 +9,7 @@ from instructgpt.callbacks.common import stage_of
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.bfloat16 import bfloat16_lines
 from instructgpt.modules.memory import Plan, memory_plan, most_bytes, used_line
+from instructgpt.modules.sharding import gathered
 from instructgpt.terminal import say
 from instructgpt.types import UserError
 
@@ -32,7 +33,8 @@ class PlanPrinter(Callback):
         """Print the plan."""
         stage = stage_of(pl_module)
         self._planned = stage.planned_steps()
-        steps, self.memory = plan_of(stage)  # by every rank: it tries networks out together
+        with gathered(trainer):
+            steps, self.memory = plan_of(stage)  # by every rank: it tries networks out together
         if not trainer.is_global_zero:
             return
         lines = steps + self.memory.lines

@@ -90,7 +90,7 @@ def test_the_best_weights_of_an_adapter(tmp_path, files, policy_artefact):
         folder = tmp_path / str(processes)
         args = ["fit", "--model=SFTModule", f"--model.init_from={policy_artefact}"]
         args += ["--model.trained=LoRA", "--model.dropout=0", "--model.validation_prompts=2"]
-        args += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=30"]
+        args += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=3"]
         args += ["--data=DemonstrationDataModule", f"--data.train={files['demonstrations']}"]
         args += ["--data.max_prompt_tokens=24", "--data.max_response_tokens=24"]
         args += [f"--data.batch_size={8 // processes}", f"--trainer.devices={processes}"]

@@ -24,7 +24,14 @@ from instructgpt.callbacks.lightning_private import (
     save_last,
     validation_follows,
 )
-from instructgpt.models.checkpoint import LAST, PREVIOUS, damage, partial_file, save_checkpoint
+from instructgpt.models.checkpoint import (
+    LAST,
+    PREVIOUS,
+    damage,
+    load_checkpoint,
+    partial_file,
+    save_checkpoint,
+)
 from instructgpt.models.shard_files import remove_unnamed, whole_again
 from instructgpt.types import require
 
@@ -54,7 +61,7 @@ class WholeFiles(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read one, with the tensors that lie beside it."""
-        return whole_again(super().load_checkpoint(path, *args, **kwargs), Path(path))
+        return whole_again(load_checkpoint(Path(path)), Path(path))
 
 
 class StageCheckpoint(ModelCheckpoint):

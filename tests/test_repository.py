@@ -51,6 +51,23 @@ def test_the_citation_is_of_this_version_and_names_the_paper():
     assert citation["references"][0]["url"] == "https://arxiv.org/abs/2203.02155"
 
 
+def test_the_tests_that_hold_our_promises_are_there():
+    rows = [
+        line.strip("|").split("|")
+        for line in (ROOT / "docs" / "promises.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith(("| promise |", "| ---"))
+    ]
+    assert len(rows) > 80
+    for promise, held in rows:
+        tests = re.findall(r"`([\w/.]+)::(\w+)`", held)
+        measured = re.findall(r"\*measured\*: `([\w/.]+)`", held)
+        assert tests or measured, promise
+        assert all((ROOT / file).is_file() for file in measured), promise
+        for file, name in tests:
+            text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert f"def {name}(" in text, f"{promise}: {file}::{name}"
+
+
 def test_the_tests_that_hold_our_decisions_are_there():
     text = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", text)

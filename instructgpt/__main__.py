@@ -67,7 +67,10 @@ def _run_trainer_verb(args: list[str]) -> None:
 
 
 def _run_plain_verb(args: list[str]) -> None:
+    from instructgpt.settings import check_alone
+
     verb, *options = args
+    check_alone(verb)
     if verb == "pipeline":
         from instructgpt.commands.pipeline import main as run_pipeline
 

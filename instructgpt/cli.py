@@ -243,7 +243,8 @@ class StageCLI(OpenCLI):
         """Build the trainer, whose complaints are about its own options."""
         try:
             trainer = super().instantiate_trainer(**kwargs)
-            check_processes(trainer.num_devices, isinstance(trainer.accelerator, CPUAccelerator))
+            on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
+            check_processes(trainer.num_devices, trainer.num_nodes, on_cpu)
             return trainer
         except UserError:
             raise

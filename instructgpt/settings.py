@@ -7,12 +7,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
+from instructgpt.terminal import note
 from instructgpt.types import UserError, require
 from instructgpt.yaml_files import check_aliases, check_depth, load_yaml
 
@@ -68,6 +70,21 @@ def check_trainer(verb: str, settings: Any) -> None:
     for name, (holds, rule) in rules.items():
         value = settings.get(name)
         require(value is None or holds(value), f"--trainer.{name}", rule, value)
+    check_strategy(settings.get("strategy"))
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuse DeepSpeed where it is not installed, and say that nobody has tried it.
+
+    Args:
+        strategy: a name, or a class path with options.
+    """
+    name = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", "")
+    if "deepspeed" not in name.lower():
+        return
+    if find_spec("deepspeed") is None:
+        raise UserError(f"--trainer.strategy {name} needs DeepSpeed: pip install deepspeed")
+    note(f"--trainer.strategy {name} is untested here; fsdp2 does the same and is tested")
 
 
 def check_callbacks(callbacks: Sequence[object]) -> None:
@@ -83,12 +100,54 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
                 )
 
 
-def check_processes(count: int, on_cpu: bool) -> None:
-    """Refuse more processes than a machine can start."""
+def check_processes(devices: int, nodes: int, on_cpu: bool) -> None:
+    """Refuse more processes than a machine can start, and others than were started.
+
+    Where the trainer leaves out some that torchrun or srun have started, each is a run of its own,
+    and all write to the same folder.
+
+    Args:
+        devices: of the trainer, on each node.
+        nodes: of the trainer.
+        on_cpu: they are CPU processes.
+    """
     most = max(16, os.cpu_count() or 1)
     require(
-        not on_cpu or count <= most, "--trainer.devices", f"at most {most} on this machine", count
+        not on_cpu or devices <= most,
+        "--trainer.devices",
+        f"at most {most} on this machine",
+        devices,
     )
+    count, name = launched()
+    if count not in (1, devices * nodes):
+        raise UserError(
+            f"--trainer.devices times --trainer.num_nodes must be the {count} processes that "
+            f"{name} started, got {devices} times {nodes}"
+        )
+
+
+def launched() -> tuple[int, str]:
+    """How many processes torchrun or srun started this one among, and which; 1 where neither did.
+
+    In a batch script of Slurm, outside of ``srun``, there are tasks but no step.
+    """
+    for name, mark, count in (
+        ("torchrun", "TORCHELASTIC_RUN_ID", "WORLD_SIZE"),
+        ("srun", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"),
+    ):
+        if mark in os.environ and (number := os.environ.get(count, "1")).isdecimal():
+            return int(number), name
+    return 1, ""
+
+
+def check_alone(verb: str) -> None:
+    """Refuse to do the work of a verb several times at once.
+
+    Args:
+        verb: that runs in one process.
+    """
+    count, name = launched()
+    require(count == 1, f"{name}: the processes of {verb}", "1", count)
 
 
 def check_classes(settings: Any) -> None:

@@ -190,6 +190,56 @@ def test_the_gpu_overlay_parses():
     assert config.trainer.max_epochs == 6
 
 
+LOOPS = ("sft", "reward", "dpo", "ppo")
+CLUSTER = {
+    "ddp": ("ddp", 1, 2),
+    "fsdp2": ("fsdp2", 1, 2),
+    "deepspeed3": ("deepspeed_stage_3", 1, 2),
+    "torchrun": ("auto", 1, 2),
+    "slurm": ("auto", 2, 8),
+}
+
+
+@pytest.mark.parametrize("overlay", CLUSTER)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_overlay_of_a_cluster_lies_on_any_stage(monkeypatch, loop, overlay):
+    monkeypatch.setattr("instructgpt.settings.check_strategy", lambda strategy: None)
+    plain = parse(f"--config=configs/{loop}.yaml")
+    config = parse(f"--config=configs/{loop}.yaml", f"--config=configs/overlays/{overlay}.yaml")
+    trainer = config.trainer
+    assert (trainer.strategy, trainer.num_nodes, trainer.devices) == CLUSTER[overlay]
+    assert (config.model, config.data) == (plain.model, plain.data)
+
+
+@pytest.mark.parametrize("overlay", CLUSTER)
+def test_the_command_of_an_overlay_is_understood(monkeypatch, overlay):
+    """As its comments write it, for as many processes as they start."""
+    monkeypatch.setattr("instructgpt.settings.check_strategy", lambda strategy: None)
+    lines = (ROOT / f"configs/overlays/{overlay}.yaml").read_text().splitlines()
+    commands = [line.partition("-m instructgpt fit ") for line in lines]
+    commands = [(start, rest) for start, found, rest in commands if found]
+    assert commands
+    for start, rest in commands:
+        trainer = parse(*rest.split()).trainer
+        assert f"configs/overlays/{overlay}.yaml" in rest
+        if "torchrun" in start:
+            nodes = int((start.partition("--nnodes ")[2] or "1").split()[0])
+            assert trainer.num_nodes == nodes
+            assert f"--nproc_per_node {trainer.devices} " in start
+
+
+def test_the_commands_of_the_table_of_hardware_are_understood():
+    lines = (ROOT / "docs/hardware.md").read_text().splitlines()
+    found = [
+        line.split("`python -m instructgpt fit ")[1].split("`")[0]
+        for line in lines
+        if "`python -m instructgpt fit --config" in line
+    ]
+    assert len(found) == 6
+    for command in found:
+        assert parse(*command.split()).trainer.max_epochs >= 1
+
+
 # arXiv:2203.02155: section 3.5 and appendix C; the policy's rate in PPO is the best of figure 38
 PAPER_VALUES = {
     "sft": {"optimizer.init_args.lr": 9.65e-6, "dropout": 0.2},

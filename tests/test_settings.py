@@ -35,6 +35,7 @@ ONE = torch.ones(1)
         (["--trainer.val_check_interval=1000"], "`val_check_interval` (1000) must be less than or equal to"),
         (["--trainer.num_nodes=0"], "--trainer.num_nodes must be >= 1, got 0"),
         (["--trainer.devices=9999"], "--trainer.devices must be at most "),
+        (["--trainer.strategy=deepspeed_stage_3"], "--trainer.strategy deepspeed_stage_3 needs DeepSpeed: pip install deepspeed"),
         (["--trainer.accelerator=tpu"], "Requirement 'torch_xla"),
         (["--trainer.precision=transformer-engine"], "Requirement 'transformer_engine"),
         (["--trainer.logger=CometLogger"], "Requirement 'comet"),
@@ -64,6 +65,27 @@ def test_one_line(tmp_path, capsys, options, message):
     assert "Traceback" not in error
     last = error.strip().splitlines()[-1]
     assert last.startswith(f"instructgpt: error: {message}"), last
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+SRUN = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+
+
+@pytest.mark.parametrize(("name", "started"), [("torchrun", TORCHRUN), ("srun", SRUN)])
+def test_no_process_that_was_started_trains_alone(tmp_path, capsys, monkeypatch, name, started):
+    """They would all write to the same folder: Lightning's default is one process."""
+    for variable, value in started.items():
+        monkeypatch.setenv(variable, value)
+    assert main(toy_args("--output", str(tmp_path))) == 2
+    assert last_line(capsys) == (
+        "instructgpt: error: --trainer.devices times --trainer.num_nodes must be the 2 processes "
+        f"that {name} started, got 1 times 1"
+    )
+    assert main(["cache"]) == 2
+    assert last_line(capsys).endswith(f"{name}: the processes of cache must be 1, got 2")
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)  # a batch script, which has tasks as well
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert main(["cache"]) == 0
 
 
 def test_nothing_is_left_of_what_lightning_refuses(tmp_path):

@@ -180,7 +180,7 @@ def test_rows_that_are_read_as_far_as_they_go_are_as_likely_as_alone(name, preci
     assert not [w for w in recwarn if "decoded" in str(w.message)]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "16-mixed"])
 @pytest.mark.parametrize("value", ["separate", "shared"])
 def test_first_ratio_is_exactly_one(fit, prompt_data, policy_artefact, value, precision):
     watch = Watch()

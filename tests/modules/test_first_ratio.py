@@ -46,7 +46,9 @@ def test_first_ratio_is_exactly_one_where_some_rows_are_learned_from(
     assert [phase["ppo/first_ratio_error"] for phase in watch.phases] == [0, 0]
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("32-true", 4e-6), ("bf16-true", 0.1)])
+@pytest.mark.parametrize(
+    ("precision", "bound"), [("32-true", 4e-6), ("bf16-mixed", 0.1), ("bf16-true", 0.1)]
+)
 @pytest.mark.parametrize("value", ["separate", "shared"])
 def test_recorded_logprobs_are_almost_those_of_training(
     fit, prompt_data, policy_artefact, value, precision, bound

@@ -33,6 +33,7 @@ PRIVATE = {
 }
 """Libraries, and the one file each that may reach inside."""
 OF_NAMED_TUPLES = {"_asdict", "_replace", "_fields", "_make", "_field_defaults"}
+DOCUMENTED = {"_exit"}  # of os, which documents it
 OF_METACLASSES = {"_abc_impl", "_backward_cls"}  # which they give to every class
 IMPORTED_WITH_EFFECTS = {"instructgpt.pipeline.server", "instructgpt.pipeline.preload"}
 
@@ -148,7 +149,8 @@ def module_name(path):
 
 
 def is_private(name):
-    return name.startswith("_") and not name.endswith("__") and name not in OF_NAMED_TUPLES
+    public = OF_NAMED_TUPLES | DOCUMENTED
+    return name.startswith("_") and not name.endswith("__") and name not in public
 
 
 def defined(tree):

@@ -12,6 +12,7 @@ from instructgpt.callbacks.bands import read_bands
 from instructgpt.callbacks.config import ConfigWriter
 from instructgpt.callbacks.export import Compare, ExportArtefact
 from instructgpt.callbacks.logs import LogWhereRead
+from instructgpt.callbacks.lost import LostRanks
 from instructgpt.callbacks.moved import MovedNothing
 from instructgpt.callbacks.plan import PlanPrinter
 from instructgpt.callbacks.predictions import PredictionWriter
@@ -51,6 +52,7 @@ def default_callbacks(
     """
     callbacks: list[Callback] = [
         ConfigWriter(config, config_text, folder, changes),
+        LostRanks(),
         StepSeed(seed),
         PlanPrinter(),
         MovedNothing(),

@@ -24,6 +24,7 @@ def pipeline(
     only: str | None = None,
     from_: str | None = None,
     jobs: int | None = None,
+    dry_run: bool = False,
     inputs: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run a pipeline: the paper in miniature, or your own.
@@ -42,13 +43,14 @@ def pipeline(
         from_: run this stage, and all that depends on it, anew.
         jobs: stages that run side by side, with OMP_NUM_THREADS threads each (default: 1);
             default: that of the file, else as many as there are cores, at most 2.
+        dry_run: only print what would be run, with the commands.
         inputs: of the file, by name; on the command line, ``--NAME``.
     """
     from instructgpt.pipeline.call import run_pipeline
     from instructgpt.pipeline.program import Program
 
     program = Program(entry, FUNCTIONS, PRELOAD)
-    run_pipeline(config, program, output, seed, only, from_, jobs, inputs=inputs)
+    run_pipeline(config, program, output, seed, only, from_, jobs, inputs=inputs, dry_run=dry_run)
 
 
 def main(args: Sequence[str], entry: str) -> None:

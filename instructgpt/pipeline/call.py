@@ -11,12 +11,13 @@ from instructgpt.errors import guess
 from instructgpt.pipeline.board import Board, make_board
 from instructgpt.pipeline.fingerprint import check_files, fingerprints
 from instructgpt.pipeline.folder import check_ours, forget, is_finished, locked_output, read_record
+from instructgpt.pipeline.launch import check_there
 from instructgpt.pipeline.program import Program
 from instructgpt.pipeline.record import RunRecord
 from instructgpt.pipeline.references import RUN_INFO
 from instructgpt.pipeline.runner import StageRunner
 from instructgpt.pipeline.spec import Spec, read_spec
-from instructgpt.terminal import duration
+from instructgpt.terminal import duration, say
 from instructgpt.types import UserError, require
 from instructgpt.verbs import VERBS
 
@@ -31,6 +32,7 @@ def run_pipeline(
     jobs: int | None = None,
     board: Board | None = None,
     inputs: Mapping[str, str] = MappingProxyType({}),
+    dry_run: bool = False,
 ) -> None:
     """Run a pipeline.
 
@@ -44,13 +46,9 @@ def run_pipeline(
         jobs: stages side by side.
         board: where to show progress.
         inputs: of the file, by name.
+        dry_run: only say what would be run.
     """
-    if not Path(config).is_file():
-        raise UserError(f"--config must be an existing file, got {config} (in {Path.cwd()})")
-    for name, value, least in (("seed", seed, 0), ("jobs", jobs, 1)):
-        require(value is None or value >= least, f"--{name}", f">= {least}", value)
-    if output is not None and not output.strip():
-        raise UserError(f"--output must name a folder, got {output!r}")
+    _check_call(config, output, seed, jobs)
     place = None if output is None else Path(output)
     spec = read_spec(Path(config), program.functions, place, seed, jobs, inputs)
     names = list(spec.stages) if only is None else _named(only, spec, "--only")
@@ -59,12 +57,16 @@ def run_pipeline(
         if name not in names:
             raise UserError(f"--from {name}: must be among --only, got {only}")
     hashes = fingerprints(spec)
+    if dry_run:
+        _tell(names, _finished(names, again, spec, hashes), spec, program)
+        return
     options: dict[str, Any] = {"config": config, "output": output, "seed": seed}
     options |= {"only": only, "from": first, "jobs": jobs, **inputs}
     with locked_output(spec.output):
         done = _finished(names, again, spec, hashes)
         _check_inputs(names, done, spec)
         _check_places(names, spec)
+        _check_starts([name for name in names if name not in done], spec)
         for name in names:
             if name not in again:
                 check_files(spec.stages[name], read_record(spec.folder(name)))
@@ -78,6 +80,24 @@ def run_pipeline(
             )
         StageRunner(spec, hashes, names, done, board, record, program, again=bool(again)).run()
         _conclude(names, spec, record, board)
+
+
+def _check_call(config: str, output: str | None, seed: int | None, jobs: int | None) -> None:
+    """Refuse values that no pipeline can have."""
+    if not Path(config).is_file():
+        raise UserError(f"--config must be an existing file, got {config} (in {Path.cwd()})")
+    for name, value, least in (("seed", seed, 0), ("jobs", jobs, 1)):
+        require(value is None or value >= least, f"--{name}", f">= {least}", value)
+    if output is not None and not output.strip():
+        raise UserError(f"--output must name a folder, got {output!r}")
+
+
+def _tell(names: list[str], done: set[str], spec: Spec, program: Program) -> None:
+    """Say what would be run, as it would be started."""
+    for name in names:
+        stage = spec.stages[name]
+        command = spec.call(stage, program, spec.arguments(stage)).shown
+        say(f"{name}: finished" if name in done else f"{name}: {command}")
 
 
 def told(value: Any) -> str:
@@ -128,6 +148,12 @@ def _check_places(names: list[str], spec: Spec) -> None:
     for file in (spec.folder(RUN_INFO), *map(spec.log, names)):
         if file.is_dir():
             raise UserError(f"{file} must be a file, got a folder: move it away")
+
+
+def _check_starts(names: list[str], spec: Spec) -> None:
+    """Refuse what this machine cannot start."""
+    for name in names:
+        check_there(spec.stages[name].launch, spec.stages[name].job, f"stages.{name}")
 
 
 def _conclude(names: list[str], spec: Spec, record: RunRecord, board: Board) -> None:

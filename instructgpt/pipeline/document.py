@@ -12,7 +12,7 @@ from instructgpt.types import UserError
 from instructgpt.yaml_files import load_yaml
 
 KEYS = ("extends", "output", "seed", "jobs", "inputs", "matrix", "stages")
-STAGE_KEYS = ("verb", "config", "options", "cost", "needs")
+STAGE_KEYS = ("verb", "config", "options", "cost", "needs", "launch", "slurm")
 
 
 def read_document(path: Path) -> dict[str, Any]:

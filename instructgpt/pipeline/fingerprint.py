@@ -15,6 +15,7 @@ from typing import Any
 
 from instructgpt.data.files import is_known
 from instructgpt.pipeline.folder import LOCK_FILE, Record
+from instructgpt.pipeline.launch import JOBS_FOLDER
 from instructgpt.pipeline.references import RUN_INFO
 from instructgpt.pipeline.spec import Spec, Stage
 from instructgpt.types import UserError
@@ -26,7 +27,8 @@ PATH_LIMIT = 1024  # characters; longer text is no path
 def fingerprints(spec: Spec) -> dict[str, str]:
     """A hash for each stage: verb, options, config files, files it reads, and its inputs' hashes.
 
-    Comments do not count, nor does where the pipeline writes to.
+    Comments do not count, nor does where the pipeline writes to, nor what starts a stage
+    (``launch``, ``slurm``): the same processes, started in another way, do the same.
 
     Args:
         spec: the pipeline.
@@ -163,7 +165,7 @@ class FileHashes:
         self._own = {spec.folder(name).resolve(): name for name in (*spec.stages, RUN_INFO)}
         output = spec.output.resolve()
         logs = [output / spec.log(name).name for name in spec.stages]
-        self._written = {output, output / LOCK_FILE, *self._own, *logs}
+        self._written = {output, output / LOCK_FILE, output / JOBS_FOLDER, *self._own, *logs}
         self._hashes: dict[Path, str] = {}
 
     def is_external(self, text: str) -> bool:

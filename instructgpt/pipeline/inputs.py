@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from instructgpt.data.files import is_known
 from instructgpt.types import UserError
 from instructgpt.yaml_files import check_aliases, check_depth
 
-OWN = ("config", "output", "seed", "only", "from", "jobs", "help", "pipeline")
+OWN = ("config", "output", "seed", "only", "from", "jobs", "dry_run", "help", "pipeline")
 """Flags that every pipeline has, and what no stage can be called."""
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w-]*)\}")
@@ -173,8 +174,12 @@ def _texts(value: Any) -> Iterator[str]:
 def _is_missing(text: str) -> bool:
     """Whether a text can be nothing but a path, and nothing is there.
 
-    ``owner/name`` may be on the hub: whoever reads it will say.
+    ``owner/name`` may be on the hub: whoever reads it will say. Several words behind a program are
+    a command, such as a ``launch``.
     """
+    first, *others = text.split() or [""]
+    if others and shutil.which(first):
+        return False
     path = Path(text).expanduser()
     local = text.startswith(("/", "~", "./", "../")) or text.count("/") > 1 or is_known(path)
     return local and not path.exists() and not glob.glob(str(path), recursive=True)

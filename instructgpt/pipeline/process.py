@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
-from instructgpt.pipeline.program import Program
+from instructgpt.pipeline.launch import StageCall, kill_below
 from instructgpt.terminal import note
 
 SERVER = "instructgpt.pipeline.server"
@@ -44,23 +43,23 @@ class Child:
     """A running stage.
 
     Args:
-        arguments: of ``python -m instructgpt``, the verb first.
+        call: what is called, with which arguments.
         log: file that its output is appended to.
-        program: what is called with the arguments.
     """
 
-    def __init__(self, arguments: list[str], log: Path, program: Program) -> None:
+    def __init__(self, call: StageCall, log: Path) -> None:
         self.log = log
         self.begin = time.monotonic()
         self.signals = 0  # sent so far
-        command = shlex.join(["python", "-m", "instructgpt", *arguments])
         with log.open("ab") as file:
-            file.write(f"\n$ {command}\n".encode())
+            file.write(f"\n$ {call.shown}\n".encode())
             self.offset = file.tell()
         context = multiprocessing.get_context("forkserver")
-        entry, _, preload = program
+        entry, _, preload = call.program
         context.set_forkserver_preload([SERVER, preload] if preload else [SERVER])
-        self.process = context.Process(target=_work, args=(entry, preload, arguments, str(log)))
+        self.process = context.Process(
+            target=_work, args=(entry, preload, call.arguments, str(log), call.patience)
+        )
         with _environment():
             _start_server()
             self.process.start()
@@ -80,6 +79,8 @@ class Child:
         """Send a signal to the stage and all it started."""
         pid = self.process.pid
         assert pid is not None
+        if number == signal.SIGKILL:
+            kill_below(pid)
         try:
             os.killpg(pid, number)
         except ProcessLookupError:  # it has not made its group yet, or is gone
@@ -126,10 +127,10 @@ def _environment() -> Iterator[None]:
             del os.environ[name]
 
 
-def _work(entry: str, preload: str, arguments: list[str], log: str) -> None:
+def _work(entry: str, preload: str, arguments: list[str], log: str, patience: float) -> None:
     """The life of a child."""
     os.setpgid(0, 0)  # Ctrl-C in the terminal reaches the parent alone, which passes it on
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(patience,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _redirect(log)
@@ -143,10 +144,14 @@ def _work(entry: str, preload: str, arguments: list[str], log: str) -> None:
         os.killpg(0, signal.SIGTERM)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(patience: float) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    if patience:  # a launcher, or a job that somebody must cancel
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(patience)
+    kill_below(os.getpid())
     os.killpg(0, signal.SIGKILL)
 
 

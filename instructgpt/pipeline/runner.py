@@ -147,7 +147,8 @@ class StageRunner:
         self.waiting.remove(name)
         self.record.write([*self.running, name])
         self.board.say(f"start     {name}" + (f"  ({start.note})" if start.note else ""))
-        self.running[name] = (Child(arguments, log, self.program), start.record)
+        call = self.spec.call(stage, self.program, arguments)
+        self.running[name] = (Child(call, log), start.record)
 
     # -- ending
 
@@ -182,6 +183,8 @@ class StageRunner:
         elif self.signals:
             self.board.say(f"stopped   {name}")
         else:
+            if self.spec.stages[name].launch and code == 1 and _said(child, ERROR_LINE):
+                code = WRONG_INPUT  # torchrun ends with 1, whatever its processes say
             self.problems.append(Failure(name, code, child))
             others = ", ".join(self.running)
             rest = f"; {others} may end, nothing new starts" if others else ""
@@ -258,11 +261,15 @@ def _explain(failure: Failure | UserError) -> str:
     """One line: the stage, what it said, its log."""
     if isinstance(failure, UserError):
         return str(failure)
-    lines = failure.child.lines()
     for code, start in ((WRONG_INPUT, ERROR_LINE), (WAITING, WAITING_LINE)):
-        said = [line for line in lines if line.startswith(start)]
+        said = _said(failure.child, start)
         if failure.code == code and said:
-            return f"{failure.name}: {said[-1].removeprefix(start)} (log: {failure.child.log})"
+            return f"{failure.name}: {said[-1]} (log: {failure.child.log})"
     how = f"exit code {failure.code}" if failure.code > 0 else f"signal {-failure.code}"
     hint = ", perhaps for want of memory" if failure.code == -signal.SIGKILL else ""
     return f"{failure.name} ended with {how}{hint}; its log is {failure.child.log}"
+
+
+def _said(child: Child, start: str) -> list[str]:
+    """What follows in the lines that begin so."""
+    return [line.removeprefix(start) for line in child.lines() if line.startswith(start)]

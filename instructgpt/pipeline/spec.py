@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from instructgpt.errors import guess
 from instructgpt.pipeline.document import read_document
 from instructgpt.pipeline.inputs import fill, given_inputs, without_unneeded
+from instructgpt.pipeline.launch import JOBS_FOLDER, StageCall, call_of, read_job, read_launch
 from instructgpt.pipeline.matrix import expand_matrix
-from instructgpt.pipeline.program import Functions
+from instructgpt.pipeline.program import Functions, Program
 from instructgpt.pipeline.references import RUN_INFO, Names, expand, named_stages
 from instructgpt.types import UserError
 from instructgpt.verbs import VERBS
@@ -34,6 +35,8 @@ class Stage(NamedTuple):
     options: dict[str, Any]  # the seed among them
     inputs: list[str]
     cost: float | None  # relative seconds
+    launch: list[str]  # words in front of it, such as torchrun
+    job: dict[str, Any]  # what a job of Slurm is submitted with; empty for a process here
 
 
 class Spec(NamedTuple):
@@ -53,6 +56,17 @@ class Spec(NamedTuple):
     def log(self, name: str) -> Path:
         """Where a stage prints to."""
         return self.output / f"{name}.log"
+
+    def call(self, stage: Stage, program: Program, arguments: list[str]) -> StageCall:
+        """How a stage is started.
+
+        Args:
+            stage: of this pipeline.
+            program: that a stage is.
+            arguments: of the stage, the verb first.
+        """
+        jobs = self.output / JOBS_FOLDER / stage.name
+        return call_of(program, stage.launch, stage.job, jobs, arguments)
 
     def dependents(self, name: str) -> list[str]:
         """Stages that read what a stage writes, and those that read what they write."""
@@ -128,7 +142,8 @@ def _stages(document: dict[str, Any], path: Path, functions: Functions) -> dict[
             raise UserError(f"{path}: stages.{name} must not be called like an input")
         names = Names(list(trees), list(stages))
         place = f"{path}: stages.{name}"
-        tree = {**tree, "options": fill(tree["options"], inputs, f"{place}.options")}
+        for key in ("options", "launch", "slurm"):
+            tree = {**tree, key: fill(tree.get(key, ""), inputs, f"{place}.{key}")}
         stages[name] = _stage(name, tree, names, document["seed"], functions, place)
     return stages
 
@@ -162,7 +177,9 @@ def _stage(
     if known is None or "seed" in known:
         options = {VERBS[verb].seed_option: seed, **options}
     inputs = list(dict.fromkeys(inputs))
-    return Stage(name, verb, configs, options, inputs, tree.get("cost"))
+    launch = read_launch(tree["launch"], f"{place}.launch")
+    job = read_job(tree["slurm"], f"{place}.slurm")
+    return Stage(name, verb, configs, options, inputs, tree.get("cost"), launch, job)
 
 
 def _first(option: str) -> str:

@@ -8,23 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from called_pipeline import CALL, ROOT, Call, all_gone, pids, wait_for
 
 from instructgpt.pipeline.folder import locked_output
 from instructgpt.types import UserError
 
-TESTS, ROOT = Path(__file__).parent, Path(__file__).parents[2]
-CALL = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may ignore them
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
-from instructgpt.errors import guarded
-from instructgpt.pipeline.call import run_pipeline
-from instructgpt.pipeline.program import Program
-sys.exit(guarded(lambda args: run_pipeline("toy.yaml", Program("toy_verbs:main", {})), []))
-"""
 CHAIN = """
 jobs: 2
 stages:
@@ -33,63 +23,6 @@ stages:
   c: {verb: fit, options: {steps: 20, x: "{a}", child: 1}}
   d: {verb: predict, options: {x: "{b}", y: "{c}"}}
 """
-
-
-class Call:
-    """The pipeline in a process of its own, as from a shell."""
-
-    def __init__(self, toy, **streams):
-        path = os.pathsep.join([str(TESTS), str(ROOT)])
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CALL],
-            cwd=toy.folder,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # a process group, as a shell makes it for a command
-            text=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams},
-        )
-
-    def read_until(self, text):
-        for line in self.process.stdout:
-            if text in line:
-                return
-        raise AssertionError(f"ended without {text!r}")
-
-    def rest(self):
-        return self.process.communicate(timeout=60)[0]
-
-
-def wait_for(toy, text):
-    """Until the diary says something."""
-    for _ in range(600):
-        path = toy.output / "diary.txt"
-        if path.exists() and text in path.read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"never {text!r}")
-
-
-def pids(toy):
-    """Of stages and of what they started."""
-    path = toy.output / "diary.txt"
-    rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    return {int(row[2]) for row in rows if row[1] in ("begin", "resume", "pid")}
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def all_gone(numbers, patience=10.0):
-    deadline = time.monotonic() + patience
-    while any(map(alive, numbers)):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def ready(toy, text=CHAIN):

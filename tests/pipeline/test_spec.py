@@ -180,7 +180,7 @@ ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
         ("stages: [a]", "toy.yaml: stages must be a mapping of names, got ['a']"),
         ("stages: {a/b: {verb: fit}}", "toy.yaml: stages: a name must be letters"),
         ("stages: {pipeline: {verb: fit}}", "toy.yaml: stages: a name must be letters"),
-        ("stages: {a: fit}", "toy.yaml: stages.a: must be a mapping with verb, config, options, cost, needs, got 'fit'"),
+        ("stages: {a: fit}", "toy.yaml: stages.a: must be a mapping with verb, config, options, cost, needs, launch, slurm, got 'fit'"),
         ("stages: {a: {verbs: fit}}", "toy.yaml: stages.a: unknown key 'verbs'; did you mean verb?"),
         ("stages: {a: {verb: fitt}}", "toy.yaml: stages.a.verb: unknown verb 'fitt'; did you mean fit?"),
         ("stages: {a: {cost: 1}}", "toy.yaml: stages.a.verb: unknown verb 'None' (there are fit, "),

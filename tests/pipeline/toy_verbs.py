@@ -77,3 +77,7 @@ def write_step(folder, step):
 def read_step(folder):
     with zipfile.ZipFile(folder / "checkpoints" / "last.ckpt") as file:
         return int(file.read("step"))
+
+
+if __name__ == "__main__":  # as a launcher starts it
+    sys.exit(main(sys.argv[1:]))

@@ -191,14 +191,6 @@ def test_init_files_hold_no_code():
             assert body == docstring, path
 
 
-def test_nothing_is_unpickled_unsafely():
-    for path in FILES:
-        for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                arguments = {k.arg: ast.unparse(k.value) for k in node.keywords}
-                assert arguments.get("weights_only") == "True", f"{path}:{node.lineno}"
-
-
 @pytest.mark.parametrize(
     ("source", "found"),
     [

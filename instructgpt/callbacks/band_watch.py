@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from instructgpt.callbacks.bands import Bands, Watch, look_at, setting_of
-from instructgpt.callbacks.common import is_debugging, stage_of
+from instructgpt.callbacks.common import StepWatch, is_debugging, stage_of
 from instructgpt.callbacks.lightning_private import epoch_ends
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.trained import drop_frozen
@@ -40,7 +40,7 @@ class BandWatch(Callback):
         self.watches = {name: Watch() for name in bands.metrics}
         self.others: list[str] = []  # what differs from the runs of the bands
         self._total: int | None = None
-        self._before, self._unknown_said = 0, False
+        self._steps, self._unknown_said = StepWatch(), False
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen so far."""
@@ -77,7 +77,6 @@ class BandWatch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw them wherever metrics are drawn."""
-        self._before = trainer.global_step
         if not self._total or not trainer.loggers:
             return
         curves = BandCurves(self.bands, trainer.loggers, self._total)
@@ -94,7 +93,7 @@ class BandWatch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note the step."""
-        self._before = trainer.global_step
+        self._steps.begin(trainer)
 
     def on_train_batch_end(
         self,
@@ -105,7 +104,7 @@ class BandWatch(Callback):
         batch_idx: int,
     ) -> None:
         """Judge what the step has logged, and what its phase has if it was the last."""
-        if trainer.global_step == self._before:
+        if not self._steps.completed(trainer):
             return
         if stage_of(pl_module).logs_step:
             self._judge(trainer, STEP)

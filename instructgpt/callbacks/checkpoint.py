@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from instructgpt.callbacks.common import is_debugging, stage_of
+from instructgpt.callbacks.common import StepWatch, is_debugging, stage_of
 from instructgpt.callbacks.lightning_private import (
     accumulating,
     epoch_ends,
@@ -92,7 +92,7 @@ class StageCheckpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self._signal = 0
         self._handlers: dict[int, Any] = {}
-        self._steps_before = 0
+        self._steps = StepWatch()
         self._saved_step = -1
         self._due = False  # last.ckpt, at the next moment between two steps
 
@@ -176,7 +176,7 @@ class StageCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note the step, to see in ``on_train_batch_end`` whether this batch completed one."""
-        self._steps_before = trainer.global_step
+        self._steps.begin(trainer)
 
     def on_train_batch_end(
         self,
@@ -187,7 +187,7 @@ class StageCheckpoint(ModelCheckpoint):
         batch_idx: int,
     ) -> None:
         """Save every ``every_n_steps`` optimizer steps."""
-        if trainer.global_step == self._steps_before or is_debugging(trainer):
+        if not self._steps.completed(trainer) or is_debugging(trainer):
             return
         self._due = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
         # After a validation or the end of an epoch that follows at once, there is more to save.

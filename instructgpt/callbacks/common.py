@@ -18,6 +18,21 @@ def stage_of(pl_module: LightningModule) -> StageModule:
     return pl_module
 
 
+class StepWatch:
+    """Tells which batches complete an optimizer step: others only add to its gradients."""
+
+    def __init__(self) -> None:
+        self._before = 0
+
+    def begin(self, trainer: Trainer) -> None:
+        """Note the step before a batch."""
+        self._before = trainer.global_step
+
+    def completed(self, trainer: Trainer) -> bool:
+        """Whether the batch has completed one."""
+        return trainer.global_step != self._before
+
+
 def is_debugging(trainer: Trainer) -> bool:
     """Whether ``fast_dev_run`` is on, which shall leave nothing behind."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

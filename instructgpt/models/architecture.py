@@ -57,10 +57,15 @@ def is_recurrent(config: PreTrainedConfig) -> bool:
     return keeps_states(kind)
 
 
+PAPERS_DROPOUT = 0.2
+"""Of SFT (arXiv:2203.02155, appendix C.1), and the default there."""
+
+
 def set_dropout(config: PreTrainedConfig, probability: float) -> None:
     """Set residual dropout (of embeddings and sublayers, arXiv:1706.03762, 5.4), and no other.
 
-    Warns where the architecture has none, as Llama and its like.
+    Warns where the architecture has none, as Llama and its like; not of the default, which nobody
+    asked for.
 
     Args:
         config: changed in place; read by the model when it is built.
@@ -77,7 +82,7 @@ def set_dropout(config: PreTrainedConfig, probability: float) -> None:
         fields = []
     for name in fields:
         setattr(config, name, probability)
-    if probability and not fields:
+    if probability not in (0, PAPERS_DROPOUT) and not fields:
         message = f"{config.model_type} has no residual dropout: dropout {probability} is ignored"
         warnings.warn(message, stacklevel=2)
 

@@ -79,9 +79,9 @@ class LoRA(Adapter):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require(self.rank >= 1, "trained.rank", ">= 1", self.rank)
-        require(self.alpha > 0, "trained.alpha", "> 0", self.alpha)
-        require(0 <= self.dropout < 1, "trained.dropout", "in [0, 1)", self.dropout)
+        require(self.rank >= 1, "--model.trained.rank", ">= 1", self.rank)
+        require(self.alpha > 0, "--model.trained.alpha", "> 0", self.alpha)
+        require(0 <= self.dropout < 1, "--model.trained.dropout", "in [0, 1)", self.dropout)
 
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
         """Peft's configuration for a network."""
@@ -109,24 +109,25 @@ class Prefix(Adapter):
 
     def __post_init__(self) -> None:
         """Check the value."""
-        require(self.tokens >= 1, "trained.tokens", ">= 1", self.tokens)
+        require(self.tokens >= 1, "--model.trained.tokens", ">= 1", self.tokens)
 
     def peft_config(self, network: PreTrainedModel, task: TaskType) -> PeftConfig:
         """Peft's configuration for a network."""
         if any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
             raise UserError(
-                "trained: must not be Prefix with gradient_checkpointing, which drops its cache"
+                "--model.trained must not be Prefix with gradient_checkpointing, which drops its "
+                "cache"
             )
         if not getattr(network, "takes_prefix", True):
             raise UserError(
-                "trained: must not be Prefix for a network whose cache holds more than keys and "
-                f"values, got {network.config.model_type}"
+                "--model.trained must not be Prefix for a network whose cache holds more than keys "
+                f"and values, got {network.config.model_type}"
             )
         window = getattr(network.config.get_text_config(), "sliding_window", None)
         if window:
             raise UserError(
-                "trained: must not be Prefix for attention within a window, which moves past it, "
-                f"got sliding_window {window}"
+                "--model.trained must not be Prefix for attention within a window, which moves "
+                f"past it, got sliding_window {window}"
             )
         from peft import PrefixTuningConfig
 
@@ -152,14 +153,14 @@ class LastLayers(Trained):
 
     def __post_init__(self) -> None:
         """Check the value."""
-        require(self.layers >= 1, "trained.layers", ">= 1", self.layers)
+        require(self.layers >= 1, "--model.trained.layers", ">= 1", self.layers)
 
     def attach(self, model: Model) -> Model:
         """Freeze all but the last layers."""
         network = model.trunk if isinstance(model, ScalarModel) else model
         _check_plain(network, self)
         network.requires_grad_(False)
-        for weight in last_weights(base_network(network), self.layers, "trained.layers"):
+        for weight in last_weights(base_network(network), self.layers, "--model.trained.layers"):
             weight.requires_grad_(True)
         return model
 
@@ -191,20 +192,20 @@ class FrozenTrunk(Trained):
     def __post_init__(self) -> None:
         """Check the values."""
         once = bool(self.layers) and len(set(self.layers)) == len(self.layers)
-        require(once, "trained.layers", "numbers of layers, each once", self.layers)
-        check_tokens(self.tokens, "trained.tokens")
-        require(0 <= self.lr < inf, "trained.lr", ">= 0", self.lr)
-        require(0 <= (self.ridge or 0) < inf, "trained.ridge", ">= 0", self.ridge)
+        require(once, "--model.trained.layers", "numbers of layers, each once", self.layers)
+        check_tokens(self.tokens, "--model.trained.tokens")
+        require(0 <= self.lr < inf, "--model.trained.lr", ">= 0", self.lr)
+        require(0 <= (self.ridge or 0) < inf, "--model.trained.ridge", ">= 0", self.ridge)
 
     def attach(self, model: Model) -> Model:
         """Freeze the trunk; a head that reads something else gives way to one that starts at 0."""
         if not isinstance(model, ScalarModel):
             raise UserError(
-                "trained: must not be FrozenTrunk for a policy, whose head is not a score"
+                "--model.trained must not be FrozenTrunk for a policy, whose head is not a score"
             )
         _check_plain(model.trunk, self)
         model.trunk.requires_grad_(False)
-        features = Features.of(self.layers, self.tokens, model.trunk, "trained.layers")
+        features = Features.of(self.layers, self.tokens, model.trunk, "--model.trained.layers")
         if model.features != features:
             model.features = features
             model.head = Heads(1, features.width(model.trunk))
@@ -241,7 +242,8 @@ def merged(model: Model) -> Model:
 def _check_plain(model: nn.Module, trained: Trained) -> None:
     if is_adapted(model):
         raise UserError(
-            f"trained: must be null for a model that has an adapter, got {type(trained).__name__}"
+            "--model.trained must be null for a model that has an adapter, got "
+            f"{type(trained).__name__}"
         )
 
 
@@ -252,14 +254,15 @@ def _wrapped(model: nn.Module, adapter: Adapter, task: str) -> PeftModel:
 
     network = base_network(model)
     config = adapter.peft_config(network, TaskType(task))
-    with explained(f"trained: {type(adapter).__name__} does not fit '{network.config.model_type}'"):
+    kind = network.config.model_type
+    with explained(f"--model.trained: {type(adapter).__name__} does not fit '{kind}'"):
         wrapped = get_peft_model(network, config)
     output, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     if network.config.tie_word_embeddings and (
         isinstance(output, BaseTunerLayer) or isinstance(embedding, BaseTunerLayer)
     ):
         raise UserError(
-            "trained.target_modules: must not name embeddings that share their weights, "
+            "--model.trained.target_modules must not name embeddings that share their weights, "
             f"got {adapter}"
         )
     adapter.initialise(wrapped)
@@ -270,6 +273,6 @@ def _folded(model: nn.Module) -> PreTrainedModel:
     if not is_adapted(model):
         return base_network(model)
     if model.active_peft_config.is_prompt_learning:
-        raise UserError("trained: a prefix cannot be merged into the weights")
+        raise UserError("--model.trained: a prefix cannot be merged into the weights")
     folded: PreTrainedModel = model.merge_and_unload()
     return folded

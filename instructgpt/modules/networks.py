@@ -127,11 +127,12 @@ def load_reference(
             stacklevel=2,
         )
     reference = frozen(load_policy(init_from, None, network, tokenizer))
+    reference = quantize(reference, network.quantization)  # packed as the policy is: then shared
     for name, weight in policy.named_parameters(remove_duplicate=False):
         if not weight.requires_grad and not isinstance(weight, DTensor):
             place, _, own = name.rpartition(".")
             setattr(reference.get_submodule(place), own, weight)
-    return quantize(reference, network.quantization)
+    return reference
 
 
 def optimizer_groups(networks: Networks, value: Value) -> list[dict[str, Any]]:

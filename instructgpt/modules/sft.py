@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 
 from instructgpt.algorithms.schedule import Cosine, Schedule
 from instructgpt.functional.intervals import Interval
+from instructgpt.models.architecture import PAPERS_DROPOUT
 from instructgpt.models.artefact import save_policy
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.trained import Adapter, Trained, attach
@@ -50,7 +51,8 @@ class SFTModule(StageModule):
         optimizer: makes the optimizer; ``--model.optimizer.lr`` sets the learning rate (paper,
             1.3B: 9.65e-6).
         schedule: of the learning rate; the paper's cosine to 10 % without warmup by default.
-        dropout: residual dropout (paper: 0.2); null keeps what the model's configuration says.
+        dropout: residual dropout (paper: 0.2), where a network has any; null keeps what the model's
+            configuration says.
         reward: scores sampled answers to validation prompts; then the checkpoint with the best
             score is kept (the paper's rule), else the one with the lowest validation loss.
         validation_prompts: validation prompts to answer at each validation, for people to read and
@@ -73,7 +75,7 @@ class SFTModule(StageModule):
         trained: Trained | None = None,
         optimizer: OptimizerCallable = lambda p: PaperAdam(p, lr=9.65e-6),
         schedule: Schedule = Cosine(),
-        dropout: float | None = 0.2,
+        dropout: float | None = PAPERS_DROPOUT,
         reward: RewardFunction | None = None,
         validation_prompts: int = 16,
         sampling: Sampling = Sampling(),

@@ -11,13 +11,13 @@ from small_preference import make as make_preference
 from transformers import GPT2LMHeadModel, GPT2Model
 
 from instructgpt.algorithms.schedule import Constant
-from instructgpt.models.load import Network
+from instructgpt.models.load import Network, load_policy
 from instructgpt.models.quantized import is_quantized
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import load_tokenizer
-from instructgpt.models.trained import LoRA
+from instructgpt.models.trained import LastLayers, LoRA, attach
 from instructgpt.modules.memory import held
-from instructgpt.modules.networks import Value
+from instructgpt.modules.networks import Value, load_reference
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
@@ -120,3 +120,15 @@ def test_weights_that_learn_are_not_packed(policy_artefact):
     for kind in (SFTModule, RewardModule):
         with pytest.raises(UserError, match=said):
             kind(init_from=policy_artefact, **own)
+
+
+def test_beside_last_layers_what_is_packed_is_in_memory_once(policy_artefact):
+    network = Network(quantization="int8")
+    policy = attach(load_policy(policy_artefact, None, network), LastLayers(1), "int8")
+    with pytest.warns(UserWarning, match="the reference is held in int8"):
+        reference = load_reference(policy_artefact, network, None, policy)
+    there = {weight.data_ptr() for weight in policy.parameters()}
+    own = {n for n, weight in reference.named_parameters() if weight.data_ptr() not in there}
+    assert is_quantized(reference.transformer.h[0])
+    assert own
+    assert all(".h.1." in name or ".ln_f." in name for name in own)

@@ -5,8 +5,10 @@
     python benchmarks/memory.py --device cuda
 
 On a CPU what is compared is the resident memory of the process at its peak, from the first step on,
-without what it held before beside the networks: Python, libraries and rows. On CUDA it is what
-torch had allocated at most. Linux only.
+without what it held before beside the networks: Python, libraries and rows. glibc is told to give
+back each tensor of more than 256 KiB when it is freed; a second run without that shows what its
+heap keeps (``resident``), which no account can know. On CUDA it is what torch had allocated at
+most. Linux only.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "memory.json"
 BOUND = 0.15
 STEP = 2  # optimizer steps of a run, or of a phase of PPO
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": f"{2**18}"}
 
 
 @dataclass(frozen=True)
@@ -163,18 +166,33 @@ def measure(name: str, device: str) -> None:
     print(json.dumps({"planned": plan.memory.bytes, "used": plan.used - plan.memory.beside}))
 
 
-def run(name: str, device: str) -> dict[str, Any]:
+def once(name: str, device: str, settings: dict[str, str]) -> dict[str, int]:
     """A shape in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **settings}
     command = [sys.executable, __file__, "--measure", name, "--device", device]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} ended: {(done.stderr.strip() or '?').splitlines()[-1]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    found: dict[str, int] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def run(name: str, device: str) -> dict[str, Any]:
+    """What was planned and used by a shape."""
+    found = once(name, device, GIVES_BACK)
     ratio = found["planned"] / found["used"]
+    if device == "cpu":
+        found["resident"] = once(name, device, {})["used"]
     result = {"about": SHAPES[name].about, "device": device}
     result |= {part: round(size / 2**20, 1) for part, size in found.items()}
     return result | {"ratio": round(ratio, 3), "holds": abs(ratio - 1) <= BOUND}
+
+
+def write(known: dict[str, Any]) -> None:
+    """Write the results down, after each shape: the next ones can take a while."""
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    text = json.dumps({"bound": BOUND, **versions, "shapes": known}, indent=1)
+    RESULTS.write_text(text + "\n")
 
 
 def main() -> None:
@@ -197,9 +215,7 @@ def main() -> None:
             known[name] = run(name, options.device)
             one = known[name]
             print(f"{name:18} {one['planned']:8} MiB planned {one['used']:8} used {one['ratio']}")
-        versions = {"python": platform.python_version(), "machine": platform.machine()}
-        text = json.dumps({"bound": BOUND, **versions, "shapes": known}, indent=1)
-        RESULTS.write_text(text + "\n")
+            write(known)
 
 
 if __name__ == "__main__":

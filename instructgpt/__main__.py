@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 
 from instructgpt.verbs import VERBS
 
@@ -62,8 +63,8 @@ def _run_trainer_verb(args: list[str]) -> None:
     from instructgpt.deferred_private import quick_imports
 
     with quick_imports():
-        from instructgpt.cli import main as run
-    run(args)
+        module = import_module(f"{__package__}.{'commands.plan' if args[0] == 'plan' else 'cli'}")
+    module.main(args)
 
 
 def _run_plain_verb(args: list[str]) -> None:

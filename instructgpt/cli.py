@@ -121,7 +121,7 @@ class StageCLI(OpenCLI):
             parser_kwargs={
                 "prog": "python -m instructgpt",
                 "allow_abbrev": False,
-                **{verb: {"usage": USAGE.format(verb)} for verb in self.subcommands()},
+                **{v: {"usage": USAGE.format(self.called or v)} for v in self.subcommands()},
             },
             parser_class=StageParser,
             subclass_mode_model=True,
@@ -368,7 +368,7 @@ def _import(class_path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what Lightning says in every run and nobody can act on."""
     for message in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message)
@@ -395,6 +395,6 @@ def main(args: Sequence[str]) -> StageCLI:
     Raises:
         UserError: something given is wrong.
     """
-    _quiet()
+    quiet()
     check_syntax(args)
     return StageCLI(list(args))

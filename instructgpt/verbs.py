@@ -33,6 +33,10 @@ VERBS = {
     "fit": Verb(
         "train one stage: pretraining, SFT, reward model, PPO, DPO, …", trainer=True, resumes=True
     ),
+    "plan": Verb(
+        "say beforehand what a fit takes: memory, steps, tokens, time, what would make it fit",
+        trainer=True,
+    ),
     "validate": Verb("run the validation set once", trainer=True),
     "test": Verb("run the test loop of a module once", trainer=True),
     "predict": Verb("write responses (policies) or scores (reward models) as JSONL", trainer=True),

@@ -156,6 +156,8 @@ class OpenCLI(LightningCLI):
 
     verb: str | None = None
     """The one that is asked for: the parsers of the others would take a second."""
+    called = ""
+    """Another name of it, for its help."""
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The verb with the arguments of the trainer's method that are no options, else all."""

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from instructgpt.callbacks.common import stage_of
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.bfloat16 import bfloat16_lines
-from instructgpt.modules.memory import Plan, memory_plan, most_bytes, used_line
+from instructgpt.modules.memory import Plan, memory_plan, most_bytes, used_line, where
+from instructgpt.modules.placement import placement_of
 from instructgpt.modules.sharding import gathered
+from instructgpt.modules.work import work_lines
 from instructgpt.terminal import say
 from instructgpt.types import UserError
 
 
-def plan_of(stage: StageModule) -> tuple[list[tuple[str, str]], Plan]:
-    """What is about to happen and how, as lines of (name, value), and the memory it needs."""
-    formats = bfloat16_lines(stage, stage.trainer.precision, stage.device.type)
-    memory = memory_plan(stage.trained_networks(), stage.memory(), stage.device)
-    return stage.plan() + formats, memory
+def plan_of(stage: StageModule, strategy: Any) -> tuple[list[tuple[str, str]], Plan]:
+    """What is about to happen and how, as lines of (name, value), and the memory it needs.
+
+    Args:
+        stage: whose networks are built, or sizes without weights.
+        strategy: of the trainer, as asked for or as built.
+    """
+    precision, kind = where(trainer := stage.trainer)
+    placement = placement_of(strategy, trainer.world_size, precision)
+    device = trainer.strategy.root_device
+    memory = memory_plan(stage.trained_networks(), stage.memory(), device, placement)
+    steps = stage.planned_steps()
+    lines = stage.plan() + bfloat16_lines(stage, precision, kind)
+    return lines + work_lines(stage.work(1 if steps is None else steps), steps), memory
 
 
 class PlanPrinter(Callback):
@@ -33,8 +46,8 @@ class PlanPrinter(Callback):
         """Print the plan."""
         stage = stage_of(pl_module)
         self._planned = stage.planned_steps()
-        with gathered(trainer):
-            steps, self.memory = plan_of(stage)  # by every rank: it tries networks out together
+        with gathered(trainer):  # by every rank: it tries networks out together
+            steps, self.memory = plan_of(stage, trainer.strategy)
         if not trainer.is_global_zero:
             return
         lines = steps + self.memory.lines

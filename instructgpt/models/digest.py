@@ -30,5 +30,7 @@ def weights_digest(network: nn.Module, *facts: str) -> str:
 
 
 def _digest(tensor: Tensor) -> str:
+    if tensor.is_meta:  # of a plan
+        return ""
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.sha256(flat.numpy().data).hexdigest()

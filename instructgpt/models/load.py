@@ -36,7 +36,13 @@ from instructgpt.models.fused import fuse_activations
 from instructgpt.models.head_files import read_heads
 from instructgpt.models.heads import ScalarModel, score_head
 from instructgpt.models.quantized import Quantization
-from instructgpt.models.source import ARTEFACT_FILE, check_shards, explained, located
+from instructgpt.models.source import (
+    ARTEFACT_FILE,
+    check_shards,
+    explained,
+    is_planning,
+    located,
+)
 from instructgpt.models.support import attention_of, check_language_model, hidden_width
 from instructgpt.models.tokenizer import id_count, pad_id
 from instructgpt.types import UserError, require
@@ -233,7 +239,12 @@ def _from_config(factory: Any, config: PreTrainedConfig, network: Network) -> Pr
 def _from_pretrained(
     factory: Any, folder: Path | str, source: str, config: PreTrainedConfig, network: Network
 ) -> PreTrainedModel:
-    """The model with every weight, or a UserError; safetensors only."""
+    """The model with every weight, or a UserError; safetensors only. On the meta device no weights.
+
+    A plan is made there (``torch.device("meta")`` as a context): the configuration is enough.
+    """
+    if is_planning():
+        return _from_config(factory, config, network)
     with explained(f"init_from: cannot load '{source}'"):
         check_shards(folder)
         model, info = factory.from_pretrained(
@@ -272,6 +283,8 @@ def _stored_head(
                 f"base/head.safetensors, got {artefact.head!r}"
             )
         trunk = _from_pretrained(AutoModel, folder, source, config, network)
+        if is_planning():
+            return trunk, score_head(hidden_width(config))
         with explained(f"init_from: cannot load the reward head of '{source}'"):
             weights = load_file(Path(source) / str(artefact.head))
             stored = score_head(weights["weight"].shape[1])

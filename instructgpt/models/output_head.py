@@ -177,6 +177,8 @@ def _proved(network: PreTrainedModel) -> Form | None:
     if not isinstance(head, nn.Module) or not hasattr(head, "weight"):
         return None
     weight: Any = head.weight
+    if weight.is_meta:  # of a plan: nothing can be computed
+        return Form(None, 1.0)
     device, dtype = weight.device, network.dtype
     tokens = torch.zeros(1, 3, dtype=torch.long, device=device)
     draw = torch.randn(1, 3, weight.shape[0], generator=torch.Generator().manual_seed(0))

@@ -66,6 +66,11 @@ def check_shards(source: str | Path) -> None:
             raise UserError(f"{rule} '{index}' names {shard!r:.60}")
 
 
+def is_planning() -> bool:
+    """Whether networks are wanted for their sizes alone: tensors are made on the meta device."""
+    return torch.get_default_device().type == "meta"
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Silence bars, tables and the libraries' warnings about each other."""

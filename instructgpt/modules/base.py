@@ -35,6 +35,7 @@ from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.pieces import Pieces, averaged_over
 from instructgpt.modules.sharding import shard_stage
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
+from instructgpt.modules.work import Cost
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.ema import WeightAverage
 from instructgpt.types import Origin, Progress, UserError
@@ -88,7 +89,7 @@ class StageModule(LightningModule, ABC):
         self.make_optimizer, self.schedule = optimizer, schedule
         self.progress: Progress = silent  # a callback replaces it
         self.logs_step = True  # a callback says where nobody reads it
-        self.rollout_clock = RolloutClock()
+        self.rollout_clock, self._expected = RolloutClock(), LOSS_SCALE
         self.samples: list[dict[str, Any]] = []  # shown and emptied by a callback
         self.intervals: dict[str, Interval] = {}  # of what the last validation logged
         self.tokenizer: Any = None
@@ -98,7 +99,6 @@ class StageModule(LightningModule, ABC):
         self._options: list[dict[str, Any]] = []  # of the optimizer's groups, as asked for
         self._sums: dict[str, Tensor] = {}  # of the micro-batches of a step
         self.step_losses: list[float] = []  # of this process's optimizer steps
-        self._expected = LOSS_SCALE
         self.guard, self.pieces, self._built = FiniteGuard(), Pieces(), False
 
     @property
@@ -167,6 +167,10 @@ class StageModule(LightningModule, ABC):
         """What this fit has in memory beside its networks and its optimizer."""
         return Memory(keeps_gradients=self.trainer.accumulate_grad_batches > 1)
 
+    def work(self, steps: int) -> list[Cost]:
+        """Tokens and operations of so many optimizer steps."""
+        return []
+
     # -- Lightning's hooks
 
     def setup(self, stage: str) -> None:
@@ -224,13 +228,9 @@ class StageModule(LightningModule, ABC):
             optimizer = self.make_optimizer(self.parameter_groups())
         except ValueError as error:  # such as a negative learning rate
             raise UserError(f"model.optimizer: {error}") from error
-        scheduler = LambdaLR(
-            optimizer, lambda step: self.schedule.factor(*self.schedule_position(step))
-        )
-        self._options = [
-            {name: value for name, value in group.items() if name != "params"}
-            for group in optimizer.param_groups
-        ]
+        scheduler = LambdaLR(optimizer, lambda i: self.schedule.factor(*self.schedule_position(i)))
+        groups = optimizer.param_groups
+        self._options = [{n: v for n, v in group.items() if n != "params"} for group in groups]
         steps = {"scheduler": scheduler, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": steps}
 

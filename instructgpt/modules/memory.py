@@ -1,8 +1,8 @@
 """What a fit will need of memory, from the numbers of its configuration alone.
 
 What is counted was read off autograd, layer by layer, and compared with measured peaks. What is not
-counted: temporary tensors of single operations, buffers of communication, the gaps of a GPU's
-allocator.
+counted: temporary tensors of single operations, buffers of communication, and what an allocator
+keeps of what was freed, which on a CPU can be as much again as comes and goes.
 """
 
 from __future__ import annotations
@@ -13,84 +13,22 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from instructgpt.functional.tiles import TILES
-from instructgpt.models.forward import base_network, virtual_tokens
-from instructgpt.models.layers import layers_of
+from instructgpt.models.forward import base_network
 from instructgpt.models.output_head import MOST_LOGITS, output_head
 from instructgpt.models.quantized import packed_parameters
-from instructgpt.models.transformers_private import attention_name
 from instructgpt.modules.piece_sizes import Size
-from instructgpt.types import UserError
+from instructgpt.modules.placement import ALONE, Placement
+from instructgpt.modules.shapes import Shape, learning_shape, number_size, shape_of
 
 MIB = 2**20
-COMPOSED_GELU = {"quick_gelu"}
 ADAM = 2  # moments of a weight
-CPU_GAPS = 0.4
-"""What glibc's malloc holds for tensors that come and go, beside what is in them; measured."""
-
-
-class Shape(NamedTuple):
-    """Numbers of a transformer."""
-
-    layers: int
-    width: int  # of the hidden state
-    kv_width: int  # of the keys of a token, as of its values
-    inner: int  # width inside the feed-forward part
-    heads: int
-    vocabulary: int
-    width_kept: int  # tensors of the width that a layer keeps for its backward pass
-    inner_kept: int  # tensors of the inner width
-    eager: bool  # attention keeps the weights of all pairs of tokens
-    recomputed: bool  # gradient checkpointing: layers keep their input alone
-
-
-def shape_of(model: nn.Module) -> Shape:
-    """Read the numbers off a model."""
-    network: PreTrainedModel = base_network(model)
-    config = network.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    width = int(config.hidden_size)
-    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-    head = int(getattr(config, "head_dim", None) or width // heads)
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
-    kind = getattr(config, "hidden_act", None) or getattr(config, "activation_function", "")
-    gated = any("gate_proj" in name or "gate_up" in name for name, _ in network.named_modules())
-    fused_norm = any(isinstance(module, nn.LayerNorm) for module in network.modules())
-    dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
-    return Shape(
-        layers=int(config.num_hidden_layers),
-        width=width,
-        kv_width=kv_heads * head,
-        inner=int(inner or 4 * width),
-        heads=heads,
-        vocabulary=int(config.vocab_size),
-        # norms, queries, attention's output twice, the residual; other norms keep one more
-        width_kept=(7 if fused_norm else 8) + 2 * dropout,
-        # in, activation, gate and product; or in and out; or the steps of a composed GELU
-        inner_kept=4 if gated else 5 if kind in COMPOSED_GELU else 2,
-        eager=attention_name(config) == "eager",
-        recomputed=any(getattr(m, "gradient_checkpointing", False) for m in network.modules()),
-    )
-
-
-def learning_shape(model: nn.Module) -> Shape:
-    """The numbers of the layers that gradients go through: all above the first trained weight.
-
-    Args:
-        model: in training.
-    """
-    shape, network = shape_of(model), base_network(model)
-    embedding: Any = network.get_input_embeddings()
-    if embedding.weight.requires_grad or virtual_tokens(model):
-        return shape
-    try:
-        layers = layers_of(network, "")
-    except UserError:  # an architecture that does not show them
-        return shape
-    learn = [any(weight.requires_grad for weight in layer.parameters()) for layer in layers]
-    return shape._replace(layers=len(learn) - learn.index(True) if any(learn) else 0)
+NETWORKS = {"reference", "reward"}
+"""What is frozen and a network, beside other things that are held."""
+AVERAGE = "average of the policy"
+COPIES = "weights in half precision"
 
 
 class Need(NamedTuple):
@@ -149,20 +87,21 @@ def logit_bytes(shape: Shape, tokens: int, copies: float) -> int:
     return round(tokens * shape.vocabulary * copies * 4)
 
 
-def head_bytes(policy: nn.Module, piece: Size, learns: bool) -> int:
+def head_bytes(policy: nn.Module, piece: Size, learns: bool, device: str) -> int:
     """Logits, as many as there are at once, with what is made of them.
 
     Args:
         policy: a causal language model.
         piece: of the rows of a forward pass.
         learns: whether there are gradients; else the entropy is asked for.
+        device: type of where it is computed.
     """
     shape, head = shape_of(policy), output_head(policy)
     if head is None:  # of all tokens, with their softmax and its gradient, or the entropy's parts
         return logit_bytes(shape, piece.predicted, 3 if learns else 6)
     weight = head.layer.weight
     if head.tiled:
-        places, ids = TILES.get(weight.device.type, TILES["cuda"])
+        places, ids = TILES.get(device, TILES["cuda"])
         numbers = 2 * min(piece.predicted, places) * min(shape.vocabulary, ids)
     else:
         numbers = 4 * min(MOST_LOGITS, piece.predicted * shape.vocabulary)
@@ -170,19 +109,60 @@ def head_bytes(policy: nn.Module, piece: Size, learns: bool) -> int:
     return 4 * (numbers + gradient)
 
 
-def update_needs(policy: nn.Module, piece: Size, precision: str) -> list[Need]:
+def where(trainer: Any) -> tuple[str, str]:
+    """What memory depends on: precision, and the type of the device.
+
+    Args:
+        trainer: of the run.
+    """
+    return trainer.precision, trainer.strategy.root_device.type
+
+
+def update_needs(policy: nn.Module, piece: Size, precision: str, device: str) -> list[Need]:
     """Of a forward pass of a policy and its backward pass.
 
     Args:
         policy: that learns.
         piece: of the rows of the largest one.
         precision: of the trainer.
+        device: type of where it is computed.
     """
-    size = number_size(precision, policy)
     return [
-        Need("update", "activations", activation_bytes(learning_shape(policy), piece, size)),
-        Need("update", "head", head_bytes(policy, piece, learns=True)),
+        *trunk_needs(policy, piece, precision),
+        Need("update", "head", head_bytes(policy, piece, True, device)),
     ]
+
+
+def trunk_needs(network: nn.Module, piece: Size, precision: str, of: str = "") -> list[Need]:
+    """What is below the head, of a forward pass and its backward pass.
+
+    Args:
+        network: that learns.
+        piece: of the rows of the largest one.
+        precision: of the trainer.
+        of: whose they are, for people.
+    """
+    kept = activation_bytes(learning_shape(network), piece, number_size(precision, network))
+    needs = [Need("update", f"activations{of}", kept)]
+    if copied := half_bytes(network, precision):
+        needs.append(Need("update", f"{COPIES}{of}", copied))
+    return needs
+
+
+def half_bytes(network: nn.Module, precision: str) -> int:
+    """Copies that autocast makes of weights, which the backward pass needs, too.
+
+    Args:
+        network: that learns.
+        precision: of the trainer.
+    """
+    if "16-mixed" not in precision:
+        return 0
+    base = base_network(network)
+    layers = [m for m in base.modules() if isinstance(m, nn.Linear | Conv1D)]
+    head = base.get_output_embeddings()  # made tile by tile
+    weights = [m.weight for m in layers if m is not head and m.weight.element_size() == 4]
+    return 2 * sum(weight.numel() for weight in weights)
 
 
 WITHOUT_ADAPTER = {"reference": "the policy with its adapter off, no copy"}
@@ -208,6 +188,12 @@ class Held(NamedTuple):
     trained: int
     weights: int  # bytes
     gradients: int
+    layer: int = 0  # bytes of the weights of its largest part
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number that learns; 0 where none does."""
+        return self.gradients // max(1, self.trained)
 
     @property
     def moments(self) -> int:
@@ -224,7 +210,21 @@ def held(network: nn.Module) -> Held:
         sum(p.numel() for p in trained),
         sum(p.numel() * p.element_size() for p in parameters),
         sum(p.numel() * p.element_size() for p in trained),
+        largest_layer(network),
     )
+
+
+def largest_layer(network: nn.Module) -> int:
+    """Bytes of the weights of the largest layer or embedding, of which one is gathered at a time.
+
+    Args:
+        network: any.
+    """
+    parts: list[nn.Module] = [m for m in network.modules() if isinstance(m, nn.Embedding)]
+    for several in network.modules():
+        parts.extend(several if isinstance(several, nn.ModuleList) else [])
+    sizes = (sum(p.numel() * p.element_size() for p in part.parameters()) for part in parts)
+    return max(sizes, default=0)
 
 
 def bytes_beside(network: nn.Module, other: nn.Module) -> int:
@@ -236,28 +236,48 @@ def bytes_beside(network: nn.Module, other: nn.Module) -> int:
 
 def peak_bytes(
     trained: Sequence[Held],
-    others: int,
+    frozen: Mapping[str, int],
     needs: Sequence[Need],
     kept_gradients: bool,
-    gaps: float,
+    placement: Placement = ALONE,
 ) -> int:
-    """The most that is in memory at once.
+    """The most that is in the memory of a device at once.
 
     Args:
         trained: networks that learn.
-        others: bytes that are there all the time beside them.
+        frozen: bytes of what is there all the time beside them, by name.
         needs: of the parts of the run, of which one is at work at a time; gradients are made at the
             end of the one called "update", while its tensors go.
         kept_gradients: gradients are there when an update begins: of micro-batches before it.
-        gaps: what the allocator wastes, as a share of what comes and goes, gradients included.
+        placement: how all of it is spread.
     """
-    gradients = round(sum(network.gradients for network in trained) * (1 + gaps))
-    parts: dict[str, int] = {"gradients": gradients}
+    weights = sum(network.weights for network in trained)
+    gradients = sum(network.gradients for network in trained)
+    moments = sum(network.moments for network in trained)
+    if placement.master:  # two bytes of each, and of what learns four of it beside two moments
+        weights = sum(2 * one.weights // max(2, one.size) for one in trained)
+        gradients, moments = (sum(n * one.trained for one in trained) for n in (2, 12))
+    still = sum(size for name, size in frozen.items() if name in NETWORKS)
+    always = sum(frozen.values()) - still + still // placement.frozen
+    if placement.wholes:
+        always -= (average := frozen.get(AVERAGE, 0)) - average // placement.moments
+    always += weights // placement.weights + moments // placement.moments
+    if placement.buckets:
+        always += gradients
+    parts = {"step": gradients // placement.gradients}
     for need in needs:
-        parts[need.part] = parts.get(need.part, 0) + round(need.bytes * (1 + gaps))
+        parts[need.part] = parts.get(need.part, 0) + need.bytes
     if kept_gradients and "update" in parts:
-        parts["update"] += gradients
-    always = sum(network.weights + network.moments for network in trained) + others
+        whole = placement.wholes or placement.gradients == 1
+        parts["update"] += gradients // (1 if whole else placement.gradients)
+    if placement.weights > 1:
+        for part in parts.keys() - {"step"}:
+            there = weights - weights // placement.weights
+            asked = still - still // placement.frozen
+            if placement.wholes:
+                parts[part] += there + (0 if part in ("update", "pretraining") else asked)
+            else:
+                parts[part] += 2 * max((network.layer for network in trained), default=0)
     return always + max(parts.values())
 
 
@@ -284,20 +304,28 @@ class Plan(NamedTuple):
     before: int  # the most that the device held before training
 
 
-def memory_plan(networks: Sequence[nn.Module], memory: Memory, device: torch.device) -> Plan:
-    """The memory of a fit, before it begins.
+def memory_plan(
+    networks: Sequence[nn.Module],
+    memory: Memory,
+    device: torch.device,
+    placement: Placement = ALONE,
+) -> Plan:
+    """The memory of a fit on each device, before it begins.
 
     Args:
         networks: that learn.
         memory: what else the stage needs.
         device: where they are; on a CPU, Python and the libraries are there too.
+        placement: how they are spread over devices.
     """
     needs, frozen, kept_gradients, shared = memory
+    if placement.master:  # they are the weights
+        needs = [need for need in needs if not need.what.startswith(COPIES)]
     trained = [held(network) for network in networks]
     names = [type(network).__name__ for network in networks]
-    on_cpu = device.type == "cpu"
+    on_cpu, planning = device.type == "cpu", any(map(is_empty, networks))
     ours = sum(one.weights for one in trained) + sum(frozen.values())
-    beside = max(0, process_bytes() - ours) if on_cpu else 0
+    beside = max(0, process_bytes() - ours) if on_cpu and not planning else 0
     lines = [
         (
             name,
@@ -311,15 +339,19 @@ def memory_plan(networks: Sequence[nn.Module], memory: Memory, device: torch.dev
     for part in dict.fromkeys(need.part for need in needs):
         parts = [f"{need.what} {mib(need.bytes)}" for need in needs if need.part == part]
         lines.append((f"memory of {part}", ", ".join(parts)))
-    gaps = CPU_GAPS if on_cpu else 0.0
-    total = peak_bytes(trained, sum(frozen.values()), needs, kept_gradients, gaps)
+    total = peak_bytes(trained, frozen, needs, kept_gradients, placement)
     others = "without what the device's libraries take"
     if on_cpu:
-        others = f"with {mib(beside)} of Python, libraries and data, and the allocator's gaps"
-    lines.append(
-        ("memory in all", f"about {mib(total + beside)} at the peak, {others}; {ACCURACY}")
-    )
-    return Plan(lines, total, beside, most_bytes(device))
+        others = f"with {mib(beside)} of Python, libraries and data" if beside else "without Python"
+        others += "; a CPU's allocator can keep as much again as comes and goes"
+    each = f" on each device ({placement.name})" if placement.devices > 1 else ""
+    lines.append(("memory in all", f"about {mib(total + beside)} at the peak{each}, {others}"))
+    return Plan(lines, total, beside, 0 if planning else most_bytes(device))
+
+
+def is_empty(network: nn.Module) -> bool:
+    """Whether a network has no weights, only their sizes."""
+    return any(weight.is_meta for weight in network.parameters())
 
 
 def most_bytes(device: torch.device) -> int:
@@ -337,26 +369,13 @@ def used_line(plan: Plan, used: int) -> tuple[str, str]:
         used: the most that the device held.
     """
     planned = f"{mib(plan.bytes + plan.beside)} were planned"
+    if used > plan.before and used > plan.bytes + plan.beside and plan.beside:
+        planned += "; what is above is mostly what malloc keeps of freed tensors (docs/memory.md)"
     if used <= plan.before:  # the peak is not of training, which stayed below
         return "memory used", f"at most {mib(used)}, before training began; {planned}"
     return "memory used", f"{mib(used)} at the peak, {planned}"
 
 
-ACCURACY = "an estimate; docs/memory.md compares, and says where it is too low (LoRA)"
-
-
 def mib(size: int) -> str:
     """Bytes for people."""
     return f"{size / MIB:,.0f} MiB"
-
-
-def number_size(precision: str, network: nn.Module) -> int:
-    """Bytes of a number in a forward pass.
-
-    Args:
-        precision: of the trainer, such as bf16-mixed.
-        network: whose weights decide otherwise.
-    """
-    if "16" in precision:
-        return 2
-    return torch.finfo(next(network.parameters()).dtype).bits // 8

@@ -24,7 +24,7 @@ from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import of_samples, stop, together
 from instructgpt.modules.fits import check_context
 from instructgpt.modules.held_out import HeldOut
-from instructgpt.modules.memory import Memory
+from instructgpt.modules.memory import Memory, where
 from instructgpt.modules.networks import (
     Frozen,
     Value,
@@ -33,10 +33,11 @@ from instructgpt.modules.networks import (
     save_networks,
 )
 from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.ppo_plan import check_plan, phase_memory, plan_lines
+from instructgpt.modules.ppo_plan import check_plan, phase_memory, phase_work, plan_lines
 from instructgpt.modules.pretraining import Pretraining, objective_norms
 from instructgpt.modules.respond import predict_rows, roll_out, scored_responses
 from instructgpt.modules.sharding import gathered
+from instructgpt.modules.work import Cost
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer
 from instructgpt.rollout.drawing import Sampling
@@ -116,8 +117,7 @@ class PPOModule(StageModule):
         require(not sampling.greedy, "model.sampling.temperature", "> 0 to learn from", 0)
         self.algorithm, self.kl, self.batches, self.sampling = algorithm, kl, batches, sampling
         self.value, self.pretraining = value, pretraining
-        self.ema_decay, self.seed = ema_decay, seed
-        self.reuse_logprobs = reuse_logprobs
+        self.ema_decay, self.seed, self.reuse_logprobs = ema_decay, seed, reuse_logprobs
         self.frozen, self.phase = Frozen(reward), Phase(kl, reuse_logprobs)
         self.pretraining_gradient: dict[str, Tensor] = {}  # of an update that is measured
         self.worst_ratio = torch.zeros(())  # largest |ratio - 1| of the first update so far
@@ -139,10 +139,8 @@ class PPOModule(StageModule):
             place = trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank
             sizes, budget = (self.batches, self.algorithm, *place), self.network.max_tokens
             self.plan_of_updates = plan_updates(*sizes, self.seed, budget)
-            draw = self.data.rollout_prompts
-            always = bool(trainer.overfit_batches)  # type: ignore[attr-defined]
-            each = self.algorithm.responses_per_prompt
-            self.prompts = PhasePrompts(draw, episodes, each, always)
+            each, always = self.algorithm.responses_per_prompt, bool(trainer.overfit_batches)  # type: ignore[attr-defined]
+            self.prompts = PhasePrompts(self.data.rollout_prompts, episodes, each, always)
             self._sizes = (self.batches, self.plan_of_updates, self.pretraining)
 
     @property
@@ -223,9 +221,13 @@ class PPOModule(StageModule):
 
     def memory(self) -> Memory:
         """Sampling, scoring and an update; what is frozen; gradients of pieces before."""
-        sizes, averaged = self._sizes, self.phase.average is not None
-        asked = (self.data, self.sampling, self.trainer.precision, averaged)
-        return phase_memory(self.networks, self.frozen, sizes, *asked)
+        asked = (self.data, self.sampling, where(self.trainer), self.phase.average is not None)
+        return phase_memory(self.networks, self.frozen, self._sizes, *asked)
+
+    def work(self, steps: int) -> list[Cost]:
+        """Of the phases that so many steps are."""
+        made_of = (self.networks, self.frozen, self._sizes, self.data, self.reuse_logprobs)
+        return phase_work(*made_of, steps / self.updates)
 
     def update_loader(self) -> UpdateLoader:
         """Which rows of a rollout each update sees."""
@@ -278,8 +280,7 @@ class PPOModule(StageModule):
             return untouched(self)
         update, part = divmod(batch_idx, plan.accumulate)
         window = plan.window(buffer.phase, batch_idx, int(self.trainer.num_training_batches))
-        divisor = buffer.weight(window)
-        if not divisor:
+        if not (divisor := buffer.weight(window)):
             names = of_samples(self.prompts.ids(buffer.rows[window].tolist(), buffer.phase))
             finding = f"the reward function abstained on a whole minibatch{names}"
             stop(self, [finding], self.global_step + 1)
@@ -337,8 +338,7 @@ class PPOModule(StageModule):
             rank_zero_warn(line)
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.global_step + 1)
-        tensors = {name: torch.tensor(value) for name, value in metrics.items()}
-        self.trainer.callback_metrics.update(tensors)
+        self.trainer.callback_metrics.update({n: torch.tensor(v) for n, v in metrics.items()})
 
     on_train_end = finalize = close_phase
 

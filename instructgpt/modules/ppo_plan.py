@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import nlargest
 from itertools import cycle, islice
 from typing import Any
 
 from instructgpt.algorithms.base import RolloutAlgorithm
 from instructgpt.algorithms.kl import FixedKL, KLController
 from instructgpt.models.heads import ScalarModel
+from instructgpt.models.pages import PAGE, pages_of
 from instructgpt.modules.memory import (
+    AVERAGE,
     WITHOUT_ADAPTER,
     Memory,
     Need,
-    activation_bytes,
     bytes_beside,
     cache_bytes,
     head_bytes,
     held,
-    learning_shape,
     logit_bytes,
-    number_size,
-    shape_of,
+    trunk_needs,
     update_needs,
 )
 from instructgpt.modules.networks import Frozen, Value
 from instructgpt.modules.piece_sizes import Largest, Size, largest_piece
 from instructgpt.modules.pretraining import Pretraining
+from instructgpt.modules.shapes import number_size, shape_of
+from instructgpt.modules.work import Cost, MeanRow, asked, learned
 from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.scoring import Networks
 from instructgpt.rollout.updates import Batches, UpdatePlan
@@ -39,7 +41,7 @@ def phase_memory(
     sizes: tuple[Batches, UpdatePlan, Pretraining],
     data: Any,
     sampling: Sampling,
-    precision: str,
+    where: tuple[str, str],
     averaged: bool,
 ) -> Memory:
     """Sampling, scoring and an update, with responses that are all as long as they can be.
@@ -50,37 +52,37 @@ def phase_memory(
         sizes: that were asked for, what they come to, and the second term of eq. 2.
         data: of the run.
         sampling: how many are decoded together.
-        precision: of the trainer.
+        where: precision of the trainer, and type of the device.
         averaged: whether an average of the policy is kept.
     """
     batches, plan, pretraining = sizes
     policy, response = networks.policy, data.max_response_tokens
+    precision, device = where
     shape, size = shape_of(policy), number_size(precision, policy)
     prompts = data.train_rows.lengths
     piece, several = _largest(plan, prompts.tolist(), response)
     decoded = min(sampling.batch_size, batches.rollout_batch_size // plan.world_size)
-    cached = round(decoded * (float(prompts.mean()) + response))
+    cached = cached_tokens(prompts.tolist(), decoded, response, device == "cuda" and size == 2)
     needs = [
         Need("sampling", "KV cache", cache_bytes(shape, cached, size)),
         # Logits, probabilities, their sum up to each token, and one between.
         Need("sampling", "logits", logit_bytes(shape, decoded, 4)),
-        Need("scoring", "head", head_bytes(policy, piece, learns=False)),
-        *update_needs(policy, piece, precision),
+        Need("scoring", "head", head_bytes(policy, piece, False, device)),
+        *update_needs(policy, piece, precision, device),
     ]
     if isinstance(networks.value, ScalarModel):
-        kept = activation_bytes(learning_shape(networks.value.trunk), piece, size)
-        needs.append(Need("update", "activations of the value model", kept))
+        needs += trunk_needs(networks.value.trunk, piece, precision, " of the value model")
     if pretraining.ptx_coef:
         block = data.pretraining_block_size
         rows = [Size.document(block, block - 1)] * (pretraining.ptx_per_episode * plan.item_size)
         mixed, _ = largest_piece([rows], plan.max_tokens, plan.microbatch_size)
-        mixing = update_needs(policy, mixed, precision)
+        mixing = update_needs(policy, mixed, precision, device)
         needs += [need._replace(part="pretraining") for need in mixing]
     reference = frozen.reference
     held_bytes = {
         "reference": 0 if reference is None else bytes_beside(reference, policy),
         "reward": sum(held(network).weights for network in frozen.reward.networks()),
-        "average of the policy": 4 * held(policy).trained if averaged else 0,
+        AVERAGE: 4 * held(policy).trained if averaged else 0,
     }
     held_bytes = {name: number for name, number in held_bytes.items() if number}
     shared = WITHOUT_ADAPTER if networks.reference is policy else {}
@@ -89,6 +91,67 @@ def phase_memory(
         shared = shared | {"value": "a trunk of its own" if own else "a head on the policy's trunk"}
     memory = Memory((), held_bytes, bool(pretraining.ptx_coef), shared)
     return memory.updating(needs, several or plan.accumulate > 1)
+
+
+def phase_work(
+    networks: Networks,
+    frozen: Frozen,
+    sizes: tuple[Batches, UpdatePlan, Pretraining],
+    data: Any,
+    recorded: bool,
+    phases: float,
+) -> list[Cost]:
+    """Tokens and operations of phases whose responses are all as long as they can be.
+
+    Args:
+        networks: that learn and are asked.
+        frozen: reward function and reference.
+        sizes: that were asked for, what they come to, and the second term of eq. 2.
+        data: of the run.
+        recorded: the log-probabilities of sampling are kept.
+        phases: how many.
+    """
+    batches, plan, mix = sizes
+    rows = ((prompt, [data.max_response_tokens]) for prompt in data.train_rows.lengths.tolist())
+    seen, episodes = MeanRow.of(rows), batches.rollout_batch_size
+    learning, rewards = networks.readers, frozen.reward.networks()
+    readers = [*learning[recorded:], *(getattr(one, "trunk", one) for one in rewards)]
+    readers += [] if networks.reference is None else [networks.reference]
+    scoring, read = sum(asked(network, seen) for network in readers), len(readers)
+    updated = plan.updates * plan.minibatch_size
+    costs = [
+        Cost("sampling", episodes * seen.tokens, episodes * asked(networks.policy, seen)),
+        Cost("scoring", read * episodes * seen.tokens, episodes * scoring),
+        Cost(
+            "updates",
+            len(learning) * updated * seen.tokens,
+            updated * sum(learned(network, seen) for network in learning),
+        ),
+    ]
+    if mix.ptx_coef:
+        block, count = data.pretraining_block_size, updated * mix.ptx_per_episode
+        text = MeanRow.of([(1, [block - 1])])
+        costs.append(Cost("pretraining", count * block, count * learned(networks.policy, text)))
+    return [Cost(part, tokens * phases, flops * phases) for part, tokens, flops in costs]
+
+
+def cached_tokens(prompts: Sequence[int], decoded: int, response: int, paged: bool) -> int:
+    """Tokens there is room for beside the policy while it samples.
+
+    Args:
+        prompts: tokens of each.
+        decoded: rows at once.
+        response: tokens of the longest response.
+        paged: rows have pages, else slots as long as the longest row.
+
+    Examples:
+        >>> cached_tokens([10, 300], 2, 100, False), cached_tokens([10, 300], 2, 100, True)
+        (800, 768)
+    """
+    if not paged:
+        return decoded * (max(prompts) + response)
+    rows = islice(cycle(prompts), max(len(prompts), decoded))
+    return PAGE * sum(nlargest(decoded, (pages_of(prompt + response) for prompt in rows)))
 
 
 def _largest(plan: UpdatePlan, prompts: Sequence[int], response: int) -> Largest:

@@ -35,7 +35,13 @@ from instructgpt.modules.finite import Ids, everyones
 from instructgpt.modules.fits import check_context, check_quantization
 from instructgpt.modules.kept import Kept
 from instructgpt.modules.means import Means
-from instructgpt.modules.memory import WITHOUT_ADAPTER, Memory, bytes_beside, update_needs
+from instructgpt.modules.memory import (
+    WITHOUT_ADAPTER,
+    Memory,
+    bytes_beside,
+    update_needs,
+    where,
+)
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
 from instructgpt.modules.piece_sizes import Size, largest_piece
@@ -43,6 +49,7 @@ from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.modules.reference import Reference
 from instructgpt.modules.respond import predict_rows
 from instructgpt.modules.sharding import gathered, shard_stage
+from instructgpt.modules.work import Cost, MeanRow, asked, learned, rows_of
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.scoring import Networks
@@ -175,7 +182,7 @@ class PreferenceModule(StageModule):
         rows, loader = self.data.train_rows, self.data.train_dataloader()
         batches = ([Size.shared(*rows.sizes(row)) for row in batch] for batch in loader.batches(0))
         piece, several = largest_piece(batches, self.network.max_tokens)
-        needs = update_needs(self.policy, piece, self.trainer.precision)
+        needs = update_needs(self.policy, piece, *where(self.trainer))
         copy, kept = self.reference.copy, self.kept.values()
         sizes = {
             "reference": 0 if copy is None else bytes_beside(copy, self.policy),
@@ -186,6 +193,16 @@ class PreferenceModule(StageModule):
         shared = WITHOUT_ADAPTER if off else {}
         memory = super().memory().updating(needs, several)
         return memory._replace(frozen=frozen, shared=shared)
+
+    def work(self, steps: int) -> list[Cost]:
+        """Of the rows of all steps; the reference reads them each time, or all of them once."""
+        rows, policy = self.data.train_rows, self.policy
+        seen, count = MeanRow.of(map(rows.sizes, range(len(rows)))), rows_of(self, steps)
+        costs = [Cost("updates", count * seen.tokens, count * learned(policy, seen))]
+        if self.algorithm.uses_reference:
+            read = len(rows) if self.precompute else count
+            costs.append(Cost("reference", read * seen.tokens, read * asked(policy, seen)))
+        return costs
 
     # -- the reference
 
@@ -199,11 +216,12 @@ class PreferenceModule(StageModule):
         if self.precompute and fits and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._keep_reference()
         else:
-            self._load_reference()
+            self.load_reference()
             if self.reference.copy is not None:
                 shard_stage(self, [], [self.reference.copy])
 
-    def _load_reference(self) -> None:
+    def load_reference(self) -> None:
+        """Have it, unless it is the policy without its adapter."""
         if not self.switches_off:
             self.reference.load(self.init_from, self.network, self.tokenizer, self.policy)
 
@@ -216,7 +234,7 @@ class PreferenceModule(StageModule):
         if all(everyones(read_kept(LOGPROBS, path, values))):
             rank_zero_info(f"reference log-probabilities: found in {path}")
         else:
-            self._load_reference()
+            self.load_reference()
             with gathered(self.trainer):
                 for name, own in rows.items():
                     self._compute_kept(name, own, kept[name])

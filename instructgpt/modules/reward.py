@@ -27,13 +27,7 @@ from instructgpt.modules.base import Monitor, StageModule
 from instructgpt.modules.bootstrap import bootstrap_counts, ensemble_loss
 from instructgpt.modules.fits import check_context, check_quantization
 from instructgpt.modules.kept_features import KeptFeatures, keep_features
-from instructgpt.modules.memory import (
-    Memory,
-    Need,
-    activation_bytes,
-    learning_shape,
-    number_size,
-)
+from instructgpt.modules.memory import Memory, trunk_needs
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.ranking_metrics import RankingMetrics, prompt_names
@@ -46,6 +40,7 @@ from instructgpt.modules.reward_model import (
 )
 from instructgpt.modules.ridge import Ridge, ridge_of
 from instructgpt.modules.row_scores import RowScores
+from instructgpt.modules.work import Cost, MeanRow, asked, learned, rows_of
 from instructgpt.types import (
     ComparisonBatch,
     LanguageBatch,
@@ -159,11 +154,18 @@ class RewardModule(StageModule):
         rows, loader = self.data.train_rows, self.data.train_dataloader()
         batches = ([Size.shared(*rows.sizes(row)) for row in batch] for batch in loader.batches(0))
         piece, several = largest_piece(batches, self.network.max_tokens)
-        size = number_size(self.trainer.precision, self.model)
-        kept = activation_bytes(learning_shape(self.model.trunk), piece, size)
-        found = super().memory().updating([Need("update", "activations", kept)], several)
+        needs = trunk_needs(self.model.trunk, piece, self.trainer.precision)
+        found = super().memory().updating(needs, several)
         held = sum(one.values.nbytes for one in self.kept.values())
         return found._replace(frozen={"features": held}) if held else found
+
+    def work(self, steps: int) -> list[Cost]:
+        """Of the rows of all steps; of a frozen trunk, of all rows once."""
+        rows, trunk = self.data.train_rows, self.model.trunk
+        seen, count = MeanRow.of(map(rows.sizes, range(len(rows)))), rows_of(self, steps)
+        if isinstance(self.trained, FrozenTrunk):
+            return [Cost("features", len(rows) * seen.tokens, len(rows) * asked(trunk, seen))]
+        return [Cost("updates", count * seen.tokens, count * learned(trunk, seen))]
 
     def plan(self) -> list[tuple[str, str]]:
         """Say also how many heads there are."""

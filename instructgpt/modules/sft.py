@@ -24,11 +24,12 @@ from instructgpt.modules.estimates import Estimates
 from instructgpt.modules.finite import Ids
 from instructgpt.modules.fits import check_context, check_quantization
 from instructgpt.modules.language import language_loss
-from instructgpt.modules.memory import Memory, update_needs
+from instructgpt.modules.memory import Memory, update_needs, where
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.origins import starts_from
 from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.respond import predict_rows
+from instructgpt.modules.work import Cost, MeanRow, learned, rows_of
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.drawing import Sampling
 from instructgpt.types import LanguageBatch, PromptBatch, require
@@ -117,8 +118,15 @@ class SFTModule(StageModule):
         sizes = list(map(Size.document, rows.lengths.tolist(), rows.targets.tolist()))
         batches = ([sizes[number] for number in batch] for batch in loader.batches(0))
         piece, several = largest_piece(batches, self.network.max_tokens)
-        needs = update_needs(self.policy, piece, self.trainer.precision)
+        needs = update_needs(self.policy, piece, *where(self.trainer))
         return super().memory().updating(needs, several)
+
+    def work(self, steps: int) -> list[Cost]:
+        """Of the rows of all steps."""
+        lengths, targets = self.data.train_rows.lengths, self.data.train_rows.targets
+        sizes = zip((lengths - targets).tolist(), targets[:, None].tolist(), strict=True)
+        seen, count = MeanRow.of(sizes), rows_of(self, steps)
+        return [Cost("updates", count * seen.tokens, count * learned(self.policy, seen))]
 
     # -- training
 

@@ -14,12 +14,13 @@ from transformers import PreTrainedTokenizerBase
 from instructgpt.functional.layout import Layout, pieces
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.chat import RefusedPromptError
-from instructgpt.models.choice import choose_template
+from instructgpt.models.choice import Choice, choose_template
 from instructgpt.models.digest import weights_digest
 from instructgpt.models.forward import virtual_tokens
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.load import Network, context_length, load_scalar
 from instructgpt.models.quantized import quantize
+from instructgpt.models.source import is_planning
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
@@ -62,6 +63,7 @@ class LearnedReward(RewardFunction):
         self.model: ScalarModel | None = None
         self.said: Tensor | None = None  # [N, H] by each head about the samples scored last
         self._digest = ""  # of the model, once it is loaded
+        self.choice: Choice | None = None  # of its template, once it is loaded
         self.same_tokens = False  # whether the policy's ids are what the model reads
         self.cut = False  # whether a response was scored without the beginning of its prompt
 
@@ -72,6 +74,8 @@ class LearnedReward(RewardFunction):
         if self.model is None:
             self._load()
         assert self.model is not None
+        if is_planning():
+            return
         self.model.to(device)
         ours = tokenizer_fingerprint(self.tokenizer), self.template.fingerprint(self.tokenizer)
         self.same_tokens = (
@@ -80,8 +84,9 @@ class LearnedReward(RewardFunction):
         ) == ours
 
     def _load(self) -> None:
+        code = self.network.trust_remote_code
         try:
-            tokenizer = load_tokenizer(self.init_from, self.network.trust_remote_code)
+            tokenizer = None if is_planning() else load_tokenizer(self.init_from, code)
             model = load_scalar(self.init_from, None, self.network, tokenizer, head="stored")
         except UserError as error:
             # The policy can come from the same place: say which of the two is meant.
@@ -91,8 +96,11 @@ class LearnedReward(RewardFunction):
                 f"model.reward: combine must be mean for '{self.init_from}', which has one head, "
                 f"got {self.combine}"
             )
-        self.tokenizer, self.model = tokenizer, model
+        self.model = model
         quantize(self.model.requires_grad_(False).eval(), self.network.quantization)
+        if tokenizer is None:
+            return
+        self.tokenizer = tokenizer
         self.choice = choose_template(None, self.init_from, tokenizer)
         self.template = self.choice.template
         reads = tokenizer_fingerprint(tokenizer), self.template.fingerprint(tokenizer)
@@ -180,7 +188,7 @@ class LearnedReward(RewardFunction):
         """Say that the scores have no zero."""
         lines = []
         artefact = read_artefact(self.init_from)
-        if artefact is None and self.model is not None:
+        if artefact is None and self.choice is not None:
             lines.append(f"reward model '{self.init_from}' says no template: {self.choice}")
         if artefact is None or artefact.offset is None:
             lines.append(

@@ -14,20 +14,20 @@ from instructgpt.models.output_head import FORM
 from instructgpt.modules.memory import (
     Held,
     Need,
-    Shape,
     activation_bytes,
     cache_bytes,
+    half_bytes,
     head_bytes,
     held,
     logit_bytes,
     peak_bytes,
-    shape_of,
     update_needs,
 )
 from instructgpt.modules.piece_sizes import Size, largest_piece
 from instructgpt.modules.preference import PreferenceModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
+from instructgpt.modules.shapes import Shape, shape_of
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.types import FlatRows
 
@@ -67,23 +67,47 @@ def test_a_head_has_logits_of_a_tile_of_a_few_places_or_of_all(policy_artefact, 
     ids, width = policy.get_output_embeddings().weight.shape
     piece = Size.document(900, 700)
     # 512 places at a time, with what becomes of them; the gradient of the weight
-    assert head_bytes(policy, piece, learns=True) == 4 * (2 * 512 * ids + ids * width)
+    assert head_bytes(policy, piece, True, "cpu") == 4 * (2 * 512 * ids + ids * width)
+    assert head_bytes(policy, piece, True, "cuda") == 4 * (2 * 700 * ids + ids * width)
     policy.requires_grad_(False)
-    assert head_bytes(policy, piece, learns=True) == 4 * 2 * 512 * ids
+    assert head_bytes(policy, piece, True, "cpu") == 4 * 2 * 512 * ids
     setattr(policy, FORM, None)  # as of a network whose logits are something else
-    assert head_bytes(policy, piece, learns=True) == 4 * 3 * 700 * ids
-    needs = update_needs(policy, piece, "32-true")
+    assert head_bytes(policy, piece, True, "cpu") == 4 * 3 * 700 * ids
+    needs = update_needs(policy, piece, "32-true", "cpu")
     assert [need.what for need in needs] == ["activations", "head"]
 
 
 def test_the_peak_is_that_of_the_largest_part():
     trained = [Held(10, 10, 40, 40), Held(5, 0, 20, 0)]  # 80 bytes of moments
     needs = [Need("sampling", "KV cache", 90), Need("update", "a", 50), Need("update", "b", 30)]
-    always = 40 + 20 + 80 + 7
-    assert peak_bytes(trained, 7, needs, False, 0.0) == always + 90
-    assert peak_bytes(trained, 7, needs, True, 0.0) == always + 50 + 30 + 40
-    assert peak_bytes(trained, 7, needs[1:], False, 0.5) == always + 75 + 45
-    assert peak_bytes(trained, 7, [], False, 0.0) == always + 40, "gradients at the least"
+    always, frozen = 40 + 20 + 80 + 7, {"reward": 7}
+    assert peak_bytes(trained, frozen, needs, False) == always + 90
+    assert peak_bytes(trained, frozen, needs, True) == always + 50 + 30 + 40
+    assert peak_bytes(trained, frozen, [], False) == always + 40, "gradients at the least"
+
+
+def test_mixed_precision_keeps_copies_of_the_weights(tiny_tokenizer):
+    """Autograd as the oracle: what is kept of a forward pass and has the shape of a weight."""
+    wanted = {"model_type": "llama", "num_key_value_heads": 2, **LLAMA}
+    model = load_policy(None, wanted, Network(), tiny_tokenizer, 0.0).train()
+    layers = [p for name, p in model.named_parameters() if name.endswith("proj.weight")]
+    shapes, seen, layout = {tuple(sorted(p.shape)) for p in layers}, {}, Layout.shared([30], [[9]])
+
+    def keep(tensor):
+        if tensor.dtype == torch.bfloat16 and tuple(sorted(tensor.shape)) in shapes:
+            seen[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    rows = FlatRows(torch.zeros(layout.tokens, dtype=torch.long), layout)
+    hidden_states(model, rows)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        hidden_states(model, rows)
+    kept = sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
+    assert half_bytes(model, "bf16-mixed") == kept > 0
+    assert half_bytes(model, "32-true") == 0
 
 
 @pytest.mark.parametrize(
@@ -142,15 +166,15 @@ def test_ppo_names_all_that_it_holds(policy_artefact, reward_artefact, prompt_da
     assert re.fullmatch(r"head \d+ MiB", plan["memory of scoring"])
     update = r"activations \d+ MiB, head \d+ MiB, activations of the value model \d+ MiB"
     assert re.fullmatch(update, plan["memory of update"])
-    assert "an estimate" in plan["memory in all"]
+    assert "at the peak" in plan["memory in all"]
     sizes = module.memory().frozen
     weights = held(module.policy).weights
     assert sizes["reference"] == sizes["average of the policy"] == weights
     assert sizes["reward"] == sum(p.numel() * 4 for p in module.frozen.reward.model.parameters())
-    prompt = sum(module.data.train_rows.lengths) / len(module.data.train_rows)
+    longest = max(module.data.train_rows.lengths) + 6
     cache = next(need for need in module.memory().needs if need.what == "KV cache")
-    # 8 rollouts of a prompt and 6 tokens; 2 layers of keys and values of 16 floats
-    assert cache.bytes == 2 * 2 * round(8 * (prompt + 6)) * 16 * 4
+    # 8 slots for the longest prompt and 6 tokens; 2 layers of keys and values of 16 floats
+    assert cache.bytes == 2 * 2 * 8 * longest * 16 * 4
 
 
 def test_supervised_stages_name_activations_and_logits(

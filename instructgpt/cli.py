@@ -38,7 +38,8 @@ import instructgpt.rewards.learned
 import instructgpt.rewards.mixture
 import instructgpt.rewards.rules
 from instructgpt.callbacks.checkpoint import StageCheckpoint
-from instructgpt.callbacks.defaults import default_callbacks
+from instructgpt.callbacks.defaults import default_callbacks, forced_callbacks
+from instructgpt.callbacks.doctor import Doctor, learning_by_heart
 from instructgpt.callbacks.export import Beside
 from instructgpt.callbacks.lightning_private import OpenCLI, is_restoring
 from instructgpt.callbacks.resume import history
@@ -158,8 +159,9 @@ class StageCLI(OpenCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of the checkpoints."""
+        """Add the options of the checkpoints and of the doctor."""
         parser.add_lightning_class_args(StageCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Doctor, "doctor")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, decide on the folder, and fill in what model and data share."""
@@ -176,6 +178,8 @@ class StageCLI(OpenCLI):
             raise UserError(f"--trainer.default_root_dir is --output {config.output}, got {root}")
         stage = _import(config.model.class_path).stage
         config.output = config.output or root or f"runs/{stage}"
+        if config.doctor.overfit is not None:  # no run, and in nobody's way
+            config.output, config.export = f"{config.output}/overfit", False
         check_writable(Path(config.output), "--output")
         if verb == "fit" and config.export is not False and not config.trainer.fast_dev_run:
             check_replaceable(Path(config.output, "export"), ARTEFACT_FILE)
@@ -256,20 +260,17 @@ class StageCLI(OpenCLI):
     def complete(self, config: dict[str, Any], forced: list[Callback]) -> list[Callback]:
         """Add logger and callbacks."""
         settings = self.config[self.subcommand]
-        given = config["callbacks"] or []
-        given = given if isinstance(given, list) else [given]
-        debugging = bool(config["fast_dev_run"])
+        given = given if isinstance(given := config["callbacks"] or [], list) else [given]
+        config.update(learning_by_heart(settings.doctor.overfit))
         if config["logger"] in (None, True):
             # Other verbs than fit draw their curves beside it, not into it.
-            name = "" if self.subcommand == "fit" else self.subcommand
             config["logger"] = TensorBoardLogger(
                 settings.output,
                 name="",
-                version=name,
+                version="" if self.subcommand == "fit" else self.subcommand,
                 default_hp_metric=False,
                 purge_step=None if self.checkpoint_step is None else self.checkpoint_step + 1,
             )
-        has_checkpoint = any(isinstance(callback, StageCheckpoint) for callback in given)
         config["callbacks"] = given + default_callbacks(
             given,
             seed=settings.seed_everything,
@@ -279,12 +280,12 @@ class StageCLI(OpenCLI):
             changes=self.changes,
             logging=bool(config["logger"]),
             progress=config["enable_progress_bar"] is not False,
-            export=not debugging if settings.export is None else settings.export,
+            export=not config["fast_dev_run"] if settings.export is None else settings.export,
             compare=_beside,
             bands=settings.bands,
         )
         check_callbacks(given)
-        return [] if config["enable_checkpointing"] is False or has_checkpoint else forced
+        return forced_callbacks(forced, given, config["enable_checkpointing"] is not False)
 
     def run_verb(self, verb: str) -> None:
         """Run a verb; where the input was wrong, or with fast_dev_run, nothing is left of it."""
@@ -294,8 +295,7 @@ class StageCLI(OpenCLI):
         self.model.check_data(self.datamodule, predicts=verb == "predict")
         traces = Traces(Path(config.output), "" if verb == "fit" else verb)
         # Other ranks of this run write nothing that a lock would have to keep them from.
-        alone = verb == "fit" and self.trainer.is_global_zero
-        alone = alone and not config.trainer.fast_dev_run
+        alone = verb == "fit" and self.trainer.is_global_zero and not config.trainer.fast_dev_run
         try:
             with locked(Path(config.output), "fit") if alone else nullcontext():
                 super().run_verb(verb)

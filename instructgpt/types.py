@@ -23,6 +23,23 @@ Progress = Callable[[str, int, int], None]
 """Told (part of the phase, done, total) while something long runs inside one step."""
 
 
+class Diagnosis(NamedTuple):
+    """Something about a run that a user should look at, though it goes on."""
+
+    name: str  # of the check that found it
+    what: str  # was seen
+    why: str  # it matters
+    remedy: str
+
+    def __str__(self) -> str:
+        """In one line."""
+        return f"{self.what}: {self.why}; {self.remedy}"
+
+
+Tell = Callable[[Diagnosis], None]
+"""Told what a user should look at."""
+
+
 class UserError(ValueError):
     """Something the user gave is wrong; one line that names the place, the rule and the value."""
 

@@ -18,6 +18,7 @@ from instructgpt.algorithms.raft import RAFT
 from instructgpt.algorithms.rloo import RLOO
 from instructgpt.algorithms.schedule import Constant, Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.callbacks.doctor import Doctor
 from instructgpt.data.comparisons import ComparisonDataModule
 from instructgpt.data.demonstrations import DemonstrationDataModule
 from instructgpt.data.prompts import PromptDataModule
@@ -81,6 +82,7 @@ COUNT = Make(CountReward, {"text": "e"})
 LEARNED = Make(LearnedReward, {"init_from": reward()})
 SCRATCH = {"init_from": None, "architecture": GPT2, "tokenizer": tokenizer()}
 LENGTH = {"reward": Make(LengthReward, {"target": 3})}  # seldom the same for two responses
+TWO = {"responses_per_prompt": 2, "missing_eos_score": None}
 FAST = Make(PaperAdam, {"lr": 0.1})
 MIXED = {"pretraining": Pretraining(1.0)}
 MIX = {"pretraining": rows("text"), "pretraining_block_size": 16}
@@ -170,6 +172,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "pretraining": Flip(Pretraining(1.0, 1), data=MIX),
         "reuse_logprobs": Flip(True, see="work"),
         "ema_decay": Flip(0.1, see="export"),
+        "judge": Flip(COUNT, see="metrics"),
         "seed": Flip(1),
     },
     DemonstrationDataModule: data_flips("demonstrations")
@@ -316,6 +319,7 @@ TABLE: dict[type, dict[str, Flip]] = {
         "weight_decay": Flip(0.5),
     },
     StageCheckpoint: {"every_n_steps": Flip(1, see="saved")},
+    Doctor: {"overfit": Flip(8, see="refused")},
     BPE: {
         "vocab_size": Flip(270),
         "special_tokens": Flip(["<|end|>", "<|pad|>", "<|user|>"]),
@@ -339,18 +343,8 @@ class Host:
 
 HOSTS = {
     PPO: Host(PromptDataModule, "algorithm", {"missing_eos_score": None}),
-    RLOO: Host(
-        PromptDataModule,
-        "algorithm",
-        {"responses_per_prompt": 2, "missing_eos_score": None},
-        LENGTH,
-    ),
-    RAFT: Host(
-        PromptDataModule,
-        "algorithm",
-        {"responses_per_prompt": 2, "missing_eos_score": None},
-        LENGTH | {"batches": Batches(8, 2)},
-    ),
+    RLOO: Host(PromptDataModule, "algorithm", TWO, LENGTH),
+    RAFT: Host(PromptDataModule, "algorithm", TWO, LENGTH | {"batches": Batches(8, 2)}),
     KWise: Host(ComparisonDataModule, "algorithm"),
     DPO: Host(ComparisonDataModule, "algorithm", module=PreferenceModule),
     IPO: Host(ComparisonDataModule, "algorithm", module=PreferenceModule),
@@ -378,6 +372,7 @@ HOSTS = {
     CallableReward: Host(PromptDataModule, "reward", {"path": "option_table:longer"}),
     PaperAdam: Host(DemonstrationDataModule, "optimizer", {"lr": 0.01}),
     StageCheckpoint: Host(DemonstrationDataModule, "callbacks"),
+    Doctor: Host(DemonstrationDataModule, "callbacks"),
     BPE: Host(TextDataModule, "bpe", {"vocab_size": 280}, SCRATCH),
 }
 

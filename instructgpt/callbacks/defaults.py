@@ -9,11 +9,11 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 
 from instructgpt.callbacks.band_watch import BandWatch
 from instructgpt.callbacks.bands import read_bands
+from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.config import ConfigWriter
 from instructgpt.callbacks.export import Compare, ExportArtefact
 from instructgpt.callbacks.logs import LogWhereRead
 from instructgpt.callbacks.lost import LostRanks
-from instructgpt.callbacks.moved import MovedNothing
 from instructgpt.callbacks.plan import PlanPrinter
 from instructgpt.callbacks.predictions import PredictionWriter
 from instructgpt.callbacks.progress import StageProgress
@@ -55,7 +55,6 @@ def default_callbacks(
         LostRanks(),
         StepSeed(seed),
         PlanPrinter(),
-        MovedNothing(),
         SampleWriter(),
         PredictionWriter(config),
         Throughput(),
@@ -70,3 +69,17 @@ def default_callbacks(
     if export:
         callbacks.append(ExportArtefact(config, compare))
     return [c for c in callbacks if not any(isinstance(g, type(c)) for g in given)]
+
+
+def forced_callbacks(
+    forced: list[Callback], given: list[Callback], checkpoints: bool
+) -> list[Callback]:
+    """Those with options of their own, except where the user brought one of the same kind.
+
+    Args:
+        forced: all of them.
+        given: callbacks of the user.
+        checkpoints: whether any are written.
+    """
+    own = [one for one in forced if not any(isinstance(it, type(one)) for it in given)]
+    return own if checkpoints else [one for one in own if not isinstance(one, StageCheckpoint)]

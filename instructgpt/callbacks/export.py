@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from instructgpt.callbacks.band_watch import BandWatch
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.common import stage_of
+from instructgpt.callbacks.doctor import Doctor
 from instructgpt.functional.intervals import Interval
 from instructgpt.models.artefact import finite
 from instructgpt.models.folder import replacing, write_text
@@ -141,6 +142,8 @@ class ExportArtefact(Callback):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, BandWatch):
                     summary["bands"] = callback.summary()
+                if isinstance(callback, Doctor):
+                    summary["doctor"] = callback.found
             write_metrics(folder, summary)
             for name, text in found.files.items():
                 write_text(folder / name, text)

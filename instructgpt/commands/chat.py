@@ -187,8 +187,8 @@ def converse(sides: Sequence[Side], critic: Critic | None, wish: Wish) -> None:
     """
     for side in sides:
         note(f"{side.label}{side.policy.choice}")
-    for line in () if critic is None else critic.reward.warnings():
-        note(line)
+    for finding in () if critic is None else critic.reward.warnings():
+        note(str(finding))
     number = 0
     for line in lines():
         try:

@@ -42,7 +42,7 @@ from instructgpt.models.choice import choose_template
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id
 from instructgpt.terminal import say
-from instructgpt.types import Origin, UserError, require
+from instructgpt.types import Diagnosis, Origin, UserError, require
 
 Sets = list[tuple[Picked, float]]
 """Rows to train on, with the weight of each set."""
@@ -99,6 +99,7 @@ class StageData(LightningDataModule, ABC):
     has_prompts: ClassVar[bool] = True  # rows are put into a template
     wanted: ClassVar[Wanted]  # what rows are read for
     block_tokens = 0  # of a block of text, where rows are such
+    findings: Sequence[Diagnosis] = ()  # that the summary has said
 
     def __init__(
         self,
@@ -225,7 +226,7 @@ class StageData(LightningDataModule, ABC):
             raise UserError(f"--data.validation must hold rows to {stage}, got {self.validation}")
         self.origins = {} if wanted == "predict" else self.find_origins()
         summary.example = show(rows[0], self.tokenizer)
-        self.summary = summary.lines()
+        self.summary, self.findings = summary.lines(), summary.findings()
         if self.rank == 0:
             say("\n".join([f"data: {type(self).__name__}", *(f"  {s}" for s in self.summary)]))
         self._ready = wanted

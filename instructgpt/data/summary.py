@@ -15,6 +15,7 @@ from instructgpt.data.columns import EMPTY
 from instructgpt.data.formats import Told
 from instructgpt.data.rows import AnyRow, ComparisonRow, LanguageRow, PromptRow
 from instructgpt.data.tallies import Count, First, Lengths, Limit, Named, Noted
+from instructgpt.types import Diagnosis
 
 FILES, LISTED_FILES = 1000, 20
 """How many files are told apart, and how many of them have lines of their own."""
@@ -214,8 +215,12 @@ class Summary:
             marked = ", the trained part in ⟦ ⟧" if "⟦" in self.example else ""
             lines.append(f"example{marked}:")
             lines += [f"  | {line}" for line in self.example.split("\n")]
-        warnings = (lengths.warning() for lengths in self.lengths.values())
-        return lines + [line for line in warnings if line is not None]
+        return lines + [f"{WARNING}{one.what}: {one.remedy}" for one in self.findings()]
+
+    def findings(self) -> list[Diagnosis]:
+        """What a user should look at of the lengths."""
+        found = (lengths.finding() for lengths in self.lengths.values())
+        return [one for one in found if one is not None]
 
 
 PLAIN = ("notes", "last_notes", "notes_between", "example")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from instructgpt.types import Diagnosis
+
 LISTED = 3
 """How many places a line of the summary names."""
 
@@ -17,6 +19,12 @@ QUANTILES = (5, 25, 50, 75, 95, 100)
 
 LOUD = 0.05
 """Where a limit cuts a greater share than this, a warning says which one would not."""
+
+CUT = {
+    "prompts": ("prompts_cut", "what was asked at their beginning is not seen"),
+    "responses": ("responses_cut", "nobody learns from them where a response ends"),
+}
+"""The name of what is found about texts that are cut, and why it matters."""
 
 
 class Mergeable(Protocol):
@@ -234,14 +242,15 @@ class Lengths:
         shown = self.nearest_rank(*QUANTILES)
         return " · ".join(f"{name} {value:,}" for name, value in zip(names, shown, strict=True))
 
-    def warning(self) -> str | None:
-        """A line about a limit that cuts more than a few texts.
+    def finding(self) -> Diagnosis | None:
+        """What a limit does that cuts more than a few texts.
 
         >>> lengths = Lengths()
         >>> for tokens in (6, 7, 8, 9, 12):
         ...     lengths.add(tokens, Limit("prompts", "lose their beginning", "--max", 8))
-        >>> lengths.warning()
-        'warning: 2 of 5 prompts (40 %) lose their beginning: --max 12 would keep all'
+        >>> found = lengths.finding()
+        >>> found.what, found.remedy
+        ('2 of 5 prompts (40 %) lose their beginning', '--max 12 would keep all')
         """
         limit, count = self.limit, self.count
         if limit is None or self.longer <= LOUD * count:
@@ -249,10 +258,9 @@ class Lengths:
         share = f"{self.longer / count:.0%}".replace("%", " %")
         (usual,) = self.nearest_rank(95)
         less = f", {usual} 95 % of them" if usual < self.most else ""
-        return (
-            f"warning: {self.longer:,} of {count:,} {limit.texts} ({share}) {limit.loss}: "
-            f"{limit.option} {self.most} would keep all{less}"
-        )
+        name, why = CUT.get(limit.texts, ("cut", "the rest is not seen"))
+        what = f"{self.longer:,} of {count:,} {limit.texts} ({share}) {limit.loss}"
+        return Diagnosis(name, what, why, f"{limit.option} {self.most} would keep all{less}")
 
     def to_json(self) -> dict[str, Any]:
         """All of it in types of JSON."""

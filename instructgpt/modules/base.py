@@ -34,18 +34,15 @@ from instructgpt.modules.optimizer import clip, scale_gradients, set_options
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.pieces import Pieces, averaged_over
 from instructgpt.modules.sharding import shard_stage
+from instructgpt.modules.telling import silent, warn
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
 from instructgpt.modules.work import Cost
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.ema import WeightAverage
-from instructgpt.types import Origin, Progress, UserError
+from instructgpt.types import Origin, Progress, Tell, UserError
 
 LOSS_SCALE = 1024.0
 """Keeps sums over tokens in a range half precision likes; a power of two, so it rounds nothing."""
-
-
-def silent(part: str, done: int, total: int) -> None:
-    """Report progress to nobody."""
 
 
 class Monitor(NamedTuple):
@@ -88,6 +85,7 @@ class StageModule(LightningModule, ABC):
         self.network, self.trained = network, trained
         self.make_optimizer, self.schedule = optimizer, schedule
         self.progress: Progress = silent  # a callback replaces it
+        self.tell: Tell = warn  # a callback collects what is found
         self.logs_step = True  # a callback says where nobody reads it
         self.rollout_clock, self._expected = RolloutClock(), LOSS_SCALE
         self.samples: list[dict[str, Any]] = []  # shown and emptied by a callback

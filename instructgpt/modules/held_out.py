@@ -21,11 +21,13 @@ class HeldOut(nn.Module):
 
     Args:
         with_kl: whether there is a reference to measure a KL to.
+        with_judge: whether somebody judges beside the reward.
     """
 
-    def __init__(self, with_kl: bool) -> None:
+    def __init__(self, with_kl: bool, with_judge: bool = False) -> None:
         super().__init__()
         names = [name for name in (*NAMES, "abstained") if with_kl or name != "kl"]
+        names += ["judge", "greedy_judge"] if with_judge else []
         self.estimates = Estimates()
         self.means = nn.ModuleDict({name: MeanMetric() for name in names})
 
@@ -35,7 +37,7 @@ class HeldOut(nn.Module):
         batch: PromptBatch,
         rollout: Rollout,
         samples: Sequence[Sample],
-        scores: Tensor,
+        said: tuple[Tensor, Tensor | None],
         kl: Tensor | None,
     ) -> list[dict[str, Any]]:
         """Count the answers to a batch, and return those to real prompts, for people.
@@ -45,9 +47,12 @@ class HeldOut(nn.Module):
             batch: what was asked; blank rows fill it up.
             rollout: what was answered.
             samples: the answers as text.
-            scores: of the reward function, NaN where it abstained, [B].
+            said: scores of the reward function, and of a judge if there is one; NaN where they
+                abstained, [B].
             kl: to the reference, nats per response, [B], if it was measured.
         """
+        scores, judged = said
+        scores = scores.to(batch.sample_ids.device)
         real = batch.sample_ids >= 0
         scored = real & ~scores.isnan()
         prefix = "greedy_" if kind == "greedy" else ""
@@ -58,12 +63,16 @@ class HeldOut(nn.Module):
             self._mean("response_length", rollout.response_mask[scored].sum(1))
         if kl is not None:
             self._mean("kl", kl[scored])
+        if judged is not None:
+            given = judged.to(scores.device)
+            self._mean(f"{prefix}judge", given[real & ~given.isnan()])
         return [
             {
                 "kind": kind,
                 "prompt": samples[row].prompt.text,
                 "response": samples[row].response,
                 "score": float(scores[row]),
+                **({} if judged is None else {"judge": float(judged[row])}),
                 "kl": None if kl is None else float(kl[row]),
                 "tokens": len(samples[row].response_tokens),
                 "finished": samples[row].finished,

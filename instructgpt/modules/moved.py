@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from instructgpt.functional.intervals import Interval
 from instructgpt.modules.base import StageModule
+from instructgpt.types import Diagnosis
 
 FEWEST_STEPS = 8
 """With fewer optimizer steps the spread of their losses is not known."""
@@ -35,8 +36,8 @@ class Run(NamedTuple):
     rate: float  # of learning, at its peak
 
 
-def standing_still(run: Run) -> str:
-    """One line where nothing moved beyond noise, with the remedy; else nothing.
+def standing_still(run: Run) -> Diagnosis | None:
+    """Where nothing moved beyond noise; None where something did, or nobody can know.
 
     A policy at a KL of k nats from where it started can have raised the mean of any score by at
     most sqrt(2 k) of its standard deviation. Over N answers that is hidden in noise, two standard
@@ -47,12 +48,14 @@ def standing_still(run: Run) -> str:
     """
     found = _finding(run)
     if not found:
-        return ""
+        return None
     usual = RATES.get(run.stage)
     rates = f", where LoRA moves a short run at {usual} and all weights at a tenth" if usual else ""
-    return (
-        f"nothing moved beyond noise: {found}; raise --model.optimizer.lr "
-        f"(now {run.rate:g}{rates}), or train longer, on more rows"
+    return Diagnosis(
+        "moved_nothing",
+        f"nothing moved beyond noise: {found}",
+        "what is exported is what the run began with",
+        f"raise --model.optimizer.lr (now {run.rate:g}{rates}), or train longer, on more rows",
     )
 
 
@@ -66,7 +69,7 @@ def _finding(run: Run) -> str:
     if run.episodes:
         return _near(run.metrics, run.episodes)
     fall = run.intervals.get("val/loss_fall")
-    return _no_descent(run.losses) if fall is None else _no_fall(fall)
+    return no_descent(run.losses) if fall is None else _no_fall(fall)
 
 
 def _no_fall(fall: Interval) -> str:
@@ -79,8 +82,12 @@ def _no_fall(fall: Interval) -> str:
     )
 
 
-def _no_descent(losses: Sequence[float]) -> str:
-    """The last quarter of the steps against the first."""
+def no_descent(losses: Sequence[float]) -> str:
+    """What is wrong with the last quarter of the steps against the first; "" if it is lower.
+
+    Args:
+        losses: of at least ``FEWEST_STEPS`` optimizer steps.
+    """
     few = len(losses) // 4
     first, last = losses[:few], losses[-few:]
     fell = fmean(first) - fmean(last)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
@@ -31,7 +31,7 @@ from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rollout.ema import WeightAverage
 from instructgpt.rollout.scoring import Networks
-from instructgpt.types import Origin, UserError, require
+from instructgpt.types import Diagnosis, Origin, Sample, Tell, UserError, require
 
 VALUE_HEAD = "value_head.safetensors"
 """Beside an exported policy: the value head on its trunk, with which a further run goes on."""
@@ -76,10 +76,20 @@ class Frozen:
     It is in no checkpoint, optimizer or wrapper; it comes back from its artefacts.
     """
 
-    def __init__(self, reward: RewardFunction) -> None:
-        """Hold the reward function, and the reference when there is one beside the policy."""
-        self.reward = reward
+    def __init__(self, reward: RewardFunction, judge: RewardFunction | None = None) -> None:
+        """Hold what scores, and the reference when there is one beside the policy."""
+        self.reward, self.judge = reward, judge
         self.reference: nn.Module | None = None
+
+    def prepare_judge(self, *tokens_and_device: Any) -> None:
+        """Get the judge ready, as the reward function has been."""
+        if self.judge is not None:
+            self.judge.prepare(*tokens_and_device)
+
+    def opinions(self, samples: list[Sample]) -> tuple[Tensor, Tensor | None]:
+        """What the reward function says of responses, and the judge, if there is one."""
+        judged = None if self.judge is None else self.judge.score(samples)
+        return self.reward.score(samples), judged
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the reference, in the format of the policy: else their KL would not start at 0."""
@@ -188,6 +198,7 @@ def build_value(
     network: Network,
     tokenizer: PreTrainedTokenizerBase,
     trained: Trained | None,
+    tell: Tell,
 ) -> tuple[ScalarModel, Origin]:
     """A separate value model: from the reward model if there is one (paper, C.4), else a new head.
 
@@ -198,6 +209,7 @@ def build_value(
         network: number format and kernels.
         tokenizer: of the policy; the value model reads the same tokens.
         trained: what is trained, beside the head; None: everything.
+        tell: told of a head that is not the reward model's.
 
     Returns:
         The value model, and the weights that it starts from, without a new head.
@@ -215,11 +227,8 @@ def build_value(
                 "model.value.init_from must have the tokenizer of model.init_from, "
                 f"got {value_init_from} with another one"
             )
-        warnings.warn(
-            f"the reward model {source} has another tokenizer than the policy: "
-            f"the value model starts from {policy_from} with a new head instead",
-            stacklevel=2,
-        )
+        what = f"the reward model {source} has another tokenizer than the policy"
+        tell(_new_head(what, f"starts from {policy_from} with a new head"))
         source = artefact = None
     stored = artefact is not None and artefact.head is not None
     value = load_scalar(
@@ -230,7 +239,7 @@ def build_value(
         head="stored" if stored else "new",
         trainable_offset=True,
     )
-    value, stored = _of_tokens(value, stored, f"{source}")
+    value, stored = _of_tokens(value, stored, f"{source}", tell)
     start = weights_digest(value if stored else value.trunk)
     if not stored:
         nn.init.zeros_(
@@ -241,14 +250,18 @@ def build_value(
     return value, Origin(source or policy_from, start)
 
 
-def _of_tokens(value: ScalarModel, stored: bool, source: str) -> tuple[ScalarModel, bool]:
+def _new_head(what: str, start: str) -> Diagnosis:
+    why = f"the value model {start}, and advantages are noise until it has learned"
+    return Diagnosis("value_head", what, why, "--model.value.warmup_phases lets it learn first")
+
+
+def _of_tokens(
+    value: ScalarModel, stored: bool, source: str, tell: Tell
+) -> tuple[ScalarModel, bool]:
     """A model that has one value a token, and whether its head is that of a reward model."""
     if value.features is not None:
-        warnings.warn(
-            f"the heads of the reward model {source} read features of whole responses: the value "
-            "model starts from its trunk with a new head instead",
-            stacklevel=3,
-        )
+        what = f"the heads of the reward model {source} read features of whole responses"
+        tell(_new_head(what, "starts from its trunk with a new head"))
         return ScalarModel(value.trunk, score_head(hidden_width(value.config)), 0.0, True), False
     return (value.as_one() if value.heads > 1 else value), stored
 
@@ -261,6 +274,7 @@ def build_networks(
     network: Network,
     tokenizer: PreTrainedTokenizerBase,
     trained: Trained | None,
+    tell: Tell,
 ) -> tuple[Networks, nn.Module | None, dict[str, Origin]]:
     """The networks that an algorithm uses, the reference beside them, and where all come from.
 
@@ -272,6 +286,7 @@ def build_networks(
         network: number format and kernels.
         tokenizer: of all of them.
         trained: what is trained; with an adapter the reference is the policy without it.
+        tell: told of a value head that is new where there is one.
     """
     check_quantization(network, trained is not None or algorithm.uses_reference)
     origins = {}
@@ -285,7 +300,7 @@ def build_networks(
             origins["model.value"] = origin
     elif algorithm.uses_value:
         critic, origins["model.value.init_from"] = build_value(
-            value.init_from, init_from, reward, network, tokenizer, trained
+            value.init_from, init_from, reward, network, tokenizer, trained, tell
         )
     reference = (beside or policy) if algorithm.uses_reference else None
     return Networks(policy, reference, critic), beside, origins

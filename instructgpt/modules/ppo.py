@@ -43,14 +43,14 @@ from instructgpt.rollout.buffer import RolloutBuffer
 from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.ema import WeightAverage
 from instructgpt.rollout.learn import episodes_loss, learn_from, untouched
-from instructgpt.rollout.metrics import Stopwatch, rollout_seconds, sampler_warning
+from instructgpt.rollout.metrics import Stopwatch, rollout_seconds
 from instructgpt.rollout.phase import Phase
 from instructgpt.rollout.prompts import PhasePrompts
 from instructgpt.rollout.sampler import Texts
 from instructgpt.rollout.scoring import Networks, not_finite_rows, without_abstained
 from instructgpt.rollout.shared import SharedScoring
 from instructgpt.rollout.updates import Batches, UpdateLoader, plan_updates
-from instructgpt.types import PromptBatch, Sample, require
+from instructgpt.types import PromptBatch, require
 
 
 class PPOModule(StageModule):
@@ -63,6 +63,8 @@ class PPOModule(StageModule):
         init_from: folder of the supervised policy (``runs/…/export``), of a Hugging Face model, or
             a hub id; also the reference of the KL penalty.
         reward: scores the responses: LearnedReward, a rule, a python function, or a mixture.
+        judge: a second opinion on answers to validation prompts, from which nothing is learned; the
+            doctor says when it falls while the reward rises (over-optimisation).
         tokenizer: folder or hub id of the tokenizer; that of ``init_from`` unless given.
         network: number format, attention kernel, gradient checkpointing of all networks.
         trained: what is trained: LoRA, Prefix or LastLayers; null: all weights. With an adapter the
@@ -111,6 +113,7 @@ class PPOModule(StageModule):
         reuse_logprobs: bool = False,
         ema_decay: float | None = 0.992,
         seed: int = 0,
+        judge: RewardFunction | None = None,
     ) -> None:
         super().__init__(init_from, None, tokenizer, network, trained, optimizer, schedule)
         require(0 <= (ema_decay or 0) < 1, "model.ema_decay", "in [0, 1)", ema_decay)
@@ -118,7 +121,7 @@ class PPOModule(StageModule):
         self.algorithm, self.kl, self.batches, self.sampling = algorithm, kl, batches, sampling
         self.value, self.pretraining = value, pretraining
         self.ema_decay, self.seed, self.reuse_logprobs = ema_decay, seed, reuse_logprobs
-        self.frozen, self.phase = Frozen(reward), Phase(kl, reuse_logprobs)
+        self.frozen, self.phase = Frozen(reward, judge), Phase(kl, reuse_logprobs)
         self.pretraining_gradient: dict[str, Tensor] = {}  # of an update that is measured
         self.worst_ratio = torch.zeros(())  # largest |ratio - 1| of the first update so far
 
@@ -128,8 +131,8 @@ class PPOModule(StageModule):
         self.texts = Texts(self.tokenizer, self.template, self.data.max_response_tokens)
         if stage == "predict":
             return
-        for line in self.frozen.reward.warnings():
-            rank_zero_warn(line)
+        for finding in self.frozen.reward.warnings():
+            self.tell(finding)
         if stage == "fit":
             asked = (self.algorithm, self.value, self.kl, self.pretraining, self.sampling)
             texts, episodes = self.data.pretraining, self.batches.rollout_batch_size
@@ -150,7 +153,7 @@ class PPOModule(StageModule):
 
     def build(self) -> None:
         """Load policy, reference and value model, as far as the algorithm uses them."""
-        made_of = (self.network, self.tokenizer, self.trained)
+        made_of = (self.network, self.tokenizer, self.trained, self.tell)
         built, self.frozen.reference, origins = build_networks(
             self.algorithm, self.value, self.init_from, self.frozen.reward, *made_of
         )
@@ -164,7 +167,7 @@ class PPOModule(StageModule):
         if self.ema_decay is not None:
             self.average = self.phase.average = WeightAverage(built.policy, self.ema_decay)
         self.networks = built
-        self.held_out = HeldOut(self.algorithm.uses_reference)
+        self.held_out = HeldOut(self.algorithm.uses_reference, self.frozen.judge is not None)
 
     def trained_networks(self) -> list[nn.Module]:
         """The policy, and the value model if there is one."""
@@ -193,6 +196,7 @@ class PPOModule(StageModule):
         """Move what Lightning does not see, and what a checkpoint has brought back."""
         super().get_ready()
         self.frozen.to(self.device, next(self.policy.parameters()).dtype)
+        self.frozen.prepare_judge(self.tokenizer, self.template, self.device)
         if self.phase.buffer is not None:
             self.phase.buffer = self.phase.buffer.to(self.device)
 
@@ -334,8 +338,6 @@ class PPOModule(StageModule):
         if self.phase.average is not None:
             self.phase.average.update(self.policy)
         metrics = self.phase.end(self.batches.rollout_batch_size)
-        if line := sampler_warning(metrics):
-            rank_zero_warn(line)
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.global_step + 1)
         self.trainer.callback_metrics.update({n: torch.tensor(v) for n, v in metrics.items()})
@@ -359,20 +361,20 @@ class PPOModule(StageModule):
         """Answer the prompts twice, score the answers, and measure the KL of the sampled ones."""
         greedy = replace(self.sampling, temperature=0.0)
         for kind, sampling in (("sampled", self.sampling), ("greedy", greedy)):
-            rollout, samples, scores = together(self, partial(self._answer, batch, sampling))
+            rollout, samples, said = together(self, partial(self._answer, batch, sampling))
             asked = (rollout, sampling.temperature, self.network.max_tokens)
             kl = self.networks.sequence_kl(*asked)
             if kl is not None:
                 ids: partial[list[str]] = partial(list, [prompt.id for prompt in batch.prompts])
                 self.guard.see("the KL to the reference", kl[batch.sample_ids >= 0].sum(), ids)
-            shown = self.held_out.add(kind, batch, rollout, samples, scores.to(self.device), kl)
+            shown = self.held_out.add(kind, batch, rollout, samples, said, kl)
             now = {"step": self.global_step, "phase": self.current_epoch}
             self.samples += [now | row for row in shown]
 
-    def _answer(self, batch: PromptBatch, sampling: Sampling) -> tuple[Any, list[Sample], Tensor]:
+    def _answer(self, batch: PromptBatch, sampling: Sampling) -> tuple[Any, ...]:
         rollout = roll_out(self, self.policy, batch, sampling, phase=0)
         samples = self.texts.samples(rollout, batch.prompts, sampling)
-        return rollout, samples, self.frozen.reward.score(samples)
+        return rollout, samples, self.frozen.opinions(samples)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all prompts."""

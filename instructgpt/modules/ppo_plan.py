@@ -29,6 +29,7 @@ from instructgpt.modules.piece_sizes import Largest, Size, largest_piece
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.modules.shapes import number_size, shape_of
 from instructgpt.modules.work import Cost, MeanRow, asked, learned
+from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.scoring import Networks
 from instructgpt.rollout.updates import Batches, UpdatePlan
@@ -81,7 +82,8 @@ def phase_memory(
     reference = frozen.reference
     held_bytes = {
         "reference": 0 if reference is None else bytes_beside(reference, policy),
-        "reward": sum(held(network).weights for network in frozen.reward.networks()),
+        "reward": weights_of(frozen.reward),
+        "judge": 0 if frozen.judge is None else weights_of(frozen.judge),
         AVERAGE: 4 * held(policy).trained if averaged else 0,
     }
     held_bytes = {name: number for name, number in held_bytes.items() if number}
@@ -152,6 +154,11 @@ def cached_tokens(prompts: Sequence[int], decoded: int, response: int, paged: bo
         return decoded * (max(prompts) + response)
     rows = islice(cycle(prompts), max(len(prompts), decoded))
     return PAGE * sum(nlargest(decoded, (pages_of(prompt + response) for prompt in rows)))
+
+
+def weights_of(scorer: RewardFunction) -> int:
+    """Bytes of the networks inside of it."""
+    return sum(held(network).weights for network in scorer.networks())
 
 
 def _largest(plan: UpdatePlan, prompts: Sequence[int], response: int) -> Largest:

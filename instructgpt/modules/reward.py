@@ -119,7 +119,7 @@ class RewardModule(StageModule):
         source = Source(
             self.init_from, self.architecture, self.network, self.tokenizer, self.dropout
         )
-        self.model, origins = build_reward(source, self.trained, self.heads)
+        self.model, origins = build_reward(source, self.trained, self.heads, self.tell)
         self.origins |= origins
         check_context(self.model.trunk, self.data.row_tokens)
         self.val_loss, self.val_disagreement = MeanMetric(), MeanMetric()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -17,7 +16,16 @@ from instructgpt.models.load import Network, load_scalar
 from instructgpt.models.support import hidden_width
 from instructgpt.models.trained import FrozenTrunk, Trained, attach
 from instructgpt.modules.origins import starts_from
-from instructgpt.types import ComparisonBatch, FlatRows, LanguageBatch, Origin, UserError, require
+from instructgpt.types import (
+    ComparisonBatch,
+    Diagnosis,
+    FlatRows,
+    LanguageBatch,
+    Origin,
+    Tell,
+    UserError,
+    require,
+)
 
 
 class Source(NamedTuple):
@@ -31,7 +39,7 @@ class Source(NamedTuple):
 
 
 def build_reward(
-    source: Source, trained: Trained | None, heads: int
+    source: Source, trained: Trained | None, heads: int, tell: Tell
 ) -> tuple[ScalarModel, dict[str, Origin]]:
     """A reward model to be trained, and the weights that it starts from, without new heads.
 
@@ -41,6 +49,7 @@ def build_reward(
         source: of the weights.
         trained: what of it is; None: everything.
         heads: on it.
+        tell: told of a head that is not kept.
 
     Raises:
         UserError: the earlier reward model has another number of heads.
@@ -64,7 +73,9 @@ def build_reward(
     model = attach(model, trained, network.quantization)
     if stored and model.head is not before:
         origins = starts_from(init_from, model.trunk)
-        rank_zero_warn(f"the head in '{init_from}' reads something else: a new one is trained")
+        what, why = f"the head in '{init_from}' reads something else", "a new one is trained"
+        remedy = "give --model.trained as that reward model was trained to keep it"
+        tell(Diagnosis("reward_head", what, why, remedy))
     elif stored:
         rule = f"{model.heads}, as '{init_from}' has"
         require(heads == model.heads, "model.heads", rule, heads)

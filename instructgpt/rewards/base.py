@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
-from instructgpt.types import Origin, RunFailedError, Sample, UserError, failed
+from instructgpt.types import Diagnosis, Origin, RunFailedError, Sample, UserError, failed
 
 MOST_ABSTAINED = 0.5
 """A larger share of responses without a score stops a run."""
@@ -90,7 +90,7 @@ class RewardFunction(ABC):
         """The weights it scores with, by the argument that names them, once prepared."""
         return {}
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Diagnosis]:
         """What a user should know before training against it."""
         return []
 

@@ -25,7 +25,7 @@ from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id, tokenizer_fingerprint
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rewards.combine import COMBINE, Combine, Combined
-from instructgpt.types import FlatRows, Origin, Sample, UserError, require
+from instructgpt.types import Diagnosis, FlatRows, Origin, Sample, UserError, require
 
 Pair = tuple[list[int], list[int]]
 """Tokens of a prompt and of a response to it."""
@@ -184,18 +184,20 @@ class LearnedReward(RewardFunction):
         """The reward model, known by its weights and by how it reads text."""
         return {"init_from": Origin(self.init_from, self._digest)}
 
-    def warnings(self) -> list[str]:
-        """Say that the scores have no zero."""
-        lines = []
+    def warnings(self) -> list[Diagnosis]:
+        """Say that the scores have no zero, and that nobody knows how the model reads prompts."""
+        found = []
         artefact = read_artefact(self.init_from)
         if artefact is None and self.choice is not None:
-            lines.append(f"reward model '{self.init_from}' says no template: {self.choice}")
+            what = f"reward model '{self.init_from}' says no template: {self.choice}"
+            why = "a model that reads prompts in another form than it was trained on scores worse"
+            remedy = "look at the model's card"
+            found.append(Diagnosis("reward_template", what, why, remedy))
         if artefact is None or artefact.offset is None:
-            lines.append(
-                f"reward model '{self.init_from}' has no offset, so 0 is not the score of "
-                "demonstrations (train it with --data.demonstrations)"
-            )
-        return lines
+            what = f"reward model '{self.init_from}' has no offset"
+            why = "0 is not the score of demonstrations, which missing_eos_score is compared with"
+            found.append(Diagnosis("offset", what, why, "train it with --data.demonstrations"))
+        return found
 
 
 def reads_alone(

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from instructgpt.models.template import Template
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.types import Origin, Sample, UserError, require
+from instructgpt.types import Diagnosis, Origin, Sample, UserError, require
 
 
 class MixtureReward(RewardFunction):
@@ -61,6 +61,6 @@ class MixtureReward(RewardFunction):
             for name, origin in reward.origins().items()
         }
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Diagnosis]:
         """Those of each reward."""
-        return [line for reward in self.rewards for line in reward.warnings()]
+        return [finding for reward in self.rewards for finding in reward.warnings()]

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from instructgpt.functional.logprobs import KLEstimator, kl_estimate, sequence_kl
 from instructgpt.functional.masking import masked_mean, zero_padding
-from instructgpt.types import ScoredRollout
+from instructgpt.types import Diagnosis, ScoredRollout
 
 MOST_SAMPLER_KL = 5e-3
 """Nats per token between sampling and training passes of one policy, beyond which a run warns. Both
 in float32 it is 4e-11 (SmolLM2-135M), in bfloat16 1.3e-3 to 1.9e-3; of GPUs 2e-4 is reported."""
+GRAM = 3
+"""Tokens in a run of which repetitions are counted."""
 KL_ESTIMATORS: tuple[KLEstimator, ...] = ("k1", "k2", "k3")
 
 
@@ -50,6 +52,8 @@ def rollout_metrics(
     ``sampler_kl`` is how far the pass that sampled is from the one that trains, with the same
     weights: nats per token (k3 of tokens that the first has drawn).
 
+    ``repetition`` is the share of a response's runs of three tokens that it has had already.
+
     ``score`` is the reward function's; ``score_episode`` has the missing-EOS rule applied;
     ``score_total`` is that minus the KL penalty; ``kl`` is per response (k1), ``kl_k2`` and
     ``kl_k3`` the other estimators. Without a reference there is no KL.
@@ -58,6 +62,7 @@ def rollout_metrics(
     kept = mask.any(1)
     scores, episode_scores, lengths = scored.scores[kept], episode_scores[kept], mask[kept].sum(1)
     lengths = lengths.float()
+    repeated = repeated_grams(scored.rollout.responses, mask)[kept]
     means = {
         "score": scores.mean(),
         "score_std": scores.std(correction=0),
@@ -68,6 +73,7 @@ def rollout_metrics(
         ),
         "response_length": lengths.mean(),
         "response_length_max": lengths.max(),
+        "repetition": repeated.mean(),
         "eos_rate": scored.rollout.finished[kept].float().mean(),
         "abstained": (~kept).sum(),
     }
@@ -78,6 +84,32 @@ def rollout_metrics(
         total = (episode_scores - kl_coef * kl).mean()
         means |= {"kl": kl.mean(), "kl_k2": k2.mean(), "kl_k3": k3.mean(), "score_total": total}
     return {**{name: float(value) for name, value in means.items()}, "kl_coef": kl_coef}
+
+
+def repeated_grams(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The share of each response's runs of three tokens that it has had already, [N]; 0 of none.
+
+    Args:
+        tokens: of the responses, [N, R].
+        mask: real response tokens, [N, R], the first ones of each row.
+
+    Examples:
+        >>> tokens, mask = torch.tensor([[5, 6, 5, 6, 5, 6], [5, 6, 7, 8, 0, 0]]), torch.ones(2, 6)
+        >>> mask[1, 4:] = 0
+        >>> repeated_grams(tokens, mask.bool())  # 565 656 565 656: two of four
+        tensor([0.5000, 0.0000])
+    """
+    if tokens.shape[1] < GRAM:
+        return torch.zeros(len(tokens), device=tokens.device)
+    base = int(tokens.max()) + 1
+    runs, real = tokens.unfold(1, GRAM, 1), mask[:, GRAM - 1 :]
+    names = torch.zeros_like(runs[..., 0])
+    for place in range(GRAM):  # exact: three numbers below 2^21 make one below 2^63
+        names = names * base + runs[..., place]
+    others = -1 - torch.arange(names.shape[1], device=names.device)  # of no run, each once
+    ordered = torch.where(real, names, others).sort(1).values
+    again = (ordered[:, 1:] == ordered[:, :-1]).sum(1)
+    return again / real.sum(1).clamp_min(1)
 
 
 def ratio_sums(
@@ -110,19 +142,21 @@ def ratio_sums(
     return sums, (ratio - 1).abs().max()
 
 
-def sampler_warning(metrics: dict[str, float]) -> str:
-    """What is wrong where sampling and training passes say different things; nothing if they agree.
+def sampler_finding(metrics: dict[str, float]) -> Diagnosis | None:
+    """What is wrong where sampling and training passes say different things; None if they agree.
 
     Args:
         metrics: of a whole phase.
     """
     kl = metrics.get("ppo/sampler_kl", 0.0)
     if kl <= MOST_SAMPLER_KL:
-        return ""
-    return (
+        return None
+    return Diagnosis(
+        "sampler_gap",
         f"the policy that sampled is {kl:.1e} nats per token (ppo/sampler_kl) from the same policy "
-        f"in training, of at most {MOST_SAMPLER_KL:g} in healthy runs: use a wider number format "
-        "or, where reuse_logprobs is on, switch it off"
+        f"in training, of at most {MOST_SAMPLER_KL:g} in healthy runs",
+        "updates are off-policy before the first of them",
+        "use a wider number format or, where reuse_logprobs is on, switch it off",
     )
 
 

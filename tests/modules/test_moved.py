@@ -49,17 +49,17 @@ def said(stage, losses=FLAT, metrics=(), intervals=(), episodes=0, beta=None, ra
     ids=["sft", "adapter", "reward", "preference", "ppo"],
 )  # fmt: skip
 def test_what_is_within_noise_is_said_with_the_remedy(still, moved, finding):
-    line = said(**{"stage": "reward", **still})
+    line = str(said(**{"stage": "reward", **still}))
     assert finding in line
     assert "raise --model.optimizer.lr (now 1e-05, where LoRA moves a short run at" in line
-    assert said(**{"stage": "reward", **moved}) == ""
+    assert said(**{"stage": "reward", **moved}) is None
 
 
 def test_what_is_not_known_is_not_said():
-    assert said("sft", FLAT[:7]) == ""
-    assert said("sft", rate=0.0) == ""
-    assert said("reward") == said("preference", beta=0.1) == said("ppo", episodes=8) == ""
-    assert said("preference", metrics={"val/margin": 0.0, "val/pairs": 9}) == ""
+    assert said("sft", FLAT[:7]) is None
+    assert said("sft", rate=0.0) is None
+    assert said("reward") is said("preference", beta=0.1) is said("ppo", episodes=8) is None
+    assert said("preference", metrics={"val/margin": 0.0, "val/pairs": 9}) is None
 
 
 def test_a_fit_says_it(tmp_path):

@@ -172,7 +172,7 @@ def test_rows_beyond_the_context_lose_their_beginning(reward_folder, tiny_tokeni
 
 def test_warns_without_an_offset(reward_folder, tiny_tokenizer):
     path, _ = reward_folder(tiny_tokenizer, offset=0.0)
-    assert "has no offset" in LearnedReward(path).warnings()[0]
+    assert [one.name for one in LearnedReward(path).warnings()] == ["offset"]
     path, _ = reward_folder(tiny_tokenizer, offset=0.5)
     assert LearnedReward(path).warnings() == []
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from instructgpt.rollout.metrics import rollout_metrics, sampler_warning
+from instructgpt.rollout.metrics import rollout_metrics, sampler_finding
 from instructgpt.types import Rollout, ScoredRollout
 
 
@@ -24,5 +24,5 @@ def test_sampler_kl_by_hand():
     rollout = scored([[-1.0, -1.0], [-2.0, 7.0]], [[-1.5, -1.0], [-2.0, -9.0]])
     kl = rollout_metrics(rollout, 0.1, torch.zeros(2))["sampler_kl"]
     assert kl == pytest.approx((math.exp(-0.5) - 1 + 0.5) / 3, rel=1e-5)
-    assert "3.6e-02 nats per token" in sampler_warning({"ppo/sampler_kl": kl})
-    assert not sampler_warning({"ppo/sampler_kl": 1.6e-3})  # of bfloat16
+    assert "3.6e-02 nats per token" in sampler_finding({"ppo/sampler_kl": kl}).what
+    assert not sampler_finding({"ppo/sampler_kl": 1.6e-3})  # of bfloat16

@@ -257,7 +257,7 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         # without what else this process has in memory
-        steps, memory = plan_of(pl_module)
+        steps, memory = plan_of(pl_module, trainer.strategy)
         self.plan = steps + memory.lines[:-1]
 
     def on_train_batch_start(self, *_: Any) -> None:

@@ -130,7 +130,7 @@ def test_what_does_not_fit_and_what_would_help(small, capsys):
 
 @pytest.mark.parametrize("name", [one.name for one in fields(Assumed)])
 def test_each_assumption_matters(name, small, capsys):
-    values = {"rows": 20, "prompt_tokens": 3, "response_tokens": 2, "device_memory": 1e-9}
+    values = {"rows": 20, "prompt_tokens": 3, "response_tokens": 2, "device_memory": 40}
     values |= {"responses": 2, "peak": 1, "mfu": 0.1}
     if name == "responses":
         small[1], small[4] = "--model=RewardModule", "--data=ComparisonDataModule"

@@ -2,19 +2,23 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+from harness import killed
 from refusals import parse_comparison
 from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
 from instructgpt.data.files import Item
+from instructgpt.evaluation import scoring
 from instructgpt.evaluation.answers import AnswersRow, answers_of
 from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import panel_from_json
 from instructgpt.pipeline.folder import asks_people
+from instructgpt.rewards.learned import LearnedReward
 
 SETS = {"general": 40}
 GROUPS = {"training": 6, "held_out": 5, "shifted": 5}
@@ -253,6 +257,33 @@ def test_a_reward_model_ranks(make_answers, reward_model, tmp_path, capsys):
         assert one["responses"] == [sampled["responses"][place]]
         assert one["finished"] == [sampled["finished"][place]]
         assert one["id"] == sampled["id"]
+
+
+def test_a_killed_rating_goes_on_with_its_scores(make_answers, reward_model, tmp_path, monkeypatch):
+    """The same bytes come out, and nothing is scored twice."""
+    samples, calls, real = make_answers("samples", SETS, responses=2), [], LearnedReward.score
+    args = ["label", "--by=reward", f"--reward_model={reward_model}", "--samples", samples]
+    monkeypatch.setattr(scoring, "TOGETHER", 30)
+
+    def score(self, rows):
+        if len(calls) == most:
+            os.kill(os.getpid(), signal.SIGKILL)
+        calls.append(len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(LearnedReward, "score", score)
+    most = 99
+    assert run([*args, f"--output={tmp_path / 'whole'}"]) == 0
+    assert calls == [30, 30, 16]  # what was said twice is scored once
+    calls.clear()
+    most = 1
+    killed(lambda: run([*args, f"--output={tmp_path / 'out'}"]))
+    assert not (tmp_path / "out" / "comparisons.jsonl").exists()
+    most = 99
+    assert run([*args, f"--output={tmp_path / 'out'}"]) == 0
+    assert calls == [30, 16]
+    for name in ("comparisons.jsonl", "best.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 # -- mistakes

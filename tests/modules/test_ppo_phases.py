@@ -18,6 +18,7 @@ from instructgpt.algorithms.rloo import RLOO
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.models.load import Network, load_policy
+from instructgpt.models.trained import LoRA
 from instructgpt.modules.networks import Value
 from instructgpt.modules.pretraining import Pretraining
 from instructgpt.rewards.learned import LearnedReward
@@ -25,14 +26,18 @@ from instructgpt.rollout.drawing import Sampling
 from instructgpt.rollout.updates import Batches
 
 
-@pytest.mark.parametrize("at", [(0, 0), (1, 1), (1, 3), (2, 2), (2, 3)])
+@pytest.mark.parametrize(
+    ("at", "trained"),
+    [((0, 0), None), ((1, 1), None), ((1, 3), None), ((2, 2), LoRA(rank=2)), ((2, 3), None)],
+)
 def test_resumes_exactly_in_the_middle_of_a_phase(
-    fit, prompt_data, policy_artefact, reward_artefact, files, tmp_path, at
+    fit, prompt_data, policy_artefact, reward_artefact, files, tmp_path, at, trained
 ):
     def build():
         return make(
             policy_artefact,
             LearnedReward(reward_artefact),
+            trained=trained,
             optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
             algorithm=PPO(epochs=2),
             kl=AdaptiveKL(0.1, target=0.01, horizon=50),

@@ -14,6 +14,7 @@ from instructgpt.functional.losses import cross_entropy_loss
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
+from instructgpt.models.trained import LoRA
 from instructgpt.modules.language import language_loss
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.rules import CountReward
@@ -266,7 +267,7 @@ def test_resuming_with_another_template_is_refused(
     fit(build(), demonstration_data(**data), max_steps=2, ckpt_path=tmp_path / "a.ckpt")
 
 
-@pytest.mark.parametrize("kind", ["demonstrations", "mixed", "text"])
+@pytest.mark.parametrize("kind", ["demonstrations", "mixed", "text", "adapter"])
 def test_resuming_in_the_middle_of_an_epoch_is_exact(
     fit, demonstration_data, policy_artefact, files, tmp_path, kind
 ):
@@ -280,6 +281,7 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact(
 
     def build():
         options = {"dropout": 0.3, "network": Network(max_tokens=40)}
+        options |= {"trained": LoRA(rank=2, dropout=0.2)} if kind == "adapter" else {}
         return make(policy_artefact, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2), **options)
 
     path, runs = tmp_path / "middle.ckpt", []

@@ -28,6 +28,7 @@ class Grader(NamedTuple):
 
     grade: Grade  # by what the row of a prompt says beside its text: ``meta``
     sets: str  # a regular expression: the sets of prompts that are not general
+    knows: Callable[[Prompt], bool]  # by the same
 
 
 class AnswersRow(NamedTuple):
@@ -113,9 +114,9 @@ def answers_of(row: AnswersRow, prompt: Prompt, grader: Grader | None) -> list[A
     Args:
         row: of a model.
         prompt: that is answered.
-        grader: knows the prompt.
+        grader: may know the prompt.
     """
-    if grader is not None:
+    if grader is not None and grader.knows(prompt):
         found = grader.grade(row.where, prompt, row.responses, row.finished)
     else:
         found = [
@@ -141,7 +142,7 @@ def load_answers(paths: Mapping[str, str], baseline: str, grader: Grader | None)
     known = knowing(grader, list(asked.values()))
     models: dict[str, list[list[Answer]]] = {}
     for model, rows in files.items():
-        check_same(rows, asked, paths[model], paths[baseline])
+        check_same(rows, asked, paths[model], paths[baseline], known)
         models[model] = [
             answers_of(row, first.prompt, known)
             for first, row in ((first, rows[name]) for name, first in asked.items())
@@ -153,12 +154,12 @@ def knowing(grader: Grader | None, rows: Sequence[AnswersRow]) -> Grader | None:
     """The grader if it knows the prompts: all of them, or none.
 
     Args:
-        grader: knows prompts with ``meta``.
+        grader: that may know them; rows of others can have a ``meta``, too.
         rows: of one file.
     """
     if grader is None:
         return None
-    known = ["meta" in row.prompt.meta for row in rows]
+    known = [grader.knows(row.prompt) for row in rows]
     if any(known) and not all(known):
         first = rows[known.index(not known[0])]
         rule = '"meta" must be in all rows (prompts that can be graded) or in none'
@@ -179,7 +180,11 @@ def by_id(path: str) -> dict[str, AnswersRow]:
 
 
 def check_same(
-    rows: Mapping[str, AnswersRow], asked: Mapping[str, AnswersRow], path: str, baseline: str
+    rows: Mapping[str, AnswersRow],
+    asked: Mapping[str, AnswersRow],
+    path: str,
+    baseline: str,
+    grader: Grader | None,
 ) -> None:
     """Refuse answers that are not to the same prompts, or not as many to each.
 
@@ -188,6 +193,7 @@ def check_same(
         asked: of the baseline.
         path: of the model's file.
         baseline: path of the baseline's file.
+        grader: knows the prompts, which may then stand behind others, such as examples.
     """
     for name, first in asked.items():
         row = rows.get(name)
@@ -197,7 +203,7 @@ def check_same(
                 f"{shorten(name)} ({first.where})"
             )
         meta, same = first.prompt.meta.get("meta"), row.prompt.text == first.prompt.text
-        if row.prompt.meta.get("meta") != meta or (meta is None and not same):
+        if row.prompt.meta.get("meta") != meta or (grader is None and not same):
             rule = f"must be the prompt of this id in {first.where}"
             raise bad(row.where, "prompt", rule, row.prompt.text)
         if len(row.responses) != len(first.responses):

@@ -139,7 +139,7 @@ def read_rankings(path: str, grader: Grader | None) -> list[tuple[Row, list[Answ
             answers = [
                 Answer(row.prompt, text, True, {}, {}, float("nan")) for text in row.responses
             ]
-            if grader is not None and "meta" in row.prompt.meta:
+            if grader is not None and grader.knows(row.prompt):
                 ended = finished_of(row.where, row.prompt.meta, len(row.responses))
                 grades = grader.grade(row.where, row.prompt, row.responses, ended)
                 utilities = [one.utility for one in grades]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from instructgpt.data.errors import bad, shorten
 from instructgpt.evaluation.answers import AnswersRow, Grader
 from instructgpt.evaluation.judges import Answer
@@ -54,5 +56,15 @@ def grade_answers(
     return [known[key] for key in zip(responses, finished, strict=True)]
 
 
-WORLD = Grader(grade_answers, SETS)
+def knows(prompt: Prompt) -> bool:
+    """Whether the world has written a prompt: others' ``meta`` says other things.
+
+    Args:
+        prompt: with what its row says beside the text.
+    """
+    meta = prompt.meta.get("meta")
+    return isinstance(meta, Mapping) and {"category", "kind"} <= set(meta)
+
+
+WORLD = Grader(grade_answers, SETS, knows)
 """What the world knows of its prompts."""

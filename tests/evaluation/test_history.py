@@ -53,7 +53,9 @@ def test_a_run_with_kl_and_score_beside_its_samples(run):
     rows = samples(kind="sampled", kl=0.5, score=2.0)
     rows += samples(kind="greedy", kl=None, score=9.0)
     folder = run(rows, [{"step": 1, "val/kl": 7.0}, {"step": 3, "val/kl": 7.0}])
-    first, last = checkpoint_curve(folder, PROMPTS, Grader(grade, ""), length_and_one, 0)
+    first, last = checkpoint_curve(
+        folder, PROMPTS, Grader(grade, "", lambda prompt: True), length_and_one, 0
+    )
     assert (first.step, first.kl, first.score.value, first.utility.value) == (1, 0.5, 2.0, 1.0)
     assert (last.step, last.utility.value, last.utility.n) == (3, 3.0, 2)
 
@@ -61,7 +63,9 @@ def test_a_run_with_kl_and_score_beside_its_samples(run):
 def test_a_run_whose_kl_stands_in_its_validations(run):
     """As a run without a reward model, such as DPO: the evaluation's scores its samples."""
     folder = run(samples(score=None), [{"step": 1, "val/kl": 0.25}, {"step": 3, "val/kl": 1.5}])
-    curve = checkpoint_curve(folder, PROMPTS, Grader(grade, ""), length_and_one, 0)
+    curve = checkpoint_curve(
+        folder, PROMPTS, Grader(grade, "", lambda prompt: True), length_and_one, 0
+    )
     assert [(one.step, one.kl, one.score.value) for one in curve] == [(1, 0.25, 2.0), (3, 1.5, 4.0)]
 
 

@@ -92,9 +92,13 @@ def test_a_prompt_is_read_once_for_its_responses(reward_folder, tiny_tokenizer):
     def layouts(max_tokens):
         reward, seen = LearnedReward(path, Network(max_tokens=max_tokens)), []
         reward.prepare(tiny_tokenizer, get_template("plain"), CPU)
-        reward.model.register_forward_pre_hook(
-            lambda _, rows: seen.append(rows[0].layout.lengths.tolist())
-        )
+        each = reward.model.each
+
+        def watched(rows):
+            seen.append(rows.layout.lengths.tolist())
+            return each(rows)
+
+        reward.model.each = watched
         assert reward.score(samples).tolist() == pytest.approx(expected, abs=1e-5)
         return seen
 

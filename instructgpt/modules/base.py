@@ -33,6 +33,7 @@ from instructgpt.modules.memory import Memory
 from instructgpt.modules.optimizer import clip, scale_gradients, set_options
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.pieces import Pieces, averaged_over
+from instructgpt.modules.ranks import waiting
 from instructgpt.modules.sharding import shard_stage
 from instructgpt.modules.telling import silent, warn
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
@@ -275,10 +276,8 @@ class StageModule(LightningModule, ABC):
         if has_trainer(self):
             check_weights(self)
             known.update(origins=as_plain(self.all_origins()), batching=self.batching())
-        known.update(
-            class_path=f"{type(self).__module__}.{type(self).__qualname__}",
-            **self.text_format(),
-        )
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        known.update(class_path=name, **self.text_format())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with tokens that mean something else, or with other weights or rows."""
@@ -363,7 +362,8 @@ class StageModule(LightningModule, ABC):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Step, and let the gradient go: it would be there during the next forward pass."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        with waiting(f"optimizer step {self.global_step + 1}"):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -35,6 +35,7 @@ from instructgpt.modules.networks import (
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo_plan import check_plan, phase_memory, phase_work, plan_lines
 from instructgpt.modules.pretraining import Pretraining, objective_norms
+from instructgpt.modules.ranks import waiting
 from instructgpt.modules.respond import predict_rows, roll_out, scored_responses
 from instructgpt.modules.sharding import gathered
 from instructgpt.modules.work import Cost
@@ -243,7 +244,7 @@ class PPOModule(StageModule):
         if self.phase.holds(number):
             return
         self.phase.adapt_kl_coef(self.batches.rollout_batch_size)
-        with self.rollout_clock.running():
+        with self.rollout_clock.running(), waiting(f"the rollout of phase {number}"):
             warming_up = self.algorithm.uses_value and number < self.value.warmup_phases
             self.phase.begin(*self.collect(number), value_only=warming_up)
         self.worst_ratio = torch.zeros((), device=self.device)
@@ -362,8 +363,7 @@ class PPOModule(StageModule):
         greedy = replace(self.sampling, temperature=0.0)
         for kind, sampling in (("sampled", self.sampling), ("greedy", greedy)):
             rollout, samples, said = together(self, partial(self._answer, batch, sampling))
-            asked = (rollout, sampling.temperature, self.network.max_tokens)
-            kl = self.networks.sequence_kl(*asked)
+            kl = self.networks.sequence_kl(rollout, sampling.temperature, self.network.max_tokens)
             if kl is not None:
                 ids: partial[list[str]] = partial(list, [prompt.id for prompt in batch.prompts])
                 self.guard.see("the KL to the reference", kl[batch.sample_ids >= 0].sum(), ids)

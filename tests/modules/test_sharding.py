@@ -1,7 +1,10 @@
 """Two FSDP2 processes do what one does, and hold half of it."""
 
+import time
+
 import pytest
 import torch
+import torch.distributed as dist
 from descent import sgd
 from harness import run_processes
 
@@ -21,6 +24,7 @@ from instructgpt.modules.sharding import FSDP2Strategy, gathered
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
 from instructgpt.rollout.updates import Batches
+from instructgpt.types import UserError
 
 
 def assert_shards_agree(train, processes=2):
@@ -48,8 +52,9 @@ def on(processes):
     return {"limit_val_batches": 1.0, "gradient_clip_val": 0.5, **strategy}
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_sft(fit, demonstration_data, policy_artefact, accumulate):
+@pytest.mark.parametrize(("accumulate", "several"), [(1, 4), (2, 2)])
+def test_sft(fit, demonstration_data, policy_artefact, accumulate, several):
+
     def train(processes):
         module = SFTModule(
             init_from=policy_artefact,
@@ -63,7 +68,7 @@ def test_sft(fit, demonstration_data, policy_artefact, accumulate):
         trainer = fit(module, data, max_epochs=2, **limit, **on(processes))
         return result(module, trainer)
 
-    assert_shards_agree(train)
+    assert_shards_agree(train, several)
 
 
 @pytest.mark.parametrize("kind", ["reward", "preference", "preference_lora"])
@@ -116,3 +121,27 @@ def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, valu
         return weight + average.tolist(), {**metrics, **{n: module.phase.metrics[n] for n in names}}
 
     assert_shards_agree(train)
+
+
+def test_who_waits_too_long_says_where(fit, prompt_data, policy_artefact):
+    """Rollouts wait for nobody while they differ in length, and not for ever at their end."""
+
+    class Slow(CountReward):
+        def raw_scores(self, samples):
+            if dist.get_rank() == 1:
+                time.sleep(12)
+            return super().raw_scores(samples)
+
+    def train():
+        module = PPOModule(policy_artefact, Slow(text="e"), optimizer=sgd, batches=Batches(4, 4))
+        strategy = FSDP2Strategy(timeout_seconds=4.0)
+        fit(module, prompt_data(), max_epochs=1, strategy=strategy, devices=2)
+
+    expected = r"rank 0 has waited 4 s for another rank in the rollout of phase 0"
+    with pytest.raises(AssertionError, match=expected):
+        run_processes(train, timeout=300)
+
+
+def test_layers_are_not_cut():
+    with pytest.raises(UserError, match=r"tensor_parallel_size must be 1: layers are not cut"):
+        FSDP2Strategy(tensor_parallel_size=2)

@@ -113,7 +113,7 @@ def filled(outline: nn.Module, network: nn.Module, here: bool) -> nn.Module:
         network: with the weights.
         here: whether this rank keeps them; else they pass by, one after the other.
     """
-    places = dict(outline.named_modules())
+    places = dict(outline.named_modules(remove_duplicate=False))
     known: dict[int, nn.Parameter] = {}
     for name, weight in network.named_parameters(remove_duplicate=False):
         if id(weight) not in known:

@@ -45,7 +45,7 @@ def language_loss(
             before = predict(policy, batch.rows, places, every_id=True, adapter=False)
             parts.append(said.logprobs - before.logprobs)
         each = torch.stack(parts).detach().cpu()
-        counts, *sums = torch.zeros(len(each), len(layout.lengths)).index_add(1, documents, each)
+        counts, *sums = each.new_zeros(len(each), len(layout.lengths)).index_add(1, documents, each)
         estimates.add("loss", sums[0], counts)
         estimates.add("accuracy", sums[1], counts, share=True)
         if beside:

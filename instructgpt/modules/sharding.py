@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from instructgpt.models.checkpoint import load_checkpoint
+from instructgpt.models.forward import exact_tables
 from instructgpt.models.shard_files import (
     OPTIMIZER,
     SHARDS,
@@ -67,15 +68,20 @@ class FSDP2Strategy(DDPStrategy):
         timeout_seconds: float = 1800.0,
         sharded_checkpoints: bool = False,
     ) -> None:
-        rule = "1: layers are not cut across processes"
-        size = tensor_parallel_size
-        require(size == 1, "--trainer.strategy.tensor_parallel_size", rule, size)
-        name = "--trainer.strategy.timeout_seconds"
-        require(timeout_seconds > 0, name, "> 0", timeout_seconds)
         super().__init__(timeout=timedelta(seconds=timeout_seconds))
         self.shard_frozen, self.sharded_checkpoints = shard_frozen, sharded_checkpoints
         self.outlines: dict[nn.Module, nn.Module] = {}  # of the networks that learn
         self.frozen: list[nn.Module] = []
+        self.tensor_parallel_size, self.timeout_seconds = tensor_parallel_size, timeout_seconds
+
+    def setup_environment(self) -> None:
+        """Check what was asked for: of an error before, jsonargparse says something else."""
+        prefix, size = "--trainer.strategy.", self.tensor_parallel_size
+        rule = "1: layers are not cut across processes"
+        require(size == 1, f"{prefix}tensor_parallel_size", rule, size)
+        seconds = self.timeout_seconds
+        require(seconds > 0, f"{prefix}timeout_seconds", "> 0", seconds)
+        super().setup_environment()
 
     # -- networks
 
@@ -89,18 +95,27 @@ class FSDP2Strategy(DDPStrategy):
             weight.data = weight.data.to(self.root_device)
             if weight.requires_grad:
                 dist.broadcast(weight.data, 0)
+        self._convert(network)
         self.outlines[network] = outline(network)
         shard(network, self._mesh())
 
-    def shard_still(self, network: nn.Module) -> None:
+    def shard_still(self, network: nn.Module, own_format: bool) -> None:
         """Spread a network that does not learn, if that is asked for, once.
 
         Args:
             network: changed in place.
+            own_format: whether it keeps its number format; else it is that of what learns.
         """
         if self.shard_frozen and not shards_of([network]):
+            if not own_format:
+                self._convert(network)
             shard(network.to(self.root_device), self._mesh())
             self.frozen.append(network)
+
+    def _convert(self, network: nn.Module) -> None:
+        """Have weights in their final format: what is spread keeps it."""
+        with exact_tables(network):
+            self.precision_plugin.convert_module(network)
 
     def _mesh(self) -> Any:
         return init_device_mesh(self.root_device.type, (self.world_size,))
@@ -306,8 +321,10 @@ def shard_stage(stage: Any, learning: Sequence[nn.Module], still: Sequence[nn.Mo
     if strategy is not None:
         for network in learning:
             strategy.shard(network)
+        reward = stage.reward_function
+        scorers = [] if reward is None else reward.networks()
         for network in still:
-            strategy.shard_still(network)
+            strategy.shard_still(network, own_format=network in scorers)
 
 
 @contextmanager

@@ -85,18 +85,30 @@ def assert_close(some, others):
         torch.testing.assert_close(weight, others[name], atol=1e-5, rtol=0)
 
 
-def test_the_best_weights_of_an_adapter(tmp_path, files, policy_artefact):
+@pytest.fixture
+def imitate(tmp_path, files, policy_artefact):
+    """Train on demonstrations and return the folder of the run."""
+
     def run(processes, *options):
         folder = tmp_path / str(processes)
         args = ["fit", "--model=SFTModule", f"--model.init_from={policy_artefact}"]
-        args += ["--model.trained=LoRA", "--model.dropout=0", "--model.validation_prompts=2"]
-        args += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=3"]
+        args += ["--model.dropout=0", "--model.validation_prompts=2", *options]
         args += ["--data=DemonstrationDataModule", f"--data.train={files['demonstrations']}"]
         args += ["--data.max_prompt_tokens=24", "--data.max_response_tokens=24"]
         args += [f"--data.batch_size={8 // processes}", f"--trainer.devices={processes}"]
-        args += ["--trainer.max_epochs=4", "--trainer.accelerator=cpu", f"--output={folder}"]
-        args += ["--trainer.enable_progress_bar=false", "--trainer.logger=false", *options]
+        args += ["--trainer.accelerator=cpu", "--trainer.logger=false", f"--output={folder}"]
+        args += ["--trainer.enable_progress_bar=false"]
         run_processes(lambda: main(args) and None, processes=processes, timeout=300)
+        return folder
+
+    return run
+
+
+def test_the_best_weights_of_an_adapter(imitate):
+    def run(processes, *options):
+        options += ("--model.trained=LoRA", "--trainer.max_epochs=4")
+        options += ("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=3")
+        folder = imitate(processes, *options)
         metrics = json.loads((folder / "metrics.json").read_text())
         return load_file(folder / "export" / "model.safetensors"), metrics
 
@@ -106,6 +118,14 @@ def test_the_best_weights_of_an_adapter(tmp_path, files, policy_artefact):
     spread, again = run(2, "--trainer.strategy=fsdp2_sharded")
     assert again["exported"]["step"] == metrics["exported"]["step"]
     assert_close(alone, spread)
+
+
+def test_bfloat16_and_a_prefix(imitate):
+    """Two more that must be in place before weights are spread."""
+    options = ("--trainer.precision=bf16-true", "--model.trained=Prefix", "--trainer.max_epochs=1")
+    folder = imitate(2, "--trainer.strategy=fsdp2", *options)
+    prefix = load_file(folder / "export" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in prefix.values()} == {torch.bfloat16}
 
 
 def test_parts_of_checkpoints_are_put_together(fit, tmp_path):

@@ -144,4 +144,4 @@ def test_who_waits_too_long_says_where(fit, prompt_data, policy_artefact):
 
 def test_layers_are_not_cut():
     with pytest.raises(UserError, match=r"tensor_parallel_size must be 1: layers are not cut"):
-        FSDP2Strategy(tensor_parallel_size=2)
+        FSDP2Strategy(tensor_parallel_size=2).setup_environment()

@@ -84,7 +84,7 @@ def check_strategy(strategy: Any) -> None:
         return
     if find_spec("deepspeed") is None:
         raise UserError(f"--trainer.strategy {name} needs DeepSpeed: pip install deepspeed")
-    note(f"--trainer.strategy {name} is untested here; fsdp2 does the same and is tested")
+    note(f"--trainer.strategy {name} is untested here; fsdp2 is tested")
 
 
 def check_callbacks(callbacks: Sequence[object]) -> None:

@@ -4,6 +4,9 @@ r"""How early the doctor warns of over-optimisation, and how often falsely, in t
         --only world,pretrain,sft,sample,sample_validation,label,reward,reward_fold_0
     python benchmarks/doctor.py --base runs/doctor/base --seeds 0 1 2
 
+The results here are of a smaller base (world: 18,000 documents, 1,200 demonstrations, 1,800 ranked
+prompts, 10,240 prompts to learn from), one seed of it, and of eight of the nine runs.
+
 PPO is run healthily (the recipe's KL coefficient) and so that it over-optimises (none, and a higher
 rate). The second judge is a reward model that other labelers ranked for; the truth, which neither
 the run nor the doctor sees, is the world's utility of the same answers. The rule for judges is also

@@ -16,7 +16,7 @@ from instructgpt.callbacks.common import is_debugging, stage_of
 from instructgpt.callbacks.lightning_private import epoch_ends
 from instructgpt.callbacks.limits import LimitWatch, Opinions
 from instructgpt.modules.base import StageModule
-from instructgpt.modules.moved import FEWEST_STEPS, no_descent, run_of, standing_still
+from instructgpt.modules.moved import AT_THE_END, FEWEST_STEPS, no_descent, run_of, standing_still
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.shown import show_table
 from instructgpt.rollout.metrics import sampler_finding
@@ -64,8 +64,8 @@ class Doctor(Callback):
         return deepcopy({"found": self.found, **watched})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do not say it again, and go on watching."""
-        self.found = state_dict["found"]
+        """Do not say it again, and go on watching; what an end has shown is of that end."""
+        self.found = [one for one in state_dict["found"] if one["name"] != AT_THE_END]
         vars(self.limits).update(state_dict["limits"])
         vars(self.opinions).update(state_dict["opinions"])
 
@@ -155,8 +155,10 @@ class Doctor(Callback):
             score, judge = float(logged["val/score"]), float(logged["val/judge"])
             self._tell_any(self.opinions.see(score, judge, interval))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at whether anything was learned."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at whether anything was learned, also where a run is resumed at its end."""
+        if trainer.interrupted:  # type: ignore[attr-defined]
+            return
         if self.overfit is not None:
             self._judge_overfit(stage_of(pl_module), trainer)
         elif not is_debugging(trainer):

@@ -101,8 +101,10 @@ class LostRanks(Callback):
         """
         watch = self._watch
         self._stop()
-        text = str(exception).lower()
-        ours = isinstance(exception, UserError) or not isinstance(exception, RuntimeError)
+        waited = isinstance(exception, RunFailedError)  # and a stage has said for how long
+        error = exception.__cause__ or exception if waited else exception
+        text = str(error).lower()
+        ours = isinstance(error, UserError) or not isinstance(error, RuntimeError)
         if watch is None or ours or not any(word in text for word in BROKEN):
             return
         lost = watch.who_is_missing()

@@ -97,7 +97,7 @@ class StageModule(LightningModule, ABC):
         self.origins: dict[str, Origin] = {}  # weights that were loaded, by the argument
         self._options: list[dict[str, Any]] = []  # of the optimizer's groups, as asked for
         self._sums: dict[str, Tensor] = {}  # of the micro-batches of a step
-        self.step_losses: list[float] = []  # of this process's optimizer steps
+        self.step_losses: list[float] = []  # of the optimizer steps so far
         self.guard, self.pieces, self._built = FiniteGuard(), Pieces(), False
 
     @property
@@ -277,7 +277,7 @@ class StageModule(LightningModule, ABC):
             check_weights(self)
             known.update(origins=as_plain(self.all_origins()), batching=self.batching())
         name = f"{type(self).__module__}.{type(self).__qualname__}"
-        known.update(class_path=name, **self.text_format())
+        known.update(class_path=name, losses=list(self.step_losses), **self.text_format())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with tokens that mean something else, or with other weights or rows."""
@@ -291,6 +291,7 @@ class StageModule(LightningModule, ABC):
         if self.trainer.state.fn == TrainerFn.FITTING:
             check_origins(known.get("origins", {}), self.all_origins())
             check_batching(known.get("batching", {}), self.batching())
+            self.step_losses = list(known.get("losses", []))
         elif self.trained is not None:  # trained beside weights that the checkpoint does not hold
             ours = {n: o for n, o in self.origins.items() if not n.startswith("model.reward.")}
             check_origins(known.get("origins", {}), ours)

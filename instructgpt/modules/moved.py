@@ -14,6 +14,9 @@ from instructgpt.types import Diagnosis
 FEWEST_STEPS = 8
 """With fewer optimizer steps the spread of their losses is not known."""
 
+AT_THE_END = "moved_nothing"
+"""Name of the finding."""
+
 RATES = {
     "sft": "1e-4 to 5e-4",
     "reward": "1e-4 to 1e-3",
@@ -52,7 +55,7 @@ def standing_still(run: Run) -> Diagnosis | None:
     usual = RATES.get(run.stage)
     rates = f", where LoRA moves a short run at {usual} and all weights at a tenth" if usual else ""
     return Diagnosis(
-        "moved_nothing",
+        AT_THE_END,
         f"nothing moved beyond noise: {found}",
         "what is exported is what the run began with",
         f"raise --model.optimizer.lr (now {run.rate:g}{rates}), or train longer, on more rows",

@@ -203,11 +203,7 @@ def collect(place: Path) -> dict[str, Any]:
     return {
         "sft": {name: last["sft"].get(name) for name in ("val/loss", "val/loss_fall", "intervals")},
         "rewards": {name: one["baselines"] for name, one in judges.items()},
-        "kl": {
-            "dpo": last["dpo"].get("val/kl"),
-            **{name: last[name]["ppo/kl_k3"] for name in trained if "ppo" in name},
-            "best_of_16": "at most 1.84",
-        },
+        "texts": results["sft"]["texts"]["sampled"],
         "score": {name: last[name]["ppo/score"] for name in trained if "ppo" in name},
         "dpo": {name: last["dpo"].get(name) for name in ("val/margin", "val/accuracy")},
         "win_rates": {
@@ -218,7 +214,7 @@ def collect(place: Path) -> dict[str, Any]:
             ]
             for against, found in results.items()
         },
-        "tax": json_of(runs / "tax/results.json")["sets"] if (runs / "tax").is_dir() else {},
+        "tax": json_of(tax)["sets"] if (tax := runs / "tax/results.json").is_file() else {},
         "samples": results["sft"]["samples"][:8],
         "seconds": {stage["name"]: stage["seconds"] for stage in stages},
         "logs": {name: log_of(runs / f"{name}.log") for name in (*metrics, *judges)},
@@ -237,7 +233,7 @@ def log_of(path: Path) -> dict[str, Any]:
 def warnings_of(runs: Path) -> list[str]:
     """What the stages warned of."""
     lines = [
-        f"{log.stem}: {line.strip()}"
+        f"{log.stem}: {line.strip()}".replace(f"{runs.parent}/", "")
         for log in sorted(runs.glob("*.log"))
         for line in log.read_text().splitlines()
         if line.strip().startswith("warning: ")
@@ -290,6 +286,11 @@ def share(row: Any) -> str:
     return f"{100 * value:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
+def nats(row: Any) -> str:
+    """A number of nats with its interval."""
+    return "-" if row is None else f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown, a column a seed."""
     seeds = results["seeds"]
@@ -321,11 +322,12 @@ def table(results: dict[str, Any]) -> str:
                 cells,
             )
     for model in TRAINED:
-        kls = [one["kl"].get(model, "-") for one in ones]
-        line(
-            f"KL of {TRAINED[model]}, nats",
-            [f"{kl:.2f}" if isinstance(kl, float) else str(kl) for kl in kls],
-        )
+        if model != "best_of_16":  # log 16 - 15 / 16 = 1.84 nats at most (arXiv:2009.01325)
+            kls = [one["texts"].get(model, {}).get("kl") for one in ones]
+            line(f"{TRAINED[model]}: nats an answer from SFT", [nats(kl) for kl in kls])
+    for model in ("sft", *TRAINED):
+        ended = [one["texts"].get(model, {}).get("ended") for one in ones]
+        line(f"{TRAINED.get(model, 'SFT')}: answers that end, %", [share(one) for one in ended])
     for aim in ones[0]["targets"]:
         line(aim, [MET[one["targets"][aim]] for one in ones])
     line("minutes", [f"{sum(filter(None, one['seconds'].values())) / 60:.0f}" for one in ones])
@@ -355,6 +357,9 @@ def main() -> None:
         one["targets"] = targets(one)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     about = {"machine": platform.machine(), "threads": threads, "size": SIZES[given.size]._asdict()}
+    earlier = json_of(RESULTS) if RESULTS.is_file() else {}
+    if all(earlier.get(name) == value for name, value in json.loads(json.dumps(about)).items()):
+        seeds = {**earlier["seeds"], **seeds}  # one seed may run today, another tomorrow
     RESULTS.write_text(json.dumps({**about, "seeds": seeds}, indent=1, ensure_ascii=False) + "\n")
     print(f"wrote {RESULTS}")
 

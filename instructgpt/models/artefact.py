@@ -249,7 +249,7 @@ def save_scalar(
             head_at = HEADS if heads else _save_beside(model.head, place, folder)
             trunk.save_pretrained(place)
             if stage == "reward":
-                _say_no_classifier(trunk.config.model_type, one, classifier, path, head_at)
+                _say_no_classifier(trunk.config.model_type, one, classifier, head_at)
         else:
             save_classifier(classifier, padded, place)
             tokenizer, head_at = padded, "score"
@@ -316,7 +316,6 @@ def _say_no_classifier(
     kind: str,
     one: nn.Module | None,
     classifier: PreTrainedModel | None,
-    path: str | Path,
     head_at: str,
 ) -> None:
     why = f"transformers has no sequence classifier for '{kind}'"
@@ -325,7 +324,8 @@ def _say_no_classifier(
     elif classifier is not None:
         why = "the tokenizer has gaps in its ids, so no padding token can be added"
     warnings.warn(
-        f"{why}: AutoModelForSequenceClassification cannot read '{path}', the head is in {head_at}",
+        f"{why}: AutoModelForSequenceClassification cannot read the export, whose head is in "
+        f"{head_at}",
         stacklevel=3,
     )
 

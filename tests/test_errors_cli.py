@@ -100,7 +100,7 @@ def test_what_is_noticed_later(capsys, options, message):
         (["fti"], "unknown verb 'fti'; did you mean fit?"),
         (
             ["train"],
-            "unknown verb 'train' (verbs: fit, validate, test, predict, pipeline, world, prepare,",
+            "unknown verb 'train' (verbs: fit, plan, validate, test, predict, pipeline, world, prepare,",
         ),
     ],
 )

@@ -155,15 +155,23 @@ class Doctor(Callback):
             score, judge = float(logged["val/score"]), float(logged["val/judge"])
             self._tell_any(self.opinions.see(score, judge, interval))
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at whether anything was learned, also where a run is resumed at its end."""
-        if trainer.interrupted:  # type: ignore[attr-defined]
-            return
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at whether anything was learned."""
         if self.overfit is not None:
             self._judge_overfit(stage_of(pl_module), trainer)
-        elif not is_debugging(trainer):
+        else:
+            self.look_back(trainer, stage_of(pl_module))
+
+    def look_back(self, trainer: Trainer, stage: StageModule) -> None:
+        """Say it if nothing was learned; asked also where a run is resumed at its end.
+
+        Args:
+            trainer: of the run.
+            stage: with the weights of its last step.
+        """
+        if not is_debugging(trainer):
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self._tell_any(standing_still(run_of(stage_of(pl_module), metrics)))
+            self._tell_any(standing_still(run_of(stage, metrics)))
 
     def _judge_overfit(self, stage: StageModule, trainer: Trainer) -> None:
         """Say whether one batch was learned by heart.

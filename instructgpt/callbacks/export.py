@@ -98,8 +98,11 @@ class ExportArtefact(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the best weights on every rank, write on the first."""
         seconds = self._elapsed()
-        step = load_best(trainer, pl_module)
         stage = stage_of(pl_module)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Doctor):
+                callback.look_back(trainer, stage)
+        step = load_best(trainer, pl_module)
         check_weights(stage)
         with gathered(trainer):
             stage.finalize()

@@ -171,7 +171,6 @@ ONE = "stages: {a: {verb: fit}, b: {verb: fit, options: {x: %s}}}"
         ("stages: {a: {verb: generate, options: {}}}", "toy.yaml: stages.a.options: generate needs model, got none"),
         ("stages: {a: {verb: generate, options: {model: x}}}", "toy.yaml: stages.a.options: generate needs prompts, got none"),
         ("stages: {a: {verb: generate, options: {model: x, prompts: null}}}", "toy.yaml: stages.a.options: generate needs prompts, got none"),
-        ("stages: {a: {verb: evaluate}}", "toy.yaml: stages.a.options: evaluate needs answers, got none"),
         ("- a", "toy.yaml: must be a mapping with extends, output, seed, jobs, inputs, matrix, stages, got ['a']"),
         ("seed: 1", "toy.yaml: stages must name at least one stage, got none"),
         ("seed: x\nstages: {a: {verb: fit}}", "toy.yaml: seed must be int, got 'x'"),

@@ -170,7 +170,7 @@ def test_ids_with_gaps(make_architecture, tmp_path):
 def test_ids_with_gaps_and_no_padding(make_architecture, tmp_path):
     """The tokenizers package would give the new token the id of another one."""
     tokenizer, template = with_gap(), get_template("plain")
-    with pytest.warns(UserWarning, match="gaps in its ids.*the head is in head.safetensors"):
+    with pytest.warns(UserWarning, match="gaps in its ids.*whose head is in head.safetensors"):
         model = export(make_architecture("llama"), tokenizer, template, tmp_path / "rm")
     assert read_artefact(tmp_path / "rm").head == "head.safetensors"
     reward = LearnedReward(str(tmp_path / "rm"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
 import time
 from collections import deque
@@ -157,6 +158,9 @@ def _mapped(recipe: Recipe, num_proc: int) -> Iterator[Mapped]:
     try:
         yield lambda batches: _in_order(pool, batches, 2 * num_proc + 1)
     except BrokenProcessPool:
+        # The others may wait for a lock that the killed one held, and ignore SIGTERM.
+        for worker in multiprocessing.active_children():
+            worker.kill()
         raise UserError(
             "data: a process that prepares rows was killed, perhaps for want of memory: "
             "give fewer with --data.num_proc"

@@ -4,7 +4,7 @@
     python benchmarks/real_model.py --collect --seeds 0 1     # results of runs that are there
     python benchmarks/real_model.py --table                   # the table of the results, for docs and README
 
-A seed of ``--size slice`` (the default) takes about 90 minutes of one CPU core with 135 M parameters; ``gpu`` is for one GPU. The
+A seed of ``--size slice`` (the default) took two hours of one CPU core that had other work, too, with 135 M parameters; ``gpu`` is for one GPU. The
 data is no part of the project: a folder with ``comparisons/``, ``demonstrations/``, ``text/`` and ``eval/``. Finished
 stages are kept. Nothing is chosen by the held-out half of the comparisons, of which 160 rows were looked at before (docs/decisions.md).
 """  # noqa: E501

@@ -33,7 +33,7 @@ class LostRanks(Callback):
     Each process says where it is, in the store of the process group, and the first looks whether
     all go on doing so. A process that lives but never comes to where the others wait is found when
     their operation times out: ``--trainer.strategy DDPStrategy --trainer.strategy.timeout
-    0:05:00`` (default: half an hour).
+    0:05:00``, of FSDP2Strategy ``timeout_seconds`` (default: half an hour).
 
     Args:
         silent: seconds without a sign of life after which a process counts as lost.
@@ -101,10 +101,8 @@ class LostRanks(Callback):
         """
         watch = self._watch
         self._stop()
-        waited = isinstance(exception, RunFailedError)  # and a stage has said for how long
-        error = exception.__cause__ or exception if waited else exception
-        text = str(error).lower()
-        ours = isinstance(error, UserError) or not isinstance(error, RuntimeError)
+        text = str(exception).lower()
+        ours = isinstance(exception, UserError) or not isinstance(exception, RuntimeError)
         if watch is None or ours or not any(word in text for word in BROKEN):
             return
         lost = watch.who_is_missing()

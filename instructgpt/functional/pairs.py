@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from instructgpt.functional.losses import decided_pairs
+
 
 class BetterPairs(NamedTuple):
     """The better and the worse response of every decided pair, and its weight, [P] each."""
@@ -43,14 +45,14 @@ def better_pairs(
     """
     first, found = 0, [torch.zeros(3, 0, dtype=torch.float64)]
     for number, ranking in enumerate(rankings):
-        ranks = torch.tensor(list(ranking))
-        pairs = (ranks[:, None] < ranks[None, :]).nonzero().T
+        ranks = torch.tensor([list(ranking)])
+        pairs = decided_pairs(ranks, torch.ones_like(ranks, dtype=torch.bool))[0].nonzero().T
         weight = 1.0 if weights is None else weights[number]
         share = torch.full(
             (1, pairs.shape[1]), weight / max(1, pairs.shape[1]), dtype=torch.float64
         )
         found.append(torch.cat([pairs + first, share]))
-        first += len(ranks)
+        first += len(ranking)
     better, worse, shares = torch.cat(found, 1)
     return BetterPairs(better.long(), worse.long(), shares)
 

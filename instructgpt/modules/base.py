@@ -33,7 +33,6 @@ from instructgpt.modules.memory import Memory
 from instructgpt.modules.optimizer import clip, scale_gradients, set_options
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.pieces import Pieces, averaged_over
-from instructgpt.modules.ranks import waiting
 from instructgpt.modules.sharding import shard_stage
 from instructgpt.modules.telling import silent, warn
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
@@ -363,8 +362,7 @@ class StageModule(LightningModule, ABC):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Step, and let the gradient go: it would be there during the next forward pass."""
-        with waiting(f"optimizer step {self.global_step + 1}"):
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -35,7 +35,6 @@ from instructgpt.modules.networks import (
 from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo_plan import check_plan, phase_memory, phase_work, plan_lines
 from instructgpt.modules.pretraining import Pretraining, objective_norms
-from instructgpt.modules.ranks import waiting
 from instructgpt.modules.respond import predict_rows, roll_out, scored_responses
 from instructgpt.modules.sharding import gathered
 from instructgpt.modules.work import Cost
@@ -244,7 +243,7 @@ class PPOModule(StageModule):
         if self.phase.holds(number):
             return
         self.phase.adapt_kl_coef(self.batches.rollout_batch_size)
-        with self.rollout_clock.running(), waiting(f"the rollout of phase {number}"):
+        with self.rollout_clock.running():
             warming_up = self.algorithm.uses_value and number < self.value.warmup_phases
             self.phase.begin(*self.collect(number), value_only=warming_up)
         self.worst_ratio = torch.zeros((), device=self.device)

@@ -1,17 +1,15 @@
 """A rollout algorithm and a reward of somebody else, by class path: trained, killed, resumed."""
 
 import json
-import os
-import signal
 
 import pytest
 import torch
 from harness import run_processes
+from interrupted import kill_at
 from safetensors.torch import load_file
 
 from instructgpt.cli import main
 from instructgpt.commands.generate import generate
-from instructgpt.modules.base import StageModule
 
 OWN = """
 model:
@@ -61,18 +59,6 @@ def fit(tmp_path, files, policy_artefact):
         return load_file(tmp_path / name / "export" / "model.safetensors")
 
     return run
-
-
-def kill_at(step):
-    """Die without a word before an optimizer step, in this process alone."""
-    original = StageModule.on_before_optimizer_step
-
-    def dying(self, optimizer):
-        if self.global_step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        original(self, optimizer)
-
-    StageModule.on_before_optimizer_step = dying
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -1,18 +1,16 @@
 """Runs under ``--trainer.strategy fsdp2``: killed, resumed on two processes or one, exported."""
 
 import json
-import os
 import shutil
-import signal
 
 import pytest
 import torch
 from harness import run_processes
+from interrupted import kill_at
 from safetensors.torch import load_file
 
 from instructgpt.cli import main
 from instructgpt.commands.export import export
-from instructgpt.modules.base import StageModule
 
 OWN = """
 model:
@@ -65,18 +63,6 @@ def exported(folder):
     files = {"": "model", "ema": "ema/model", "value": "value/model"}
     weights = {kind: load_file(folder / f"{file}.safetensors") for kind, file in files.items()}
     return {f"{kind} {name}": w for kind, own in weights.items() for name, w in own.items()}
-
-
-def kill_at(step):
-    """Die without a word before an optimizer step."""
-    original = StageModule.on_before_optimizer_step
-
-    def dying(self, optimizer):
-        if self.global_step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        original(self, optimizer)
-
-    StageModule.on_before_optimizer_step = dying
 
 
 def assert_close(some, others):

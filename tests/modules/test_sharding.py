@@ -10,6 +10,7 @@ from harness import run_processes
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.callbacks import lost
 from instructgpt.models.load import Network
 from instructgpt.models.shards import local, whole
 from instructgpt.models.trained import LoRA
@@ -123,8 +124,9 @@ def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, valu
     assert_shards_agree(train)
 
 
-def test_who_waits_too_long_says_where(fit, prompt_data, policy_artefact):
+def test_who_is_waited_for_too_long_is_named(fit, prompt_data, policy_artefact, monkeypatch):
     """Rollouts wait for nobody while they differ in length, and not for ever at their end."""
+    monkeypatch.setattr(lost, "GATHERING", 2.0)
 
     class Slow(CountReward):
         def raw_scores(self, samples):
@@ -135,9 +137,10 @@ def test_who_waits_too_long_says_where(fit, prompt_data, policy_artefact):
     def train():
         module = PPOModule(policy_artefact, Slow(text="e"), optimizer=sgd, batches=Batches(4, 4))
         strategy = FSDP2Strategy(timeout_seconds=4.0)
-        fit(module, prompt_data(), max_epochs=1, strategy=strategy, devices=2)
+        on_two = {"strategy": strategy, "devices": 2, "callbacks": [lost.LostRanks()]}
+        fit(module, prompt_data(), max_epochs=1, **on_two)
 
-    expected = r"rank 0 has waited 4 s for another rank in the rollout of phase 0"
+    expected = "rank 1 did not come to where the others waited: the rollout of phase 1, before st"
     with pytest.raises(AssertionError, match=expected):
         run_processes(train, timeout=300)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 from harness import killed
 from refusals import parse_comparison
 from rows import read_rows, write_rows
+from scored import Scored
 
 from instructgpt.__main__ import main as run
 from instructgpt.data.files import Item
@@ -18,7 +18,6 @@ from instructgpt.evaluation.answers import AnswersRow, answers_of
 from instructgpt.evaluation.scoring import Scorer
 from instructgpt.feedback.panels import panel_from_json
 from instructgpt.pipeline.folder import asks_people
-from instructgpt.rewards.learned import LearnedReward
 
 SETS = {"general": 40}
 GROUPS = {"training": 6, "held_out": 5, "shifted": 5}
@@ -261,27 +260,17 @@ def test_a_reward_model_ranks(make_answers, reward_model, tmp_path, capsys):
 
 def test_a_killed_rating_goes_on_with_its_scores(make_answers, reward_model, tmp_path, monkeypatch):
     """The same bytes come out, and nothing is scored twice."""
-    samples, calls, real = make_answers("samples", SETS, responses=2), [], LearnedReward.score
+    samples, scored = make_answers("samples", SETS, responses=2), Scored(monkeypatch)
     args = ["label", "--by=reward", f"--reward_model={reward_model}", "--samples", samples]
     monkeypatch.setattr(scoring, "TOGETHER", 30)
-
-    def score(self, rows):
-        if len(calls) == most:
-            os.kill(os.getpid(), signal.SIGKILL)
-        calls.append(len(rows))
-        return real(self, rows)
-
-    monkeypatch.setattr(LearnedReward, "score", score)
-    most = 99
     assert run([*args, f"--output={tmp_path / 'whole'}"]) == 0
-    assert calls == [30, 30, 16]  # what was said twice is scored once
-    calls.clear()
-    most = 1
+    assert scored.calls == [30, 30, 16]  # what was said twice is scored once
+    scored.calls, scored.most = [], 1
     killed(lambda: run([*args, f"--output={tmp_path / 'out'}"]))
     assert not (tmp_path / "out" / "comparisons.jsonl").exists()
-    most = 99
+    scored.most = 99
     assert run([*args, f"--output={tmp_path / 'out'}"]) == 0
-    assert calls == [30, 16]
+    assert scored.calls == [30, 16]
     for name in ("comparisons.jsonl", "best.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

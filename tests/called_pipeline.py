@@ -44,13 +44,18 @@ class Call:
 
 def wait_for(toy, text):
     """Until the diary says something."""
+    path = toy.output / "diary.txt"
+    wait_until(lambda: path.exists() and text in path.read_text())
+
+
+def wait_until(happened):
+    """Until ``happened()`` is true."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        path = toy.output / "diary.txt"
-        if path.exists() and text in path.read_text():
+        if happened():
             return
         time.sleep(0.02)
-    raise AssertionError(f"never {text!r}")
+    raise AssertionError(f"never: {happened}")
 
 
 def pids(toy):

@@ -7,7 +7,15 @@ import signal
 import torch
 from toy_stage import ToyModule
 
+from instructgpt.__main__ import main as run
 from instructgpt.modules.base import StageModule
+
+SIGNALS = {
+    "kill": [signal.SIGKILL],
+    "terminate": [signal.SIGTERM],
+    "interrupt": [signal.SIGINT],
+    "interrupt twice": [signal.SIGINT] * 2,
+}
 
 
 def kill_at(step):
@@ -51,3 +59,31 @@ def state(folder):
         "samples": samples.read_text() if samples.exists() else None,
         "export": export["0.weight"].tolist(),
     }
+
+
+def stopped(args, kind, step, place="training_step"):
+    """Run in a child that signals itself at an optimizer step; how it ended."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    original, sent = getattr(ToyModule, place), []
+
+    def signalled(self, rows, batch_idx):
+        if self.trainer.global_step == step and not sent:
+            for number in SIGNALS[kind]:
+                sent.append(number)
+                os.kill(os.getpid(), number)
+        return original(self, rows, batch_idx)
+
+    code = 1
+    try:
+        setattr(ToyModule, place, signalled)
+        code = run(args)
+    finally:
+        os._exit(code)
+
+
+def resumed(output):
+    """What the same command goes on with: nothing where no state was written yet."""
+    there = (output / "checkpoints" / "last.ckpt").exists()
+    return ["--ckpt_path=last"] if there else []

@@ -318,7 +318,10 @@ TABLE: dict[type, dict[str, Flip]] = {
         "eps": Flip(0.1),
         "weight_decay": Flip(0.5),
     },
-    StageCheckpoint: {"every_n_steps": Flip(1, see="saved")},
+    StageCheckpoint: {
+        "every_n_steps": Flip(1, see="saved"),
+        "every_minutes": Flip(1e-9, see="saved"),
+    },
     Doctor: {"overfit": Flip(8, see="refused")},
     BPE: {
         "vocab_size": Flip(270),

@@ -74,7 +74,8 @@ def placed(value, inputs):
 
 def test_every_option_is_in_the_table():
     expected = {(cls.__name__, name) for cls, names in offered().items() for name in names}
-    expected |= {("StageCheckpoint", "every_n_steps"), ("Doctor", "overfit")}
+    expected |= {("StageCheckpoint", name) for name in ("every_n_steps", "every_minutes")}
+    expected |= {("Doctor", "overfit")}
     assert {(cls.__name__, name) for cls, name in CASES} == expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
 from shlex import quote
 from types import FrameType
@@ -79,21 +80,26 @@ class StageCheckpoint(ModelCheckpoint):
     Args:
         every_n_steps: optimizer steps from one ``last.ckpt`` to the next; 0 writes it at
             validations, at the end and on Ctrl-C only.
+        every_minutes: a step that ends so long after the last ``last.ckpt`` is followed by one,
+            too; fractions are allowed. null: no clock decides.
     """
 
-    def __init__(self, every_n_steps: int = 200) -> None:
+    def __init__(self, every_n_steps: int = 200, every_minutes: float | None = None) -> None:
         require(every_n_steps >= 0, "checkpoint.every_n_steps", ">= 0", every_n_steps)
+        set_right = every_minutes is None or every_minutes > 0
+        require(set_right, "checkpoint.every_minutes", "> 0 or null", every_minutes)
         super().__init__(
             filename="best",
             save_last=True,
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
-        self.every_n_steps = every_n_steps
+        self.every_n_steps, self.every_minutes = every_n_steps, every_minutes
         self._signal = 0
         self._handlers: dict[int, Any] = {}
         self._steps = StepWatch()
         self._saved_step = -1
+        self._saved_at = 0.0  # seconds of the clock
         self._due = False  # last.ckpt, at the next moment between two steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -128,6 +134,7 @@ class StageCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tidy up after a run that was killed; listen for Ctrl-C, as there is something to save."""
+        self._saved_at = time.monotonic()
         if trainer.is_global_zero and not is_debugging(trainer):
             self._tidy(trainer.ckpt_path)
         if threading.current_thread() is threading.main_thread() and not is_debugging(trainer):
@@ -186,13 +193,22 @@ class StageCheckpoint(ModelCheckpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save every ``every_n_steps`` optimizer steps."""
+        """Save every ``every_n_steps`` optimizer steps and ``every_minutes``."""
         if not self._steps.completed(trainer) or is_debugging(trainer):
             return
-        self._due = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
+        counted = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
+        self._due = counted or self._time_is_up(trainer)
         # After a validation or the end of an epoch that follows at once, there is more to save.
         if not validation_follows(trainer) and not epoch_ends(trainer):
             self._between_steps(trainer)
+
+    def _time_is_up(self, trainer: Trainer) -> bool:
+        """Whether ``every_minutes`` are over, by the clock of rank 0; every rank takes part."""
+        if self.every_minutes is None:
+            return False
+        over = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        ours = trainer.is_global_zero and over
+        return bool(trainer.strategy.reduce_boolean_decision(ours, all=False))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the weights if they are the best so far, then the state."""
@@ -244,4 +260,4 @@ class StageCheckpoint(ModelCheckpoint):
 
     def _save_last(self, trainer: Trainer) -> None:
         save_last(self, trainer)
-        self._saved_step, self._due = trainer.global_step, False
+        self._saved_step, self._saved_at, self._due = trainer.global_step, time.monotonic(), False

@@ -1,20 +1,11 @@
 """Signals of all kinds, one after the other, at any step: the run is the one that never was."""
 
-import os
-import signal
-
 import pytest
-from interrupted import state
-from toy_stage import ToyModule, toy_args
+from interrupted import resumed, state, stopped
+from toy_stage import toy_args
 
 from instructgpt.__main__ import main as run
 
-SIGNALS = {
-    "kill": [signal.SIGKILL],
-    "terminate": [signal.SIGTERM],
-    "interrupt": [signal.SIGINT],
-    "interrupt twice": [signal.SIGINT] * 2,
-}
 CASES = [
     # 10 batches an epoch, two a step, validated after batches 3, 6 and 9; saved every second step
     (
@@ -34,35 +25,13 @@ CASES = [
         "--trainer.limit_val_batches=0 --checkpoint.every_n_steps=3",
         [("kill", 2), ("interrupt", 3), ("kill", 8), ("kill", 9)],
     ),
+    # saved by the clock alone, after every step
+    (
+        "--data.rows=20 --trainer.accumulate_grad_batches=2 --trainer.val_check_interval=3 "
+        "--checkpoint.every_n_steps=0 --checkpoint.every_minutes=1e-9",
+        [("kill", 1), ("kill", 4), ("interrupt", 5), ("kill", 7)],
+    ),
 ]
-
-
-def stopped(args, kind, step, place="training_step"):
-    """Run in a child that signals itself at an optimizer step; how it ended."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    original, sent = getattr(ToyModule, place), []
-
-    def signalled(self, rows, batch_idx):
-        if self.trainer.global_step == step and not sent:
-            for number in SIGNALS[kind]:
-                sent.append(number)
-                os.kill(os.getpid(), number)
-        return original(self, rows, batch_idx)
-
-    code = 1
-    try:
-        setattr(ToyModule, place, signalled)
-        code = run(args)
-    finally:
-        os._exit(code)
-
-
-def resumed(output):
-    """What the same command goes on with: nothing where no state was written yet."""
-    there = (output / "checkpoints" / "last.ckpt").exists()
-    return ["--ckpt_path=last"] if there else []
 
 
 @pytest.mark.parametrize(("options", "stops"), CASES)

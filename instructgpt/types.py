@@ -207,6 +207,12 @@ class ComparisonBatch(NamedTuple):
     numbers: list[int]  # of the prompts' rows, among those of their split
 
     @property
+    def own_numbers(self) -> list[int]:
+        """The numbers of rows that do not only fill up the batch."""
+        own = self.ranking_mask.any(1).tolist()
+        return [number for number, real in zip(self.numbers, own, strict=True) if real]
+
+    @property
     def prompts(self) -> Tensor:
         """Segments of the prompts, [B] int64 on the CPU."""
         return (self.rows.layout.parents < 0).nonzero().squeeze(1)

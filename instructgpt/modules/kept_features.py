@@ -16,7 +16,7 @@ from instructgpt.models.digest import weights_digest
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.transformers_private import attention_name
 from instructgpt.modules.base import StageModule
-from instructgpt.modules.cached import FEATURES, kept_path, read_kept, write_kept
+from instructgpt.modules.cached import FEATURES, keeping, kept_path, read_kept, write_kept
 from instructgpt.modules.finite import Ids
 from instructgpt.modules.ranks import everyones
 from instructgpt.types import ComparisonBatch
@@ -67,19 +67,26 @@ def keep_features(module: StageModule, model: ScalarModel) -> tuple[dict[str, Ke
     counts = {name: [len(own.sizes(i)[1]) for i in range(len(own))] for name, own in rows.items()}
     kept = {name: KeptFeatures.empty(own, width) for name, own in counts.items()}
     values = {name: own.values for name, own in kept.items()}
-    path = kept_path(FEATURES, _facts(module, model))
+    facts = _facts(module, model)
+    path = kept_path(FEATURES, facts)
     if all(everyones(read_kept(FEATURES, path, values))):
         rank_zero_info(f"{FEATURES.words}: found in {path}")
         return kept, time.monotonic() - began
-    tokens = 0
-    for name, own in rows.items():
-        for batch in _batches(module, name, own):
-            features = model.features.read(model.trunk, batch.rows)
-            ids: Ids = partial(list, batch.ids)
-            module.guard.see("a feature of the trunk", features.sum(), ids)
-            kept[name].put(batch, features)
-            tokens += batch.rows.layout.tokens
-        kept[name].values.copy_(module.all_sum(kept[name].values.to(module.device)))
+    tokens, places = 0, {name: origin.place for name, origin in data.origins.items()}
+    names = {"trunk": f"{module.init_from}", **places}
+    with keeping(FEATURES, module, facts, values, names) as begun:
+        for name, own in rows.items():
+            for batch in _batches(module, name, own):
+                if begun.has(name, batch.own_numbers):
+                    continue
+                features = model.features.read(model.trunk, batch.rows)
+                ids: Ids = partial(list, batch.ids)
+                module.guard.see("a feature of the trunk", features.sum(), ids)
+                kept[name].put(batch, features)
+                begun.add(name, batch.own_numbers)
+                tokens += batch.rows.layout.tokens
+    for own in values.values():
+        own.copy_(module.all_sum(own.to(module.device)))
     module.guard.check(module)
     seconds = time.monotonic() - began
     tokens = sum(everyones(tokens))
@@ -88,8 +95,7 @@ def keep_features(module: StageModule, model: ScalarModel) -> tuple[dict[str, Ke
         f"{tokens:,} tokens in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)"
     )
     if module.trainer.is_global_zero:
-        places = {name: origin.place for name, origin in data.origins.items()}
-        write_kept(FEATURES, path, values, {"trunk": f"{module.init_from}", **places})
+        write_kept(FEATURES, path, values, names)
     return kept, seconds
 
 

@@ -23,7 +23,7 @@ from instructgpt.models.load import Network, load_policy
 from instructgpt.models.trained import Adapter, Trained, attach
 from instructgpt.modules.answers import ValidationAnswers
 from instructgpt.modules.base import Monitor, StageModule
-from instructgpt.modules.cached import LOGPROBS, kept_path, read_kept, write_kept
+from instructgpt.modules.cached import LOGPROBS, Begun, keeping, kept_path, read_kept, write_kept
 from instructgpt.modules.candidates import (
     accuracy_and_margin,
     candidates,
@@ -227,7 +227,8 @@ class PreferenceModule(StageModule):
 
     def _keep_reference(self) -> None:
         """Find the log-probabilities of all rows, or compute and keep them."""
-        data, path = self.data, kept_path(LOGPROBS, self._reference_facts())
+        data, facts = self.data, self._reference_facts()
+        path = kept_path(LOGPROBS, facts)
         rows = {"train": data.train_rows, "validation": data.validation_rows}
         kept = {name: Kept.empty(own.response_tokens if own else ()) for name, own in rows.items()}
         values = {name: own.values for name, own in kept.items()}
@@ -235,33 +236,38 @@ class PreferenceModule(StageModule):
             rank_zero_info(f"reference log-probabilities: found in {path}")
         else:
             self.load_reference()
-            with gathered(self.trainer):
+            places = {name: origin.place for name, origin in data.origins.items()}
+            names = {"reference": f"{self.init_from}", **places}
+            for own in values.values():
+                own.zero_()
+            with gathered(self.trainer), keeping(LOGPROBS, self, facts, values, names) as begun:
                 for name, own in rows.items():
-                    self._compute_kept(name, own, kept[name])
+                    self._compute_kept(name, own, kept[name], begun)
+            for own in values.values():
+                own.copy_(self.all_sum(own.to(self.device)))
             self.guard.check(self)
             if self.trainer.is_global_zero:
-                places = {name: origin.place for name, origin in data.origins.items()}
-                names = {"reference": f"{self.init_from}", **places}
                 write_kept(LOGPROBS, path, values, names)
         self.reference.copy = None
         self.kept = kept
         if not self.switches_off and self.answers.prompts:
             rank_zero_info("val/kl is not logged: model.precompute leaves no reference in memory")
 
-    def _compute_kept(self, name: str, rows: Sequence[Any], kept: Kept) -> None:
+    def _compute_kept(self, name: str, rows: Sequence[Any], kept: Kept, begun: Begun) -> None:
         """Each rank does a share of a split."""
-        kept.values.zero_()
         loader = self.data.evaluation_loader(rows)
         with self.trainer.precision_plugin.val_step_context():
             for done, batch in enumerate(loader, 1):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 for piece in batch.pieces(self.network.max_tokens):
+                    if begun.has(name, piece.own_numbers):
+                        continue
                     logprobs = self.reference.logprobs(self.policy, piece.rows)
                     ids: Ids = partial(list, piece.ids)
                     self.guard.see("a log-probability of the reference", logprobs.sum(), ids)
                     kept.put(piece, logprobs)
+                    begun.add(name, piece.own_numbers)
                 self.progress(f"reference of {name} rows", done, len(loader))
-        kept.values.copy_(self.all_sum(kept.values.to(self.device)))
 
     def _reference_facts(self) -> dict[str, Any]:
         """All that the log-probabilities of the reference depend on."""

@@ -18,6 +18,7 @@ from instructgpt.models.heads import Heads
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.trained import FrozenTrunk, LastLayers, LoRA, attach
 from instructgpt.modules.bootstrap import bootstrap_counts, ensemble_loss
+from instructgpt.modules.cached import made_from
 from instructgpt.modules.memory import learning_shape
 from instructgpt.modules.networks import Value
 from instructgpt.modules.ppo import PPOModule
@@ -131,6 +132,38 @@ def test_features_are_computed_once_and_found_again(
     assert ("val/disagreement" in metrics[0]) == (heads > 1)
     assert "tokens/s" in caplog.text
     assert len(list((cache / "instructgpt" / "features").iterdir())) == 1
+
+
+def test_features_go_on_after_an_interruption(
+    fit, comparison_data, policy_artefact, cache, monkeypatch, caplog
+):
+    read, calls = Features.read, []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return read(self, *args)
+
+    def run():
+        module = make(policy_artefact)
+        fit(module, comparison_data(batch_size=2), max_steps=1)
+        return module.kept
+
+    monkeypatch.setattr(Features, "read", interrupted)
+    with pytest.raises(SystemExit):
+        run()
+    (begun,) = (cache / "instructgpt" / "features").iterdir()
+    assert "unfinished features" in made_from(begun)
+    found, before = run(), len(calls)
+    assert "features of frozen trunks: 2 of " in caplog.text
+    assert not begun.exists()
+    (file,) = (cache / "instructgpt" / "features").iterdir()
+    file.unlink()
+    alone = run()
+    assert before - 4 == len(calls) - before - 1  # all but the batch that was done
+    for name, own in alone.items():
+        assert torch.equal(found[name].values, own.values)
 
 
 @pytest.mark.parametrize(("trained", "heads"), [(FROZEN, 1), (FROZEN, 3), (LastLayers(1), 3)])

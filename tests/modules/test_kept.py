@@ -7,6 +7,7 @@ from safetensors.torch import load, save
 from small_preference import loaded, make, metrics_of
 
 from instructgpt.models.trained import LoRA
+from instructgpt.modules.reference import Reference
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,35 @@ def test_precomputing_changes_nothing_and_is_found_again(
     assert caplog.text.count(told) == (2 if adapter is None else 0)
     assert len(list(cache.rglob("*.safetensors"))) == 1
     assert not list(cache.rglob("*.tmp"))
+
+
+def test_the_reference_goes_on_after_an_interruption(
+    fit, comparison_data, policy_artefact, cache, monkeypatch, caplog
+):
+    computed, calls = Reference.logprobs, []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return computed(self, *args)
+
+    def run():
+        module = make(policy_artefact, precompute=True)
+        fit(module, comparison_data(batch_size=2), max_steps=1)
+        return module.kept
+
+    monkeypatch.setattr(Reference, "logprobs", interrupted)
+    with pytest.raises(SystemExit):
+        run()
+    found, before = run(), len(calls)
+    assert "reference log-probabilities: 4 of " in caplog.text
+    (file,) = cache.rglob("*.safetensors")
+    file.unlink()
+    alone = run()
+    assert before - 3 == len(calls) - before - 2  # all but the batches that were done
+    for name, own in alone.items():
+        assert torch.equal(found[name].values, own.values)
 
 
 @pytest.mark.parametrize("damage", ["cut", "other rows", "nan"])

@@ -1,5 +1,6 @@
 """Every shipped YAML goes through the real parser, and but for the paper's through a short run."""
 
+import json
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -159,6 +160,7 @@ def test_a_stage_runs_and_hands_over(short_runs, stage):
     folder, done = short_runs
     assert done[stage].trainer.global_step > 0
     assert (folder / stage / "export" / "instructgpt.json").is_file()
+    assert json.loads((folder / stage / "metrics.json").read_text())["doctor"] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -81,7 +81,10 @@ def test_every_stage_ran_and_the_report_is_there(quick):
     assert str(folder) not in results(folder).decode()
     logs = [path.read_text() for path in folder.glob("*.log")]
     assert len(logs) == len(record["stages"])
-    assert not [text for text in logs if "nothing moved" in text], "toy sizes, but all learn"
+    assert not [text for text in logs if "doctor: " in text], "toy sizes, but all learn"
+    said = {path: json.loads(path.read_text())["doctor"] for path in folder.glob("*/metrics.json")}
+    assert {path.parent.name for path in said} >= {"pretrain", "sft", "reward", "ppo", "ppo_ptx"}
+    assert not any(said.values()), said
 
 
 def test_finished_stages_are_skipped(quick):

@@ -1,5 +1,6 @@
 """The README's commands are extracted and run, in a copy of the repository, as a reader would."""
 
+import json
 import os
 import re
 import shutil
@@ -78,4 +79,7 @@ def test_the_commands_run_one_after_the_other(tmp_path):
     assert (runs / "scores" / "predictions.jsonl").is_file()
     assert (runs / "quick" / "evaluate" / "report.html").is_file()
     assert len((runs / "world" / "text.jsonl").read_text().splitlines()) == 1000
+    said = {path: json.loads(path.read_text())["doctor"] for path in runs.rglob("metrics.json")}
+    assert len(said) >= 8
+    assert not any(said.values()), said  # at their shipped length the examples are healthy
     assert (runs / "exported" / "instructgpt.json").is_file()

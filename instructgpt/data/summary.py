@@ -215,7 +215,7 @@ class Summary:
             marked = ", the trained part in ⟦ ⟧" if "⟦" in self.example else ""
             lines.append(f"example{marked}:")
             lines += [f"  | {line}" for line in self.example.split("\n")]
-        return lines + [f"{WARNING}{one.what}: {one.remedy}" for one in self.findings()]
+        return lines + [f"{WARNING}doctor: {one.name}: {one}" for one in self.findings()]
 
     def findings(self) -> list[Diagnosis]:
         """What a user should look at of the lengths."""

@@ -21,10 +21,11 @@ LOUD = 0.05
 """Where a limit cuts a greater share than this, a warning says which one would not."""
 
 CUT = {
-    "prompts": ("prompts_cut", "what was asked at their beginning is not seen"),
-    "responses": ("responses_cut", "nobody learns from them where a response ends"),
+    "lose their beginning": ("prompts_cut", "what was asked there is not seen"),
+    "are left out": ("prompts_cut", "nothing is learned from them"),
+    "lose their end and EOS": ("responses_cut", "nobody learns from them where a response ends"),
 }
-"""The name of what is found about texts that are cut, and why it matters."""
+"""By what happens to texts beyond their limit: the name of what is found, and why it matters."""
 
 
 class Mergeable(Protocol):
@@ -41,7 +42,7 @@ class Limit(NamedTuple):
     """How many tokens a text may have."""
 
     texts: str  # what they are called
-    loss: str  # what happens to longer ones
+    loss: str  # what happens to longer ones: a key of ``CUT``
     option: str
     tokens: int
 
@@ -258,7 +259,7 @@ class Lengths:
         share = f"{self.longer / count:.0%}".replace("%", " %")
         (usual,) = self.nearest_rank(95)
         less = f", {usual} 95 % of them" if usual < self.most else ""
-        name, why = CUT.get(limit.texts, ("cut", "the rest is not seen"))
+        name, why = CUT[limit.loss]
         what = f"{self.longer:,} of {count:,} {limit.texts} ({share}) {limit.loss}"
         return Diagnosis(name, what, why, f"{limit.option} {self.most} would keep all{less}")
 

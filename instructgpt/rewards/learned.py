@@ -189,7 +189,7 @@ class LearnedReward(RewardFunction):
         found = []
         artefact = read_artefact(self.init_from)
         if artefact is None and self.choice is not None:
-            what = f"reward model '{self.init_from}' says no template: {self.choice}"
+            what = f"reward model '{self.init_from}' says no template, so {self.choice}"
             why = "a model that reads prompts in another form than it was trained on scores worse"
             remedy = "look at the model's card"
             found.append(Diagnosis("reward_template", what, why, remedy))

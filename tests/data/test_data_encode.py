@@ -146,7 +146,8 @@ def test_cuts_of_many_warn_with_the_limits_that_would_not(tokenizer):
     (line,) = [line for line in one.summary.lines() if line.startswith("warning")]
     # longer than 11 are those of 11 to 21 digits; the 19th of 20 has 20 digits
     assert line == (
-        "warning: 11 of 20 responses (55 %) lose their end and EOS: "
+        "warning: doctor: responses_cut: 11 of 20 responses (55 %) lose their end and EOS: "
+        "nobody learns from them where a response ends; "
         "--data.max_response_tokens 22 would keep all, 21 95 % of them"
     )
     assert one.summary.lines()[-1] == line  # after the example, where it is seen
@@ -156,7 +157,8 @@ def test_cuts_of_many_warn_with_the_limits_that_would_not(tokenizer):
     assert not [line for line in one.summary.lines() if line.startswith("warning")]
     prompt_of(one, demonstration("123456"))
     assert one.summary.lines()[-1] == (
-        "warning: 2 of 21 prompts (10 %) lose their beginning: "
+        "warning: doctor: prompts_cut: 2 of 21 prompts (10 %) lose their beginning: "
+        "what was asked there is not seen; "
         "--data.max_prompt_tokens 6 would keep all, 4 95 % of them"
     )
 
@@ -166,7 +168,8 @@ def test_dropped_prompts_warn_too(tokenizer):
     for text in ("1234", "12", "1"):
         prompt_of(one, demonstration(text))
     assert one.summary.lines()[-1] == (
-        "warning: 1 of 3 prompts (33 %) are left out: --data.max_prompt_tokens 4 would keep all"
+        "warning: doctor: prompts_cut: 1 of 3 prompts (33 %) are left out: "
+        "nothing is learned from them; --data.max_prompt_tokens 4 would keep all"
     )
 
 

@@ -158,5 +158,5 @@ def test_errors_and_summaries_travel_between_processes():
     assert (str(found), found.key, found.why) == (str(error), "prompt", " of a chat")
     summary = Summary()
     summary.read("a.jsonl", "text", "a.jsonl:1", Told({"text": "used as text"}, ["odd"]))
-    summary.measure("prompt tokens", 3, Limit("prompts", "are cut", "--most", 2))
+    summary.measure("prompt tokens", 3, Limit("prompts", "are left out", "--most", 2))
     assert pickle.loads(pickle.dumps(summary)).lines() == summary.lines()

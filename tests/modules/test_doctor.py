@@ -31,6 +31,7 @@ def found(fit):
     def look(module, data, callbacks=(), **options):
         doctor = Doctor()
         fit(module, data, callbacks=[*callbacks, doctor], **{**ONE_STEP, **options})
+        assert all(one["what"] and one["why"] and one["remedy"] for one in doctor.found)
         return [one["name"] for one in doctor.found]
 
     return look

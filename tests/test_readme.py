@@ -79,7 +79,8 @@ def test_the_commands_run_one_after_the_other(tmp_path):
     assert (runs / "scores" / "predictions.jsonl").is_file()
     assert (runs / "quick" / "evaluate" / "report.html").is_file()
     assert len((runs / "world" / "text.jsonl").read_text().splitlines()) == 1000
-    said = {path: json.loads(path.read_text())["doctor"] for path in runs.rglob("metrics.json")}
-    assert len(said) >= 8
-    assert not any(said.values()), said  # at their shipped length the examples are healthy
+    said = {path: json.loads(path.read_text()) for path in runs.rglob("metrics.json")}
+    found = {path: metrics["doctor"] for path, metrics in said.items() if "doctor" in metrics}
+    assert len(found) >= 8  # what is trained in Python has no doctor
+    assert not any(found.values()), found  # at their shipped length the examples are healthy
     assert (runs / "exported" / "instructgpt.json").is_file()

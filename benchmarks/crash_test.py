@@ -1,14 +1,16 @@
 """Kill `fit` at random and at awkward moments, go on, and compare with a run that was left alone.
 
-    python benchmarks/crash_test.py --trials 100
+    python benchmarks/crash_test.py --trials 105
 
-Each trial is one stage (SFT, reward model, PPO, PPO-ptx; whole or with LoRA) in a process of its
-own, forked from this one, that gets one to three signals: SIGKILL, SIGTERM or Ctrl-C after a random
-time, Ctrl-C at two or three steps around the ends of epochs, or SIGKILL in the middle of writing a
+Each trial is one stage (SFT, reward model, DPO, IPO, PPO, PPO-ptx, RLOO, RAFT; whole or with LoRA,
+accumulated, streamed, in pieces of so many tokens) in a process of its own, forked from this one,
+that is stopped four to six times: by SIGKILL, SIGTERM or Ctrl-C after a random time, by any of
+them at optimizer steps, the last of an epoch among them, or by SIGKILL in the middle of writing a
 checkpoint. After each the same command goes on with `--ckpt_path last`, or anew where there was no
 checkpoint yet. Every other trial has a TMPDIR on another file system. At the end weights, optimizer
 state, state of the phase, metrics, samples and export must be bit for bit those of the run that was
-left alone; what was compared goes into results/crash_test.json.
+left alone. A signal counts where the run ended by it: one that came after its end hit nothing.
+What was found goes into results/crash_test.json after each trial.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ from instructgpt.callbacks.checkpoint import StageCheckpoint
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 OTHER_FILE_SYSTEM = Path("/dev/shm")
-PATIENCE = 300.0  # seconds for one run
+PATIENCE = 900.0  # seconds for one run
+TOO_LATE = 124  # the exit code of one that takes longer
+STOPPED = {-9, -15, 130, 143}
+"""Exit codes of a run that a signal ended."""
 CLOCKS = ("seconds", "time/", "throughput/")  # beginnings of names under which runs may differ
 PLACES = (
     *("output", "dirpath", "best_model_path", "kth_best_model_path", "last_model_path"),
@@ -48,8 +53,11 @@ PLACES = (
 
 SHORT = "--checkpoint.every_n_steps=2 --trainer.enable_progress_bar=false"
 ADAPTER = "--config configs/overlays/lora.yaml"
+STREAM = "--data.streaming=true --data.shuffle_buffer=20 --trainer.max_epochs=-1"
+PHASES = "--trainer.max_epochs=4 --trainer.check_val_every_n_epoch=2"
+DPO = "--config configs/dpo.yaml --trainer.max_epochs=2 --data.batch_size=16"
 PPO = (
-    "--config configs/ppo.yaml --trainer.max_epochs=4 --trainer.check_val_every_n_epoch=2 "
+    f"--config configs/ppo.yaml {PHASES} "
     "--model.batches.rollout_batch_size=16 --model.batches.minibatch_size=8"
 )
 CASES = {
@@ -59,16 +67,30 @@ CASES = {
     "sft_steps": "--config configs/sft.yaml --trainer.max_epochs=-1 --trainer.max_steps=13 "
     "--trainer.check_val_every_n_epoch=2 --data.batch_size=16",
     "sft_lora": f"--config configs/sft.yaml {ADAPTER} --trainer.max_epochs=2 --data.batch_size=16",
-    "reward": "--config configs/reward.yaml --trainer.max_epochs=2",
-    "reward_lora": f"--config configs/reward.yaml {ADAPTER} --trainer.max_epochs=2",
-    "dpo": "--config configs/dpo.yaml --trainer.max_epochs=2",
-    "dpo_precomputed": "--config configs/dpo.yaml --trainer.max_epochs=2 --model.precompute=true",
-    "dpo_lora": f"--config configs/dpo.yaml {ADAPTER} --trainer.max_epochs=2",
+    "sft_lora_accumulated": f"--config configs/sft.yaml {ADAPTER} --trainer.max_epochs=2 "
+    "--trainer.accumulate_grad_batches=2 --trainer.val_check_interval=3",
+    "sft_streamed": f"--config configs/sft.yaml {STREAM} --trainer.max_steps=12 "
+    "--data.validation=null",
+    "sft_tokens": "--config configs/sft.yaml --trainer.max_epochs=2 --data.batch_size=16 "
+    "--model.network.max_tokens=128",
+    "reward": "--config configs/reward.yaml --trainer.max_epochs=2 --data.batch_size=16",
+    "reward_streamed": f"--config configs/reward.yaml {STREAM} --trainer.max_steps=12 "
+    "--data.validation=null",
+    "reward_lora": f"--config configs/reward.yaml {ADAPTER} --trainer.max_epochs=2 "
+    "--data.batch_size=16",
+    "dpo": DPO,
+    "dpo_precomputed": f"{DPO} --model.precompute=true",
+    "dpo_lora": f"{DPO} {ADAPTER}",
+    "ipo": DPO.replace("dpo.yaml", "ipo.yaml") + " --model.network.max_tokens=512",
     "ppo": PPO,
     "ppo_steps": f"{PPO} --trainer.max_steps=7 --model.algorithm.epochs=2",
     "ppo_lora": f"{PPO} {ADAPTER}",
     "ppo_ptx": PPO.replace("ppo.yaml", "ppo_ptx.yaml")
     + " --trainer.accumulate_grad_batches=2 --model.pretraining.ptx_per_episode=1",
+    "ppo_tokens": f"{PPO} --model.network.max_tokens=128",
+    "rloo": PPO.replace("ppo.yaml", "rloo.yaml"),
+    "raft": f"--config configs/raft.yaml {PHASES} "
+    "--model.batches.rollout_batch_size=32 --model.batches.minibatch_size=2",
 }
 STARTS = {
     "pretrain": "--config configs/pretrain.yaml --trainer.max_steps=20",
@@ -102,7 +124,7 @@ class Stop(NamedTuple):
 def main() -> None:
     """Make the trials and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=105)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=CASES)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "crash_test")
@@ -122,23 +144,32 @@ def main() -> None:
         if name not in alone:
             alone[name] = left_alone(runs, name)
         rng = random.Random(f"{options.seed} {number}")
-        trials.append(trial(runs, number, name, moments(rng, number, *alone[name])))
-        print(f"{number + 1}/{options.trials} {trials[-1]}", flush=True)
-    different = [one for one in trials if one["differences"]]
-    result = {
+        kind = (number + number // len(options.cases)) % 3
+        trials.append(trial(runs, number, name, moments(rng, kind, *alone[name])))
+        found = summary(trials, time.monotonic() - begin)
+        options.results.parent.mkdir(exist_ok=True)
+        options.results.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"{number + 1}/{options.trials}, {found['signals']} hit: {trials[-1]}", flush=True)
+    print(f"{len(trials)} trials, {len(found['different'])} different: {options.results}")
+    if found["different"]:
+        raise SystemExit(1)
+
+
+def summary(trials: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """What the results file says of all trials."""
+    hits = [hit for one in trials for hit in one["hits"]]
+    return {
         "trials": len(trials),
-        "stops": sum(len(one["stops"]) for one in trials),
+        "signals": len(hits),
+        "of each signal": Counter(hits),
+        "signals after the end of a run": sum(one["missed"] for one in trials),
         "of each case": Counter(one["case"] for one in trials),
+        "signals of each case": Counter(one["case"] for one in trials for _ in one["hits"]),
         "TMPDIR on another file system": sum(one["other_tmpdir"] for one in trials),
-        "different": different,
-        "minutes": round((time.monotonic() - begin) / 60, 1),
+        "different": [one for one in trials if one["differences"]],
+        "minutes": round(seconds / 60, 1),
         "all": trials,
     }
-    options.results.parent.mkdir(exist_ok=True)
-    options.results.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{len(trials)} trials, {len(different)} different: {options.results}")
-    if different:
-        raise SystemExit(1)
 
 
 def arguments(runs: Path, name: str, options: str, folder: str) -> list[str]:
@@ -148,7 +179,7 @@ def arguments(runs: Path, name: str, options: str, folder: str) -> list[str]:
     if "pretrain.yaml" not in options:
         source = "sft" if "sft.yaml" not in options else "pretrain"
         args += ["--model.init_from", str(start / source / "export")]
-    if "/ppo" in options:
+    if any(f"/{name}" in options for name in ("ppo", "rloo", "raft")):
         args += ["--model.reward.init_args.init_from", str(start / "reward" / "export")]
     return args
 
@@ -162,16 +193,20 @@ def left_alone(runs: Path, name: str) -> tuple[float, int]:
     return seconds, int(last["global_step"])
 
 
-def moments(rng: random.Random, number: int, seconds: float, steps: int) -> list[Stop]:
-    """What happens to a trial: of four, two are left to chance and two are constructed."""
-    count = rng.choice([1, 2, 3])
-    if number // len(CASES) % 4 == 1:
-        at = sorted(rng.sample(range(steps), min(count + 1, steps)))
-        return [Stop(signal.SIGINT, step=step) for step in at]
-    if number // len(CASES) % 4 == 3:
-        return [Stop(signal.SIGKILL, write=rng.randint(1, 200)) for _ in range(count)]
+def moments(rng: random.Random, kind: int, seconds: float, steps: int) -> list[Stop]:
+    """What happens to a trial: one of three is left to chance, two are constructed."""
+    count = rng.choice([4, 5, 6])
     numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
-    return [Stop(rng.choice(numbers), rng.uniform(0.1, 0.9 * seconds)) for _ in range(count)]
+    if kind == 1:
+        at = sorted(rng.sample(range(steps), min(count, steps)))
+        return [Stop(rng.choice(numbers), step=step) for step in at]
+    if kind == 2:
+        return [Stop(signal.SIGKILL, write=rng.randint(1, 200)) for _ in range(count)]
+    stops, rest = list[Stop](), 0.9 * seconds
+    for _ in range(count):
+        stops.append(Stop(rng.choice(numbers), rng.uniform(0.1, rest)))
+        rest -= (stops[-1].seconds or 0) / 2  # what is done by then is mostly not done again
+    return stops
 
 
 def trial(runs: Path, number: int, name: str, stops: list[Stop]) -> dict[str, Any]:
@@ -181,14 +216,17 @@ def trial(runs: Path, number: int, name: str, stops: list[Stop]) -> dict[str, An
     args = arguments(runs, name, CASES[name], "killed")
     other = number % 2 == 1
     tmpdir = tempfile.mkdtemp(dir=OTHER_FILE_SYSTEM) if other else None
-    happened = []
+    happened, hits, missed = list[str](), list[str](), 0
     for stop in [*stops, None]:
         found = any(
             (folder / "checkpoints" / name).is_file() for name in (files.LAST, files.PREVIOUS)
         )
         code = run([*args, *(["--ckpt_path=last"] if found else [])], log, stop, tmpdir)
-        happened.append(f"{stop}: code {code}")
-        if code == 0:
+        happened.append(f"{stop}: code {code}" if stop else f"code {code}")
+        if stop and code in STOPPED:
+            hits.append(stop.number.name)
+        else:
+            missed = int(stop is not None)
             break
     if tmpdir:
         shutil.rmtree(tmpdir)
@@ -201,6 +239,8 @@ def trial(runs: Path, number: int, name: str, stops: list[Stop]) -> dict[str, An
     return {
         "case": name,
         "stops": happened,
+        "hits": hits,
+        "missed": missed,
         "other_tmpdir": other,
         "differences": differences[:5],
     }
@@ -219,16 +259,16 @@ def run(args: list[str], log: Path, stop: Stop | None, tmpdir: str | None = None
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    begin, sent = time.monotonic(), False
+    begin, sent, seconds = time.monotonic(), False, 0.0
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
-            return os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status) if seconds < PATIENCE else TOO_LATE
         seconds = time.monotonic() - begin
         if stop and stop.seconds is not None and not sent and seconds >= stop.seconds:
             os.kill(child, stop.number)
             sent = True
-        if seconds > PATIENCE:
+        if seconds >= PATIENCE:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.01)
 

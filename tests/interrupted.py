@@ -8,6 +8,7 @@ import torch
 from toy_stage import ToyModule
 
 from instructgpt.__main__ import main as run
+from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.modules.base import StageModule
 
 SIGNALS = {
@@ -28,6 +29,35 @@ def kill_at(step):
         original(self, optimizer)
 
     StageModule.on_before_optimizer_step = dying
+
+
+def killed(args, hook, step, later=0):
+    """Run in a child that kills itself, before a checkpoint can be written there; how it ended.
+
+    Args:
+        args: of the command.
+        hook: of a callback, in which it does.
+        step: optimizer steps made by then, at least.
+        later: calls of the hook that come first, such as batches of a step that is accumulated.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    original, calls = getattr(StageCheckpoint, hook), []
+
+    def dying(self, trainer, *rest):
+        if trainer.global_step >= step:
+            calls.append(step)
+            if len(calls) > later:
+                os.kill(os.getpid(), signal.SIGKILL)
+        original(self, trainer, *rest)
+
+    code = 1
+    try:
+        setattr(StageCheckpoint, hook, dying)
+        code = run(args)
+    finally:
+        os._exit(code)
 
 
 def interrupt_at(monkeypatch, step):

@@ -1,5 +1,6 @@
 """Payloads that would leave a file behind if anything ran them, and commands that meet them."""
 
+import json
 import os
 import pickle
 
@@ -29,3 +30,12 @@ def refused(capsys, *args):
     assert [line for line in lines if line.startswith("instructgpt: error: ")] == lines[-1:]
     assert "Traceback" not in lines[-1]
     return lines[-1].removeprefix("instructgpt: error: ")
+
+
+def unlisted(folder):
+    """An artefact without checksums, as a stranger would write it who changes its files."""
+    file = folder / "instructgpt.json"
+    facts = json.loads(file.read_text())
+    del facts["files"]
+    file.write_text(json.dumps(facts))
+    return folder

@@ -92,6 +92,7 @@ def _write(
 
 def _artefact(folder: str) -> Path:
     """A folder that there is already."""
+    from instructgpt.models.checksums import check_files
     from instructgpt.models.source import ARTEFACT_FILE
     from instructgpt.types import UserError
 
@@ -99,6 +100,7 @@ def _artefact(folder: str) -> Path:
         raise UserError(
             f"--output must be the folder of an artefact, got {folder}: it has no {ARTEFACT_FILE}"
         )
+    check_files(folder)
     return Path(folder)
 
 
@@ -140,6 +142,7 @@ def _merge(adapter: str, base: str | None, output: Path) -> None:
     """Put a LoRA adapter onto its base model and write both as one policy."""
     from instructgpt.models.adapter_files import base_of, with_lora
     from instructgpt.models.artefact import read_artefact, save_policy
+    from instructgpt.models.checksums import check_files
     from instructgpt.models.choice import choose_template
     from instructgpt.models.folder import check_replaceable
     from instructgpt.models.forward import base_network
@@ -154,6 +157,8 @@ def _merge(adapter: str, base: str | None, output: Path) -> None:
     about = read_artefact(Path(adapter).resolve().parent)
     if about is None or about.adapter != "lora":  # it does not lie in the artefact of a run
         about = None
+    if about is not None:
+        check_files(about.path, lambda name: name.startswith(f"{Path(adapter).name}/"))
     base = base or (about.parent if about else None) or base_of(adapter)
     if base is None:
         raise UserError(f"--base must be given, {adapter} does not name its base model")

@@ -22,6 +22,7 @@ from transformers import (
 
 from instructgpt.models.card import CARD, base_name, model_card
 from instructgpt.models.card_code import rendering
+from instructgpt.models.checksums import KEY, list_files
 from instructgpt.models.classifier import (
     distinctly_padded,
     save_classifier,
@@ -34,7 +35,7 @@ from instructgpt.models.head_files import HEADS, save_heads
 from instructgpt.models.heads import Heads, ScalarModel
 from instructgpt.models.peft_private import is_adapted
 from instructgpt.models.quantized import is_quantized, unpack
-from instructgpt.models.source import ARTEFACT_FILE, quietly
+from instructgpt.models.source import ARTEFACT_FILE, FORMAT, quietly, read_facts
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import (
     eos_id,
@@ -45,8 +46,6 @@ from instructgpt.models.trained import merged
 from instructgpt.models.transformers_private import attention_name
 from instructgpt.terminal import say
 from instructgpt.types import RunFailedError, UserError
-
-FORMAT = 1
 
 
 class Artefact(NamedTuple):
@@ -89,13 +88,7 @@ def read_artefact(path: str | Path) -> Artefact | None:
     file = Path(path) / ARTEFACT_FILE
     if not file.is_file():
         return None
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: must be JSON, {error}") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        given = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
-        raise UserError(f"{file}: key 'format' must be {FORMAT}, got {given!r}")
+    facts = read_facts(file)
     values: dict[str, Any] = {"path": str(path)}
     for key, hint in get_type_hints(Artefact).items():
         if key == "path":
@@ -347,6 +340,7 @@ def _finish(
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
     }
     before = read_artefact(own["parent"]) if own["parent"] is not None else None
+    facts[KEY] = list_files(folder)
     own["base"] = base_name(own["parent"], (before.base or before.parent) if before else None)
     text = json.dumps(finite(facts | own), indent=2, ensure_ascii=False, default=str)
     (folder / ARTEFACT_FILE).write_text(text + "\n", encoding="utf-8")

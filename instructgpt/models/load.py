@@ -29,6 +29,7 @@ from instructgpt.models.architecture import (
 )
 from instructgpt.models.architecture import context_length as context_length
 from instructgpt.models.artefact import Artefact, read_artefact
+from instructgpt.models.checksums import check_files
 from instructgpt.models.finite import check_finite
 from instructgpt.models.flat_attention import recompute_alike
 from instructgpt.models.forward import base_network, set_known_ids
@@ -187,6 +188,7 @@ def _opened(source: str) -> tuple[Path | str, Artefact | None]:
     """Where the weights are (an artefact with a prefix has them in ``base``), and the artefact."""
     located(source, "init_from")
     artefact = read_artefact(source)
+    check_files(source)
     prefixed = artefact is not None and artefact.adapter == "prefix"
     return (Path(source) / "base" if prefixed else source), artefact
 

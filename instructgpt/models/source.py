@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -17,6 +19,8 @@ from instructgpt.types import UserError
 
 ARTEFACT_FILE = "instructgpt.json"
 """What makes a Hugging Face folder an artefact of ours."""
+
+FORMAT = 1
 
 
 def located(source: str, key: str) -> None:
@@ -38,6 +42,34 @@ def located(source: str, key: str) -> None:
     local = len(parts) == 2 and Path(parts[0]).is_dir()  # and no owner of a repository
     if local or len(parts) > 2 or "" in parts or parts[0] in {".", "..", "~"}:
         raise UserError(f"{key}: must be a folder or a hub id, no such folder: '{source}'")
+
+
+def read_facts(file: Path) -> dict[str, Any]:
+    """What the file of an artefact says.
+
+    Args:
+        file: ``instructgpt.json``.
+
+    Raises:
+        UserError: it is not of our format, or says something twice.
+    """
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: must be JSON, {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        given = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
+        raise UserError(f"{file}: key 'format' must be {FORMAT}, got {given!r:.60}")
+    return facts
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, in which no name may stand twice: readers differ in which of the two they take."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"in which {twice!r:.60} stands once, got it twice")
+    return made
 
 
 def check_shards(source: str | Path) -> None:

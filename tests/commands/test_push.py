@@ -28,7 +28,7 @@ def folder(tmp_path):
     export = tmp_path / "export"
     (export / "adapter").mkdir(parents=True)
     (export / ".cache").mkdir()
-    facts = {"config": {"data": {"train": ["/home/ann/pigs.jsonl"]}}}
+    facts = {"format": 1, "config": {"data": {"train": ["/home/ann/pigs.jsonl"]}}}
     (export / "instructgpt.json").write_text(json.dumps(facts))
     (export / "README.md").write_text(CARD)
     (export / "model.safetensors").write_bytes(b"x" * 1500)

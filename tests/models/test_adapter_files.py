@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from last_line import last_line
+from planted import unlisted
 from safetensors.torch import load_file, save_file
 
 from instructgpt.__main__ import main
@@ -97,7 +98,7 @@ def test_planted_lora(saved, tmp_path, monkeypatch, capsys, change, message):
 )
 def test_planted_prefix(saved, tmp_path, monkeypatch, capsys, change, message):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(saved / "prefix", tmp_path / "policy")
+    unlisted(shutil.copytree(saved / "prefix", tmp_path / "policy"))
     config = tmp_path / "policy" / CONFIG
     if change is None:
         (tmp_path / "policy" / WEIGHTS).unlink()

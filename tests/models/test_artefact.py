@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from peft import PeftConfig, PeftModel
+from planted import unlisted
 from safetensors.torch import load_file
 from tiny_models import disturb, flat, policy_of, scalar_of
 from tokenizers import pre_tokenizers
@@ -202,6 +203,7 @@ def test_reward_model_without_its_head(make_architecture, tiny_tokenizer, tmp_pa
     path = tmp_path / "rm"
     model = scalar_of(make_architecture(name), tiny_tokenizer)
     save_scalar(model, tiny_tokenizer, path, stage="reward", **OWN)
+    unlisted(path)
     if name == "lfm2":
         (path / missing).unlink()
     else:

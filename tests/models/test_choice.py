@@ -1,9 +1,11 @@
 """One rule for templates: as asked, the artefact's, the tokenizer's own, plain."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from planted import unlisted
 from rows import read_rows, write_rows
 
 from instructgpt.__main__ import main as run
@@ -115,8 +117,8 @@ def test_what_is_asked_for_comes_first(make_model, rows, tokenizers):
 def test_a_chat_template_that_changed_is_refused_everywhere(make_model, rows, tokenizers, capsys):
     folder, reward = make_model("policy", "chat", "chat"), make_model("reward", "chat", "chat")
     for path in (folder, reward):
-        with open(f"{path}/chat_template.jinja", "w") as file:
-            file.write(CHATML.replace("assistant", "bot"))
+        file = unlisted(Path(path)) / "chat_template.jinja"
+        file.write_text(CHATML.replace("assistant", "bot"))
     uses = [
         lambda: by_data(folder, rows),
         lambda: load(folder, "", Network(), "cpu"),

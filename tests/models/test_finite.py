@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from last_line import last_line
+from planted import unlisted
 from safetensors.torch import load_file, save_file
 
 from instructgpt.__main__ import main
@@ -38,7 +39,7 @@ def artefacts(tmp_path_factory, tiny_tokenizer):
 
 def poisoned(artefacts, tmp_path, name, file, tensor, value=torch.nan):
     folder = tmp_path / name
-    shutil.copytree(artefacts / name, folder)
+    unlisted(shutil.copytree(artefacts / name, folder))
     weights = load_file(folder / file)
     weights[tensor].view(-1)[-1] = value
     save_file(weights, folder / file, metadata={"format": "pt"})

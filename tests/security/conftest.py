@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from planted import MARKER
+from planted import MARKER, unlisted
 from rows import write_rows
 
 from instructgpt.models.artefact import save_policy, save_scalar
@@ -40,7 +40,7 @@ def clean(tmp_path_factory, tiny_tokenizer):
 @pytest.fixture
 def model(clean, tmp_path):
     """A copy of the policy, to plant something in."""
-    return shutil.copytree(clean / "policy", tmp_path / "model")
+    return unlisted(shutil.copytree(clean / "policy", tmp_path / "model"))
 
 
 @pytest.fixture

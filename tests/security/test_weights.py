@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import CODE, MARKER, PICKLE, Evil, refused
+from planted import CODE, MARKER, PICKLE, Evil, refused, unlisted
 from rows import write_rows
 from safetensors.torch import load_file, save_file
 from toy_stage import fit, toy_args
@@ -138,7 +138,7 @@ def test_a_model(model, prompts, capsys, what):
     ],
 )
 def test_a_head(clean, tmp_path, capsys, head, message):
-    model = shutil.copytree(clean / "reward", tmp_path / "reward")
+    model = unlisted(shutil.copytree(clean / "reward", tmp_path / "reward"))
     edit(model / "instructgpt.json", head=head)
     (model / head).resolve().write_bytes(PICKLE)
     write_rows(tmp_path / "a.jsonl", [{"prompt": "x", "responses": ["a", "b"]}])

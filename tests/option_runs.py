@@ -23,6 +23,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer, seed_everything
+from planted import unlisted
 from safetensors.torch import load_file
 
 import instructgpt.data.workers
@@ -178,7 +179,7 @@ class Inputs:
         save_scalar(model, tokenizer, folder / "reward_heads", stage="reward", **own)
         shutil.copytree(folder / "sft", folder / "bare")  # any Hugging Face folder
         (folder / "bare/instructgpt.json").unlink()
-        shutil.copytree(folder / "sft", folder / "coded")  # says that it comes with code
+        unlisted(shutil.copytree(folder / "sft", folder / "coded"))  # says that it comes with code
         config = json.loads((folder / "coded/config.json").read_text())
         config |= {"model_type": "unheard_of", "auto_map": {"AutoConfig": "code.Config"}}
         (folder / "coded/config.json").write_text(json.dumps(config))

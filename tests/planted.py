@@ -36,6 +36,6 @@ def unlisted(folder):
     """An artefact without checksums, as a stranger would write it who changes its files."""
     file = folder / "instructgpt.json"
     facts = json.loads(file.read_text())
-    del facts["files"]
+    facts.pop("files", None)
     file.write_text(json.dumps(facts))
     return folder

@@ -8,6 +8,7 @@ import json
 import shutil
 
 import pytest
+from planted import unlisted
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -136,8 +137,7 @@ def test_a_reward_model_without_head_weights(error_of, policy_artefact):
 
 
 def test_a_reward_model_that_lost_its_head(error_of, reward_artefact, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(reward_artefact, broken)
+    broken = unlisted(shutil.copytree(reward_artefact, tmp_path / "broken"))
     tensors = load_file(broken / "model.safetensors")
     del tensors["score.weight"]
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from planted import unlisted
 from safetensors.torch import load_file, save_file
 
 from instructgpt.cli import main
@@ -88,7 +89,7 @@ def sft(place, *more, epochs=1):
 
 def nudge(folder):
     """Change one weight in a model's file."""
-    file = Path(folder, "model.safetensors")
+    file = unlisted(Path(folder)) / "model.safetensors"
     weights = load_file(file)
     next(iter(weights.values())).view(-1)[0] += 1
     save_file(weights, file, metadata={"format": "pt"})

@@ -102,6 +102,8 @@ MEMBERS = [
     Member("transformers", "_supports_attention_backend", PreTrainedModel, "flat rows"),
     Member("transformers", "_init_weights", PreTrainedModel, "the first weights of ShiftGPT"),
     Member("transformers", "_tied_weights_keys", PreTrainedModel, "the tied head of ShiftGPT"),
+    Member("transformers", "_keep_in_fp32_modules", PreTrainedModel, "starts on the meta device"),
+    Member("transformers", "_keep_in_fp32_modules_strict", PreTrainedModel, "the same"),
     Member("transformers", "_encode_plus", PreTrainedTokenizerFast, "encoding without the places"),
     Member("peft", "_disable_adapters", BaseTunerLayer, "the reference of LoRA"),
     Member("peft", "_adapters_disabled", prefixed, "the reference of a prefix"),

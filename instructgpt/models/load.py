@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -36,6 +37,7 @@ from instructgpt.models.forward import base_network, set_known_ids
 from instructgpt.models.fused import fuse_activations
 from instructgpt.models.head_files import read_heads
 from instructgpt.models.heads import ScalarModel, score_head
+from instructgpt.models.meta_start import start_on_meta
 from instructgpt.models.quantized import Quantization
 from instructgpt.models.source import (
     ARTEFACT_FILE,
@@ -249,10 +251,15 @@ def _from_pretrained(
         return _from_config(factory, config, network)
     with explained(f"init_from: cannot load '{source}'"):
         check_shards(folder)
+        dtype = getattr(torch, network.dtype)
+        build = partial(_from_config, factory, config, network)
+        empty = start_on_meta(build, folder, source, dtype, _obstacle(config, network))
+        if empty is not None:
+            return empty
         model, info = factory.from_pretrained(
             folder,
             config=config,
-            dtype=getattr(torch, network.dtype),
+            dtype=dtype,
             attn_implementation=network.attention,
             trust_remote_code=network.trust_remote_code,
             use_safetensors=True,
@@ -268,6 +275,17 @@ def _from_pretrained(
     result: PreTrainedModel = model
     check_finite(f"init_from: '{source}'", result)
     return result
+
+
+def _obstacle(config: PreTrainedConfig, network: Network) -> str | None:
+    """Why a process must have all weights at once, if it must."""
+    if network.quantization is not None:
+        return "network.quantization packs whole layers"
+    if getattr(config, "quantization_config", None) is not None:
+        return "its file holds packed weights"
+    if network.trust_remote_code:
+        return "network.trust_remote_code lets it load itself"
+    return None
 
 
 def _stored_head(

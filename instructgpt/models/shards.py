@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.layers import layers_of
+from instructgpt.models.meta_start import read, waiting
 from instructgpt.models.shard_calls import CALL
 from instructgpt.types import UserError
 
@@ -28,14 +29,17 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     ranks may call it differently often.
 
     Args:
-        network: the same on every rank; changed in place.
+        network: the same on every rank; changed in place. Where it has started on the meta device,
+            each rank reads its part.
         mesh: of all ranks.
     """
+    absent = waiting(network)
     for layer in _layers(network):
         fully_shard(layer, mesh=mesh, reshard_after_forward=False)
     # An offset that is not trained is set by hand, on every rank.
     by_hand = {p for p in network.parameters() if p.numel() == 1 and not p.requires_grad}
     fully_shard(network, mesh=mesh, reshard_after_forward=False, ignored_params=by_hand)
+    read(absent, torch.device(mesh.device_type))
     setattr(network, CALL, MethodType(_call, network))
     register_fsdp_forward_method(network, CALL)
     with torch.no_grad():  # the root must be the first that is called

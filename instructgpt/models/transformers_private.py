@@ -67,6 +67,15 @@ def keeps_states(kind: type[PreTrainedModel]) -> bool:
     return bool(kind._is_stateful)
 
 
+def keeps_float32(model: PreTrainedModel) -> bool:
+    """Whether weights of a network stay in float32 as it is loaded in half precision.
+
+    Args:
+        model: of any kind.
+    """
+    return bool(model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict)
+
+
 def encodes_plainly(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer's ids are those of its backend: some prepare texts themselves.
 

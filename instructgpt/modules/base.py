@@ -34,6 +34,7 @@ from instructgpt.modules.optimizer import clip, scale_gradients, set_options
 from instructgpt.modules.origins import as_plain, check_batching, check_origins
 from instructgpt.modules.pieces import Pieces, averaged_over
 from instructgpt.modules.sharding import shard_stage
+from instructgpt.modules.starting import without_weights
 from instructgpt.modules.telling import silent, warn
 from instructgpt.modules.trained import add_frozen, drop_frozen, has_trainer
 from instructgpt.modules.work import Cost
@@ -178,7 +179,8 @@ class StageModule(LightningModule, ABC):
         if self.init_from is not None and (artefact := read_artefact(self.init_from)) is not None:
             check_artefact(artefact, self.tokenizer, self.template)
         if stage != "predict":  # its networks too are what a checkpoint is compared with
-            self._prepare_reward()
+            with without_weights(self):
+                self._prepare_reward()
 
     def _prepare_reward(self) -> None:
         if self.reward_function is not None:
@@ -194,7 +196,8 @@ class StageModule(LightningModule, ABC):
     def configure_model(self) -> None:
         """Build once; Lightning calls this again for every verb."""
         if not self._built:
-            self.build()
+            with without_weights(self, self.trained):
+                self.build()
             self._built = True
             shard_stage(self, self.trained_networks(), self.frozen_networks())
 

@@ -49,6 +49,7 @@ from instructgpt.modules.ranking_metrics import RankingMetrics
 from instructgpt.modules.reference import Reference
 from instructgpt.modules.respond import predict_rows
 from instructgpt.modules.sharding import gathered, shard_stage
+from instructgpt.modules.starting import without_weights
 from instructgpt.modules.work import Cost, MeanRow, asked, learned, rows_of
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.drawing import Sampling
@@ -216,7 +217,8 @@ class PreferenceModule(StageModule):
         if self.precompute and fits and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._keep_reference()
         else:
-            self.load_reference()
+            with without_weights(self, self.trained):
+                self.load_reference()
             if self.reference.copy is not None:
                 shard_stage(self, [], [self.reference.copy])
 

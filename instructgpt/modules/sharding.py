@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from instructgpt.models.checkpoint import load_checkpoint
 from instructgpt.models.forward import exact_tables
+from instructgpt.models.meta_start import read, waiting, where_they_are
 from instructgpt.models.shard_files import (
     OPTIMIZER,
     SHARDS,
@@ -47,10 +48,11 @@ from instructgpt.types import require
 class FSDP2Strategy(DDPStrategy):
     """Each process keeps its part of every network (PyTorch's FSDP2), and has all of it in a step.
 
-    A network is gathered when a step, a rollout or a validation first asks it, and let go at the
-    end of it; gradients are exchanged once a step. So optimizer state, averages and what is not
-    being computed are divided by the number of processes, and processes may be at responses and
-    pieces of different number and length. Checkpoints are those of any other strategy.
+    A network starts without weights, of which each process reads its part. It is gathered when a
+    step, a rollout or a validation first asks it, and let go at the end of it; gradients are
+    exchanged once a step. So optimizer state, averages and what is not being computed are divided
+    by the number of processes, and processes may be at responses and pieces of different number and
+    length. Checkpoints are those of any other strategy.
 
     Args:
         shard_frozen: whether the reference and a learned reward are spread, too; else each process
@@ -72,6 +74,7 @@ class FSDP2Strategy(DDPStrategy):
         self.shard_frozen, self.sharded_checkpoints = shard_frozen, sharded_checkpoints
         self.outlines: dict[nn.Module, nn.Module] = {}  # of the networks that learn
         self.frozen: list[nn.Module] = []
+        self.begun: list[nn.Module] = []  # built without weights
         self.tensor_parallel_size, self.timeout_seconds = tensor_parallel_size, timeout_seconds
 
     def setup_environment(self) -> None:
@@ -86,12 +89,14 @@ class FSDP2Strategy(DDPStrategy):
     # -- networks
 
     def shard(self, network: nn.Module) -> None:
-        """Spread a network that learns; every process has built it, and rank 0's counts.
+        """Spread a network that learns; what every process has built is rank 0's.
 
         Args:
             network: changed in place.
         """
         for weight in network.parameters():
+            if weight.is_meta:
+                continue
             weight.data = weight.data.to(self.root_device)
             if weight.requires_grad:
                 dist.broadcast(weight.data, 0)
@@ -109,8 +114,16 @@ class FSDP2Strategy(DDPStrategy):
         if self.shard_frozen and not shards_of([network]):
             if not own_format:
                 self._convert(network)
-            shard(network.to(self.root_device), self._mesh())
+            with where_they_are():
+                network.to(self.root_device)
+            shard(network, self._mesh())
             self.frozen.append(network)
+
+    def read_rest(self) -> None:
+        """Have all of what was built without weights and is not spread."""
+        for network in self.begun:
+            read(waiting(network), self.root_device)
+        self.begun.clear()
 
     def _convert(self, network: nn.Module) -> None:
         """Have weights in their final format: what is spread keeps it."""
@@ -325,6 +338,9 @@ def shard_stage(stage: Any, learning: Sequence[nn.Module], still: Sequence[nn.Mo
         scorers = [] if reward is None else reward.networks()
         for network in still:
             strategy.shard_still(network, own_format=network in scorers)
+        strategy.read_rest()
+        if learning and stage.average is not None:
+            stage.average.start(stage.policy)
 
 
 @contextmanager

@@ -24,6 +24,14 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
+        self.start(network)
+
+    def start(self, network: nn.Module) -> None:
+        """Be what a network is.
+
+        Args:
+            network: as it is to be averaged, with its weights.
+        """
         self.weights = {name: p.detach().float().clone() for name, p in _trained(network)}
 
     @torch.no_grad()

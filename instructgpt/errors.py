@@ -21,7 +21,6 @@ from instructgpt.jsonargparse_private import flags
 from instructgpt.terminal import harmless_messages, say
 
 FAILED = 1
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 NO_WAY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
 """Errors of the operating system that no mistake of ours makes."""
 WRONG_INPUT = 2
@@ -62,6 +61,7 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         0 when done, 1 for a run that went wrong, 2 for wrong input, 3 where people have to do
         something first, 128 + number for a signal.
     """
+    from instructgpt.models.folder import NO_ROOM
     from instructgpt.settings import check_options
     from instructgpt.types import RunFailedError, UserError, WaitingForLabelsError
 
@@ -137,6 +137,8 @@ def fall_silent() -> None:
 
 def user_message(error: BaseException, kind: type[Exception]) -> str | None:
     """The line for the user, where an error or one of its causes is the user's to mend."""
+    from instructgpt.models.folder import NO_ROOM
+
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, kind):

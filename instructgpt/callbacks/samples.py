@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.common import is_debugging, json_lines, stage_of
-from instructgpt.models.folder import write_bytes
+from instructgpt.models.folder import naming, write_bytes
 from instructgpt.modules.ranks import everyones
 from instructgpt.modules.shown import not_shown, show_table
 
@@ -57,7 +57,7 @@ class SampleWriter(Callback):
             return
         path = self._path(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a" if fitting else "w", encoding="utf-8") as file:
+        with naming(path), path.open("a" if fitting else "w", encoding="utf-8") as file:
             file.write(json_lines(rows))
         show_table(trainer.loggers, "samples", rows, trainer.global_step)
 

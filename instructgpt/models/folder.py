@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from pathlib import Path
 
 from instructgpt.types import UserError
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+"""Errors of a disk that is full, or fails."""
 PARTIAL = ".partial"
 """End of the name of a file of rows while it grows."""
 
@@ -34,9 +38,10 @@ def replacing(path: Path, mark: str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir()
     try:
-        yield new
+        with naming(path):
+            new.mkdir()
+            yield new
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -100,6 +105,27 @@ def _open_up(folder: Path) -> None:
         path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say where there was no room: an error of a write names no file.
+
+    Args:
+        path: of the file or folder that is being written.
+
+    Raises:
+        OSError: the same, with the name.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors and tokenizers
+            number = int(found[1])
+        if number not in NO_ROOM:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all.
 
@@ -111,8 +137,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with naming(path):
+            temporary.write_bytes(content)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -77,8 +77,8 @@ def truth(base: Path, folder: Path) -> list[dict[str, Any]]:
             attributes, _ = grade(meta[row["prompt"].strip()], row["response"], row["finished"])
             found.setdefault(row["step"], []).append(utility(attributes))
     prompts = [str(i) for i in range(HELD_OUT)]
-    return [
-        {"step": step, **clustered(values, prompts[: len(values)], 0)._asdict()}
+    return [  # where a run was killed after a validation, its answers are there again
+        {"step": step, **clustered(values[-HELD_OUT:], prompts, 0)._asdict()}
         for step, values in found.items()
     ]
 

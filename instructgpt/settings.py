@@ -205,4 +205,9 @@ def check_syntax(args: Sequence[str]) -> None:
         name, _, inline = flag.partition("=")
         path = Path(inline or value)
         if name in ("-c", "--config") and path.is_file():
-            load_yaml(path)
+            found = load_yaml(path)
+            if isinstance(found, dict) and "stages" in found:
+                raise UserError(
+                    f"--config {path} has the stages of a pipeline: python -m instructgpt pipeline "
+                    f"--config {path}"
+                )

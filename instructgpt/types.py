@@ -44,6 +44,10 @@ class UserError(ValueError):
     """Something the user gave is wrong; one line that names the place, the rule and the value."""
 
 
+class NoDataError(UserError):
+    """Rows were asked for that are not there."""
+
+
 def require(holds: bool, name: str, rule: str, value: object) -> None:
     """Refuse a value that a user gave, in one line: the argument, the rule, the value.
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,11 +15,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 from instructgpt.callbacks.plan import plan_of
 from instructgpt.cli import StageCLI, quiet
 from instructgpt.commands.planned import Assumed, PlannedTrainer, assume_rows
+from instructgpt.models.source import located
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.preference import PreferenceModule
 from instructgpt.settings import check_syntax
 from instructgpt.terminal import duration, say
-from instructgpt.types import UserError
+from instructgpt.types import NoDataError, UserError
 
 GIB = 2**30
 GPU_MEMORY, GPU_PEAK = 80.0, 989.0
@@ -80,7 +82,8 @@ class PlanCLI(StageCLI):
     def __init__(self, args: list[str]) -> None:
         self.assumed = Assumed()
         self.planned: Planned  # as asked for
-        super().__init__(["fit", *args[1:]])
+        with TemporaryDirectory() as self.folder:  # for a tokenizer that is trained on the text
+            super().__init__(["fit", *args[1:]])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a plan may assume."""
@@ -90,9 +93,15 @@ class PlanCLI(StageCLI):
     def read_checkpoint(self) -> None:
         """A plan is of the whole run."""
 
+    def instantiate_classes(self) -> None:
+        """Refuse models that are not there in words of a plan, before anything asks for them."""
+        check_sources(self.config["fit"].as_dict())
+        super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """None: only its numbers are needed."""
-        return PlannedTrainer(self.config["fit"].trainer, self.model, self.datamodule)
+        settings = self.config["fit"].trainer
+        return PlannedTrainer(settings, self.model, self.datamodule, self.folder)
 
     def run_verb(self, verb: str) -> None:
         """Print the plan."""
@@ -133,11 +142,13 @@ class PlanCLI(StageCLI):
         """Read the rows, or assume them; say which."""
         if self.assumed.rows is not None:
             architecture = getattr(self.model, "architecture", None) or {}
-            vocabulary = architecture.get("vocab_size")
+            bpe = getattr(data, "bpe", None)
+            vocabulary = architecture.get("vocab_size") or (bpe.vocab_size if bpe else None)
             return assume_rows(data, self.assumed, self.assumed.rows, vocabulary)
         try:
+            data.prepare_data()
             data.setup("fit")
-        except UserError as error:
+        except NoDataError as error:
             raise UserError(f"{error} (to plan without the data, give --plan.rows)") from error
         for name in ("prompt_tokens", "response_tokens"):
             if getattr(self.assumed, name) is not None:
@@ -197,6 +208,28 @@ class PlanCLI(StageCLI):
             pass
         self.config["fit"] = asked
         return None
+
+
+def check_sources(config: Any, option: str = "") -> None:
+    """Refuse models that are not there, and say what a plan of a later stage takes instead.
+
+    Args:
+        config: settings, or a part of them.
+        option: the part's name.
+    """
+    parts = dict(enumerate(config)) if isinstance(config, list) else config
+    for name, value in parts.items():
+        place = option if name == "init_args" else f"{option}.{name}".removeprefix(".")
+        if isinstance(value, dict | list):
+            check_sources(value, place)
+        elif name == "init_from" and value is not None:
+            try:
+                located(value, f"--{place}")
+            except UserError as error:
+                raise UserError(
+                    f"{error}; where an earlier stage writes it, run that first, or plan with a "
+                    f"model of its size: --{place} FOLDER_OR_ID"
+                ) from error
 
 
 def _place(config: Any, option: str) -> str | None:

@@ -82,11 +82,13 @@ class PlannedTrainer:
         settings: ``--trainer``, as parsed.
         lightning_module: the stage.
         datamodule: its data.
+        default_root_dir: where a tokenizer is written that is trained on the text.
     """
 
     settings: Namespace
     lightning_module: Any
     datamodule: Any
+    default_root_dir: str
     state: TrainerState = field(default_factory=lambda: TrainerState(fn=TrainerFn.FITTING))
     callbacks: Sequence[Any] = ()
     training = True
@@ -219,7 +221,7 @@ def assume_rows(data: StageData, assumed: Assumed, rows: int, vocabulary: int | 
     response = assumed.response_tokens or data.max_response_tokens
     responses, tokens, what = [response], prompt + response, "rows"
     if not data.has_prompts:
-        prompt, tokens, what = 1, data.row_tokens, "blocks"
+        prompt, tokens, what = 1, data.block_tokens, "blocks"
     elif data.wanted == "comparison":
         responses, what = [response] * assumed.responses, "prompts"
     elif data.wanted == "prompt":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from instructgpt.data.errors import shorten
-from instructgpt.types import UserError
+from instructgpt.types import NoDataError, UserError
 
 LINE_LIMIT = 8 * 2**20
 """Longer rows are refused: they are a wrong file more often than a row (bytes)."""
@@ -82,7 +82,7 @@ def check_file(path: str | Path) -> None:
     """
     kind = kind_of(path)
     if not kind:
-        raise UserError(f"{path}: no such file")
+        raise NoDataError(f"{path}: no such file")
     if kind != "file":
         raise UserError(f"{path}: must be an ordinary file, got a {kind}")
 

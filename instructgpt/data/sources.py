@@ -16,7 +16,7 @@ from instructgpt.data.opening import Item
 from instructgpt.data.reading import RECOGNISE, Reading
 from instructgpt.data.summary import Summary
 from instructgpt.data.trees import with_trees
-from instructgpt.types import UserError
+from instructgpt.types import NoDataError, UserError
 
 Names = dict[str, float] | list[str] | str
 OnError = Literal["stop", "skip"]
@@ -158,7 +158,7 @@ def _hub(name: str, streaming: bool) -> HubRows:
     repository, _, split = name.partition(":")
     looks_like_path = name.startswith((".", "/", "~")) or repository.count("/") > 1
     if looks_like_path or Path(repository).suffix in {".gz", ".txt", ".zip"}:
-        raise UserError(f"{name}: no such file or folder")
+        raise NoDataError(f"{name}: no such file or folder")
     import datasets  # here because it takes seconds to load and few runs need it
 
     how = {"streaming": True} if streaming else {}
@@ -166,7 +166,7 @@ def _hub(name: str, streaming: bool) -> HubRows:
         rows = datasets.load_dataset(repository, split=split or "train", **how)
     except Exception as error:  # the hub fails in many ways: offline, no such set, no such split
         rule = "must be a file, a folder, or a data set that can be loaded"
-        raise UserError(f"{name}: {rule}, got {_why(error)}") from None
+        raise NoDataError(f"{name}: {rule}, got {_why(error)}") from None
     return HubRows(name, rows)
 
 

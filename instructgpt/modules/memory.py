@@ -322,7 +322,7 @@ def memory_plan(
     if placement.master:  # they are the weights
         needs = [need for need in needs if not need.what.startswith(COPIES)]
     trained = [held(network) for network in networks]
-    names = [type(network).__name__ for network in networks]
+    names = [type(network).__name__.removeprefix("FSDP") for network in networks]
     on_cpu, planning = device.type == "cpu", any(map(is_empty, networks))
     ours = sum(one.weights for one in trained) + sum(frozen.values())
     beside = max(0, process_bytes() - ours) if on_cpu and not planning else 0
@@ -330,11 +330,15 @@ def memory_plan(
         (
             name,
             f"{one.parameters:,} parameters, {one.trained:,} trained, "
-            f"{mib(one.weights + one.gradients + one.moments)} with gradients and Adam",
+            f"{mib(one.weights + one.gradients + one.moments)} with gradients and Adam"
+            + spread(one.weights + one.gradients + one.moments, part_bytes(one, placement)),
         )
         for name, one in zip(names, trained, strict=True)
     ]
-    lines += [(f"{name}, frozen", mib(size)) for name, size in frozen.items()]
+    for name, size in frozen.items():
+        parts = placement.frozen if name in NETWORKS else 1
+        parts = placement.moments if name == AVERAGE and placement.wholes else parts
+        lines.append((f"{name}, frozen", mib(size) + spread(size, size // parts)))
     lines += shared.items()
     for part in dict.fromkeys(need.part for need in needs):
         parts = [f"{need.what} {mib(need.bytes)}" for need in needs if need.part == part]
@@ -347,6 +351,19 @@ def memory_plan(
     each = f" on each device ({placement.name})" if placement.devices > 1 else ""
     lines.append(("memory in all", f"about {mib(total + beside)} at the peak{each}, {others}"))
     return Plan(lines, total, beside, 0 if planning else most_bytes(device))
+
+
+def part_bytes(one: Held, placement: Placement) -> int:
+    """What a device has between two steps of a network that learns, its gradients and Adam."""
+    parts = placement.weights, placement.gradients, placement.moments
+    parts = (1, 1, 1) if placement.master else parts  # these are other numbers
+    sizes = one.weights, one.gradients, one.moments
+    return sum(size // count for size, count in zip(sizes, parts, strict=True))
+
+
+def spread(size: int, part: int) -> str:
+    """What is said where a device has a part of something."""
+    return f", {mib(part)} of it on each device" if part < size else ""
 
 
 def is_empty(network: nn.Module) -> bool:

@@ -4,6 +4,7 @@ import json
 from dataclasses import fields
 
 import pytest
+from harness import run_processes
 
 from instructgpt.__main__ import main as run
 from instructgpt.callbacks.plan import PlanPrinter
@@ -113,6 +114,33 @@ def test_fit_and_plan_say_the_same(loop, policy_artefact, reward_artefact, files
     assert trainer.global_step == planned.steps > 0
 
 
+def test_fit_and_plan_say_the_same_of_what_is_spread(
+    policy_artefact, reward_artefact, files, tmp_path
+):
+    """In words, too: what a network comes to, and how much of it is on each of two devices."""
+    asked = [
+        *loops(policy_artefact, reward_artefact, files)["ppo"],
+        *("--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.logger=false"),
+        *("--trainer.enable_progress_bar=false", f"--output={tmp_path}", "--export=false"),
+        *("--data.max_prompt_tokens=16", "--data.max_response_tokens=6", "--model.ema_decay=0.5"),
+        *("--trainer.devices=2", "--trainer.strategy=fsdp2_sharded"),
+    ]
+    planned = PlanCLI(["plan", *asked]).planned
+
+    def told():
+        trainer = fit_verb(["fit", *asked]).trainer
+        (printer,) = (one for one in trainer.callbacks if isinstance(one, PlanPrinter))
+        return printer.memory.bytes, printer.memory.lines, trainer.global_step
+
+    for bytes_, lines, steps in run_processes(told, timeout=300):
+        assert (bytes_, steps) == (planned.bytes, planned.steps)
+        assert lines[:-1] == planned.lines[-len(lines) : -1]  # then Python and libraries
+        said = dict(lines)
+        assert said["GPT2LMHeadModel"].endswith("MiB of it on each device")
+        for name in ("reference", "reward", "average of the policy"):
+            assert said[f"{name}, frozen"].endswith("MiB of it on each device")
+
+
 def test_what_does_not_fit_and_what_would_help(small, capsys):
     need = PlanCLI([*small, ENDLESS]).planned.bytes
     capsys.readouterr()
@@ -150,10 +178,42 @@ def test_each_assumption_matters(name, small, capsys):
         (["--data=ComparisonDataModule"], "SFTModule needs --data DemonstrationDataModule"),
         (["--plan.mfu=2"], "--plan.mfu must be in (0, 1], got 2"),
         (["--plan.prompt_tokens=7"], "--plan.prompt_tokens must be at most"),
-        (["--plan.rows=null"], "to plan without the data, give --plan.rows"),
+        (["--plan.rows=null"], "such file (to plan without the data, give --plan.rows)\n"),
+        (["--plan.rows=null", "--model.tokenizer=a/b/c"], "no such folder: 'a/b/c'\n"),
+        (
+            ["--model.init_from=runs/real/sft/export"],
+            "--model.init_from: must be a folder or a hub id, no such folder: 'runs/real/sft/expor"
+            "t'; where an earlier stage writes it, run that first, or plan with a model of its "
+            "size: --model.init_from FOLDER_OR_ID\n",
+        ),
+        (
+            ["--model.reward=LearnedReward", "--model.reward.init_from=runs/real/reward/export"],
+            "plan with a model of its size: --model.reward.init_from FOLDER_OR_ID\n",
+        ),
+        (
+            ["--config=configs/own_pipeline.yaml"],
+            "has the stages of a pipeline: python -m instructgpt pipeline --config configs/own_pip",
+        ),
         (["--trainer.strategy=horovod", "--trainer.devices=2"], "--trainer.strategy must be ddp"),
     ],
 )
 def test_the_mistakes_of_fit_are_refused(more, line, small, capsys):
     assert run([*small, *more]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_text_is_planned_with_its_own_tokenizer_and_blocks(tmp_path, files, capsys):
+    """Which is trained on it, and left nowhere; without the text it is as large as asked for."""
+    asked = [
+        *("plan", "--config=configs/pretrain.yaml", f"--data.train={files['text']}"),
+        *("--data.block_size=16", "--data.bpe.vocab_size=270", f"--output={tmp_path / 'run'}"),
+    ]
+    for more, rows in (([], "rows, read as by fit"), (["--plan.rows=7"], "7 blocks, 16 tokens")):
+        found = PlanCLI([*asked, *more]).planned
+        said = capsys.readouterr().out
+        assert rows in said
+        # two layers of 12 * 128**2 + 13 * 128, the last norm; embeddings of 270 ids, 256 places
+        weights = 2 * (12 * 128**2 + 13 * 128) + 2 * 128 + 128 * (270 + 256)
+        assert f"{weights:,} parameters" in said
+        assert found.steps > 0
+    assert not (tmp_path / "run").exists()

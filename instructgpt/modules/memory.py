@@ -336,9 +336,9 @@ def memory_plan(
         for name, one in zip(names, trained, strict=True)
     ]
     for name, size in frozen.items():
-        parts = placement.frozen if name in NETWORKS else 1
-        parts = placement.moments if name == AVERAGE and placement.wholes else parts
-        lines.append((f"{name}, frozen", mib(size) + spread(size, size // parts)))
+        share = placement.frozen if name in NETWORKS else 1
+        share = placement.moments if name == AVERAGE and placement.wholes else share
+        lines.append((f"{name}, frozen", mib(size) + spread(size, size // share)))
     lines += shared.items()
     for part in dict.fromkeys(need.part for need in needs):
         parts = [f"{need.what} {mib(need.bytes)}" for need in needs if need.part == part]

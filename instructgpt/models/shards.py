@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from types import MethodType
 from typing import Any
 
@@ -24,9 +25,9 @@ from instructgpt.types import UserError
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     """Spread the weights of a network over ranks, each layer and the rest by themselves.
 
-    Weights are gathered when the network is first called, and stay until ``release`` or, where
-    they learn, until their gradient is exchanged: what is called between moves nothing, so that
-    ranks may call it differently often.
+    A layer is gathered when it is called and let go behind it, forward and backward, where its
+    gradient is exchanged; the rest is there until the gradient or ``release`` comes. So every rank
+    must call the network equally often, unless all of it is there by ``gather``.
 
     Args:
         network: the same on every rank; changed in place. Where it has started on the meta device,
@@ -34,12 +35,17 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
         mesh: of all ranks.
     """
     absent = waiting(network)
-    for layer in _layers(network):
-        fully_shard(layer, mesh=mesh, reshard_after_forward=False)
+    for layer in layers_apart(network):
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # An offset that is not trained is set by hand, on every rank.
     by_hand = {p for p in network.parameters() if p.numel() == 1 and not p.requires_grad}
     fully_shard(network, mesh=mesh, reshard_after_forward=False, ignored_params=by_hand)
     read(absent, torch.device(mesh.device_type))
+    # What a backward pass needs next is gathered beside it. Left alone, FSDP2 takes what was called
+    # before, also in calls that other ranks did not have.
+    root, *layers = shards_of([network])
+    for before, part in pairwise([*layers[-1:], root, *layers]):
+        part.set_modules_to_backward_prefetch([before])
     setattr(network, CALL, MethodType(_call, network))
     register_fsdp_forward_method(network, CALL)
     with torch.no_grad():  # the root must be the first that is called
@@ -51,7 +57,12 @@ def _call(_network: nn.Module, function: Callable[[], Any]) -> Any:
     return function()
 
 
-def _layers(network: nn.Module) -> list[nn.Module]:
+def layers_apart(network: nn.Module) -> list[nn.Module]:
+    """The layers of a network that are gathered by themselves; none of what lists no layers.
+
+    Args:
+        network: any.
+    """
     trunk = network.trunk if isinstance(network, ScalarModel) else network
     try:
         return layers_of(base_network(trunk), "")
@@ -65,15 +76,18 @@ def shards_of(networks: Iterator[nn.Module] | list[nn.Module]) -> list[FSDPModul
 
 
 def gather(networks: list[nn.Module]) -> None:
-    """Have all weights of networks on every rank; every rank must call this."""
+    """Have all weights of networks on every rank until ``release``; every rank must call this."""
     for part in shards_of(networks):
+        part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
 
 
 def release(networks: list[nn.Module]) -> None:
-    """Let go of the weights that belong to other ranks."""
-    for part in shards_of(networks):
-        part.reshard()
+    """Let go of the weights that belong to other ranks, from now on layer by layer."""
+    for network in networks:
+        for depth, part in enumerate(shards_of([network])):
+            part.set_reshard_after_forward(depth > 0, recurse=False)
+            part.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:

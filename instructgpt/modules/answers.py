@@ -15,9 +15,10 @@ from instructgpt.modules.estimates import Estimates
 from instructgpt.modules.finite import together
 from instructgpt.modules.means import Means, Parts
 from instructgpt.modules.respond import roll_out, texts_of
+from instructgpt.modules.sharding import gathered
 from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.drawing import Sampling
-from instructgpt.types import PromptBatch, Rollout, Sample, require
+from instructgpt.types import PromptBatch, Rollout, RunFailedError, Sample, require
 
 
 class ValidationAnswers:
@@ -55,12 +56,17 @@ class ValidationAnswers:
         """
         if not self.prompts or stage.trainer.sanity_checking:
             return
-        answer, means = partial(self._answer, stage, policy, sequence_kl), Means()
-        estimates = Estimates()
+        means, estimates = Means(), Estimates()
         with stage.trainer.precision_plugin.val_step_context():
             for batch in stage.data.prompt_dataloader(self.prompts):
                 batch = stage.transfer_batch_to_device(batch, stage.device, 0)
-                answers = together(stage, partial(answer, batch))
+                with gathered(stage.trainer, [policy]):
+                    respond = partial(roll_out, stage, policy, batch, self.sampling, phase=0)
+                    rollout = together(stage, respond)
+                kl = None if sequence_kl is None else sequence_kl(rollout)  # of all ranks
+                networks = [] if self.reward is None else self.reward.networks()
+                with gathered(stage.trainer, networks):
+                    answers = together(stage, partial(self._answers, stage, batch, rollout, kl))
                 means.add(answers.sums(stage.device))
                 answers.tell(estimates)
                 stage.samples += answers.rows(stage.global_step)
@@ -73,21 +79,18 @@ class ValidationAnswers:
         known = estimates.take()
         stage.say_intervals("val", {name: known[name] for name in found if name in known})
 
-    def _answer(
-        self,
-        stage: StageModule,
-        policy: nn.Module,
-        sequence_kl: Callable[[Rollout], Tensor] | None,
-        batch: PromptBatch,
+    def _answers(
+        self, stage: StageModule, batch: PromptBatch, rollout: Rollout, kl: Tensor | None
     ) -> Answered:
-        rollout = roll_out(stage, policy, batch, self.sampling, phase=0)
+        if kl is not None and not bool(kl.isfinite().all()):
+            raise RunFailedError("the KL to the reference of a sampled answer is not finite")
         samples = texts_of(stage).samples(rollout, batch.prompts, self.sampling)
         nothing = torch.full((len(samples),), torch.nan)
         return Answered(
             samples,
             (batch.sample_ids >= 0).cpu(),
             nothing if self.reward is None else self.reward.score(samples),
-            nothing if sequence_kl is None else sequence_kl(rollout).float().cpu(),
+            nothing if kl is None else kl.float().cpu(),
         )
 
 

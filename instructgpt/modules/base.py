@@ -350,6 +350,8 @@ class StageModule(LightningModule, ABC):
             expected: the guess, the same in the whole step; what is known before needs no repair.
             sums: further sums over the same elements.
         """
+        if not self.pieces.counts:
+            return total * 0.0
         self.guard.see("the loss", total, ids)
         for name, value in {**sums, "loss": total, "count": count}.items():
             value = value.detach().float()

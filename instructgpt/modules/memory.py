@@ -7,18 +7,19 @@ keeps of what was freed, which on a CPU can be as much again as comes and goes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from instructgpt.functional.tiles import TILES
 from instructgpt.models.forward import base_network
 from instructgpt.models.output_head import MOST_LOGITS, output_head
 from instructgpt.models.quantized import packed_parameters
+from instructgpt.models.shards import layers_apart
 from instructgpt.modules.piece_sizes import Size
 from instructgpt.modules.placement import ALONE, Placement
 from instructgpt.modules.shapes import Shape, learning_shape, number_size, shape_of
@@ -175,6 +176,7 @@ class Memory(NamedTuple):
     frozen: Mapping[str, int] = {}  # bytes of what is held and not trained, by name
     keeps_gradients: bool = False  # they are there when an update begins
     shared: Mapping[str, str] = {}  # what has no weights of its own, or has: by name
+    answers: bool = False  # whether the first network answers prompts, for which it is whole
 
     def updating(self, needs: Sequence[Need], several: bool) -> Memory:
         """With the needs of updates, of several forward passes each or of one."""
@@ -189,6 +191,8 @@ class Held(NamedTuple):
     weights: int  # bytes
     gradients: int
     layer: int = 0  # bytes of the weights of its largest part
+    block: int = 0  # of those of its largest layer
+    rest: int = 0  # of those that are in no layer
 
     @property
     def size(self) -> int:
@@ -205,13 +209,22 @@ def held(network: nn.Module) -> Held:
     """Count a network."""
     parameters = list(network.parameters())
     trained = [p for p in parameters if p.requires_grad]
+    weights = bytes_of(parameters)
+    layers = [bytes_of(layer.parameters()) for layer in layers_apart(network)]
     return Held(
         sum(p.numel() for p in parameters) + packed_parameters(network),
         sum(p.numel() for p in trained),
-        sum(p.numel() * p.element_size() for p in parameters),
-        sum(p.numel() * p.element_size() for p in trained),
+        weights,
+        bytes_of(trained),
         largest_layer(network),
+        max(layers, default=0),
+        weights - sum(layers),
     )
+
+
+def bytes_of(weights: Iterable[Tensor]) -> int:
+    """Bytes of weights together."""
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def largest_layer(network: nn.Module) -> int:
@@ -223,15 +236,14 @@ def largest_layer(network: nn.Module) -> int:
     parts: list[nn.Module] = [m for m in network.modules() if isinstance(m, nn.Embedding)]
     for several in network.modules():
         parts.extend(several if isinstance(several, nn.ModuleList) else [])
-    sizes = (sum(p.numel() * p.element_size() for p in part.parameters()) for part in parts)
-    return max(sizes, default=0)
+    return max((bytes_of(part.parameters()) for part in parts), default=0)
 
 
 def bytes_beside(network: nn.Module, other: nn.Module) -> int:
     """Bytes of the weights of a network that are not also those of another one."""
     there = {id(weight) for weight in other.parameters()}
     shared = [weight for weight in network.parameters() if id(weight) in there]
-    return held(network).weights - sum(one.numel() * one.element_size() for one in shared)
+    return held(network).weights - bytes_of(shared)
 
 
 def peak_bytes(
@@ -240,6 +252,7 @@ def peak_bytes(
     needs: Sequence[Need],
     kept_gradients: bool,
     placement: Placement = ALONE,
+    answers: bool = False,
 ) -> int:
     """The most that is in the memory of a device at once.
 
@@ -250,6 +263,7 @@ def peak_bytes(
             end of the one called "update", while its tensors go.
         kept_gradients: gradients are there when an update begins: of micro-batches before it.
         placement: how all of it is spread.
+        answers: the first network answers prompts, for which ``fsdp2`` has all of it.
     """
     weights = sum(network.weights for network in trained)
     gradients = sum(network.gradients for network in trained)
@@ -268,16 +282,18 @@ def peak_bytes(
     for need in needs:
         parts[need.part] = parts.get(need.part, 0) + need.bytes
     if kept_gradients and "update" in parts:
-        whole = placement.wholes or placement.gradients == 1
-        parts["update"] += gradients // (1 if whole else placement.gradients)
+        parts["update"] += gradients // placement.gradients
+    if placement.wholes:
+        if answers:
+            parts["sampling"] = parts.get("sampling", 0) + trained[0].weights
+        parts["reward"] = frozen.get("reward", 0) if placement.frozen > 1 else 0
     if placement.weights > 1:
-        for part in parts.keys() - {"step"}:
-            there = weights - weights // placement.weights
-            asked = still - still // placement.frozen
-            if placement.wholes:
-                parts[part] += there + (0 if part in ("update", "pretraining") else asked)
-            else:
-                parts[part] += 2 * max((network.layer for network in trained), default=0)
+        layers = 2 * max((network.layer for network in trained), default=0)
+        if placement.wholes:  # with the weights and the gradients of what is in no layer
+            blocks = 2 * max((network.block for network in trained), default=0)
+            layers = 2 * (blocks + sum(network.rest for network in trained))
+        for part in parts.keys() - {"step", "sampling", "reward"}:
+            parts[part] += layers
     return always + max(parts.values())
 
 
@@ -318,7 +334,7 @@ def memory_plan(
         device: where they are; on a CPU, Python and the libraries are there too.
         placement: how they are spread over devices.
     """
-    needs, frozen, kept_gradients, shared = memory
+    needs, frozen, kept_gradients, shared, answers = memory
     if placement.master:  # they are the weights
         needs = [need for need in needs if not need.what.startswith(COPIES)]
     trained = [held(network) for network in networks]
@@ -343,7 +359,7 @@ def memory_plan(
     for part in dict.fromkeys(need.part for need in needs):
         parts = [f"{need.what} {mib(need.bytes)}" for need in needs if need.part == part]
         lines.append((f"memory of {part}", ", ".join(parts)))
-    total = peak_bytes(trained, frozen, needs, kept_gradients, placement)
+    total = peak_bytes(trained, frozen, needs, kept_gradients, placement, answers)
     others = "without what the device's libraries take"
     if on_cpu:
         others = f"with {mib(beside)} of Python, libraries and data" if beside else "without Python"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from typing import TypeVar
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
+
+from instructgpt.modules.sharding import sharding_of
+
+Piece = TypeVar("Piece")
 
 
 def averaged_over(trainer: Trainer) -> int:
@@ -21,6 +27,7 @@ class Pieces:
     def __init__(self) -> None:
         """Start with no gradient."""
         self._step: int | None = None  # the optimizer step that a gradient is collected for
+        self.counts = True  # whether the piece at hand does; else it is computed for other ranks
 
     def forget(self) -> None:
         """Start anew: what gradient there is belongs to no step of this run."""
@@ -45,7 +52,29 @@ class Pieces:
 
     def one_by_one(self, module: LightningModule, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
         """Compute losses one after the other; the last is for ``training_step`` to return."""
-        *first, last = losses
-        for loss in first:
-            self.backward(module, loss())
-        return last()
+        found: Tensor | None = None
+        for loss in self.as_many(module, losses):
+            if found is not None:
+                self.backward(module, found)
+            found = loss()
+        assert found is not None
+        return found
+
+    def as_many(self, module: LightningModule, pieces: Sequence[Piece]) -> Iterable[Piece]:
+        """Pieces, as many on each rank as on the one with the most, where layers are gathered.
+
+        A rank with fewer computes one of its own again, before the others; what is made of it must
+        be left out where ``counts`` is false.
+
+        Args:
+            module: of the run.
+            pieces: of this rank, at least one.
+        """
+        more = 0
+        if sharding_of(module.trainer) is not None:
+            count = torch.tensor(len(pieces), device=module.device)
+            most = module.trainer.strategy.reduce(count, reduce_op="max")
+            more = int(most) - len(pieces)
+        for number, piece in enumerate([pieces[-1]] * more + list(pieces)):
+            self.counts = number >= more
+            yield piece

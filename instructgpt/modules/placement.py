@@ -20,7 +20,8 @@ class Placement(NamedTuple):
         frozen: parts that those of frozen networks are in.
         gradients: parts that gradients are in, once they are exchanged.
         moments: parts that the optimizer's state is in, and an average of the weights.
-        wholes: networks are gathered whole for a step or a rollout; else layer by layer.
+        wholes: the policy is gathered whole to sample and a reward model to score, all else layer
+            by layer.
         buckets: gradients are exchanged through a second copy of them.
         master: the optimizer keeps float32 weights of its own, beside those in half precision.
     """
@@ -42,10 +43,9 @@ ALONE = Placement()
 def placement_of(strategy: Any, devices: int, precision: str) -> Placement:
     """How a strategy spreads a fit.
 
-    With ``fsdp2`` a network is spread between two steps and whole in one, as are the sums of the
-    gradients of several pieces; with DeepSpeed's stage 3 (ZeRO, arXiv:1910.02054) layers are
-    gathered one by one. DeepSpeed holds weights and gradients of half precision in two bytes, and
-    the optimizer float32 weights.
+    With ``fsdp2`` and with DeepSpeed's stage 3 (ZeRO, arXiv:1910.02054) layers are gathered one by
+    one; with ``fsdp2`` a policy is whole while it samples. DeepSpeed holds weights and gradients of
+    half precision in two bytes, and the optimizer float32 weights.
 
     Args:
         strategy: ``--trainer.strategy``: a name, class path and arguments, or what was built.

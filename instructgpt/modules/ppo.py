@@ -259,13 +259,13 @@ class PPOModule(StageModule):
         """
         watch, kl_coef = Stopwatch(), self.phase.kl_coef
         asked = (self.policy, self.texts, self.sampling, self.seed, self.frozen.reward)
-        with gathered(self.trainer), self.networks.evaluating():
+        with self.networks.evaluating():
             rollout, scores, sure = scored_responses(self, self.prompts, number, *asked, watch)
             sampled = float(rollout.response_mask.sum()) / watch.seconds["sample"]
             rollout, scores = without_abstained(rollout, scores)
             made_of = (self.networks, self.algorithm, self.plan_of_updates, self.reuse_logprobs)
             ask = (self.sampling.temperature, self.all_gather, self.progress)
-            with self.trainer.precision_plugin.forward_context():
+            with gathered(self.trainer, []), self.trainer.precision_plugin.forward_context():
                 scoring = SharedScoring(*made_of, *ask)
                 scored, rows = scoring.score(rollout, scores, number, kl_coef, watch)
         if (found := not_finite_rows(scored)) is not None:
@@ -361,8 +361,12 @@ class PPOModule(StageModule):
         """Answer the prompts twice, score the answers, and measure the KL of the sampled ones."""
         greedy = replace(self.sampling, temperature=0.0)
         for kind, sampling in (("sampled", self.sampling), ("greedy", greedy)):
-            rollout, samples, said = together(self, partial(self._answer, batch, sampling))
-            kl = self.networks.sequence_kl(rollout, sampling.temperature, self.network.max_tokens)
+            with gathered(self.trainer, [self.policy]):
+                rollout, samples = together(self, partial(self._answer, batch, sampling))
+            with gathered(self.trainer, self.frozen.reward.networks()):
+                said = together(self, partial(self.frozen.opinions, samples))
+            asked = (self.network.max_tokens, partial(self.pieces.as_many, self))
+            kl = self.networks.sequence_kl(rollout, sampling.temperature, *asked)
             if kl is not None:
                 ids: partial[list[str]] = partial(list, [prompt.id for prompt in batch.prompts])
                 self.guard.see("the KL to the reference", kl[batch.sample_ids >= 0].sum(), ids)
@@ -372,8 +376,7 @@ class PPOModule(StageModule):
 
     def _answer(self, batch: PromptBatch, sampling: Sampling) -> tuple[Any, ...]:
         rollout = roll_out(self, self.policy, batch, sampling, phase=0)
-        samples = self.texts.samples(rollout, batch.prompts, sampling)
-        return rollout, samples, self.frozen.opinions(samples)
+        return rollout, self.texts.samples(rollout, batch.prompts, sampling)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all prompts."""

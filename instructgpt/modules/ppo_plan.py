@@ -91,7 +91,7 @@ def phase_memory(
     if networks.value is not None:
         own = isinstance(networks.value, ScalarModel)
         shared = shared | {"value": "a trunk of its own" if own else "a head on the policy's trunk"}
-    memory = Memory((), held_bytes, bool(pretraining.ptx_coef), shared)
+    memory = Memory((), held_bytes, bool(pretraining.ptx_coef), shared, answers=True)
     return memory.updating(needs, several or plan.accumulate > 1)
 
 

@@ -58,7 +58,6 @@ from instructgpt.types import (
     ComparisonBatch,
     PromptBatch,
     Rollout,
-    RunFailedError,
     UserError,
     require,
 )
@@ -193,7 +192,7 @@ class PreferenceModule(StageModule):
         off = self.algorithm.uses_reference and self.switches_off and not self.kept
         shared = WITHOUT_ADAPTER if off else {}
         memory = super().memory().updating(needs, several)
-        return memory._replace(frozen=frozen, shared=shared)
+        return memory._replace(frozen=frozen, shared=shared, answers=self.answers.prompts > 0)
 
     def work(self, steps: int) -> list[Cost]:
         """Of the rows of all steps; the reference reads them each time, or all of them once."""
@@ -313,7 +312,8 @@ class PreferenceModule(StageModule):
         total, count, parts = self.algorithm.loss(found)
         means = accuracy_and_margin(found) | chosen_and_rejected(found)
         check_parts(self.algorithm, parts, means)
-        self.train_means.add(means)
+        if self.pieces.counts:
+            self.train_means.add(means)
         return self.summed_loss(total, count, lambda: batch.ids, sums=parts)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -327,8 +327,10 @@ class PreferenceModule(StageModule):
 
     def validation_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
         """Collect the loss, the decided pairs, scores and log-probabilities."""
-        for piece in batch.pieces(self.network.max_tokens):
+        for piece in self.pieces.as_many(self, batch.pieces(self.network.max_tokens)):
             found = self.candidates(piece, "validation")
+            if not self.pieces.counts:
+                continue
             total, count, parts = self.algorithm.loss(found)
             self.guard.see("the validation loss", total, partial(list, piece.ids))
             losses = {name: (value, count) for name, value in {"loss": total, **parts}.items()}
@@ -362,10 +364,9 @@ class PreferenceModule(StageModule):
         """Log of policy over reference of each sampled response, [N]."""
         networks = Networks(self.policy, self.reference.copy or self.policy, None)
         temperature = self.answers.sampling.temperature or 1.0
-        kl = networks.sequence_kl(rollout, temperature, self.network.max_tokens)
+        asked = (self.network.max_tokens, partial(self.pieces.as_many, self))
+        kl = networks.sequence_kl(rollout, temperature, *asked)
         assert kl is not None
-        if not bool(kl.isfinite().all()):
-            raise RunFailedError("the KL to the reference of a sampled answer is not finite")
         return kl
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:

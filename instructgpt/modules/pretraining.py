@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instructgpt.models.shards import part_of, whole
+from instructgpt.models.shards import whole
 from instructgpt.modules.language import language_loss
 from instructgpt.modules.pieces import averaged_over
+from instructgpt.modules.sharding import sharding_of
 from instructgpt.types import require
 
 
@@ -53,8 +54,9 @@ class Pretraining:
         batch = module.transfer_batch_to_device(rows, module.device, 0)
         tokens = module.all_sum(batch.targets.sum().float())
         total = torch.zeros((), device=module.device)
-        for piece in batch.pieces(module.network.max_tokens, plan.microbatch_size):
-            loss = language_loss(module.policy, piece).total
+        pieces = batch.pieces(module.network.max_tokens, plan.microbatch_size)
+        for piece in module.pieces.as_many(module, pieces):
+            loss = language_loss(module.policy, piece).total * float(module.pieces.counts)
             scale = self.ptx_coef * averaged_over(trainer) / tokens
             module.pieces.backward(module, loss * scale)
             total += loss.detach()
@@ -81,6 +83,8 @@ def whole_gradient(module: nn.Module, trainer: Any, all_sum: Any) -> dict[str, T
     """
     scaler = getattr(trainer.precision_plugin, "scaler", None)  # of 16-bit mixed precision
     scale = 1.0 if scaler is None else float(scaler.get_scale())
+    if sharding_of(trainer) is not None:  # each rank has its part of what was exchanged
+        return gradient_of(module, 1.0 / scale)
     mine = gradient_of(module, 1.0 / (scale * trainer.world_size))
     return {name: all_sum(gradient) for name, gradient in mine.items()}
 
@@ -93,7 +97,7 @@ def objective_norms(network: nn.Module, pretraining: Mapping[str, Tensor]) -> di
         pretraining: that of the second, by parameter.
     """
     rest = [  # one after the other: copies of all would be the most memory of a run
-        whole(torch.linalg.vector_norm(p.grad - part_of(pretraining[name], p.grad)))
+        whole(torch.linalg.vector_norm(p.grad - pretraining[name]))
         if name in pretraining
         else whole(torch.linalg.vector_norm(p.grad))
         for name, p in network.named_parameters()
@@ -101,5 +105,5 @@ def objective_norms(network: nn.Module, pretraining: Mapping[str, Tensor]) -> di
     ]
     return {
         "gradient_norm/ppo": float(torch.linalg.vector_norm(torch.stack(rest))),
-        "gradient_norm/ptx": float(nn.utils.get_total_norm(list(pretraining.values()))),
+        "gradient_norm/ptx": float(whole(nn.utils.get_total_norm(list(pretraining.values())))),
     }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import together
+from instructgpt.modules.sharding import gathered
 from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.answer import Wish, answer_rows
 from instructgpt.rollout.drawing import Sampling
@@ -63,10 +64,11 @@ def scored_responses(
     world_size, device = module.trainer.world_size, module.device
     asked = prompts.share(number, module.trainer.global_rank, world_size)
     asked = module.transfer_batch_to_device(asked, device, 0)
-    with watch.part("sample", device), module.trainer.precision_plugin.forward_context():
+    context = module.trainer.precision_plugin.forward_context
+    with watch.part("sample", device), gathered(module.trainer, [policy]), context():
         how = (sampling, seed, number, module.progress)
         rollout = together(module, lambda: texts.respond(policy, asked, *how))
-    with watch.part("reward", device):
+    with watch.part("reward", device), gathered(module.trainer, reward.networks()):
         samples = texts.samples(rollout, asked.prompts, sampling)
         scores = together(module, lambda: reward.score(samples)).to(device)
     apart = {}

@@ -40,6 +40,7 @@ from instructgpt.modules.reward_model import (
 )
 from instructgpt.modules.ridge import Ridge, ridge_of
 from instructgpt.modules.row_scores import RowScores
+from instructgpt.modules.sharding import sharding_of
 from instructgpt.modules.work import Cost, MeanRow, asked, learned, rows_of
 from instructgpt.types import (
     ComparisonBatch,
@@ -108,6 +109,11 @@ class RewardModule(StageModule):
     def check_data(self, data: Any, predicts: bool) -> None:
         """Refuse also rows that are not there to be read beforehand."""
         super().check_data(data, predicts)
+        if isinstance(self.trained, FrozenTrunk) and sharding_of(self.trainer) is not None:
+            raise UserError(
+                "--trainer.strategy must not be fsdp2 with --model.trained FrozenTrunk, of which "
+                "nothing learns that is worth to be spread: take ddp"
+            )
         if not predicts and data.streaming and isinstance(self.trained, FrozenTrunk):
             raise UserError(
                 "--data.streaming must be false with --model.trained FrozenTrunk, which reads all "
@@ -211,8 +217,10 @@ class RewardModule(StageModule):
 
     def validation_step(self, batch: ComparisonBatch, batch_idx: int) -> None:
         """Collect the loss and the decided pairs."""
-        for piece in batch.pieces(self.network.max_tokens):
+        for piece in self.pieces.as_many(self, batch.pieces(self.network.max_tokens)):
             each = self.each(piece, "validation")
+            if not self.pieces.counts:
+                continue
             scores = each.mean(-1)
             total, count = self.algorithm.loss(scores, piece.ranking, piece.ranking_mask)
             self.guard.see("the validation loss", total, partial(list, piece.ids))

@@ -119,7 +119,8 @@ class SFTModule(StageModule):
         batches = ([sizes[number] for number in batch] for batch in loader.batches(0))
         piece, several = largest_piece(batches, self.network.max_tokens)
         needs = update_needs(self.policy, piece, *where(self.trainer))
-        return super().memory().updating(needs, several)
+        found = super().memory().updating(needs, several)
+        return found._replace(answers=self.answers.prompts > 0)
 
     def work(self, steps: int) -> list[Cost]:
         """Of the rows of all steps."""
@@ -160,9 +161,13 @@ class SFTModule(StageModule):
 
     def validation_step(self, batch: LanguageBatch, batch_idx: int) -> None:
         """Collect loss and token accuracy."""
-        for piece, ids in self.named_pieces(batch, batch_idx):
-            asked = (self.policy, piece, self.estimates, isinstance(self.trained, Adapter))
+        named = list(self.named_pieces(batch, batch_idx))
+        for piece, ids in self.pieces.as_many(self, named):
+            estimates = self.estimates if self.pieces.counts else Estimates()
+            asked = (self.policy, piece, estimates, isinstance(self.trained, Adapter))
             total, count, correct = language_loss(*asked)
+            if not self.pieces.counts:
+                continue
             self.guard.see("the validation loss", total, ids)
             weight = count.clamp_min(1)
             self.val_loss.update(total / weight, count)

@@ -46,13 +46,13 @@ from instructgpt.types import require
 
 
 class FSDP2Strategy(DDPStrategy):
-    """Each process keeps its part of every network (PyTorch's FSDP2), and has all of it in a step.
+    """Each process keeps its part of every network (PyTorch's FSDP2): weights, gradients and Adam.
 
-    A network starts without weights, of which each process reads its part. It is gathered when a
-    step, a rollout or a validation first asks it, and let go at the end of it; gradients are
-    exchanged once a step. So optimizer state, averages and what is not being computed are divided
-    by the number of processes, and processes may be at responses and pieces of different number and
-    length. Checkpoints are those of any other strategy.
+    A network starts without weights, of which each process reads its part.
+    In updates layers are gathered one after the other, and their gradients are exchanged at once
+    (ZeRO 3, arXiv:1910.02054), and in scoring and validation. Sampling has all of the policy, and a
+    learned reward is asked as a whole: how often differs from process to process. Checkpoints are
+    those of any other strategy.
 
     Args:
         shard_frozen: whether the reference and a learned reward are spread, too; else each process
@@ -139,40 +139,35 @@ class FSDP2Strategy(DDPStrategy):
         return [*self.outlines, *self.frozen]
 
     @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """Within the context every process has all weights, for any calls without gradients."""
-        gather(self.networks)
+    def gathered(self, networks: Sequence[nn.Module] | None = None) -> Iterator[None]:
+        """Within the context every process has all weights, for any calls without gradients.
+
+        Args:
+            networks: of which; None: of all. Afterwards nothing is gathered.
+        """
+        asked = self.networks if networks is None else networks
+        gather([network for network in asked if network in self.networks])
         try:
             yield
         finally:
             release(self.networks)
 
-    def on_validation_start(self) -> None:
-        """Have all weights: processes can have different numbers of rows."""
+    def on_predict_start(self) -> None:
+        """Have all weights: processes may differ in all that they ask."""
         gather(self.networks)
 
-    def on_validation_end(self) -> None:
-        """Let go of them."""
+    def on_predict_end(self) -> None:
+        """Let go of what is gathered."""
         release(self.networks)
 
-    on_test_start = on_predict_start = on_validation_start
-    on_test_end = on_predict_end = on_validation_end
+    on_validation_end = on_test_end = on_predict_end
 
     # -- a step
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Within the context gradients are added up, as wholes, and not exchanged."""
-        parts = shards_of(list(self.outlines))
-        for part in parts:
-            part.set_requires_gradient_sync(False, recurse=False)
-            part.set_reshard_after_backward(False, recurse=False)
-        try:
-            yield
-        finally:
-            for part in parts:
-                part.set_requires_gradient_sync(True, recurse=False)
-                part.set_reshard_after_backward(True, recurse=False)
+        """Nothing to block: parts of gradients are added up, as wholes they would not fit."""
+        yield
 
     def optimizer_step(
         self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any
@@ -312,13 +307,18 @@ def sharding_of(trainer: Trainer) -> FSDP2Strategy | None:
 
 
 @contextmanager
-def gathered(trainer: Trainer) -> Iterator[None]:
-    """Within the context every process has all weights, for any calls without gradients."""
+def gathered(trainer: Trainer, networks: Sequence[nn.Module] | None = None) -> Iterator[None]:
+    """Within the context every process has all weights, for any calls without gradients.
+
+    Args:
+        trainer: of the run.
+        networks: of which; None: of all. Afterwards nothing is gathered.
+    """
     strategy = sharding_of(trainer)
     if strategy is None:
         yield
         return
-    with strategy.gathered():
+    with strategy.gathered(networks):
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -92,18 +92,29 @@ class Networks(NamedTuple):
 
     @torch.no_grad()
     def sequence_kl(
-        self, rollout: Rollout, temperature: float, max_tokens: int | None
+        self,
+        rollout: Rollout,
+        temperature: float,
+        max_tokens: int | None,
+        as_many: Callable[[list[range]], Iterable[range]] = iter,
     ) -> Tensor | None:
-        """KL to the reference of sampled responses, [N] nats; None without one, or if greedy."""
+        """KL to the reference of sampled responses, [N] nats; None without one, or if greedy.
+
+        Args:
+            rollout: of this rank.
+            temperature: that it was sampled with.
+            max_tokens: of a forward pass.
+            as_many: puts before the pieces of rows others that are computed for other ranks alone.
+        """
         if self.reference is None or temperature == 0:
             return None
-        parts = []
-        for some in pieces(rollout.mask.sum(1), max_tokens):
+        parts, cut = [], pieces(rollout.mask.sum(1), max_tokens)
+        for some in as_many(cut):
             responses = flatten(select(rollout, torch.tensor(some)))
             policy = response_logprobs(self.policy, responses, temperature).logprobs
             reference = self.reference_logprobs(responses, temperature)
             parts.append(sequence_kl(policy, reference, responses.mask))
-        return torch.cat(parts)
+        return torch.cat(parts[-len(cut) :])
 
     def values(self, responses: ResponseRows, hidden: Tensor | None) -> Tensor | None:
         """Values before each response token and after the last, [N, R + 1].
@@ -126,6 +137,7 @@ def score(
     recorded: bool,
     watch: Stopwatch,
     progress: Progress,
+    more: int = 0,
 ) -> dict[str, Tensor]:
     """What the networks say about rows of a rollout, by the name of the field it is for.
 
@@ -140,6 +152,7 @@ def score(
             the entropy is estimated by minus them.
         watch: gets the seconds of the parts.
         progress: told how far they are.
+        more: times that each network is asked once more, for other ranks.
 
     Returns:
         A row for each row of ``parts``, in their order.
@@ -165,10 +178,10 @@ def score(
         return {"reference_logprobs": networks.reference_logprobs(flatten(rows), temperature)}
 
     with watch.part("policy_and_value", device):
-        columns = _one_by_one(of_policy, rollout, parts, "score", progress)
+        columns = _one_by_one(of_policy, rollout, parts, "score", progress, more)
     if networks.reference is not None:
         with watch.part("reference", device):
-            columns |= _one_by_one(of_reference, rollout, parts, "reference", progress)
+            columns |= _one_by_one(of_reference, rollout, parts, "reference", progress, more)
     return columns
 
 
@@ -184,8 +197,11 @@ def _one_by_one(
     parts: Sequence[Tensor],
     name: str,
     progress: Progress,
+    more: int,
 ) -> dict[str, Tensor]:
     """Apply a function to micro-batches of rows and join its outputs."""
+    for _ in range(more):
+        function(select(rollout, parts[-1]))
     outputs, done, most = [], 0, sum(map(len, parts))
     for rows in parts:
         outputs.append(function(select(rollout, rows)))

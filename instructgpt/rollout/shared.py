@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from instructgpt.algorithms.base import RolloutAlgorithm
+from instructgpt.models.shard_calls import is_spread
 from instructgpt.rollout.gather import gather_rows
 from instructgpt.rollout.learn import trained_rows
 from instructgpt.rollout.metrics import Stopwatch
@@ -88,9 +89,12 @@ class SharedScoring:
         watch: Stopwatch,
     ) -> dict[str, Tensor]:
         """Ask about the rows that each rank has, item by item; the rows come back in order."""
-        lengths, mine = rollout.mask.sum(1).cpu(), shares[self.plan.rank]
-        parts = [part for item in mine for part in self.plan.micro_batches(item, lengths)]
-        asked = (self.temperature, self.recorded, watch, self.progress)
+        lengths, cut = rollout.mask.sum(1).cpu(), self.plan.micro_batches
+        each = [[part for item in items for part in cut(item, lengths)] for items in shares]
+        parts = each[self.plan.rank]
+        # Where layers are gathered one by one, every rank must ask equally often.
+        more = max(map(len, each)) - len(parts) if is_spread(networks.policy) else 0
+        asked = (self.temperature, self.recorded, watch, self.progress, more)
         columns = score(networks, rollout, parts, *asked)
         orders = [torch.cat(list(items)) for items in shares]
         return gather_rows(columns, orders, self.all_gather)

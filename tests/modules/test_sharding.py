@@ -62,7 +62,9 @@ def test_sft(fit, demonstration_data, policy_artefact, accumulate, several):
             dropout=0.0,
             optimizer=sgd,
             schedule=Constant(),
-            network=Network(max_tokens=30 if processes > 1 else None),
+            network=Network(
+                max_tokens=30 if processes > 1 else None, gradient_checkpointing=several == 2
+            ),
         )
         data = demonstration_data(batch_size=8 // processes // accumulate)
         limit = {"limit_train_batches": 2 * accumulate, "accumulate_grad_batches": accumulate}
@@ -109,7 +111,7 @@ def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, valu
             algorithm=PPO(epochs=2, target_kl=10.0),
             pretraining=Pretraining(0.5, 1),
             value=Value(value, lr=0.01, warmup_phases=1),
-            network=Network(max_tokens=30 if processes > 1 else None),
+            network=Network(max_tokens=37 if processes > 1 else None),
         )
         data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
         options = on(processes) | ({"strategy": strategy} if processes > 1 else {})

@@ -81,8 +81,7 @@ class StageModule(LightningModule, ABC):
                 "model.init_from or model.architecture must be given, and not both, got "
                 f"init_from={init_from!r} and architecture={architecture!r}"
             )
-        self.init_from = init_from
-        self.architecture = architecture
+        self.init_from, self.architecture = init_from, architecture
         self.network, self.trained = network, trained
         self.make_optimizer, self.schedule = optimizer, schedule
         self.progress: Progress = silent  # a callback replaces it
@@ -313,10 +312,8 @@ class StageModule(LightningModule, ABC):
 
     def text_format(self) -> dict[str, str]:
         """What tokens mean: fingerprints of tokenizer and template."""
-        return {
-            "tokenizer": tokenizer_fingerprint(self.tokenizer),
-            "template": self.template.fingerprint(self.tokenizer),
-        }
+        template = self.template.fingerprint(self.tokenizer)
+        return {"tokenizer": tokenizer_fingerprint(self.tokenizer), "template": template}
 
     def say_intervals(self, prefix: str, found: Mapping[str, Interval]) -> None:
         """Keep the intervals of what is logged, for ``metrics.json`` and the model card.

@@ -11,15 +11,14 @@ from instructgpt.algorithms.base import RolloutAlgorithm
 from instructgpt.algorithms.kl import FixedKL, KLController
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.pages import PAGE, pages_of
+from instructgpt.modules.held import bytes_beside, held
 from instructgpt.modules.memory import (
     AVERAGE,
     WITHOUT_ADAPTER,
     Memory,
     Need,
-    bytes_beside,
     cache_bytes,
     head_bytes,
-    held,
     logit_bytes,
     trunk_needs,
     update_needs,

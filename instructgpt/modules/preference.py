@@ -33,12 +33,12 @@ from instructgpt.modules.candidates import (
 )
 from instructgpt.modules.finite import Ids, everyones
 from instructgpt.modules.fits import check_context, check_quantization
+from instructgpt.modules.held import bytes_beside
 from instructgpt.modules.kept import Kept
 from instructgpt.modules.means import Means
 from instructgpt.modules.memory import (
     WITHOUT_ADAPTER,
     Memory,
-    bytes_beside,
     update_needs,
     where,
 )

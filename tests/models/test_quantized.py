@@ -14,7 +14,7 @@ from instructgpt.models.forward import run
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.quantized import NF4, QuantizedLinear, is_quantized, quantize, unpack
 from instructgpt.models.trained import LoRA, attach, merged
-from instructgpt.modules.memory import held
+from instructgpt.modules.held import held
 
 ROWS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 2]])
 MASK = torch.ones(2, 4, dtype=torch.bool)

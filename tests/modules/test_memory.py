@@ -11,14 +11,13 @@ from instructgpt.functional.layout import Layout
 from instructgpt.models.flat import hidden_states
 from instructgpt.models.load import Network, load_policy
 from instructgpt.models.output_head import FORM
+from instructgpt.modules.held import Held, held
 from instructgpt.modules.memory import (
-    Held,
     Need,
     activation_bytes,
     cache_bytes,
     half_bytes,
     head_bytes,
-    held,
     logit_bytes,
     peak_bytes,
     update_needs,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from instructgpt.modules.memory import Held, Need, peak_bytes
+from instructgpt.modules.held import Held
+from instructgpt.modules.memory import Need, peak_bytes
 from instructgpt.modules.placement import placement_of
 
 NETWORK = Held(parameters=100, trained=100, weights=400, gradients=400, layer=80, block=70, rest=40)

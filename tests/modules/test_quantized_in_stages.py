@@ -16,7 +16,7 @@ from instructgpt.models.quantized import is_quantized
 from instructgpt.models.template import get_template
 from instructgpt.models.tokenizer import load_tokenizer
 from instructgpt.models.trained import LastLayers, LoRA, attach
-from instructgpt.modules.memory import held
+from instructgpt.modules.held import held
 from instructgpt.modules.networks import Value, load_reference
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule

@@ -1,0 +1,76 @@
+"""What networks hold in memory all the time, by the sizes of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from instructgpt.models.quantized import packed_parameters
+from instructgpt.models.shards import layers_apart
+
+ADAM = 2  # moments of a weight
+
+
+class Held(NamedTuple):
+    """What a network has in memory all the time, and its gradients."""
+
+    parameters: int
+    trained: int
+    weights: int  # bytes
+    gradients: int
+    layer: int = 0  # bytes of the weights of its largest part
+    block: int = 0  # of those of its largest layer
+    rest: int = 0  # of those that are in no layer
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number that learns; 0 where none does."""
+        return self.gradients // max(1, self.trained)
+
+    @property
+    def moments(self) -> int:
+        """Bytes of Adam's state."""
+        return ADAM * self.gradients
+
+
+def held(network: nn.Module) -> Held:
+    """Count a network."""
+    parameters = list(network.parameters())
+    trained = [p for p in parameters if p.requires_grad]
+    weights = bytes_of(parameters)
+    layers = [bytes_of(layer.parameters()) for layer in layers_apart(network)]
+    return Held(
+        sum(p.numel() for p in parameters) + packed_parameters(network),
+        sum(p.numel() for p in trained),
+        weights,
+        bytes_of(trained),
+        largest_layer(network),
+        max(layers, default=0),
+        weights - sum(layers),
+    )
+
+
+def bytes_of(weights: Iterable[Tensor]) -> int:
+    """Bytes of weights together."""
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
+def largest_layer(network: nn.Module) -> int:
+    """Bytes of the weights of the largest layer or embedding, of which one is gathered at a time.
+
+    Args:
+        network: any.
+    """
+    parts: list[nn.Module] = [m for m in network.modules() if isinstance(m, nn.Embedding)]
+    for several in network.modules():
+        parts.extend(several if isinstance(several, nn.ModuleList) else [])
+    return max((bytes_of(part.parameters()) for part in parts), default=0)
+
+
+def bytes_beside(network: nn.Module, other: nn.Module) -> int:
+    """Bytes of the weights of a network that are not also those of another one."""
+    there = {id(weight) for weight in other.parameters()}
+    shared = [weight for weight in network.parameters() if id(weight) in there]
+    return held(network).weights - bytes_of(shared)

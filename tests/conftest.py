@@ -42,6 +42,7 @@ collect_ignore = [
     "interrupted.py",
     "last_line.py",
     "planted.py",
+    "power_cut.py",
     "public_rows.py",
     "refusals.py",
     "row_checks.py",

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from instructgpt.callbacks.common import is_debugging
 from instructgpt.models.checkpoint import LAST, PREVIOUS
-from instructgpt.models.folder import write_text
+from instructgpt.models.folder import sync_folder, write_text
 
 EARLIER = (*(f"checkpoints/{name}" for name in ("best.ckpt", LAST, PREVIOUS)), "metrics.json")
 """What must not be taken for this run's; export/ stays until there is another one."""
@@ -41,6 +41,7 @@ class ConfigWriter(Callback):
             # Before the new configuration stands there: it must never lie beside an old state.
             for path in (*(folder / name for name in EARLIER), *self._earlier_events):
                 path.unlink(missing_ok=True)
+            sync_folder(folder / "checkpoints")
         write_text(folder / "config.yaml", self.text)
 
     def on_save_checkpoint(

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.common import is_debugging, json_lines, stage_of
-from instructgpt.models.folder import naming, write_bytes
+from instructgpt.models.folder import make_folder, naming, sync_file, sync_folder, write_bytes
 from instructgpt.modules.ranks import everyones
 from instructgpt.modules.shown import not_shown, show_table
 
@@ -56,9 +56,11 @@ class SampleWriter(Callback):
         if not rows or is_debugging(trainer) or not trainer.is_global_zero:
             return
         path = self._path(trainer)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with naming(path), path.open("a" if fitting else "w", encoding="utf-8") as file:
             file.write(json_lines(rows))
+            sync_file(file)  # before a checkpoint says how many rows there are
+        sync_folder(path.parent)
         show_table(trainer.loggers, "samples", rows, trainer.global_step)
 
     def _path(self, trainer: Trainer) -> Path:

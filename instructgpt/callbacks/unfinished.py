@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from instructgpt.callbacks.common import json_lines
 from instructgpt.models.digest import weights_digest
-from instructgpt.models.folder import PARTIAL, write_text
+from instructgpt.models.folder import PARTIAL, make_folder, sync_file, sync_folder, write_text
 from instructgpt.models.transformers_private import config_facts
 from instructgpt.terminal import say
 from instructgpt.types import UserError
@@ -55,7 +55,7 @@ class UnfinishedRows:
             UserError: it was other work, another process is at it, or it cannot be written.
         """
         with self._writing():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._file = self.partial.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +85,9 @@ class UnfinishedRows:
         """Give the file its name: it is whole."""
         assert self._file is not None
         with self._writing():
+            sync_file(self._file)
             self.partial.replace(self.path)
+            sync_folder(self.path.parent)
         self.facts_file.unlink(missing_ok=True)
         self._file.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import multiprocessing
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -124,8 +123,6 @@ def _write(folder: Path, sources: list[Source], recipe: Recipe, num_proc: int, n
             summary.merge(Summary.from_json(part.summary))
             progress.add(part.rows, read)
         file.write(END)
-        file.flush()
-        os.fsync(file.fileno())
     text = json.dumps(summary.to_json())
     (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from instructgpt.models.folder import make_folder, sync_file, sync_folder
 from instructgpt.models.shard_files import damage_of_shards
 from instructgpt.types import UserError
 
@@ -65,14 +66,14 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
     """
     partial, watched = partial_file(path), None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with Watched(partial, "wb") as watched:
             torch.save(content, watched)
-            os.fsync(watched.fileno())
+            sync_file(watched)
         if path.name == LAST and path.exists():
             _keep(path, path.with_name(PREVIOUS))
         partial.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch raises the latter whatever went wrong
         reason = (watched and watched.error) or error
         if not isinstance(reason, OSError):
@@ -97,17 +98,6 @@ def _keep(path: Path, previous: Path) -> None:
         link.replace(previous)
     except OSError:  # a file system without hard links
         path.replace(previous)
-
-
-def _sync(folder: Path) -> None:
-    """Have the new name of a file survive a power cut."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    except OSError:  # some network file systems cannot
-        pass
-    finally:
-        os.close(number)
 
 
 def damage(path: Path) -> str | None:

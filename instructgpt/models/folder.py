@@ -1,4 +1,8 @@
-"""Writing files and folders so that they are there as a whole or not at all."""
+"""Files and folders that are there as a whole or not at all, after a power cut, too.
+
+What a program writes is in memory until it is synced: the bytes of a file, and the names in a
+folder. So a file is synced before it gets its name, and the folder after that.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from instructgpt.types import UserError
 
@@ -35,20 +40,22 @@ def replacing(path: Path, mark: str) -> Iterator[Path]:
     new, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():  # killed between the two renames below
         old.rename(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         with naming(path):
             new.mkdir()
             yield new
+            _open_up(new)
+            sync_tree(new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    _open_up(new)
     if path.exists():
         path.rename(old)
     new.rename(path)
+    sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -134,12 +141,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         content: what to write.
     """
     path = path.resolve()  # a link stays one
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path):
-            temporary.write_bytes(content)
+            with temporary.open("wb") as file:
+                file.write(content)
+                sync_file(file)
             temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -147,6 +157,45 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; arguments as for ``write_bytes``."""
     write_bytes(path, text.encode())
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, to stay."""
+    above = [one.parent for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in above:
+        sync_folder(one)
+
+
+def sync_file(file: IO[Any]) -> None:
+    """Have what was written to a file survive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:  # of others, who let it be written to but not read
+        return
+    try:
+        os.fsync(number)
+    except OSError:  # some network file systems cannot
+        pass
+    finally:
+        os.close(number)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have all that is in a folder survive a power cut, whoever wrote it."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from instructgpt.models.folder import make_folder
 from instructgpt.types import UserError
 
 LOCK_FILE = ".fit.lock"
@@ -42,7 +43,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     """
     path = folder / LOCK_FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         file = _open(path)
     except _HeldError as owner:
         raise InUseError(

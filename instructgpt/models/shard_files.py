@@ -12,6 +12,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from instructgpt.models.folder import sync_folder, sync_tree
 from instructgpt.types import UserError
 
 SHARDS = "shards"
@@ -35,6 +36,8 @@ def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
     except dcp.CheckpointException as error:
         first = next(iter(error.failures.values()))[0]
         raise UserError(f"{folder} cannot be written: {first}") from error
+    sync_tree(folder)
+    sync_folder(folder.parent)
     files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     return {"folder": folder.name, "files": files}
 

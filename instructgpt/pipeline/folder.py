@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from instructgpt.models.checkpoint import damage, newest
-from instructgpt.models.folder import PARTIAL, write_text
+from instructgpt.models.folder import PARTIAL, make_folder, write_text
 from instructgpt.types import UserError
 from instructgpt.verbs import VERBS
 
@@ -136,12 +136,12 @@ def begin(folder: Path, fingerprint: str, verb: str, files: Sequence[str] = ()) 
     record, resumes, grows, note = read_record(folder), False, False, ""
     if record is None:
         check_ours(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     elif record.people or holds_foreign_answers(folder, record):
         if record.fingerprint != fingerprint or not record.people:
             note = f"what it needs has changed; the earlier folder is kept as {_set_aside(folder)}"
             record = None
-            folder.mkdir()
+            make_folder(folder)
     elif record[:2] == ("running", fingerprint):
         resumes = VERBS[verb].resumes and damage(newest(folder / "checkpoints")[0]) is None
         grows = any(folder.glob(f"*{PARTIAL}"))
@@ -188,7 +188,7 @@ def locked_output(output: Path) -> Iterator[None]:
         UserError: another pipeline has it, or it cannot be written.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         file = (output / LOCK_FILE).open("w")
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror}") from error

@@ -174,7 +174,7 @@ def test_a_full_disk_is_one_line(prepare, rows, tmp_path, monkeypatch):
     def full(number):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(build_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     message = stop(prepare, rows)
     assert message.startswith(f"--data.cache {tmp_path / 'cache'} has no room left")
     assert list((tmp_path / "cache").iterdir()) == []

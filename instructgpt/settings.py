@@ -7,14 +7,12 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
-from instructgpt.terminal import note
 from instructgpt.types import UserError, require
 from instructgpt.yaml_files import check_aliases, check_depth, load_yaml
 
@@ -74,17 +72,21 @@ def check_trainer(verb: str, settings: Any) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse DeepSpeed where it is not installed, and say that nobody has tried it.
+    """Refuse DeepSpeed, which keeps gradients and weights where a step does not see them.
+
+    A step here adds the gradients of several pieces, divides them by the count of all processes and
+    clips each group by itself. DeepSpeed's optimizer steps by copies of its own, so nothing of that
+    would be done, and nobody told; exports would lack the weights of stage 3.
 
     Args:
         strategy: a name, or a class path with options.
     """
     name = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", "")
-    if "deepspeed" not in name.lower():
-        return
-    if find_spec("deepspeed") is None:
-        raise UserError(f"--trainer.strategy {name} needs DeepSpeed: pip install deepspeed")
-    note(f"--trainer.strategy {name} is untested here; fsdp2 is tested")
+    if "deepspeed" in name.lower():
+        raise UserError(
+            f"--trainer.strategy must not be {name}: DeepSpeed keeps gradients to itself, "
+            "which are divided and clipped here; give fsdp2 instead"
+        )
 
 
 def check_callbacks(callbacks: Sequence[object]) -> None:

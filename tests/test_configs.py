@@ -196,7 +196,6 @@ LOOPS = ("sft", "reward", "dpo", "ppo")
 CLUSTER = {
     "ddp": ("ddp", 1, 2),
     "fsdp2": ("fsdp2", 1, 2),
-    "deepspeed3": ("deepspeed_stage_3", 1, 2),
     "torchrun": ("auto", 1, 2),
     "slurm": ("auto", 2, 8),
 }
@@ -204,8 +203,7 @@ CLUSTER = {
 
 @pytest.mark.parametrize("overlay", CLUSTER)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_an_overlay_of_a_cluster_lies_on_any_stage(monkeypatch, loop, overlay):
-    monkeypatch.setattr("instructgpt.settings.check_strategy", lambda strategy: None)
+def test_an_overlay_of_a_cluster_lies_on_any_stage(loop, overlay):
     plain = parse(f"--config=configs/{loop}.yaml")
     config = parse(f"--config=configs/{loop}.yaml", f"--config=configs/overlays/{overlay}.yaml")
     trainer = config.trainer
@@ -214,9 +212,8 @@ def test_an_overlay_of_a_cluster_lies_on_any_stage(monkeypatch, loop, overlay):
 
 
 @pytest.mark.parametrize("overlay", CLUSTER)
-def test_the_command_of_an_overlay_is_understood(monkeypatch, overlay):
+def test_the_command_of_an_overlay_is_understood(overlay):
     """As its comments write it, for as many processes as they start."""
-    monkeypatch.setattr("instructgpt.settings.check_strategy", lambda strategy: None)
     lines = (ROOT / f"configs/overlays/{overlay}.yaml").read_text().splitlines()
     commands = [line.partition("-m instructgpt fit ") for line in lines]
     commands = [(start, rest) for start, found, rest in commands if found]

@@ -196,7 +196,7 @@ class PlanCLI(StageCLI):
             return None
         config[place] = remedy.value
         if remedy.option == "trainer.devices":
-            config.trainer.strategy = "deepspeed_stage_3"
+            config.trainer.strategy = "fsdp2"
         try:
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 self.config["fit"] = self.verb_parser("fit").parse_object(config)
@@ -250,7 +250,7 @@ def _devices(now: int) -> list[Remedy]:
     while count <= MOST_DEVICES:
         counts.append(count)
         count *= 2
-    costs = "with --trainer.strategy deepspeed_stage_3; more traffic"
+    costs = "with --trainer.strategy fsdp2; more traffic"
     return [Remedy("trainer.devices", count, costs) for count in counts]
 
 

@@ -5,7 +5,8 @@ r"""How early the doctor warns of over-optimisation, and how often falsely, in t
     python benchmarks/doctor.py --base runs/doctor/base --seeds 0 1 2
 
 The results here are of a smaller base (world: 18,000 documents, 1,200 demonstrations, 1,800 ranked
-prompts, 10,240 prompts to learn from), one seed of it, and of eight of the nine runs.
+prompts, 10,240 prompts to learn from), one seed of it. Six of the nine runs are of an earlier state
+of the code; two of its runs that were made again came out the same to the last bit.
 
 PPO is run healthily (the recipe's KL coefficient) and so that it over-optimises (none, and a higher
 rate). The second judge is a reward model that other labelers ranked for; the truth, which neither

@@ -26,7 +26,7 @@ def plan_of(stage: StageModule, strategy: Any) -> tuple[list[tuple[str, str]], P
         strategy: of the trainer, as asked for or as built.
     """
     precision, kind = where(trainer := stage.trainer)
-    placement = placement_of(strategy, trainer.world_size, precision)
+    placement = placement_of(strategy, trainer.world_size)
     device = trainer.strategy.root_device
     memory = memory_plan(stage.trained_networks(), stage.memory(), device, placement)
     steps = stage.planned_steps()

@@ -20,14 +20,8 @@ class Held(NamedTuple):
     trained: int
     weights: int  # bytes
     gradients: int
-    layer: int = 0  # bytes of the weights of its largest part
-    block: int = 0  # of those of its largest layer
+    block: int = 0  # bytes of the weights of its largest layer
     rest: int = 0  # of those that are in no layer
-
-    @property
-    def size(self) -> int:
-        """Bytes of a number that learns; 0 where none does."""
-        return self.gradients // max(1, self.trained)
 
     @property
     def moments(self) -> int:
@@ -46,7 +40,6 @@ def held(network: nn.Module) -> Held:
         sum(p.numel() for p in trained),
         weights,
         bytes_of(trained),
-        largest_layer(network),
         max(layers, default=0),
         weights - sum(layers),
     )
@@ -55,18 +48,6 @@ def held(network: nn.Module) -> Held:
 def bytes_of(weights: Iterable[Tensor]) -> int:
     """Bytes of weights together."""
     return sum(weight.numel() * weight.element_size() for weight in weights)
-
-
-def largest_layer(network: nn.Module) -> int:
-    """Bytes of the weights of the largest layer or embedding, of which one is gathered at a time.
-
-    Args:
-        network: any.
-    """
-    parts: list[nn.Module] = [m for m in network.modules() if isinstance(m, nn.Embedding)]
-    for several in network.modules():
-        parts.extend(several if isinstance(several, nn.ModuleList) else [])
-    return max((bytes_of(part.parameters()) for part in parts), default=0)
 
 
 def bytes_beside(network: nn.Module, other: nn.Module) -> int:

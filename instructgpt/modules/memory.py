@@ -203,9 +203,6 @@ def peak_bytes(
     weights = sum(network.weights for network in trained)
     gradients = sum(network.gradients for network in trained)
     moments = sum(network.moments for network in trained)
-    if placement.master:  # two bytes of each, and of what learns four of it beside two moments
-        weights = sum(2 * one.weights // max(2, one.size) for one in trained)
-        gradients, moments = (sum(n * one.trained for one in trained) for n in (2, 12))
     still = sum(size for name, size in frozen.items() if name in NETWORKS)
     always = sum(frozen.values()) - still + still // placement.frozen
     if placement.wholes:
@@ -222,11 +219,9 @@ def peak_bytes(
         if answers:
             parts["sampling"] = parts.get("sampling", 0) + trained[0].weights
         parts["reward"] = frozen.get("reward", 0) if placement.frozen > 1 else 0
-    if placement.weights > 1:
-        layers = 2 * max((network.layer for network in trained), default=0)
-        if placement.wholes:  # with the weights and the gradients of what is in no layer
-            blocks = 2 * max((network.block for network in trained), default=0)
-            layers = 2 * (blocks + sum(network.rest for network in trained))
+        # two layers, and what is in none: their weights and gradients
+        blocks = 2 * max((network.block for network in trained), default=0)
+        layers = 2 * (blocks + sum(network.rest for network in trained))
         for part in parts.keys() - {"step", "sampling", "reward"}:
             parts[part] += layers
     return always + max(parts.values())
@@ -270,8 +265,6 @@ def memory_plan(
         placement: how they are spread over devices.
     """
     needs, frozen, kept_gradients, shared, answers = memory
-    if placement.master:  # they are the weights
-        needs = [need for need in needs if not need.what.startswith(COPIES)]
     trained = [held(network) for network in networks]
     names = [type(network).__name__.removeprefix("FSDP") for network in networks]
     on_cpu, planning = device.type == "cpu", any(map(is_empty, networks))
@@ -307,7 +300,6 @@ def memory_plan(
 def part_bytes(one: Held, placement: Placement) -> int:
     """What a device has between two steps of a network that learns, its gradients and Adam."""
     parts = placement.weights, placement.gradients, placement.moments
-    parts = (1, 1, 1) if placement.master else parts  # these are other numbers
     sizes = one.weights, one.gradients, one.moments
     return sum(size // count for size, count in zip(sizes, parts, strict=True))
 

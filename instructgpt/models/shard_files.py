@@ -17,7 +17,7 @@ from instructgpt.types import UserError
 
 SHARDS = "shards"
 """Folder beside the checkpoint files, and key in them that says where the tensors of each are."""
-MODEL, OPTIMIZER = "model.", "optimizer."
+MODEL, OPTIMIZER, AVERAGE = "model.", "optimizer.", "average."
 
 
 def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
@@ -93,6 +93,7 @@ def whole_again(content: dict[str, Any], path: Path) -> dict[str, Any]:
     if SHARDS not in content:
         return content
     content["state_dict"] = read_weights(content, path)
+    put_average(content, path)
     known = read_shards(folder_of(content, path), OPTIMIZER)
     for number, state in enumerate(content.get("optimizer_states", [])):
         put_states(state, number, known)
@@ -100,7 +101,7 @@ def whole_again(content: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def take_tensors(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Take weights and optimizer state out of a checkpoint.
+    """Take weights, their average and optimizer state out of a checkpoint.
 
     Args:
         content: with the parameters themselves; changed.
@@ -114,11 +115,34 @@ def take_tensors(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, 
             tied[name] = other
         else:
             taken[f"{MODEL}{name}"] = value.detach()
+    for name, value in (average := average_of(content)).items():
+        taken[f"{AVERAGE}{name}"] = value
+    average.clear()
     for number, found in enumerate(content.get("optimizer_states", [])):
         for weight, state in found["state"].items():
             for name in [name for name, value in state.items() if isinstance(value, Tensor)]:
                 taken[f"{OPTIMIZER}{number}.{weight}.{name}"] = state.pop(name)
     return taken, tied
+
+
+def average_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The average of the policy in a checkpoint of PPO, if it keeps one, as it stands there."""
+    average: dict[str, Tensor] | None = content.get("ppo", {}).get("average")
+    return {} if average is None else average
+
+
+def put_average(
+    content: Mapping[str, Any], path: Path, like: Callable[[str], Tensor | None] | None = None
+) -> None:
+    """Put the average of the policy back that ``take_tensors`` has taken.
+
+    Args:
+        content: of the file; changed.
+        path: of it.
+        like: as for ``read_shards``, by the name of the policy's weight.
+    """
+    if content.get("ppo", {}).get("average") == {}:
+        average_of(content).update(read_shards(folder_of(content, path), AVERAGE, like))
 
 
 def put_states(found: dict[str, Any], number: int, known: Mapping[str, Tensor]) -> None:

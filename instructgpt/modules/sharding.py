@@ -22,8 +22,10 @@ from instructgpt.models.meta_start import read, waiting, where_they_are
 from instructgpt.models.shard_files import (
     OPTIMIZER,
     SHARDS,
+    average_of,
     folder_of,
     new_folder,
+    put_average,
     put_states,
     read_shards,
     read_weights,
@@ -245,6 +247,8 @@ class FSDP2Strategy(DDPStrategy):
             folder = self.broadcast(new_folder(path, checkpoint["global_step"]))
             tensors, tied = take_tensors(checkpoint)
             checkpoint[SHARDS] = {**write_shards(tensors, folder), "tied": tied}
+        elif average := average_of(checkpoint):
+            checkpoint["ppo"]["average"] = self._wholes(average)
         super().save_checkpoint(checkpoint, filepath, storage_options)
         if self.sharded_checkpoints and self.is_global_zero:
             remove_unnamed(path.parent)
@@ -259,6 +263,7 @@ class FSDP2Strategy(DDPStrategy):
             assert self.lightning_module is not None
             like = self.lightning_module.state_dict().get
             content["state_dict"] = read_weights(content, path, like)
+            put_average(content, path, lambda name: like(f"policy.{name}"))
             content[SHARDS]["path"] = str(folder_of(content, path))
         return content
 

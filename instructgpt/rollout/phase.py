@@ -136,7 +136,7 @@ class Phase:
             "kl_initial": self.kl.initial,
             "seconds": self._elapsed(),
             "buffer": None if self.buffer is None else self.buffer.state_dict(),
-            "average": None if self.average is None else self.average.whole(),
+            "average": None if self.average is None else dict(self.average.weights),
         }
 
     def load_state_dict(self, state: dict[str, Any], experience_type: type) -> None:

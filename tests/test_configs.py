@@ -234,7 +234,7 @@ def test_the_commands_of_the_table_of_hardware_are_understood():
         for line in lines
         if "`python -m instructgpt fit --config" in line
     ]
-    assert len(found) == 6
+    assert len(found) == 7
     for command in found:
         assert parse(*command.split()).trainer.max_epochs >= 1
 

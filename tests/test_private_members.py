@@ -3,8 +3,10 @@
 import ast
 import importlib
 import inspect
+import multiprocessing
 import pkgutil
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,7 @@ PRIVATE = {
     "jsonargparse": "instructgpt.jsonargparse_private",
     "datatrove": "instructgpt.hygiene.datatrove_private",
     "torch": "instructgpt.deferred_private",
+    "python": "instructgpt.data.futures_private",
 }
 """Libraries, and the one file each that may reach inside."""
 OF_NAMED_TUPLES = {"_asdict", "_replace", "_fields", "_make", "_field_defaults"}
@@ -108,6 +111,9 @@ MEMBERS = [
     Member("peft", "_disable_adapters", BaseTunerLayer, "the reference of LoRA"),
     Member("peft", "_adapters_disabled", prefixed, "the reference of a prefix"),
     Member("torch", "_torchdynamo_disable", undisturbed, "keeping the compiler off functions"),
+    Member("python", "_processes", lambda: ProcessPoolExecutor(1), "preparing rows"),
+    Member("python", "_call_queue", lambda: ProcessPoolExecutor(1), "preparing rows"),
+    Member("python", "_reader", multiprocessing.SimpleQueue, "preparing rows"),
     Member("jsonargparse", "_actions", ArgumentParser, "guessing what a misspelt option meant"),
 ]
 

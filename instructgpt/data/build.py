@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from instructgpt.data.cache import DIGESTS, stored
 from instructgpt.data.digest import file_digest, file_state
+from instructgpt.data.futures_private import end_broken
 from instructgpt.data.opening import Item
 from instructgpt.data.progress import Progress
 from instructgpt.data.records import Part, Recipe
@@ -155,9 +155,7 @@ def _mapped(recipe: Recipe, num_proc: int) -> Iterator[Mapped]:
     try:
         yield lambda batches: _in_order(pool, batches, 2 * num_proc + 1)
     except BrokenProcessPool:
-        # The others may wait for a lock that the killed one held, and ignore SIGTERM.
-        for worker in multiprocessing.active_children():
-            worker.kill()
+        end_broken(pool)
         raise UserError(
             "data: a process that prepares rows was killed, perhaps for want of memory: "
             "give fewer with --data.num_proc"

@@ -215,7 +215,8 @@ def _read_config(
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=network.trust_remote_code
         )
-    if type(config) is CONFIG_MAPPING.get(config.model_type):
+    known = config.model_type in CONFIG_MAPPING  # whose ``get`` finds nothing
+    if known and type(config) is CONFIG_MAPPING[config.model_type]:
         check_language_model("init_from", config.model_type)
     if dropout is not None:
         set_dropout(config, dropout)

@@ -41,6 +41,7 @@ from instructgpt.modules.reward_model import (
 from instructgpt.modules.ridge import Ridge, ridge_of
 from instructgpt.modules.row_scores import RowScores
 from instructgpt.modules.sharding import sharding_of
+from instructgpt.modules.trained import has_trainer
 from instructgpt.modules.work import Cost, MeanRow, asked, learned, rows_of
 from instructgpt.types import (
     ComparisonBatch,
@@ -109,11 +110,6 @@ class RewardModule(StageModule):
     def check_data(self, data: Any, predicts: bool) -> None:
         """Refuse also rows that are not there to be read beforehand."""
         super().check_data(data, predicts)
-        if isinstance(self.trained, FrozenTrunk) and sharding_of(self.trainer) is not None:
-            raise UserError(
-                "--trainer.strategy must not be fsdp2 with --model.trained FrozenTrunk, of which "
-                "nothing learns that is worth to be spread: take ddp"
-            )
         if not predicts and data.streaming and isinstance(self.trained, FrozenTrunk):
             raise UserError(
                 "--data.streaming must be false with --model.trained FrozenTrunk, which reads all "
@@ -122,6 +118,12 @@ class RewardModule(StageModule):
 
     def build(self) -> None:
         """Load the trunk, with the head of an earlier reward model or a new one."""
+        spread = has_trainer(self) and sharding_of(self.trainer) is not None
+        if spread and isinstance(self.trained, FrozenTrunk):
+            raise UserError(
+                "--trainer.strategy must not be fsdp2 with --model.trained FrozenTrunk, of which "
+                "nothing learns that is worth spreading: give ddp"
+            )
         source = Source(
             self.init_from, self.architecture, self.network, self.tokenizer, self.dropout
         )

@@ -152,9 +152,16 @@ def _killed(items):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_one_line_and_leaves_nothing(prepare, rows, tmp_path, monkeypatch):
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("words", [1, 2_000])  # of which a batch does not fit into a pipe
+def test_a_killed_worker_is_one_line_and_leaves_nothing(
+    prepare, write, rows, tmp_path, monkeypatch, words
+):
     monkeypatch.setattr(build_module, "_record", _killed)
-    message = stop(prepare, rows, num_proc=2)
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    lines = [{**line, "response": " ".join([line["response"]] * words)} for line in lines]
+    long = write("long.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    message = stop(prepare, long, num_proc=2)
     assert message.startswith("data: a process that prepares rows was killed")
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -157,7 +157,7 @@ def test_two_pipelines_do_not_share_a_folder(toy):
 
 
 def test_on_a_terminal_there_is_a_bar(toy):
-    ready(toy, "stages: {a: {verb: fit, options: {steps: 40}}}")
+    ready(toy, "stages: {a: {verb: fit, options: {steps: 150}}}")
     master, slave = pty.openpty()
     call = Call(toy, stdout=slave, stderr=slave)
     os.close(slave)

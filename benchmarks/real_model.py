@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/real_model.py --model FOLDER --data FOLDER --seeds 0 1
     python benchmarks/real_model.py --collect --seeds 0 1     # results of runs that are there
-    python benchmarks/real_model.py --table                   # the table of the results, for docs and README
+    python benchmarks/real_model.py --report                  # the tables of docs/real_model.md from the results
 
-A seed of ``--size slice`` (the default) took two hours of one CPU core that had other work, too, with 135 M parameters; ``gpu`` is for one GPU. The
+A seed of ``--size slice`` (the default) took 101 minutes of one CPU core beside other work with 135 M parameters; ``gpu`` is for one GPU. The
 data is no part of the project: a folder with ``comparisons/``, ``demonstrations/``, ``text/`` and ``eval/``. Finished
 stages are kept. Nothing is chosen by the held-out half of the comparisons, of which 160 rows were looked at before (docs/decisions.md).
 """  # noqa: E501
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from real_report import judged, write_page
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results/real_model.json"
@@ -35,9 +36,8 @@ SHORT = 400
 """Characters of a prompt that is asked or practised: none of them is cut."""
 DEMONSTRATIONS = ("oasst", "self-instruct")
 SETS = ("hellaswag", "rte", "sst2", "wsc", "truthfulqa", "crows-pairs", "winogender")
-TRAINED = {"dpo": "DPO", "ppo": "PPO", "ppo_ptx": "PPO-ptx", "best_of_16": "best of 16 of SFT"}
+OF_BIAS = ("pct_stereotype", "likelihood_diff")  # of which more is not better
 LEAST_ACCURACY = 0.66
-MET = {True: "met", False: "missed", None: "not measured"}
 
 
 class Size(NamedTuple):
@@ -241,13 +241,6 @@ def warnings_of(runs: Path) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def judged(seed: dict[str, Any], against: str, model: str) -> dict[str, Any] | None:
-    """The win rate of a model by the judge that took no part; None of a model that is not there."""
-    rows = seed["win_rates"][against]
-    found = (r for r in rows if r["model"] == model and r["judge"] == "judge_model")
-    return next(found, None)
-
-
 def targets(seed: dict[str, Any]) -> dict[str, bool | None]:
     """The aims, and whether they are met; None where that was not measured."""
     found = seed["rewards"]["reward"]["by_source"]["hh/helpful-base"]
@@ -257,9 +250,9 @@ def targets(seed: dict[str, Any]) -> dict[str, bool | None]:
     changes = [
         row
         for one in seed["tax"].values()
-        for rows in one["differences"].values()
+        for measure, rows in one["differences"].items()
         for row in rows
-        if row["model"] == "ppo_ptx"
+        if row["model"] == "ppo_ptx" and measure not in OF_BIAS
     ]
     return {
         "reward model right in at least .66 of helpful-base": accuracy[0] >= LEAST_ACCURACY,
@@ -278,62 +271,6 @@ def targets(seed: dict[str, Any]) -> dict[str, bool | None]:
     }
 
 
-def share(row: Any) -> str:
-    """A share with its interval, in per cent."""
-    if row is None:
-        return "-"
-    value, low, high = (row[n] for n in (("value", "low", "high") if "low" in row else range(3)))
-    return f"{100 * value:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def nats(row: Any) -> str:
-    """A number of nats with its interval."""
-    return "-" if row is None else f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
-
-
-def table(results: dict[str, Any]) -> str:
-    """The results as Markdown, a column a seed."""
-    seeds = results["seeds"]
-    lines = ["| | " + " | ".join(f"seed {name}" for name in seeds) + " |"]
-    lines.append("| --- |" + " --- |" * len(seeds))
-
-    def line(title: str, cells: list[str]) -> None:
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-
-    ones = list(seeds.values())
-    line("SFT: held-out loss, nats a token", [f"{one['sft']['val/loss']:.2f}" for one in ones])
-    for kind, name in {"reward": "reward model", "judge": "judge"}.items():
-        for part in ("all", *ones[0]["rewards"][kind]["by_source"]):
-            held_out = [one["rewards"][kind] for one in ones]
-            found = [one["all"] if part == "all" else one["by_source"][part] for one in held_out]
-            held = f"{name}: right in % of {found[0]['pairs']:,} held-out pairs of {part}"
-            line(held, [share(one["reward_model"]) for one in found])
-            for base in ("longer_wins", "bag_of_words"):
-                line(f"… {base.replace('_', ' ')}", [share(one.get(base)) for one in found])
-    for against in ("sft", "model"):
-        for model, name in TRAINED.items():
-            rows = [judged(one, against, model) for one in ones]
-            cells = [
-                f"{share(row)}, at equal length {share(row['length_controlled'])}" if row else "-"
-                for row in rows
-            ]
-            line(
-                f"{name} preferred to {'SFT' if against == 'sft' else 'the model as it was'}, %",
-                cells,
-            )
-    for model in TRAINED:
-        if model != "best_of_16":  # log 16 - 15 / 16 = 1.84 nats at most (arXiv:2009.01325)
-            kls = [one["texts"].get(model, {}).get("kl") for one in ones]
-            line(f"{TRAINED[model]}: nats an answer from SFT", [nats(kl) for kl in kls])
-    for model in ("sft", *TRAINED):
-        ended = [one["texts"].get(model, {}).get("ended") for one in ones]
-        line(f"{TRAINED.get(model, 'SFT')}: answers that end, %", [share(one) for one in ended])
-    for aim in ones[0]["targets"]:
-        line(aim, [MET[one["targets"][aim]] for one in ones])
-    line("minutes", [f"{sum(filter(None, one['seconds'].values())) / 60:.0f}" for one in ones])
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run, collect, or print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -343,10 +280,10 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="slice")
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs/real_model")
     parser.add_argument("--collect", action="store_true", help="only write the results file")
-    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--report", action="store_true", help="only write the page's tables")
     given = parser.parse_args()
-    if given.table:
-        print(table(json_of(RESULTS)))
+    if given.report:
+        write_page(json_of(RESULTS)["seeds"])
         return
     places = {seed: given.runs.resolve() / f"seed_{seed}" for seed in given.seeds}
     if not given.collect:
@@ -359,7 +296,7 @@ def main() -> None:
     about = {"machine": platform.machine(), "threads": threads, "size": SIZES[given.size]._asdict()}
     earlier = json_of(RESULTS) if RESULTS.is_file() else {}
     if all(earlier.get(name) == value for name, value in json.loads(json.dumps(about)).items()):
-        seeds = {**earlier["seeds"], **seeds}  # one seed may run today, another tomorrow
+        seeds = dict(sorted({**earlier["seeds"], **seeds}.items()))  # some run another day
     RESULTS.write_text(json.dumps({**about, "seeds": seeds}, indent=1, ensure_ascii=False) + "\n")
     print(f"wrote {RESULTS}")
 

@@ -113,7 +113,7 @@ MEMBERS = [
     Member("torch", "_torchdynamo_disable", undisturbed, "keeping the compiler off functions"),
     Member("python", "_processes", lambda: ProcessPoolExecutor(1), "preparing rows"),
     Member("python", "_call_queue", lambda: ProcessPoolExecutor(1), "preparing rows"),
-    Member("python", "_reader", multiprocessing.SimpleQueue, "preparing rows"),
+    Member("python", "_reader", lambda: multiprocessing.SimpleQueue(), "the same"),
     Member("jsonargparse", "_actions", ArgumentParser, "guessing what a misspelt option meant"),
 ]
 

@@ -29,6 +29,11 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "memory.json"
 BOUND = 0.15
 STEP = 2  # optimizer steps of a run, or of a phase of PPO
+BARE: dict[str, Any] = {
+    **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False},
+    **{"enable_model_summary": False, "use_distributed_sampler": False},
+}
+"""Options of a Trainer that does nothing but train."""
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": f"{2**18}"}
 
 
@@ -152,14 +157,10 @@ def measure(name: str, device: str) -> None:
             devices=1,
             max_epochs=1,
             callbacks=[plan],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
             default_root_dir=folder,
+            **BARE,
         )
         trainer.fit(module, data)
     assert plan.memory is not None

@@ -21,7 +21,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from memory import Shape, make, stage
+from memory import BARE, Shape, make, stage
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "start_memory.json"
@@ -80,13 +80,9 @@ def measure(folder: Path, name: str, whole: bool) -> None:
         strategy="fsdp2",
         callbacks=[Peak()],
         max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
+        **BARE,
     )
     try:
         trainer.fit(module, data)

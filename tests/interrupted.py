@@ -40,9 +40,6 @@ def killed(args, hook, step, later=0):
         step: optimizer steps made by then, at least.
         later: calls of the hook that come first, such as batches of a step that is accumulated.
     """
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     original, calls = getattr(StageCheckpoint, hook), []
 
     def dying(self, trainer, *rest):
@@ -52,12 +49,7 @@ def killed(args, hook, step, later=0):
                 os.kill(os.getpid(), signal.SIGKILL)
         original(self, trainer, *rest)
 
-    code = 1
-    try:
-        setattr(StageCheckpoint, hook, dying)
-        code = run(args)
-    finally:
-        os._exit(code)
+    return ended(args, StageCheckpoint, hook, dying)
 
 
 def interrupt_at(monkeypatch, step):
@@ -93,9 +85,6 @@ def state(folder):
 
 def stopped(args, kind, step, place="training_step"):
     """Run in a child that signals itself at an optimizer step; how it ended."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     original, sent = getattr(ToyModule, place), []
 
     def signalled(self, rows, batch_idx):
@@ -105,12 +94,34 @@ def stopped(args, kind, step, place="training_step"):
                 os.kill(os.getpid(), number)
         return original(self, rows, batch_idx)
 
+    return ended(args, ToyModule, place, signalled)
+
+
+def ended(args, kind, name, method):
+    """Run in a child in which a class has another method; how it ended."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = 1
     try:
-        setattr(ToyModule, place, signalled)
+        setattr(kind, name, method)
         code = run(args)
     finally:
         os._exit(code)
+
+
+def interrupt_call(monkeypatch, kind, name, number):
+    """Ctrl-C in that call of a method; the calls that were made, as they come."""
+    original, calls = getattr(kind, name), []
+
+    def method(self, *args):
+        calls.append(1)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(kind, name, method)
+    return calls
 
 
 def resumed(output):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from instructgpt.data.digest import digest_of
 from instructgpt.data.store import ROWS_FILE, SUMMARY_FILE
-from instructgpt.models.folder import make_folder, sync_folder, sync_tree
+from instructgpt.models.folder import make_folder, put_in_place
 from instructgpt.models.lock import InUseError, holder, in_turn
 from instructgpt.terminal import note
 from instructgpt.types import UserError
@@ -192,9 +192,7 @@ def _write(folder: Path, facts: dict[str, Any], write: Callable[[Path], None]) -
         size = (partial / ROWS_FILE).stat().st_size
         record = {"facts": facts, "bytes": size}
         (partial / MADE_FROM).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        sync_tree(partial)
-        partial.rename(folder)
-        sync_folder(folder.parent)
+        put_in_place(partial, folder)
     except OSError as error:
         raise _full(error, folder.parent) from error
     finally:

@@ -20,7 +20,7 @@ from instructgpt.data.stream_records import BlockCut
 from instructgpt.data.streaming import check_options
 from instructgpt.data.summary import Summary
 from instructgpt.data.views import Picked, Rows, rows_digest
-from instructgpt.models.folder import sync_folder, sync_tree
+from instructgpt.models.folder import put_in_place
 from instructgpt.models.tokenizer import BPE, eos_id, load_tokenizer, train_bpe
 from instructgpt.types import LanguageBatch, Prompt, UserError
 
@@ -97,9 +97,7 @@ class TextDataModule(StageData):
             shutil.rmtree(old, ignore_errors=True)
         train_bpe(_texts(text), self.bpe).save_pretrained(partial_folder)
         (partial_folder / MADE_FROM).write_text(json.dumps(made_from))
-        sync_tree(partial_folder)
-        partial_folder.rename(folder)
-        sync_folder(folder.parent)
+        put_in_place(partial_folder, folder)
 
     @property
     def tokenizer_folder(self) -> Path:

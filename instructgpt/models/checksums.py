@@ -17,16 +17,12 @@ from typing import Any
 from instructgpt.models.source import ARTEFACT_FILE, is_planning, read_facts
 from instructgpt.types import UserError
 
-WEIGHTS = ".safetensors"
 KEY = "files"
-READ = {"config.json", "generation_config.json", "model.safetensors.index.json"}
-READ |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
-READ |= {
-    "model.safetensors",
-    "head.safetensors",
-    "heads.safetensors",
-    "adapter_config.json",
-    "adapter_model.safetensors",
+READ = {
+    *("config.json", "generation_config.json", "adapter_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"),
+    *("head.safetensors", "heads.safetensors"),
 }
 """Files that a loader looks for by name, and chat templates: one that is not listed was added."""
 
@@ -68,9 +64,7 @@ def check_files(source: str | Path, wanted: Callable[[str], bool] = lambda name:
     if listed is None:
         return
     _check_list(folder, listed)
-    names = [name for name in listed if wanted(name)]
-    if is_planning():
-        names = [name for name in names if not name.endswith(WEIGHTS)]
+    names = [one for one in listed if wanted(one) and not (is_planning() and is_weights(one))]
     for name in names:
         _check_size(folder, name, listed[name]["bytes"])
     for name in _read_by_name(folder):
@@ -82,9 +76,9 @@ def check_files(source: str | Path, wanted: Callable[[str], bool] = lambda name:
                 raise _refused(folder, name, f"its SHA-256 is {found[:12]}…, not {digest[:12]}…")
 
 
-def is_no_weights(name: str) -> bool:
-    """Whether a file is of those that are small and decide how a text is read."""
-    return not name.endswith(WEIGHTS)
+def is_weights(name: str) -> bool:
+    """Whether a file is of those that are large, and say nothing of how a text is read."""
+    return name.endswith(".safetensors")
 
 
 def _check_list(folder: Path, listed: Any) -> None:

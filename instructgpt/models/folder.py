@@ -187,6 +187,18 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
+def put_in_place(made: Path, path: Path) -> None:
+    """Give a folder that is written its name, to stay, once all that is in it stays.
+
+    Args:
+        made: the folder.
+        path: where nothing is.
+    """
+    sync_tree(made)
+    made.rename(path)
+    sync_folder(path.parent)
+
+
 def sync_tree(folder: Path) -> None:
     """Have all that is in a folder survive a power cut, whoever wrote it."""
     for path in folder.rglob("*"):

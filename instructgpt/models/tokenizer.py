@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from instructgpt.models.checksums import check_files, is_no_weights
+from instructgpt.models.checksums import check_files, is_weights
 from instructgpt.models.source import ARTEFACT_FILE, explained, located
 from instructgpt.types import UserError
 
@@ -96,7 +96,7 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
         UserError: nothing there, or it holds no tokenizer.
     """
     located(source, "tokenizer")
-    check_files(source, is_no_weights)
+    check_files(source, lambda name: not is_weights(name))
     with explained(f"tokenizer: cannot load that of '{source}'"):
         if (Path(source) / ARTEFACT_FILE).is_file():
             kind = json.loads((Path(source) / "tokenizer_config.json").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from instructgpt.models.meta_start import StartTogether, say_whole, starting
-from instructgpt.models.trained import FrozenTrunk, LastLayers, Trained
+from instructgpt.models.trained import LastLayers, Trained
 from instructgpt.modules.sharding import sharding_of
 from instructgpt.modules.trained import has_trainer
 
@@ -26,10 +26,9 @@ def without_weights(stage: Any, trained: Trained | None = None) -> Iterator[None
     if strategy is None:
         yield
         return
-    if isinstance(trained, LastLayers | FrozenTrunk):
+    if isinstance(trained, LastLayers):
         if strategy.is_global_zero:
-            asked = f"--model.trained {type(trained).__name__}"
-            say_whole("the network", f"{asked} is found out by computing with it")
+            say_whole("the network", "--model.trained LastLayers is found out by computing with it")
         yield
         return
     machines = strategy.num_nodes

@@ -6,6 +6,7 @@ import pytest
 import torch
 from descent import SaveAt, weights
 from harness import run_processes
+from interrupted import interrupt_call
 from small_preference import make as preference
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification
@@ -137,20 +138,12 @@ def test_features_are_computed_once_and_found_again(
 def test_features_go_on_after_an_interruption(
     fit, comparison_data, policy_artefact, cache, monkeypatch, caplog
 ):
-    read, calls = Features.read, []
-
-    def interrupted(self, *args):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return read(self, *args)
-
     def run():
         module = make(policy_artefact)
         fit(module, comparison_data(batch_size=2), max_steps=1)
         return module.kept
 
-    monkeypatch.setattr(Features, "read", interrupted)
+    calls = interrupt_call(monkeypatch, Features, "read", 4)
     with pytest.raises(SystemExit):
         run()
     (begun,) = (cache / "instructgpt" / "features").iterdir()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from descent import weights
+from interrupted import interrupt_call
 from safetensors.torch import load, save
 from small_preference import loaded, make, metrics_of
 
@@ -47,20 +48,12 @@ def test_precomputing_changes_nothing_and_is_found_again(
 def test_the_reference_goes_on_after_an_interruption(
     fit, comparison_data, policy_artefact, cache, monkeypatch, caplog
 ):
-    computed, calls = Reference.logprobs, []
-
-    def interrupted(self, *args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return computed(self, *args)
-
     def run():
         module = make(policy_artefact, precompute=True)
         fit(module, comparison_data(batch_size=2), max_steps=1)
         return module.kept
 
-    monkeypatch.setattr(Reference, "logprobs", interrupted)
+    calls = interrupt_call(monkeypatch, Reference, "logprobs", 3)
     with pytest.raises(SystemExit):
         run()
     found, before = run(), len(calls)

@@ -89,10 +89,10 @@ def test_the_same_weights(fit, prompt_data, policy_artefact, reward_artefact, ki
 
 
 def test_the_memory_of_a_start(fit, demonstration_data, tiny_tokenizer, tmp_path):
-    """Half of 61 MiB and what it takes to spread a layer (48); 108 if every process built all."""
+    """Half of 145 MiB and what it takes to spread a layer (92); 236 if every process built all."""
 
     def make():  # in a process of its own: what this one gives back would be used again, uncounted
-        shape = {"model_type": "gpt2", "n_embd": 512, "n_layer": 5, "n_head": 4, "n_positions": 64}
+        shape = {"model_type": "gpt2", "n_embd": 512, "n_layer": 12, "n_head": 4, "n_positions": 64}
         policy = load_policy(None, shape, Network(), tiny_tokenizer)
         own = {"stage": "sft", "parent": None, "config": {}, "metrics": {}}
         own |= {"template": get_template("plain")}

@@ -277,8 +277,8 @@ class StageModule(LightningModule, ABC):
         if has_trainer(self):
             check_weights(self)
             known.update(origins=as_plain(self.all_origins()), batching=self.batching())
-        name = f"{type(self).__module__}.{type(self).__qualname__}"
-        known.update(class_path=name, losses=list(self.step_losses), **self.text_format())
+        known["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        known.update(self.text_format(), losses=self.step_losses[:], skipped=self.guard.skips.count)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with tokens that mean something else, or with other weights or rows."""
@@ -293,6 +293,7 @@ class StageModule(LightningModule, ABC):
             check_origins(known.get("origins", {}), self.all_origins())
             check_batching(known.get("batching", {}), self.batching())
             self.step_losses = list(known.get("losses", []))
+            self.guard.skips.count = known.get("skipped", 0)
         elif self.trained is not None:  # trained beside weights that the checkpoint does not hold
             ours = {n: o for n, o in self.origins.items() if not n.startswith("model.reward.")}
             check_origins(known.get("origins", {}), ours)
@@ -391,7 +392,7 @@ class StageModule(LightningModule, ABC):
     ) -> None:
         """Clip as Lightning does, each parameter group by itself, after logging its norm."""
         norms = clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        if self.logs_step:
+        if self.logs_step and not self.guard.skips.now:
             self.log_dict({f"gradient_norm/{name}": norm for name, norm in norms.items()})
 
     def all_sum(self, tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from instructgpt.models.finite import first_not_finite
 from instructgpt.models.shards import whole
+from instructgpt.modules.loss_scale import SkippedSteps
 from instructgpt.modules.ranks import everyones
 from instructgpt.types import RunFailedError, UserError
 
@@ -42,6 +43,7 @@ class FiniteGuard:
     def __init__(self) -> None:
         """Start with nothing."""
         self.seen: list[Seen] = []
+        self.skips = SkippedSteps()
 
     def see(self, name: str, value: Tensor, ids: Ids) -> None:
         """Remember a number.
@@ -71,7 +73,7 @@ class FiniteGuard:
         seen, *rest = module.all_sum(torch.stack(parts)).tolist()
         added = dict(zip(sums, rest[len(norms) :], strict=True))
         if math.isfinite(seen):
-            if not all(map(math.isfinite, rest[: len(norms)])) and not scaler_skips(module.trainer):
+            if not self.skips.see(module, all(map(math.isfinite, rest[: len(norms)]))):
                 stop(module, bad_gradients(module, self.ids()), step)
             if added.get("count") == 0:
                 stop(module, [f"no sample has a target{of_samples(self.ids())}"], step)
@@ -181,15 +183,6 @@ def bad_gradients(module: Any, ids: Sequence[str]) -> list[str]:
     if math.isfinite(float(norm)):
         return []
     return [f"the norm of the gradient is {float(norm)}{of_samples(ids)}"]
-
-
-def scaler_skips(trainer: Any) -> bool:
-    """Whether the loss scale of 16-bit mixed precision was merely too high: it skips such steps.
-
-    Below 1 there is nothing left to lower: the gradient itself is not finite.
-    """
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return scaler is not None and scaler.is_enabled() and float(scaler.get_scale()) >= 1
 
 
 def check_weights(module: Any) -> None:

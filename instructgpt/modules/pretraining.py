@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from instructgpt.models.shards import whole
 from instructgpt.modules.language import language_loss
+from instructgpt.modules.loss_scale import loss_scale
 from instructgpt.modules.pieces import averaged_over
 from instructgpt.modules.sharding import sharding_of
 from instructgpt.types import require
@@ -81,8 +82,7 @@ def whole_gradient(module: nn.Module, trainer: Any, all_sum: Any) -> dict[str, T
         trainer: of the run.
         all_sum: adds up over the ranks.
     """
-    scaler = getattr(trainer.precision_plugin, "scaler", None)  # of 16-bit mixed precision
-    scale = 1.0 if scaler is None else float(scaler.get_scale())
+    scale = loss_scale(trainer)
     if sharding_of(trainer) is not None:  # each rank has its part of what was exchanged
         return gradient_of(module, 1.0 / scale)
     mine = gradient_of(module, 1.0 / (scale * trainer.world_size))
@@ -90,7 +90,7 @@ def whole_gradient(module: nn.Module, trainer: Any, all_sum: Any) -> dict[str, T
 
 
 def objective_norms(network: nn.Module, pretraining: Mapping[str, Tensor]) -> dict[str, float]:
-    """Norms of the gradients of both terms of eq. 2.
+    """Norms of the gradients of both terms of eq. 2; of a step that is skipped, none.
 
     Args:
         network: with the gradient of both.
@@ -103,7 +103,8 @@ def objective_norms(network: nn.Module, pretraining: Mapping[str, Tensor]) -> di
         for name, p in network.named_parameters()
         if p.grad is not None
     ]
-    return {
+    norms = {
         "gradient_norm/ppo": float(torch.linalg.vector_norm(torch.stack(rest))),
         "gradient_norm/ptx": float(whole(nn.utils.get_total_norm(list(pretraining.values())))),
     }
+    return norms if all(map(isfinite, norms.values())) else {}

@@ -5,11 +5,10 @@ import re
 
 import pytest
 import torch
-from descent import sgd
+from descent import half_precision, sgd
 from harness import run_processes
 from last_line import last_line
 from lightning.pytorch import Callback
-from lightning.pytorch.plugins.precision import MixedPrecision
 from small_ppo import make as make_ppo
 
 from instructgpt.__main__ import main
@@ -117,10 +116,6 @@ def test_a_gradient_names_its_parameter(fit, demonstration_data, policy_artefact
     assert len(set(re.findall(r"demonstrations\.jsonl:\d+", str(error.value)))) == 4
     weights = [p for p in module.parameters() if p.requires_grad]
     assert all(w.isfinite().all() for w in weights)  # the step was not done
-
-
-def half_precision(scale):
-    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
 
 
 def test_a_loss_scale_that_is_too_high_is_no_fault(fit, demonstration_data, policy_artefact):

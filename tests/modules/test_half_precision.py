@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from descent import sgd, weights
+from descent import half_precision, sgd, weights
 from lightning.pytorch import Callback
-from lightning.pytorch.plugins.precision import MixedPrecision
 from small_ppo import make as make_ppo
 from small_preference import make as make_preference
 
@@ -146,8 +145,8 @@ def test_a_loss_scale_scales_every_piece(
     for max_tokens, scale in ((None, 1.0), (None, 1024.0), (30, 1024.0)):
         module, data = build(max_tokens)
         start = Start()
-        plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
-        trainer = fit(module, data, max_steps=1, callbacks=[start], plugins=[plugin])
+        how = {"max_steps": 1, "callbacks": [start], "plugins": [half_precision(scale)]}
+        trainer = fit(module, data, **how)
         assert trainer.global_step == 1
         runs.append(weights(module) - start.weights)
     exact, *scaled = runs

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -142,7 +144,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     path = path.resolve()  # a link stays one
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_left(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{here()}.tmp")
     try:
         with naming(path):
             with temporary.open("wb") as file:
@@ -152,6 +155,38 @@ def write_bytes(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@cache
+def remove_left(folder: Path) -> None:
+    """Remove what killed processes of this machine left of the files they wrote, once a process.
+
+    Args:
+        folder: of the files.
+    """
+    left = re.compile(rf"\..+\.(\d+)@{re.escape(here())}\.tmp")
+    with suppress(OSError):  # a folder of others, who let it be written to but not read
+        for path in folder.iterdir():
+            if (found := left.fullmatch(path.name)) and not _is_alive(int(found[1])):
+                path.unlink(missing_ok=True)
+
+
+def here() -> str:
+    """The machine, or the container, in which a number of a process means that process."""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")  # containers may share the name of a machine
+        return f"{platform.node()}-{''.join(c for c in space if c.isdigit())}"
+    return platform.node()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of somebody else
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

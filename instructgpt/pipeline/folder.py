@@ -113,7 +113,7 @@ def check_ours(folder: Path) -> None:
     """Refuse a folder that holds something and is not a stage's."""
     if read_record(folder) is not None or not (folder.exists() or folder.is_symlink()):
         return
-    # A name like .stage.json.1.tmp is left where a pipeline was killed in its first moment.
+    # A name like .stage.json.1@host.tmp is left where a pipeline was killed in its first moment.
     if not folder.is_dir() or any(STAGE_FILE not in path.name for path in folder.iterdir()):
         raise UserError(
             f"{folder} must be a folder of the pipeline (with {STAGE_FILE}), got something else: "

@@ -1,11 +1,14 @@
 """Folders that are written whole: modes, links, and what is in the way."""
 
 import os
+import signal
 import stat
 
 import pytest
+from harness import killed
 
-from instructgpt.models.folder import check_writable, replacing, write_text
+from instructgpt.models import folder as folders
+from instructgpt.models.folder import check_writable, here, replacing, write_text
 from instructgpt.types import UserError
 
 
@@ -69,3 +72,21 @@ def test_a_folder_that_takes_nothing(tmp_path):
     with pytest.raises(UserError, match="file name too long"):
         check_writable(tmp_path / ("x" * 300), "--output")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_of_a_file_is_removed(tmp_path, monkeypatch):
+    """By the next process that writes there; what may be another living one's is not touched."""
+
+    def write():
+        monkeypatch.setattr(folders, "sync_file", lambda file: os.kill(os.getpid(), signal.SIGKILL))
+        write_text(tmp_path / "rows.jsonl", "half")
+
+    killed(write)
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(f"@{here()}.tmp")
+    others = {f".rows.jsonl.{os.getppid()}@{here()}.tmp"}  # it is alive
+    others |= {left.name.replace("@", "@another-"), ".rows.jsonl.tmp", "rows.1@x.tmp"}
+    for name in others:
+        (tmp_path / name).write_text("")
+    write_text(tmp_path / "other.jsonl", "")
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "other.jsonl"}

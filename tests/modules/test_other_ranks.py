@@ -72,8 +72,10 @@ def fit(tmp_path, files, policy_artefact, reward_artefact):
 
 @pytest.mark.parametrize(
     ("kind", "first", "then"),
-    [("sft", 1, 2), ("sft", 2, 1), ("streamed", 1, 2), ("dpo", 2, 1)]
-    + [("ppo", 1, 2), ("ppo", 2, 1), ("rloo", 1, 2), ("raft", 2, 1)],
+    [
+        *[("sft", 1, 2), ("sft", 2, 1), ("streamed", 1, 2), ("dpo", 2, 1)],
+        *[("ppo", 1, 2), ("ppo", 2, 1), ("rloo", 1, 2), ("raft", 2, 1)],
+    ],
 )
 def test_the_weights_are_those_of_a_run_that_was_left_alone(fit, kind, first, then):
     whole, metrics = fit(kind, "whole", first)

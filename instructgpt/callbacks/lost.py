@@ -1,4 +1,4 @@
-"""A process that dies or hangs ends the run of all, in a line that names it and what it did.
+"""A process that dies, fails or hangs ends the run of all, in a line that names it and its place.
 
 Without this the others wait in a collective operation: until the connection breaks, which gives
 a traceback of gloo or NCCL, or until its timeout, half an hour, which names nobody.
@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -31,9 +32,11 @@ class LostRanks(Callback):
     """Ends the run when one of its processes dies, or stops to answer.
 
     Each process says where it is, in the store of the process group, and the first looks whether
-    all go on doing so. A process that lives but never comes to where the others wait is found when
-    their operation times out: ``--trainer.strategy DDPStrategy --trainer.strategy.timeout
-    0:05:00``, of FSDP2Strategy ``timeout_seconds`` (default: half an hour).
+    all go on doing so. One that fails says that there, too, and the others end: they may wait for
+    it in the middle of a layer of ``fsdp2``. A process that lives but never comes to where the
+    others wait is found when their operation times out: ``--trainer.strategy DDPStrategy
+    --trainer.strategy.timeout 0:05:00``, of FSDP2Strategy
+    ``timeout_seconds`` (default: half an hour).
 
     Args:
         silent: seconds without a sign of life after which a process counts as lost.
@@ -103,7 +106,11 @@ class LostRanks(Callback):
         self._stop()
         text = str(exception).lower()
         ours = isinstance(exception, UserError) or not isinstance(exception, RuntimeError)
-        if watch is None or ours or not any(word in text for word in BROKEN):
+        if watch is None:
+            return
+        if ours or not any(word in text for word in BROKEN):
+            if isinstance(exception, Exception):  # else all are stopped, one way or another
+                watch.tell_failure(exception)
             return
         lost = watch.who_is_missing()
         if lost and watch.first_to_tell():
@@ -127,23 +134,47 @@ class _Watch(threading.Thread):
         self.children = list(getattr(launcher, "procs", []))  # of Lightning's own launcher
         self.over = threading.Event()
         self.heard: dict[int, tuple[str, float]] = {}  # of each rank the beat, and its age
+        self.failed = ""  # what another process has said of its failure
         self.store = _connect()
 
     def run(self) -> None:
         """Beat until the run is over or somebody is lost."""
-        beats = 0
+        beats, lost = 0, ""
         while not self.over.wait(BEAT):
             beats += 1
             try:
                 self.store.set(f"beat/{self.rank}", str(beats))
-                lost = self._lost(self.callback.silent) if self.rank == 0 else ""
+                self.failed = self._failed()
+                if self.rank == 0 and not self.failed:
+                    lost = self._lost(self.callback.silent)
             except RuntimeError:  # the first process has the store: it is gone
                 return
+            if self.failed and not self.over.wait(GATHERING):
+                self._end(self.failed if self.first_to_tell() else "")
             if lost and not self.over.wait(4 * BEAT) and self.first_to_tell():
-                say(f"instructgpt: error: {lost}", error=True)
-                for child in self.children:
-                    child.send_signal(signal.SIGKILL)
-                os._exit(1)  # the main thread waits in an operation that nothing can end
+                self._end(lost)
+
+    def _end(self, line: str) -> None:
+        """End this process, whose main thread waits in an operation that nothing can end."""
+        if line:
+            say(f"instructgpt: error: {line}", error=True)
+        for child in self.children:
+            child.send_signal(signal.SIGKILL)
+        os._exit(1)
+
+    def tell_failure(self, error: Exception) -> None:
+        """Have the others know that this process fails, and what it did."""
+        what = (f"{error}".splitlines() or [""])[0][:200]
+        line = f"rank {self.rank} failed in {self.callback.place}: {type(error).__name__}: {what}"
+        with suppress(RuntimeError):
+            self.store.set("failed", line)
+            if self.rank == 0:  # with it goes the store: the others must have read it
+                time.sleep(2 * BEAT)
+
+    def _failed(self) -> str:
+        """What another process has said of its failure, else ""."""
+        said = self.store.get("failed").decode() if self.store.check(["failed"]) else ""
+        return "" if said.startswith(f"rank {self.rank} ") else said
 
     def _lost(self, silent: float) -> str:
         """What is to be said of a process that is gone, else ""."""
@@ -173,7 +204,11 @@ class _Watch(threading.Thread):
 
     def who_is_missing(self) -> str:
         """Who is not among those that waited in vain, and where it was; "" if nobody is."""
+        if self.failed:
+            return self.failed
         try:
+            if failed := self._failed():
+                return failed
             self.store.set(f"waited/{self.rank}", "")
             deadline = time.monotonic() + GATHERING
             while time.monotonic() < deadline:

@@ -89,6 +89,28 @@ def test_a_rank_that_hangs_is_named_when_the_others_give_up(tmp_path, monkeypatc
     assert lines == [f"instructgpt: error: {line}"]
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_is_named_though_its_process_stays(tmp_path, monkeypatch, rank):
+    """As where its end waits for operations that the others have not begun."""
+
+    def fail():
+        raise RuntimeError("out of memory\nand more")
+
+    def staying(self, trainer, *rest):
+        original(self, trainer, *rest)
+        if trainer.global_rank == rank:
+            time.sleep(600)
+
+    original = lost.LostRanks.on_exception
+    monkeypatch.setattr(lost.LostRanks, "on_exception", staying)
+    monkeypatch.setattr(lost, "GATHERING", 2.0)
+    at_step(monkeypatch, 2, fail, rank)
+    code, lines = survivor(tmp_path, lost_rank=rank)
+    assert code is None, "it has ended in the middle of an operation"
+    line = f"rank {rank} failed in step 3: RuntimeError: out of memory"
+    assert lines == [f"instructgpt: error: {line}"]
+
+
 def test_an_error_of_ones_own_stays_what_it_is(tmp_path, monkeypatch):
     def fail():
         raise RuntimeError("a bug")

@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor
 
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.callbacks.lost import LostRanks
 from instructgpt.models.load import Network
 from instructgpt.models.shards import layers_apart
 from instructgpt.models.trained import FrozenTrunk
@@ -122,3 +123,40 @@ def test_a_frozen_trunk_is_not_spread(fit, comparison_data, policy_artefact):
             fit(module, comparison_data(), max_epochs=1, strategy="fsdp2", devices=2)
 
     run_processes(train)
+
+
+class Failing(Callback):
+    """Fails on one rank, in a layer in the second step, forward or backward."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def on_train_start(self, trainer, module):
+        def fail(*_):
+            if trainer.global_step == 1:
+                raise RuntimeError("out of memory")
+
+        def hook(_module, _inputs, output):
+            if self.where == "backward" and output.requires_grad:
+                output.register_hook(fail)
+            elif output.requires_grad:
+                fail()
+
+        if trainer.global_rank == 1:
+            layers_apart(module.policy)[3].mlp.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_an_error_of_one_rank_in_a_layer_ends_the_others(fit, demonstration_data, gpt2, where):
+    def train():
+        options = {"optimizer": sgd, "schedule": Constant()}
+        module = SFTModule(architecture=gpt2 | {"n_layer": LAYERS}, dropout=0.0, **options)
+        spread = {"strategy": "fsdp2", "devices": 2, "callbacks": [Failing(where), LostRanks()]}
+        try:
+            fit(module, demonstration_data(batch_size=4), max_epochs=1, **spread)
+        except (RuntimeError, UserError) as error:
+            return f"{type(error).__name__}: {error}"
+
+    said, own = run_processes(train)
+    assert own == "RuntimeError: out of memory"
+    assert said == "RunFailedError: rank 1 failed in step 2: RuntimeError: out of memory"

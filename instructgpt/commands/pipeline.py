@@ -41,7 +41,8 @@ def pipeline(
             folder is replaced.
         only: run these stages alone, separated by commas; their inputs must be finished.
         from_: run this stage, and all that depends on it, anew.
-        jobs: stages that run side by side, with OMP_NUM_THREADS threads each (default: 1);
+        jobs: stages that run side by side, with OMP_NUM_THREADS threads each (default: 1)
+            unless its ``threads`` says more, which then take the places of others;
             default: that of the file, else as many as there are cores, at most 2.
         dry_run: only print what would be run, with the commands.
         inputs: of the file, by name; on the command line, ``--NAME``.

@@ -43,6 +43,7 @@ class Layout:
         if bool((lengths < 0).any()):
             raise ValueError("lengths must be >= 0")
         self.lengths, self.parents, self.device = lengths, parents, device
+        self.attended: dict[int, object] = {}  # what attention made of it, by the width of a state
 
     @classmethod
     def of(cls, lengths: Sequence[int] | Tensor) -> Layout:
@@ -70,7 +71,9 @@ class Layout:
         return cls(_integers(lengths), _integers(parents))
 
     def to(self, device: torch.device | str) -> Layout:
-        """The same layout with its facts on a device."""
+        """The same layout with its facts on a device; itself where they are there."""
+        if torch.device(device) == self.device:
+            return self
         return Layout(self.lengths, self.parents, torch.device(device))
 
     @property

@@ -233,7 +233,7 @@ def _flat_inputs(network: PreTrainedModel, rows: FlatRows, kernel: Kernel) -> di
     width = int(network.config.get_text_config().hidden_size)
     return {
         "input_ids": rows.tokens[None],
-        "attention_mask": flat_mask(RowPlaces(rows.layout, width), kernel),
+        "attention_mask": flat_mask(RowPlaces.of(rows.layout, width), kernel),
         "position_ids": rows.layout.positions[None],
         "use_cache": False,
         "return_dict": True,

@@ -50,6 +50,14 @@ class RowPlaces:
     layout: Layout
     width: int
 
+    @classmethod
+    def of(cls, layout: Layout, width: int) -> RowPlaces:
+        """Those of a layout, computed once for all networks of a width that read its rows."""
+        known = layout.attended.get(width)
+        if not isinstance(known, cls):
+            layout.attended[width] = known = cls(layout, width)
+        return known
+
     @cached_property
     def groups(self) -> list[LengthGroup]:
         """Rows by length in few groups, so that neither padding nor calls cost much."""

@@ -35,6 +35,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from instructgpt.models.flat_attention import FlatMask
+from instructgpt.models.half_rotary import Rotation, rotated, rotation_of
 from instructgpt.models.slot_attention import call_of
 from instructgpt.models.transformers_private import OpenPreTrainedModel, attention_name
 
@@ -79,6 +80,22 @@ class Before(NamedTuple):
     places: Tensor | None  # [T] in flat rows; None: the place before, as in padded ones
 
 
+class ShiftNorm(nn.LayerNorm):
+    """A layer norm whose gradient does not depend on the number of threads.
+
+    torch has each thread add up the gradient of the weights over rows of its own. What is left are
+    matrix products, whose library may do so too; at the miniature's sizes it did not.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As any; one thread computes the gradient."""
+        output, threads = super().forward(inputs), torch.get_num_threads()
+        if threads > 1 and output.grad_fn is not None and output.device.type == "cpu":
+            output.grad_fn.register_prehook(lambda _: torch.set_num_threads(1))
+            output.grad_fn.register_hook(lambda *_: torch.set_num_threads(threads))
+        return output
+
+
 class ShiftAttention(nn.Module):
     """Causal attention whose keys are made of a token's input mixed with that of the one before.
 
@@ -105,7 +122,7 @@ class ShiftAttention(nn.Module):
     def forward(
         self,
         inputs: Tensor,
-        rotation: tuple[Tensor, Tensor],
+        rotation: Rotation,
         before: Before,
         attention_mask: Tensor | None,
         cache: Cache | None,
@@ -114,7 +131,7 @@ class ShiftAttention(nn.Module):
 
         Args:
             inputs: [N, T, d].
-            rotation: cosines and sines of the positions, [N, 1, T, head_dim / 4] each.
+            rotation: by the positions.
             before: of each token.
             attention_mask: as ``create_causal_mask`` makes it.
             cache: of the tokens before, which is extended.
@@ -125,10 +142,9 @@ class ShiftAttention(nn.Module):
         else:
             previous = call.previous(self, inputs[0])[None]
         previous = previous * before.exists
-        query = self._split(self.q_proj(inputs))
-        key = self._split(self.k_proj(inputs + self.shift * (previous - inputs)))
+        query = self._turned(self.q_proj(inputs), rotation)
+        key = self._turned(self.k_proj(inputs + self.shift * (previous - inputs)), rotation)
         value = self._split(self.v_proj(inputs))
-        query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             kept = torch.cat([value, self._split(inputs)], -1)
             key, kept = cache.update(key, kept, self.layer_idx)
@@ -146,6 +162,10 @@ class ShiftAttention(nn.Module):
         heads: Tensor = tensor.unflatten(-1, (self.heads, self.head_dim))
         return heads.transpose(1, 2)
 
+    def _turned(self, tensor: Tensor, rotation: Rotation) -> Tensor:
+        heads = tensor.unflatten(-1, (self.heads, self.head_dim))
+        return rotated(heads, rotation).transpose(1, 2)
+
     def _previous(self, inputs: Tensor, cache: Cache | None, places: Tensor | None) -> Tensor:
         """The input of the token before each; the last one of the cache is in front."""
         if places is not None:
@@ -159,28 +179,15 @@ class ShiftAttention(nn.Module):
         return torch.cat([last, inputs[:, :-1]], 1)
 
 
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the first half of a head's dimensions by its position, in pairs.
-
-    Args:
-        x: [N, heads, T, head_dim].
-        rotation: cosines and sines, [N, 1, T, head_dim / 4] each.
-    """
-    cos, sin = rotation
-    pairs = cos.shape[-1]
-    a, b, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
-
-
 class ShiftBlock(GradientCheckpointingLayer):
     """Attention and a feed-forward network, each on normalised inputs."""
 
     def __init__(self, config: ShiftGPTConfig, layer_idx: int) -> None:
         super().__init__()
         width = config.hidden_size
-        self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attention_norm = ShiftNorm(width, eps=config.layer_norm_eps)
         self.attention = ShiftAttention(config, layer_idx)
-        self.mlp_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp_norm = ShiftNorm(width, eps=config.layer_norm_eps)
         self.up_proj, self.down_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         # Starts small, for a residual stream as deep as this. Said here because transformers never
         # asks to initialise a block, which has no weights of its own.
@@ -190,7 +197,7 @@ class ShiftBlock(GradientCheckpointingLayer):
     def forward(
         self,
         hidden: Tensor,
-        rotation: tuple[Tensor, Tensor],
+        rotation: Rotation,
         before: Before,
         attention_mask: Tensor | None,
         cache: Cache | None,
@@ -245,7 +252,7 @@ class ShiftGPTModel(ShiftGPTPreTrainedModel):
         self.layers = nn.ModuleList(
             ShiftBlock(config, index) for index in range(config.num_hidden_layers)
         )
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = ShiftNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -282,7 +289,9 @@ class ShiftGPTModel(ShiftGPTPreTrainedModel):
             past_key_values=cache,
             position_ids=position_ids,
         )
-        rotation = self._rotation(position_ids, hidden.dtype)
+        heads = self.config.num_attention_heads
+        shape = heads, self.config.hidden_size // heads
+        rotation = rotation_of(position_ids, *shape, self.config.rope_theta, hidden.dtype)
         before = Before(
             (position_ids > 0).to(hidden.dtype)[..., None],
             attention_mask.previous if isinstance(attention_mask, FlatMask) else None,
@@ -301,13 +310,6 @@ class ShiftGPTModel(ShiftGPTPreTrainedModel):
             return (mask.long().cumsum(-1) - 1).clamp_min(0)[:, -length:]
         past = cache.get_seq_length() if cache is not None else 0
         return torch.arange(past, past + length, device=hidden.device)[None]
-
-    def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [N, 1, T, head_dim / 4], computed in float32."""
-        pairs = self.config.hidden_size // self.config.num_attention_heads // 4
-        steps = torch.arange(pairs, device=positions.device, dtype=torch.float32) / pairs
-        angles = positions[:, None, :, None].float() * self.config.rope_theta**-steps
-        return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 class ShiftGPTForCausalLM(ShiftGPTPreTrainedModel, GenerationMixin):

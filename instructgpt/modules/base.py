@@ -358,7 +358,7 @@ class StageModule(LightningModule, ABC):
         return total * (averaged_over(self.trainer) / expected)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """Zero the gradient before the first backward of a step, which a piece may have had."""
+        """Zero the gradient before the first backward, which a piece may have had."""
         self.pieces.zero_once(self)
 
     def optimizer_step(

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from instructgpt.models.finite import first_not_finite
 from instructgpt.models.shards import whole
 from instructgpt.modules.loss_scale import SkippedSteps
+from instructgpt.modules.optimizer import total_norm
 from instructgpt.modules.ranks import everyones
 from instructgpt.types import RunFailedError, UserError
 
@@ -166,7 +167,7 @@ def gradient_norms(optimizer: Optimizer) -> list[Tensor]:
     for group in optimizer.param_groups:
         gradients = [p.grad for p in group["params"] if p.grad is not None]
         if gradients:
-            norms.append(whole(nn.utils.get_total_norm(gradients)).float())
+            norms.append(whole(total_norm(gradients)).float())
     return norms
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -50,6 +52,23 @@ class PaperAdam(AdamW):
         super().load_state_dict({**state_dict, "param_groups": groups})
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the context a CPU adds up large tensors in one order, however many threads it has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all of some tensors together, which does not depend on the number of threads."""
+    with one_thread():
+        return nn.utils.get_total_norm(gradients)
+
+
 def scale_gradients(optimizer: Optimizer, factor: float) -> None:
     """Multiply all gradients by a number."""
     if factor != 1:
@@ -72,7 +91,7 @@ def clip(optimizer: Optimizer, limit: float | None, kind: str | None) -> dict[st
         gradients = [p.grad for p in group["params"] if p.grad is not None]
         if not gradients:
             continue
-        norms[group["name"]] = norm = nn.utils.get_total_norm(gradients)
+        norms[group["name"]] = norm = total_norm(gradients)
         if limit and kind == "value":
             nn.utils.clip_grad_value_(group["params"], limit)
         elif limit:

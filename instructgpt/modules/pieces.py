@@ -26,17 +26,17 @@ class Pieces:
 
     def __init__(self) -> None:
         """Start with no gradient."""
-        self._step: int | None = None  # the optimizer step that a gradient is collected for
+        self._clean = False  # nobody but the pieces has left a gradient
         self.counts = True  # whether the piece at hand does; else it is computed for other ranks
 
     def forget(self) -> None:
         """Start anew: what gradient there is belongs to no step of this run."""
-        self._step = None
+        self._clean = False
 
     def zero_once(self, module: LightningModule) -> None:
-        """Zero the gradient before the first backward of an optimizer step."""
-        if self._step != module.global_step:
-            self._step = module.global_step
+        """Zero the gradient before the first backward of a run; each optimizer step leaves none."""
+        if not self._clean:
+            self._clean = True
             module.zero_grad()
 
     def backward(self, module: LightningModule, loss: Tensor) -> None:

@@ -12,7 +12,7 @@ from instructgpt.types import UserError
 from instructgpt.yaml_files import load_yaml
 
 KEYS = ("extends", "output", "seed", "jobs", "inputs", "matrix", "stages")
-STAGE_KEYS = ("verb", "config", "options", "cost", "needs", "launch", "slurm")
+STAGE_KEYS = ("verb", "config", "options", "cost", "threads", "needs", "launch", "slurm")
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -138,6 +138,9 @@ def _checked_stage(stage: Any, path: Path, place: str) -> dict[str, Any]:
     cost = stage.get("cost", 1)
     if not isinstance(cost, int | float) or isinstance(cost, bool) or not cost > 0:
         raise UserError(f"{place}.cost must be a number > 0, got {cost!r}")
+    threads = stage.get("threads", 1)
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise UserError(f"{place}.threads must be a whole number >= 1, got {threads!r}")
     return stage
 
 

@@ -28,7 +28,8 @@ def fingerprints(spec: Spec) -> dict[str, str]:
     """A hash for each stage: verb, options, config files, files it reads, and its inputs' hashes.
 
     Comments do not count, nor does where the pipeline writes to, nor what starts a stage
-    (``launch``, ``slurm``): the same processes, started in another way, do the same.
+    (``launch``, ``slurm``): the same processes, started in another way, do the same; and so do, but
+    for rounding, more ``threads``.
 
     Args:
         spec: the pipeline.

@@ -36,6 +36,7 @@ class StageCall(NamedTuple):
     arguments: list[str]
     shown: str
     patience: float = 0.0  # seconds to end by itself when the pipeline is killed
+    threads: int = 1  # more than one: instead of what the environment says
 
 
 def read_launch(value: Any, place: str) -> list[str]:

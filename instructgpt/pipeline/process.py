@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
+import torch
+
 from instructgpt.pipeline.launch import StageCall, kill_below
 from instructgpt.terminal import note
 
@@ -58,7 +60,8 @@ class Child:
         entry, _, preload = call.program
         context.set_forkserver_preload([SERVER, preload] if preload else [SERVER])
         self.process = context.Process(
-            target=_work, args=(entry, preload, call.arguments, str(log), call.patience)
+            target=_work,
+            args=(entry, preload, call.arguments, str(log), call.patience, call.threads),
         )
         with _environment():
             _start_server()
@@ -127,7 +130,9 @@ def _environment() -> Iterator[None]:
             del os.environ[name]
 
 
-def _work(entry: str, preload: str, arguments: list[str], log: str, patience: float) -> None:
+def _work(
+    entry: str, preload: str, arguments: list[str], log: str, patience: float, threads: int
+) -> None:
     """The life of a child."""
     os.setpgid(0, 0)  # Ctrl-C in the terminal reaches the parent alone, which passes it on
     threading.Thread(target=_end_with_parent, args=(patience,), daemon=True).start()
@@ -136,6 +141,9 @@ def _work(entry: str, preload: str, arguments: list[str], log: str, patience: fl
     _redirect(log)
     if preload and preload not in sys.modules:
         note("nothing was imported ahead, this takes seconds more")
+    if threads > 1:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for what it starts
+        torch.set_num_threads(threads)  # the server has read that variable already
     module, _, function = entry.partition(":")
     try:
         sys.exit(getattr(import_module(module), function)(_pretend(module, arguments)))

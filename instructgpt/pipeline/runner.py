@@ -125,9 +125,12 @@ class StageRunner:
         """Start what can start; whether anything did."""
         started = False
         for name in list(self.waiting):
-            if self.problems or self.signals or len(self.running) >= self.spec.jobs:
+            taken = sum(map(self.spec.places, self.running))
+            if self.problems or self.signals or taken >= self.spec.jobs:
                 break
             if set(self.spec.stages[name].inputs) <= self.done:
+                if taken + self.spec.places(name) > self.spec.jobs:
+                    break  # those behind it would take its place again and again
                 with self._careful(name):
                     self._start(name)
                     started = True

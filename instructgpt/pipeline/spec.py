@@ -37,6 +37,7 @@ class Stage(NamedTuple):
     cost: float | None  # relative seconds
     launch: list[str]  # words in front of it, such as torchrun
     job: dict[str, Any]  # what a job of Slurm is submitted with; empty for a process here
+    threads: int  # that it computes with, each in the place of a stage beside it
 
 
 class Spec(NamedTuple):
@@ -66,7 +67,12 @@ class Spec(NamedTuple):
             arguments: of the stage, the verb first.
         """
         jobs = self.output / JOBS_FOLDER / stage.name
-        return call_of(program, stage.launch, stage.job, jobs, arguments)
+        call = call_of(program, stage.launch, stage.job, jobs, arguments)
+        return call._replace(threads=self.places(stage.name))
+
+    def places(self, name: str) -> int:
+        """How many stages could run in the place of a stage: as many as it has threads."""
+        return min(self.stages[name].threads, self.jobs)
 
     def dependents(self, name: str) -> list[str]:
         """Stages that read what a stage writes, and those that read what they write."""
@@ -179,7 +185,8 @@ def _stage(
     inputs = list(dict.fromkeys(inputs))
     launch = read_launch(tree["launch"], f"{place}.launch")
     job = read_job(tree["slurm"], f"{place}.slurm")
-    return Stage(name, verb, configs, options, inputs, tree.get("cost"), launch, job)
+    threads = tree.get("threads", 1)
+    return Stage(name, verb, configs, options, inputs, tree.get("cost"), launch, job, threads)
 
 
 def _first(option: str) -> str:

@@ -8,8 +8,12 @@ from transformers import (
     DynamicCache,
 )
 
+from instructgpt.models.flat import predict
 from instructgpt.models.forward import position_ids
-from instructgpt.models.shift_gpt import VALUE_TO_OUTPUT, Before, ShiftGPTConfig, rotate
+from instructgpt.models.half_rotary import Rotation, rotated, rotation_of
+from instructgpt.models.shift_gpt import VALUE_TO_OUTPUT, Before, ShiftGPTConfig, ShiftNorm
+from instructgpt.modules.optimizer import total_norm
+from instructgpt.types import flat_rows
 
 VOCABULARY = 40
 
@@ -58,7 +62,7 @@ def test_keys_see_the_token_before_as_the_formula_says():
     inputs = torch.randn(1, 3, 32)
     seen = {}
     attention.k_proj.register_forward_pre_hook(lambda _, given: seen.update(keys=given[0]))
-    rotation = (torch.ones(1, 1, 3, 2), torch.zeros(1, 1, 3, 2))
+    rotation = Rotation(torch.ones(1, 3, 4, 8), torch.zeros(1, 3, 4, 8))
     before = Before(torch.tensor([[[0.0], [1.0], [1.0]]]), None)
     attention(inputs, rotation, before, None, None)
     for t in range(3):
@@ -69,16 +73,29 @@ def test_keys_see_the_token_before_as_the_formula_says():
 def test_rotation_by_hand():
     """Pairs (x0, x1) of the first half turn; the second half stays."""
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 1, 4)
-    quarter = (torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
-    assert rotate(x, quarter).flatten().tolist() == [-2.0, 1.0, 3.0, 4.0]
+    quarter = Rotation(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([-1.0, 1.0, 0.0, 0.0]))
+    assert rotated(x, quarter).flatten().tolist() == [-2.0, 1.0, 3.0, 4.0]
 
 
-def test_positions_turn_by_hand(small):
+def test_the_gradient_of_a_rotation_is_that_of_its_formula():
+    angles = torch.rand(1, 5, 1, 2, dtype=torch.float64)
+    own = torch.cat([angles.cos(), angles.cos(), torch.ones(1, 5, 1, 4)], -1)
+    other = torch.cat([-angles.sin(), angles.sin(), torch.zeros(1, 5, 1, 4)], -1)
+    x = torch.randn(1, 5, 3, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: rotated(x, Rotation(own, other)), [x])
+
+
+def test_positions_turn_by_hand():
     """Pair i of 2 turns by position * 1000 ** (-i / 2): by 1 and by 0.0316 a position."""
-    cos, sin = small.model._rotation(torch.tensor([[0, 1, 3]]), torch.float32)
+    positions = torch.tensor([[0, 1, 3]])
+    own, other = rotation_of(positions, 4, 8, 1000.0, torch.float32)
     angles = torch.tensor([[0.0, 0.0], [1.0, 0.0316228], [3.0, 0.0948683]])
-    torch.testing.assert_close(cos[0, 0], angles.cos())
-    torch.testing.assert_close(sin[0, 0], angles.sin())
+    still = torch.ones(3, 4)
+    for head in range(4):
+        turned = torch.cat([angles.cos(), angles.cos(), still], -1)
+        torch.testing.assert_close(own[0, :, head], turned)
+        turned = torch.cat([-angles.sin(), angles.sin(), 0 * still], -1)
+        torch.testing.assert_close(other[0, :, head], turned)
 
 
 def test_only_distances_count_but_they_do(small, tokens):
@@ -89,6 +106,49 @@ def test_only_distances_count_but_they_do(small, tokens):
         logits(small, tokens, position_ids=steps + 5), said, rtol=0, atol=1e-5
     )
     assert (logits(small, tokens, position_ids=3 * steps) - said).abs().max() > 0.01
+
+
+def by_threads(compute):
+    """What is computed with one thread, with two and with three."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(compute())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+def test_sums_over_rows_do_not_depend_on_the_number_of_threads():
+    """To the last bit: of a norm's gradient and of all; torch shares out 32,768 numbers."""
+    norm, inputs = ShiftNorm(96), torch.randn(600, 96)
+
+    def compute():
+        norm.zero_grad()
+        norm(inputs).square().sum(1).tanh().sum().backward()
+        return norm.weight.grad, norm.bias.grad, total_norm([inputs])
+
+    for others in zip(*by_threads(compute), strict=True):
+        assert all(torch.equal(others[0], other) for other in others[1:])
+
+
+def test_training_on_more_threads_is_the_same_but_for_the_rounding_of_products():
+    """On the processors that were tried it is the same to the last bit at the miniature's sizes."""
+    network = model(num_hidden_layers=1)
+    tokens = torch.randint(VOCABULARY, (2050,), generator=torch.Generator().manual_seed(1))
+    rows = flat_rows(tokens.split([*range(1, 64), 34]))
+    places = rows.layout.positions.nonzero().squeeze(1)
+
+    def compute():
+        network.zero_grad()
+        predict(network, rows, places).logprobs.mean().backward()
+        return [parameter.grad for parameter in network.parameters()]
+
+    for gradients in zip(*by_threads(compute), strict=True):
+        for other in gradients[1:]:
+            torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()

@@ -43,6 +43,28 @@ def test_two_places_run_side_by_side_and_one_does_not(toy):
     assert toy.diary()[2:6] == ["left begin", "left end", "right begin", "right end"]
 
 
+WIDE = """
+jobs: 2
+stages:
+  a: {verb: fit, options: {steps: 10}}
+  wide: {verb: fit, threads: 3, options: {tell: 1}}
+  b: {verb: fit}
+"""
+
+
+def test_a_stage_with_threads_takes_the_places_of_others(toy):
+    """Of 3 threads it gets 2, with two places; b, behind it, leaves it the one that a left."""
+    toy.run(WIDE)
+    told = "wide threads={0},{0}"
+    alone = ["a begin", "a end", "wide begin", told, "wide end", "b begin", "b end"]
+    assert toy.diary() == [line.format(2) for line in alone]
+    toy.run(WIDE.replace("threads: 3, ", ""))
+    assert toy.diary() == [], "what was done with more threads is done"
+    toy.run(WIDE, jobs=1, output=str(toy.folder / "b"))
+    toy.output = toy.folder / "b"
+    assert toy.diary() == [line.format(1) for line in alone]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "again"),
     [

@@ -14,12 +14,16 @@ import time
 import zipfile
 from pathlib import Path
 
+import torch
+
 
 def main(args):
     options = dict(arg[2:].split("=", 1) for arg in args if "=" in arg)
     folder = Path(args[args.index("--output") + 1])
     resumes = args[-2:] == ["--ckpt_path", "last"]
     note(folder, "resume" if resumes else "begin")
+    if "tell" in options:
+        note(folder, f"threads={torch.get_num_threads()},{os.environ['OMP_NUM_THREADS']}")
     if "child" in options:  # such as a worker of a loader, or another rank
         note(folder, f"pid {subprocess.Popen(['sleep', '60']).pid}")
     try:

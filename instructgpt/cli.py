@@ -19,7 +19,6 @@ import rich
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -58,6 +57,7 @@ from instructgpt.settings import (
     check_processes,
     check_syntax,
     check_trainer,
+    starter,
 )
 from instructgpt.types import UserError
 
@@ -247,8 +247,7 @@ class StageCLI(OpenCLI):
         """Build the trainer, whose complaints are about its own options."""
         try:
             trainer = super().instantiate_trainer(**kwargs)
-            on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
-            check_processes(trainer.num_devices, trainer.num_nodes, on_cpu)
+            check_processes(trainer)
             return trainer
         except UserError:
             raise
@@ -262,6 +261,7 @@ class StageCLI(OpenCLI):
         settings = self.config[self.subcommand]
         given = given if isinstance(given := config["callbacks"] or [], list) else [given]
         config.update(learning_by_heart(settings.doctor.overfit))
+        config["plugins"] = starter(config["plugins"])
         if config["logger"] in (None, True):
             # Other verbs than fit draw their curves beside it, not into it.
             config["logger"] = TensorBoardLogger(

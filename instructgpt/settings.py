@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from instructgpt.types import UserError, require
 from instructgpt.yaml_files import check_aliases, check_depth, load_yaml
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 UNPLANNED = {
     "GradientAccumulationScheduler": "--trainer.accumulate_grad_batches",
@@ -102,20 +105,19 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
                 )
 
 
-def check_processes(devices: int, nodes: int, on_cpu: bool) -> None:
+def check_processes(trainer: Trainer) -> None:
     """Refuse more processes than a machine can start, and others than were started.
 
     Where the trainer leaves out some that torchrun or srun have started, each is a run of its own,
     and all write to the same folder.
 
     Args:
-        devices: of the trainer, on each node.
-        nodes: of the trainer.
-        on_cpu: they are CPU processes.
+        trainer: with its devices, on each of its nodes.
     """
+    devices, nodes = trainer.num_devices, trainer.num_nodes
     most = max(16, os.cpu_count() or 1)
     require(
-        not on_cpu or devices <= most,
+        trainer.strategy.root_device.type != "cpu" or devices <= most,
         "--trainer.devices",
         f"at most {most} on this machine",
         devices,
@@ -126,6 +128,8 @@ def check_processes(devices: int, nodes: int, on_cpu: bool) -> None:
             f"--trainer.devices times --trainer.num_nodes must be the {count} processes that "
             f"{name} started, got {devices} times {nodes}"
         )
+    alone = count == 1 and "SLURM_JOB_ID" in os.environ and "NODE_RANK" not in os.environ
+    require(not alone or nodes == 1, "--trainer.num_nodes", "1 without srun in front", nodes)
 
 
 def launched() -> tuple[int, str]:
@@ -140,6 +144,40 @@ def launched() -> tuple[int, str]:
         if mark in os.environ and (number := os.environ.get(count, "1")).isdecimal():
             return int(number), name
     return 1, ""
+
+
+def starter(plugins: Any) -> list[Any]:
+    """The plugins of a trainer, and in a job of Slurm what starts its processes.
+
+    Left to itself Lightning takes each process of a job for one of srun's, in the batch script and
+    in a step of one task too, and waits for others that nobody starts; lets all steps of a job
+    meet at the job's first machine, by one port; and at SIGUSR1 saves in the middle of a step.
+
+    Args:
+        plugins: as given, which may say it themselves.
+    """
+    from lightning.pytorch.plugins.environments import (
+        ClusterEnvironment,
+        LightningEnvironment,
+        SLURMEnvironment,
+    )
+
+    given = plugins if isinstance(plugins, list) else [] if plugins is None else [plugins]
+    own = any(isinstance(one, ClusterEnvironment) for one in given)
+    count, name = launched()
+    if own or name == "torchrun" or "SLURM_JOB_ID" not in os.environ:
+        return given
+    if count == 1:
+        return [*given, LightningEnvironment()]
+    job, step, nodes = (
+        int(os.environ[f"SLURM_{n}"]) for n in ("JOB_ID", "STEP_ID", "STEP_NUM_NODES")
+    )
+    first = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
+    os.environ.setdefault("MASTER_ADDR", first)
+    os.environ.setdefault("MASTER_PORT", str(15000 + (job + 1000 * step) % 10000))
+    # That of the job says nothing of this step, and is not there after `srun -n 2`.
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(count // nodes)
+    return [*given, SLURMEnvironment(auto_requeue=False)]
 
 
 def check_alone(verb: str) -> None:

@@ -212,11 +212,16 @@ def test_ddp_by_popen_from_the_shell(tmp_path):
     ranks = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
     cache = tmp_path / "cache"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    batch = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "0",
+    }  # in a script for sbatch
     written = []
     for run_of in ("cold", "warm"):
         done = subprocess.run(
             [*command, "--output", str(tmp_path / run_of), *ranks],
-            env=environment,
+            env=environment | batch if run_of == "warm" else environment,
             capture_output=True,
             text=True,
             timeout=200,

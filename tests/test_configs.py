@@ -223,7 +223,7 @@ def test_the_command_of_an_overlay_is_understood(overlay):
     commands = [(start, rest) for start, found, rest in commands if found]
     assert commands
     for start, rest in commands:
-        trainer = parse(*rest.split()).trainer
+        trainer = parse(*rest.partition(" $(")[0].split()).trainer  # not what the shell fills in
         assert f"configs/overlays/{overlay}.yaml" in rest
         if "torchrun" in start:
             nodes = int((start.partition("--nnodes ")[2] or "1").split()[0])

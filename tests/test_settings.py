@@ -7,13 +7,18 @@ import time
 import pytest
 import torch
 from last_line import last_line
+from lightning.pytorch.plugins.environments import (
+    LightningEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+)
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from toy_stage import ToyModule, toy_args
 
 from instructgpt.__main__ import main
 from instructgpt.errors import user_message
 from instructgpt.functional.logprobs import kl_estimate
-from instructgpt.settings import check_options
+from instructgpt.settings import check_options, starter
 from instructgpt.types import UserError
 from instructgpt.yaml_files import check_aliases
 
@@ -70,7 +75,16 @@ def test_one_line(tmp_path, capsys, options, message):
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
-SRUN = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+BATCH = {"SLURM_JOB_ID": "123456", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}
+SRUN = {
+    **BATCH,
+    "SLURM_JOB_NAME": "train",
+    "SLURM_NODELIST": "n[1-2]",
+    "SLURM_STEP_ID": "3",
+    "SLURM_STEP_NODELIST": "n2",
+    "SLURM_STEP_NUM_NODES": "1",
+    "SLURM_STEP_NUM_TASKS": "2",
+}
 
 
 @pytest.mark.parametrize(("name", "started"), [("torchrun", TORCHRUN), ("srun", SRUN)])
@@ -88,6 +102,36 @@ def test_no_process_that_was_started_trains_alone(tmp_path, capsys, monkeypatch,
     monkeypatch.delenv("SLURM_STEP_ID", raising=False)  # a batch script, which has tasks as well
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert main(["cache"]) == 0
+
+
+def test_in_a_batch_script_of_slurm_lightning_starts_the_processes(tmp_path, capsys, monkeypatch):
+    """There and in a step of one task nobody else does, and it would wait for ever."""
+    assert starter(None) == []
+    for variable, value in BATCH.items():
+        monkeypatch.setenv(variable, value)
+    assert [type(one) for one in starter(None)] == [LightningEnvironment]
+    assert main(toy_args("--output", str(tmp_path), "--trainer.num_nodes=2")) == 2
+    assert last_line(capsys) == (
+        "instructgpt: error: --trainer.num_nodes must be 1 without srun in front, got 2"
+    )
+    for variable, value in {**SRUN, "SLURM_STEP_NUM_TASKS": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    assert [type(one) for one in starter(None)] == [LightningEnvironment]
+    mine = MPIEnvironment.__new__(MPIEnvironment)
+    assert starter(mine) == starter([mine]) == [mine]
+
+
+def test_steps_of_one_job_meet_at_places_of_their_own(monkeypatch):
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.setenv(variable, "")  # to be put back
+        monkeypatch.delenv(variable)
+    for variable, value in SRUN.items():
+        monkeypatch.setenv(variable, value)
+    (environment,) = starter(None)
+    assert isinstance(environment, SLURMEnvironment)
+    assert not environment.auto_requeue
+    assert (environment.main_address, environment.main_port) == ("n2", 15000 + 6456)
+    environment.validate_settings(num_devices=2, num_nodes=1)
 
 
 def test_nothing_is_left_of_what_lightning_refuses(tmp_path):

@@ -36,7 +36,7 @@ from instructgpt.models.checkpoint import (
 from instructgpt.models.shard_files import remove_unnamed, whole_again
 from instructgpt.types import require
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last, as clusters are told to
 
 
 class Interrupted(BaseException):
@@ -69,8 +69,8 @@ class StageCheckpoint(ModelCheckpoint):
     """Writes ``last.ckpt`` and, at each validation that improves on the others, ``best.ckpt``.
 
     ``last.ckpt`` is written between two optimizer steps only: gradients that are still being
-    accumulated are in no checkpoint. The first Ctrl-C (or SIGTERM) asks for one at the next such
-    moment and ends the run there; the second ends it at once.
+    accumulated are in no checkpoint. The first Ctrl-C (or SIGTERM, SIGUSR1) asks for one at the
+    next such moment and ends the run there; the second ends it at once.
 
     A file takes the place of the one before once it is whole. While the run goes on, the state
     before the last one is kept as ``previous.ckpt``, from which ``--ckpt_path last`` goes on where

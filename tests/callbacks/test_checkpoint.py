@@ -82,10 +82,13 @@ def test_ctrl_c_stops_at_a_step_and_the_run_goes_on_exactly(
         assert text == whole
 
 
-def test_ctrl_c_in_a_validation_and_sigterm(tmp_path, monkeypatch, uninterrupted):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_other_signals_than_ctrl_c_and_in_a_validation(
+    tmp_path, monkeypatch, uninterrupted, number
+):
     with monkeypatch.context() as patch:
-        raise_signal_in(patch, 0, 1, number=signal.SIGTERM, step="validation_step")
-        assert run(toy_args("--output", str(tmp_path), *LONG)) == 128 + signal.SIGTERM
+        raise_signal_in(patch, 0, 1, number=number, step="validation_step")
+        assert run(toy_args("--output", str(tmp_path), *LONG)) == 128 + number
     assert weights(tmp_path)[0] == 5
     assert run(["fit", "--config", f"{tmp_path}/config.yaml", "--ckpt_path=last"]) == 0
     assert same(weights(tmp_path)[1], weights(uninterrupted)[1])

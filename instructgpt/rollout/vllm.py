@@ -63,7 +63,8 @@ def _running(network: PreTrainedModel, sampling: Sampling) -> Any:
     """The engine with the weights of the moment."""
     if network in _RUNNING:
         llm, weights = _RUNNING[network], [(n, w.detach()) for n, w in network.named_parameters()]
-        llm.apply_model(lambda theirs: theirs.load_weights(iter(weights)) and None)
+        # Not ``load_weights`` of its model: some devices keep them in a form that only this makes.
+        llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         llm.reset_prefix_cache()  # keys and values of prompts, by the weights before
         return llm
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # so that weights need no copy

@@ -120,6 +120,7 @@ def inputs_of(data: Path, place: Path, model: str, size: Size) -> dict[str, Any]
         "text": [str(path) for path in sorted((data / "text").glob("*.jsonl*"))],
         "sets": {**sets, "gsm8k": write(place / "gsm8k.jsonl", sums)},
         "precision": size.precision,
+        "dtype": "bfloat16" if size.precision.startswith("bf16") else "float32",
         "max_tokens": size.max_tokens,
     }
 

@@ -27,8 +27,9 @@ class Piece(NamedTuple):
 def cache(folder: str | None = None, clear: bool = False) -> None:
     """Say what is kept for later runs, how large it is and when it was last used; or empty it.
 
-    Rows of data, tokenised, log-probabilities of references and features of frozen trunks are made
-    again when they are asked for, so nothing is lost but time. Runs that are reading them go on.
+    Rows of data, tokenised, log-probabilities of references, features of frozen trunks and scores
+    of reward models are made again when they are asked for, so nothing is lost but time. Runs that
+    are reading them go on.
 
     Args:
         folder: that ``--data.cache`` named; by default the user's, with all of it.
@@ -46,7 +47,7 @@ def cache(folder: str | None = None, clear: bool = False) -> None:
     if folder is None:
         for kind in KINDS:
             own = kept_folder(kind)
-            kinds[f"{kind.words} in {own}"] = _kept(own)
+            kinds[f"{kind.words} in {own}"] = _kept(own, kind.end)
     for title, pieces in kinds.items():
         say(f"{title}: {_count(pieces)}")
         for piece in sorted(pieces, key=lambda one: -one.used):
@@ -114,17 +115,18 @@ def _about(entry: Entry) -> str:
     return f"{kind} of {', '.join(names[:2])}{more}"
 
 
-def _kept(folder: Path) -> list[Piece]:
+def _kept(folder: Path, end: str) -> list[Piece]:
     """Files of numbers, with what they were computed from."""
     from safetensors import SafetensorError
 
     from instructgpt.data.cache import named
-    from instructgpt.modules.cached import made_from
+    from instructgpt.evaluation.kept_scores import about_scores
+    from instructgpt.modules.cached import SCORES, made_from
 
-    pieces = []
-    for file in named(folder, ".safetensors"):
+    pieces, says = [], about_scores if end == SCORES.end else made_from
+    for file in named(folder, end):
         try:
-            about = made_from(file) or file.name
+            about = says(file) or file.name
         except (OSError, SafetensorError):
             about = f"damaged: {file.name}"
         state = file.stat()

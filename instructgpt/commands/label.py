@@ -152,7 +152,7 @@ def rank_by_reward(samples: str, reward_model: str | None, heads: Combined, outp
         samples: JSONL of ``generate``.
         reward_model: folder or hub id.
         heads: what several of it say into one score.
-        output: folder; the same command goes on with scores that are there already.
+        output: folder.
     """
     from instructgpt.callbacks.common import json_lines
     from instructgpt.evaluation.answers import answers_of, read_answers
@@ -165,27 +165,23 @@ def rank_by_reward(samples: str, reward_model: str | None, heads: Combined, outp
         raise UserError("--reward_model must be given with --by reward, got none")
     check_place(output)
     rows = read_answers(samples, least=2)
-    scorer = Scorer(reward_model, output / "scores.jsonl", "--reward_model", heads)
+    scorer = Scorer(reward_model, "--reward_model", heads)
     note(f"reward model '{reward_model}': {scorer.choice}")
-    try:
-        every = scorer.each([a for row in rows for a in answers_of(row, row.prompt, None)])
-        ranked, best, at = [], [], 0
-        for row in rows:
-            found = every[at : at + len(row.responses)]
-            scores, at = [one.score for one in found], at + len(found)
-            place = max(range(len(scores)), key=scores.__getitem__)
-            about = {**row.prompt.row, **row.optional}
-            rated = {**about, "responses": row.responses, "ratings": scores}
-            if scorer.heads > 1:
-                rated["disagreement"] = [one.disagreement for one in found]
-            ranked.append(rated)
-            chosen = {"responses": [row.responses[place]], "finished": [row.finished[place]]}
-            best.append({**about, **chosen})
-        write_text(output / "best.jsonl", json_lines(best))
-        write_text(output / "comparisons.jsonl", json_lines(ranked))
-        scorer.close(done=True)
-    finally:
-        scorer.close(done=False)
+    every = scorer.each([a for row in rows for a in answers_of(row, row.prompt, None)])
+    ranked, best, at = [], [], 0
+    for row in rows:
+        found = every[at : at + len(row.responses)]
+        scores, at = [one.score for one in found], at + len(found)
+        place = max(range(len(scores)), key=scores.__getitem__)
+        about = {**row.prompt.row, **row.optional}
+        rated = {**about, "responses": row.responses, "ratings": scores}
+        if scorer.heads > 1:
+            rated["disagreement"] = [one.disagreement for one in found]
+        ranked.append(rated)
+        chosen = {"responses": [row.responses[place]], "finished": [row.finished[place]]}
+        best.append({**about, **chosen})
+    write_text(output / "best.jsonl", json_lines(best))
+    write_text(output / "comparisons.jsonl", json_lines(ranked))
     say(f"{len(rows):,} prompts are rated in {output / 'comparisons.jsonl'}")
 
 
@@ -208,13 +204,9 @@ def ask_people(
             "--validation is for simulated labelers: the reward model holds out rows of "
             f"comparisons.jsonl itself (--data.validation), got {validation}"
         )
-    scorers, done = choosing.judges_of(given["choose"], given["reward_model"], output), False
-    try:
-        found = choosing.choose(choosing.rankable(rows), scorers, given["choose"], given["seed"])
-        wait_for_people(found, output)
-        done = True
-    finally:
-        choosing.close(scorers, done)  # while people rank, what was said of the rows is kept
+    scorers = choosing.judges_of(given["choose"], given["reward_model"])
+    found = choosing.choose(choosing.rankable(rows), scorers, given["choose"], given["seed"])
+    wait_for_people(found, output)
 
 
 def wait_for_people(rows: list[Rankable], output: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,13 +30,12 @@ def rankable(rows: Sequence[AnswersRow]) -> list[Rankable]:
     return [one for one in found if len(set(one.responses)) > 1]
 
 
-def judges_of(how: Acquire, reward_model: str | None, folder: Path) -> list[Scorer]:
-    """The reward models that choose; what they say is noted until they are closed.
+def judges_of(how: Acquire, reward_model: str | None) -> list[Scorer]:
+    """The reward models that choose.
 
     Args:
         how: to choose.
         reward_model: folder or hub id.
-        folder: for the notes.
     """
     check_acquire(how)
     if how.by == "random":
@@ -45,31 +43,15 @@ def judges_of(how: Acquire, reward_model: str | None, folder: Path) -> list[Scor
         return []
     if reward_model is None:
         raise UserError(f"--reward_model must be given with --choose.by {how.by}, got none")
-    found = [Scorer(reward_model, folder / "scores.jsonl")]
-    try:
-        if how.against is not None:
-            place = folder / "against_scores.jsonl"
-            found.append(Scorer(how.against, place, "--choose.against"))
-        elif how.by == "disagreement" and found[0].heads == 1:
-            raise UserError(
-                "--choose.by disagreement needs --choose.against, or a --reward_model with several "
-                f"heads (--model.heads), got '{reward_model}', which has one"
-            )
-    except BaseException:
-        close(found, done=False)
-        raise
+    found = [Scorer(reward_model)]
+    if how.against is not None:
+        found.append(Scorer(how.against, "--choose.against"))
+    elif how.by == "disagreement" and found[0].heads == 1:
+        raise UserError(
+            "--choose.by disagreement needs --choose.against, or a --reward_model with several "
+            f"heads (--model.heads), got '{reward_model}', which has one"
+        )
     return found
-
-
-def close(scorers: Sequence[Scorer], done: bool) -> None:
-    """Keep what reward models said, or let it go.
-
-    Args:
-        scorers: that choose.
-        done: nobody needs it any more.
-    """
-    for one in scorers:
-        one.close(done)
 
 
 def choose(

@@ -35,21 +35,20 @@ class Wanted(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """What judges, and has something to keep where it is interrupted."""
+    """What judges."""
 
     scorer: Scorer | None
     second: Scorer | None  # took no part in training
     endpoint: EndpointJudge | None
 
     def close(self, done: bool) -> None:
-        """Keep what there is to go on with.
+        """Keep what the endpoint said; scores are kept as they come.
 
         Args:
             done: everything is written: there is nothing to go on with.
         """
-        for one in self:
-            if one is not None:
-                one.close(done)
+        if self.endpoint is not None:
+            self.endpoint.close(done)
 
 
 def take_seats(wanted: Wanted, folder: Path | None) -> Bench:
@@ -57,25 +56,22 @@ def take_seats(wanted: Wanted, folder: Path | None) -> Bench:
 
     Args:
         wanted: who is to judge.
-        folder: for their notes; None: nothing is noted.
+        folder: for notes of what the endpoint said; None: nothing is noted.
     """
-
-    def notes(name: str) -> Path | None:
-        return None if folder is None else folder / name
-
     first, second, endpoint = wanted.reward_model, wanted.judge_model, None
     fits = first is not None or wanted.heads == Combined()
     require(fits, "--heads", "left out without --reward_model", wanted.heads)
     # What can be wrong is found before models are loaded, and asked nothing yet.
     if wanted.endpoint.url is not None:
-        endpoint = EndpointJudge(wanted.endpoint, notes("judgements.jsonl"))
+        notes = None if folder is None else folder / "judgements.jsonl"
+        endpoint = EndpointJudge(wanted.endpoint, notes)
     bench = Bench(None, None, endpoint)
     try:
         if first is not None:
-            scorer = Scorer(first, notes("scores.jsonl"), "--reward_model", wanted.heads)
+            scorer = Scorer(first, "--reward_model", wanted.heads)
             bench = bench._replace(scorer=scorer)
         if second is not None:
-            scorer = Scorer(second, notes("judge_scores.jsonl"), "--judge_model")
+            scorer = Scorer(second, "--judge_model")
             bench = bench._replace(second=scorer)
             if bench.scorer is not None and bench.scorer.digest == scorer.digest:
                 raise UserError(

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from instructgpt.callbacks.unfinished import UnfinishedRows
 from instructgpt.evaluation.judges import Answer
+from instructgpt.evaluation.kept_scores import KeptScores, key_of
 from instructgpt.evaluation.measures import Answers, estimates, values
 from instructgpt.evaluation.results import Table
 from instructgpt.models.load import Network
 from instructgpt.rewards.combine import Combined
-from instructgpt.rewards.learned import reads_alone
-from instructgpt.terminal import say
+from instructgpt.rewards.learned import number_format, reads_alone
+from instructgpt.terminal import note
 from instructgpt.types import Prompt, Sample
 
-TOGETHER = 1024
-"""Answers that are scored together, and then noted."""
+TOGETHER = 256
+"""Answers that are scored together, and then kept."""
 
 
 class Scored(NamedTuple):
@@ -38,32 +36,33 @@ class Scored(NamedTuple):
 
 
 class Scorer:
-    """A reward model that remembers what it has scored.
+    """A reward model that remembers what it has scored, for later commands, too (``cache``).
+
+    A head on a frozen trunk reads states in the number format that it was trained on.
 
     Args:
         init_from: folder or hub id of the reward model.
-        notes: file of the scores, as they come, until ``close``: whoever is interrupted goes on
-            from there; None notes nothing.
         option: that names the model.
         heads: what several of it say into one score.
     """
 
     def __init__(
-        self,
-        init_from: str,
-        notes: Path | None = None,
-        option: str = "--reward_model",
-        heads: Combined = Combined(),
+        self, init_from: str, option: str = "--reward_model", heads: Combined = Combined()
     ) -> None:
-        self.option = option
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.reward = reads_alone(init_from, option, device, Network(), heads)
+        self.option = option
+        network = Network(dtype=number_format(init_from))
+        self.reward = reads_alone(init_from, option, device, network, heads)
         self.tokenizer, self.template = self.reward.tokenizer, self.reward.template
         self.choice = self.reward.choice
-        self.known: dict[tuple[str, str, bool], Scored] = {}
         self.prompts: dict[str, list[int]] = {}
         self.responses: dict[tuple[str, bool], list[int]] = {}
-        self._notes = None if notes is None else self._noted(notes, device)
+        facts = {"model": self.digest, "device": device.type, "dtype": network.dtype}
+        if self.heads > 1:
+            facts |= {"combine": self.reward.combine, "std_coef": str(self.reward.std_coef)}
+        self._kept = KeptScores(facts, f"reward model {init_from}")
+        self.known = {key: Scored(one[0], one[1:]) for key, one in self._kept.read().items()}
+        self._said = not self.known  # whether there is nothing to say of an earlier command
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
         """One score an answer."""
@@ -77,52 +76,28 @@ class Scorer:
 
     def each(self, answers: Sequence[Answer]) -> list[Scored]:
         """The score of each answer, and what each head says of it."""
-        keys = [(answer.prompt.text, answer.text, answer.finished) for answer in answers]
-        new = {
-            key: answer for key, answer in zip(keys, answers, strict=True) if key not in self.known
-        }
+        samples = [self._sample(answer) for answer in answers]
+        keys = [key_of(one.prompt_tokens, one.response_tokens) for one in samples]
+        new = {key: one for key, one in zip(keys, samples, strict=True) if key not in self.known}
+        if len(new) < len(set(keys)) and not self._said:
+            self._said = True
+            note(f"what an earlier command has scored is not scored again: {self._kept.path}")
         order = list(new)
         for some in (order[i : i + TOGETHER] for i in range(0, len(order), TOGETHER)):
             found = self._computed([new[key] for key in some])
             self.known.update(zip(some, found, strict=True))
-            if self._notes is not None:
-                pairs = zip(some, found, strict=True)
-                rows = [[*key, one.score, *one.heads] for key, one in pairs]
-                self._notes.add([{"scores": rows}])
+            self._kept.add(
+                {key: [one.score, *one.heads] for key, one in zip(some, found, strict=True)}
+            )
         return [self.known[key] for key in keys]
 
-    def _computed(self, answers: Sequence[Answer]) -> list[Scored]:
-        scores = self.reward.score([self._sample(answer) for answer in answers]).tolist()
+    def _computed(self, samples: list[Sample]) -> list[Scored]:
+        scores = self.reward.score(samples).tolist()
         if self.heads == 1:
             return [Scored(score) for score in scores]
         assert self.reward.said is not None
         said = self.reward.said.tolist()
         return [Scored(score, tuple(heads)) for score, heads in zip(scores, said, strict=True)]
-
-    def close(self, done: bool) -> None:
-        """Write no more notes.
-
-        Args:
-            done: what the scores were for is there: the notes go.
-        """
-        if self._notes is not None:
-            self._notes.discard() if done else self._notes.leave()
-
-    def _noted(self, notes: Path, device: torch.device) -> UnfinishedRows:
-        """The file of the notes, of which those that are there are read."""
-        reward = self.reward
-        facts: dict[str, Any] = {self.option: self.digest, "device": device.type}
-        if self.heads > 1:
-            facts |= {"--heads.combine": reward.combine, "--heads.std_coef": reward.std_coef}
-        file = UnfinishedRows(notes, facts)
-        if file.open(1):
-            say(f"going on with the scores that are in {file.partial}")
-        with file.partial.open("rb") as lines:
-            scores = [one for line in lines for one in json.loads(line)["scores"]]
-        for prompt, text, finished, score, *heads in scores:
-            known = Scored(math.nan if score is None else score, tuple(heads))
-            self.known[prompt, text, finished] = known
-        return file
 
     @property
     def digest(self) -> str:

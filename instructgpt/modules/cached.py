@@ -35,11 +35,13 @@ class Kind(NamedTuple):
 
     folder: str
     words: str  # for people
+    end: str = ".safetensors"  # of their names
 
 
 LOGPROBS = Kind("reference_logprobs", "reference log-probabilities")
 FEATURES = Kind("features", "features of frozen trunks")
-KINDS = (LOGPROBS, FEATURES)
+SCORES = Kind("scores", "scores of reward models", ".jsonl")
+KINDS = (LOGPROBS, FEATURES, SCORES)
 
 
 def kept_folder(kind: Kind) -> Path:
@@ -51,7 +53,7 @@ def kept_folder(kind: Kind) -> Path:
 def kept_path(kind: Kind, facts: Mapping[str, Any]) -> Path:
     """Where numbers are kept that depend on these facts and on nothing else."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return kept_folder(kind) / f"{digest}.safetensors"
+    return kept_folder(kind) / f"{digest}{kind.end}"
 
 
 def made_from(path: Path) -> str:

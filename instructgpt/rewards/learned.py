@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from math import inf
-from typing import NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from instructgpt.types import Diagnosis, FlatRows, Origin, Sample, UserError, re
 
 Pair = tuple[list[int], list[int]]
 """Tokens of a prompt and of a response to it."""
+FORMATS = ("float32", "bfloat16", "float16")
 
 
 class LearnedReward(RewardFunction):
@@ -224,6 +225,21 @@ def reads_alone(
         message = str(error).removeprefix("model.reward: ").removeprefix("reward.")
         raise UserError(f"{option}: {message}") from error
     return reward
+
+
+def number_format(init_from: str) -> Literal["float32", "bfloat16", "float16"]:
+    """That in which a head on a frozen trunk was trained on its states; else float32.
+
+    Args:
+        init_from: folder or hub id of a reward model.
+    """
+    artefact = read_artefact(init_from)
+    if artefact is None or artefact.features is None:
+        return "float32"
+    found: Any = artefact.config
+    for key in ("model", "init_args", "network", "dtype"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if found in FORMATS else "float32"
 
 
 class Sharing(NamedTuple):

@@ -9,6 +9,7 @@ import torch
 
 from instructgpt.__main__ import main as run
 from instructgpt.data.demonstrations import DemonstrationDataModule
+from instructgpt.evaluation.kept_scores import KeptScores, key_of
 from instructgpt.modules.cached import FEATURES, LOGPROBS, kept_path, read_kept, write_kept
 
 OF = {"reference": "runs/sft/export", "data.train": "c.jsonl"}
@@ -43,20 +44,25 @@ def test_what_is_kept_is_listed_and_removed(home, tmp_path, tokenizer_folder, ca
     file, data = prepare(tmp_path, tokenizer_folder)
     write_kept(LOGPROBS, kept_path(LOGPROBS, {"of": "one"}), {"train": torch.zeros(7)}, OF)
     write_kept(FEATURES, kept_path(FEATURES, {"of": "one"}), {"train": torch.zeros(7, 2)}, OF)
+    scores = KeptScores({"model": "abc"}, "reward model runs/reward/export")
+    scores.add({key_of([1], [2]): [0.5]})
     code, out = said(capsys)
     assert code == 0
     assert f"rows of data in {home / 'data'}: 1 entry" in out
     assert f"demonstrations of {file}\n" in out
     assert f"reference log-probabilities in {home / 'reference_logprobs'}: 1 entry" in out
     assert f"features of frozen trunks in {home / 'features'}: 1 entry" in out
+    assert f"scores of reward models in {home / 'scores'}: 1 entry" in out
+    assert "reward model runs/reward/export\n" in out
     assert "reference runs/sft/export; data.train c.jsonl\n" in out
     (home / "data" / "notes.txt").write_text("mine")
     code, out = said(capsys, "--clear", "true")
     assert code == 0
-    assert "removed: 3 entries" in out
+    assert "removed: 4 entries" in out
     assert [path.name for path in (home / "data").iterdir()] == ["notes.txt"]
     assert list((home / "reference_logprobs").iterdir()) == []
     assert list((home / "features").iterdir()) == []
+    assert scores.read() == {}
     assert len(data.train_rows[8].tokens) > 0  # a run that has it open reads on
     assert "0 entries, 0 B" in said(capsys)[1]
 

@@ -263,9 +263,11 @@ def test_a_killed_rating_goes_on_with_its_scores(make_answers, reward_model, tmp
     samples, scored = make_answers("samples", SETS, responses=2), Scored(monkeypatch)
     args = ["label", "--by=reward", f"--reward_model={reward_model}", "--samples", samples]
     monkeypatch.setattr(scoring, "TOGETHER", 30)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
     assert run([*args, f"--output={tmp_path / 'whole'}"]) == 0
     assert scored.calls == [30, 30, 16]  # what was said twice is scored once
     scored.calls, scored.most = [], 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     killed(lambda: run([*args, f"--output={tmp_path / 'out'}"]))
     assert not (tmp_path / "out" / "comparisons.jsonl").exists()
     scored.most = 99

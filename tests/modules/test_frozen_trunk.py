@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from instructgpt.algorithms.kwise import KWise
 from instructgpt.algorithms.schedule import Constant
+from instructgpt.evaluation.scoring import Scorer
 from instructgpt.models.artefact import read_artefact
 from instructgpt.models.features import Features
 from instructgpt.models.heads import Heads
@@ -26,7 +27,7 @@ from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.base import RewardFunction
-from instructgpt.rewards.learned import LearnedReward
+from instructgpt.rewards.learned import LearnedReward, number_format
 from instructgpt.rewards.mixture import MixtureReward
 from instructgpt.rewards.rules import LengthReward
 from instructgpt.rollout.updates import Batches
@@ -180,6 +181,26 @@ def test_an_artefact_scores_as_what_was_trained(
         prompt, response = row.tokens[: row.trained].tolist(), row.tokens[row.trained :].tolist()
         sums += back.each(shared_rows([prompt], [[response]]))[1].detach()
     torch.testing.assert_close(sums, torch.zeros(heads), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_its_scores_are_those_of_the_number_format_it_was_trained_in(
+    fit, comparison_data, policy_artefact, tmp_path, dtype
+):
+    """To the last bit where a command scores answers; what else is trained is read in float32."""
+    module = make(policy_artefact, network=Network(dtype))
+    fit(module, comparison_data(batch_size=8), max_epochs=1)
+    config = {"model": {"init_args": {"network": {"dtype": dtype}}}}
+    module.export(tmp_path / "export", config=config, metrics={})
+    scorer = Scorer(str(tmp_path / "export"))
+    assert next(scorer.reward.model.trunk.parameters()).dtype == getattr(torch, dtype)
+    samples = [Sample(Prompt("x", None, "", {}), "", PROMPT, one, False) for one in RESPONSES]
+    expected = module.model.eval().score(shared_rows([PROMPT], [RESPONSES]))[1:]
+    assert torch.equal(scorer.reward.score(samples), expected.detach())
+    plain = make(policy_artefact, LoRA(rank=2), network=Network(dtype))
+    fit(plain, comparison_data(batch_size=8), max_steps=1)
+    plain.export(tmp_path / "plain", config=config, metrics={})
+    assert number_format(str(tmp_path / "plain")) == "float32"
 
 
 @pytest.mark.parametrize("heads", [1, 3])

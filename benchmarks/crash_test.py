@@ -37,6 +37,7 @@ import instructgpt.commands.preload  # noqa: F401  # the children must not impor
 import instructgpt.models.checkpoint as files
 from instructgpt.__main__ import main as command
 from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.models.shard_files import SHARDS, whole_again
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -330,9 +331,10 @@ def compare(alone: Path, killed: Path) -> list[str]:
     for name in ("last.ckpt", "best.ckpt"):
         paths = [folder / "checkpoints" / name for folder in (alone, killed)]
         if paths[0].exists() or paths[1].exists():
-            one, other = (torch.load(path, weights_only=True) for path in paths)
+            one, other = (whole_again(torch.load(p, weights_only=True), p) for p in paths)
             for checkpoint in (one, other):
                 del checkpoint["loops"], checkpoint["epoch"]  # they know the hook that saved
+                checkpoint.pop(SHARDS, None)  # where its tensors are
             found += differences(one, other, name)
     for path in sorted((alone / "export").rglob("*.safetensors")):
         same = killed / path.relative_to(alone)

@@ -1,4 +1,4 @@
-"""A power cut of a whole run: its process is killed, and its folder becomes what a disk would hold.
+"""A power cut of a whole run: its processes are killed; its folder becomes what a disk would hold.
 
 Nothing is on a disk for certain but what was synced: the bytes of a file as they were when it was,
 the names in a folder as they were when that was. Of the rest some may be there, too. So a folder is
@@ -10,6 +10,7 @@ rewritten in one of three ways:
   synced, those of now, a part of them, or zeros in the place of what was not synced.
 """
 
+import fcntl
 import json
 import os
 import random
@@ -17,30 +18,44 @@ import shutil
 import signal
 import stat
 import sys
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHANGES = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate")
+OVER = -1  # in the place of the count: nobody is to write any more
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class Synced:
-    """Writes down in a process, file by file and folder by folder, what is synced.
+    """Writes down in a process and its forks, file by file and folder by folder, what is synced.
 
     Args:
         root: folder that is watched; all that is in it now is on the disk.
         kept: another one, for what is written down.
-        moment: that change or sync, counted from 0, at which this process is killed.
+        moment: that change or sync, counted from 0 over all processes, at which they are killed.
+        joins: whether this is one more process, of a run in which others are watched already.
     """
 
-    def __init__(self, root, kept, moment):
-        self.root, self.kept, self.moment, self.count = f"{root}/", Path(kept), moment, 0
+    def __init__(self, root, kept, moment, joins=False):
+        self.root, self.kept, self.moment = f"{root}/", Path(kept), moment
         self.held = []  # open files: the number of one that is removed must not be given away
-        shutil.rmtree(kept, ignore_errors=True)
-        self.kept.mkdir()
-        for path in (root, *Path(root).rglob("*")):
-            self.note(os.open(path, os.O_RDONLY))
+        self.count = self.kept / "count"
+        if not joins:
+            shutil.rmtree(kept, ignore_errors=True)
+            self.kept.mkdir()
+            self.count.write_text("0")
+            for path in (root, *Path(root).rglob("*")):
+                self.note(os.open(path, os.O_RDONLY))
+        self.join()
+        os.register_at_fork(after_in_child=self.join)
         os.fsync = self.fsync
         sys.addaudithook(self.audit)
+
+    def join(self):
+        """Be one of the processes that a power cut ends."""
+        with (self.kept / "processes").open("a") as file:
+            file.write(f"{os.getpid()} {begun(os.getpid())}\n")
 
     def note(self, number):
         self.held.append(number)
@@ -55,20 +70,53 @@ class Synced:
     def fsync(self, number):
         number = number if isinstance(number, int) else number.fileno()
         if f"{os.readlink(f'/proc/self/fd/{number}')}/".startswith(self.root):
-            self.step()
-            self.note(os.dup(number))
+            with self.step():
+                self.note(os.dup(number))
 
     def audit(self, event, args):
         if event in CHANGES or (event == "open" and isinstance(args[2], int) and args[2] & WRITING):
             path = args[0]
             inside = isinstance(path, str | os.PathLike) and os.path.abspath(path)
             if inside and inside.startswith(self.root) and "tfevents" not in inside:
-                self.step()
+                with self.step():
+                    pass
 
+    @contextmanager
     def step(self):
-        if self.count == self.moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.count += 1
+        """One more change; no other process makes one within the context."""
+        with self.count.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            count = int(file.read())
+            if count == self.moment:
+                self.write_count(file, OVER)
+                for process in living(self.kept) - {os.getpid()}:
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+            if count in (self.moment, OVER):
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.write_count(file, count + 1)
+            yield
+
+    def write_count(self, file, count):
+        file.seek(0)
+        file.write(f"{count:<9}")
+        file.flush()
+
+
+def begun(process):
+    """When a process began, which nobody else's of that number did; None if it is gone."""
+    try:
+        facts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if facts[0] in "ZX" else facts[19]
+
+
+def living(kept):
+    """The processes that still write down what is synced."""
+    lines = (kept / "processes").read_text().splitlines()
+    known = [line.split() for line in lines]
+    return {int(process) for process, when in known if begun(process) == when}
 
 
 def names_in(folder):
@@ -78,7 +126,7 @@ def names_in(folder):
 
 
 def run_until(function, root, kept, moment):
-    """Call a function in a child that is killed at a moment.
+    """Call a function in a child that is killed at a moment, and all that it has begun.
 
     Args:
         function: returns how it ended, 0 if well.
@@ -96,10 +144,11 @@ def run_until(function, root, kept, moment):
             disk = Synced(root, kept, moment)
             code = function()
             disk.moment = None
-            (Path(kept) / "count").write_text(str(disk.count))
         finally:
             os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    while code and living(kept):
+        time.sleep(0.01)
     assert code in (0, -signal.SIGKILL), code
     return None if code else int((Path(kept) / "count").read_text())
 

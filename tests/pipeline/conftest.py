@@ -10,7 +10,7 @@ from instructgpt.pipeline.call import run_pipeline
 from instructgpt.pipeline.program import Program
 
 HERE = str(Path(__file__).parent)
-collect_ignore = ["toy_verbs.py"]
+collect_ignore = ["cut_verbs.py", "toy_verbs.py"]
 PROGRAM = Program("toy_verbs:main", FUNCTIONS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -55,7 +56,9 @@ class RowPlaces:
         """Those of a layout, computed once for all networks of a width that read its rows."""
         known = layout.attended.get(width)
         if not isinstance(known, cls):
-            layout.attended[width] = known = cls(layout, width)
+            alone = copy(layout)  # each other's, they would stay until garbage is collected
+            alone.attended = {}
+            layout.attended[width] = known = cls(alone, width)
         return known
 
     @cached_property

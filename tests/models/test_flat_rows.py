@@ -1,7 +1,9 @@
 """Where attention finds its rows, against naive loops."""
 
+import gc
 import itertools
 import warnings
+import weakref
 from functools import wraps
 
 import pytest
@@ -82,6 +84,21 @@ def test_segments_see_their_rows_up_to_themselves(trees):
         assert places[keys[number] : keys[number + 1]].tolist() == seen + own
     assert segments.most_queries == max(b - a for a, b in itertools.pairwise(queries))
     assert segments.most_keys == max(b - a for a, b in itertools.pairwise(keys))
+
+
+def test_networks_of_a_width_share_places_which_go_when_the_layout_goes():
+    layout = Layout.of([2, 7, 7])
+    places = RowPlaces.of(layout, 8)
+    assert RowPlaces.of(layout, 8) is places
+    assert RowPlaces.of(layout, 16) is not places
+    found, seen = places.places, weakref.ref(places)
+    assert found is not None
+    gc.disable()
+    try:
+        del layout, places
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from harness import run_processes
 from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks import lost
-from instructgpt.models.load import Network
+from instructgpt.models.artefact import save_policy
+from instructgpt.models.load import Network, load_policy
 from instructgpt.models.shards import local, whole
+from instructgpt.models.template import get_template
 from instructgpt.models.trained import LoRA
 from instructgpt.modules.networks import Value
 from instructgpt.modules.optimizer import PaperAdam
@@ -150,3 +152,36 @@ def test_who_is_waited_for_too_long_is_named(fit, prompt_data, policy_artefact, 
 def test_layers_are_not_cut():
     with pytest.raises(UserError, match=r"tensor_parallel_size must be 1: layers are not cut"):
         FSDP2Strategy(tensor_parallel_size=2).setup_environment()
+
+
+EXPERTS = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        **{"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+        **{"shared_expert_intermediate_size": 16, "decoder_sparse_step": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_a_mixture_of_experts(fit, demonstration_data, tiny_tokenizer, tmp_path, kind):
+    """A rank may have no token for an expert that the other has some for."""
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "intermediate_size": 32, "initializer_range": 0.2}
+    shape |= {"max_position_embeddings": 128, "model_type": kind, **EXPERTS[kind]}
+
+    def make():
+        policy = load_policy(None, shape, Network(), tiny_tokenizer)
+        own = {"stage": "sft", "parent": None, "config": {}, "metrics": {}}
+        save_policy(policy, tiny_tokenizer, tmp_path, template=get_template("plain"), **own)
+
+    def train(processes):
+        network = Network(max_tokens=30 if processes > 1 else None)
+        options = {"optimizer": sgd, "schedule": Constant(), "network": network}
+        module = SFTModule(init_from=str(tmp_path), dropout=0.0, **options)
+        data = demonstration_data(batch_size=8 // processes)
+        trainer = fit(module, data, max_epochs=2, limit_train_batches=2, **on(processes))
+        return result(module, trainer)
+
+    make()
+    assert_shards_agree(train)

@@ -1,8 +1,8 @@
 """Modules that libraries load when they are imported, and that a run hardly ever needs.
 
 ``torch._dynamo`` (of ``torch.compile``), the symbolic shapes of ``torch.fx`` (and sympy with them),
-the plots of torchmetrics (and matplotlib) and signals of scipy, where it is installed, are half of
-what would be loaded before a run starts.
+the plots of torchmetrics (and matplotlib), signals and optimizers of scipy, where it is installed,
+are half of what would be loaded before a run starts.
 Lightning and transformers want little of them: a class to ask ``isinstance`` of, decorators, names
 for annotations. ``defer`` lets stand-ins take their place, for these libraries alone. Anything else
 that is asked of such a module, or by anyone else, loads the real one as usual; stand-ins are
@@ -225,7 +225,7 @@ def _graph_break(message: str = "") -> None:
 
 
 _SHAPES, _PLOT = "torch.fx.experimental.symbolic_shapes", "torchmetrics.utilities.plot"
-_SIGNAL = "scipy.signal"
+_SIGNAL, _OPTIMIZE = "scipy.signal", "scipy.optimize"
 _TRACE = f"{DYNAMO}._trace_wrapped_higher_order_op"
 STAND_INS: dict[str, dict[str, Any]] = {
     DYNAMO: {
@@ -250,6 +250,8 @@ STAND_INS: dict[str, dict[str, Any]] = {
     },
     # torchmetrics gives it a name that it had once, wherever scipy is installed
     _SIGNAL: {"hamming": _late(f"{_SIGNAL}.windows", "hamming")},
+    # of the losses of transformers that match boxes
+    _OPTIMIZE: {"linear_sum_assignment": _late(_OPTIMIZE, "linear_sum_assignment")},
 }
 """What others want of the modules when they are imported."""
 

@@ -20,6 +20,7 @@ NOT_LOADED = (
     "datasets",  # without a set from the hub
     "datatrove",
     "scipy.signal._signaltools",  # where scipy is installed
+    "scipy.optimize._optimize",
     "scipy.stats",
     "sklearn",
     "nltk",
@@ -171,6 +172,14 @@ def known(x):
 assert not LOADED
 from torch._dynamo import trace_rules
 assert id(known) in trace_rules._allowed_callable_ids
+""",
+    "a matching": """
+from transformers.loss import loss_for_object_detection as detection
+assert not LOADED
+rows, columns = detection.linear_sum_assignment([[2, 1], [1, 2]])
+assert (list(rows), list(columns)) == ([0, 1], [1, 0])
+import scipy.optimize
+assert detection.linear_sum_assignment is scipy.optimize.linear_sum_assignment
 """,
     "a plot": """
 from torchmetrics import MeanMetric

@@ -47,9 +47,7 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
             for what, key in (("`fit --help`", "fit --help"), ("`fit` to the first step", "fit")):
                 before = row[key].get("before", {}).get("cpu_seconds")
                 ours = row[key]["ours"]["cpu_seconds"]
-                yield _itself(
-                    what, f"{ours:.2f}{_aim(ours, aim.get(key), most=True)}", ours, before
-                )
+                yield _itself(what, f"{ours:.2f}", ours, before, aim.get(key))
         elif name == "miniature":
             before, ours = row.get("before", {}).get("seconds"), row["ours"]["seconds"]
             yield _itself(

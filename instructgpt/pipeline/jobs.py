@@ -7,7 +7,9 @@ prints to its own output, so that the log of the stage is where it is for any ot
 from __future__ import annotations
 
 import json
+import logging
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from instructgpt.pipeline.launch import main as run_command
 from instructgpt.terminal import say
 
 POLL_SECONDS = 0.5
+OVER = "no longer queued"
 ASK_SECONDS = 15.0  # between questions to Slurm, which all users share
 
 
@@ -74,17 +77,37 @@ def follow(job: Any, cancelled: Callable[[], bool]) -> None:
         cancelled: it was, so that Slurm is asked more often.
     """
     path, place, state, asked = Path(job.paths.stdout), 0, "", -ASK_SECONDS
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # warnings each time that sacct fails
     while True:
-        done = job.done(force_check=cancelled())
+        done = job.done(force_check=cancelled()) or state == OVER
         place += _print_from(path, place)
         if done:
             return
         if time.monotonic() - asked > ASK_SECONDS:
             asked = time.monotonic()
-            if (now := str(job.state)) != state:
+            if (now := state_of(job)) != state:
                 state = now
                 say(f"job {job.job_id}: {state}")
         time.sleep(POLL_SECONDS)
+
+
+def state_of(job: Any) -> str:
+    """What Slurm says of a job: by sacct, which submitit asks, or on clusters without it by squeue.
+
+    Args:
+        job: of submitit.
+    """
+    state = str(job.state)
+    if state != "UNKNOWN":
+        return state
+    command = ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return state
+    if answer.returncode == 0 or "Invalid job id" in answer.stderr:  # else it cannot be reached
+        return answer.stdout.partition("\n")[0].strip() or OVER
+    return state
 
 
 def _print_from(path: Path, place: int) -> int:
@@ -105,6 +128,9 @@ def exit_code(job: Any) -> int:
     Args:
         job: that is over.
     """
+    if not job.done():  # its results would be waited for
+        say(f"job {job.job_id}: {OVER}, and has left no result", error=True)
+        return 1
     try:
         codes = [int(code) for code in job.results()]
     except Exception as error:  # killed, out of time, or submitit's own

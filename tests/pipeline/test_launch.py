@@ -6,12 +6,14 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from called_pipeline import Call, all_gone, pids, wait_for
 
 from instructgpt.commands.functions import FUNCTIONS
 from instructgpt.pipeline.call import run_pipeline
+from instructgpt.pipeline.jobs import exit_code, follow
 from instructgpt.pipeline.launch import call_of
 from instructgpt.pipeline.program import Program
 from instructgpt.pipeline.spec import read_spec
@@ -177,6 +179,23 @@ def check_errors(toy):
 
 def test_the_code_of_a_job_is_that_of_the_stage(queue):
     check_errors(queue)
+
+
+def test_where_slurm_keeps_no_accounts_squeue_says_that_a_job_is_over(
+    tmp_path, monkeypatch, capsys
+):
+    """sacct fails there, so that submitit knows no state and would wait for ever."""
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexit 0\n")  # 22.05: of what is over, nothing
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    paths = SimpleNamespace(stdout=tmp_path / "77_0_log.out")
+    done = {"done": lambda force_check=False: False}
+    job = SimpleNamespace(job_id="77", state="UNKNOWN", paths=paths, **done)
+    follow(job, lambda: False)
+    assert exit_code(job) == 1
+    said = capsys.readouterr()
+    assert said.out == "job 77: no longer queued\n"
+    assert said.err == "job 77: no longer queued, and has left no result\n"
 
 
 @pytest.mark.parametrize("when", ["submitted", "a begin"])

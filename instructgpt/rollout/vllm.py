@@ -47,6 +47,10 @@ class VLLMEngine:
             raise UserError(
                 'sampling.engine must be "own" for a policy with an adapter, got "vllm"'
             )
+        head = network.get_output_embeddings().weight
+        if head.device.type == "cpu" and head is network.get_input_embeddings().weight:
+            rule = 'must be "own" on a CPU where head and embedding are one weight, got "vllm"'
+            raise UserError(f"sampling.engine {rule}: it would keep the head of the beginning")
         llm = _running(network, sampling)
         prompts = [{"prompt_token_ids": request.tokens} for request in requests]
         wishes = [_wish(network, request, ends, sampling, names) for request in requests]

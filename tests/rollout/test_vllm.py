@@ -131,6 +131,16 @@ def self_said(params):
     return SimpleNamespace(outputs=[SimpleNamespace(token_ids=[1], logprobs=[at])])
 
 
+def test_a_head_that_would_stay_as_it_was_is_refused(vllm):
+    """On a CPU vLLM packs a tied head once, and new weights of the embedding do not reach it."""
+    model = build()
+    model.set_output_embeddings(torch.nn.Linear(16, 64, bias=False))
+    model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    with pytest.raises(UserError, match=r'^sampling.engine must be "own" on a CPU where head'):
+        respond(engine_of(ENGINE), model, ENGINE)
+    assert vllm == []
+
+
 def test_one_line_says_that_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"^vllm must be installed for sampling.engine vllm"):

@@ -211,6 +211,7 @@ def check_classes(settings: Any) -> None:
 
 def check_options(args: Sequence[str]) -> None:
     """Refuse what no parser can hold, in options and in the configurations that they name."""
+    check_order([arg.partition("=")[0] for arg in args])
     for flag, following in pairwise([*args, ""]):
         name, equals, value = flag.partition("=")
         value = value if equals else following
@@ -225,6 +226,21 @@ def check_options(args: Sequence[str]) -> None:
                 raise UserError(f"{value}: cannot be read: {error.strerror}") from error
             check_depth(text, value)
             check_aliases(text, value)
+
+
+def check_order(names: Sequence[str]) -> None:
+    """Refuse options of a class that is named after them: until then nobody knows what they are.
+
+    Args:
+        names: of the options of a command line; others may stand among them.
+    """
+    for kind in ("--model", "--data"):
+        if kind not in names:
+            continue
+        before = names[: names.index(kind)]
+        early = next((name for name in before if name.startswith(f"{kind}.")), None)
+        if early is not None and not {"-c", "--config"} & set(before):
+            raise UserError(f"{kind} must stand before {early}, got it behind")
 
 
 def is_configuration(option: str, value: str) -> bool:

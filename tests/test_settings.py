@@ -134,6 +134,14 @@ def test_steps_of_one_job_meet_at_places_of_their_own(monkeypatch):
     environment.validate_settings(num_devices=2, num_nodes=1)
 
 
+def test_a_class_stands_before_its_options():
+    early = ["fit", "--data.train", "x", "--model=SFTModule", "--data=TextDataModule"]
+    with pytest.raises(UserError, match=r"^--data must stand before --data.train, got it behind$"):
+        check_options(early)
+    check_options([*early[:1], "--config=x", *early[1:]])  # which may name the class
+    check_options([early[0], early[-1], *early[1:]])  # which another one then takes the place of
+
+
 def test_nothing_is_left_of_what_lightning_refuses(tmp_path):
     output = tmp_path / "run"
     assert main(toy_args("--output", str(output), "--trainer.val_check_interval=1000")) == 2

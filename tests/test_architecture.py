@@ -15,6 +15,7 @@ FLOORS = {
     "types": 0,
     "terminal": 0,
     "seeds": 0,
+    "row_shares": 0,
     "verbs": 0,
     "deferred_private": 0,
     "functional": 0,

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from instructgpt.callbacks.common import stage_of
 from instructgpt.callbacks.unfinished import UnfinishedRows, network_hash, rows_hash
 from instructgpt.data.loader import StatefulLoader
-from instructgpt.modules.ranks import everyones
+from instructgpt.modules.ranks import shares
+from instructgpt.row_shares import place_of
 from instructgpt.types import UserError
 
 HARDWARE_OPTIONS = ("batch_size", "validation_batch_size", "num_workers", "num_proc", "cache")
@@ -37,7 +38,7 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on where an earlier call was interrupted, if one was."""
         loader: StatefulLoader = trainer.predict_dataloaders  # type: ignore[assignment]
-        batch = loader.batch_size * trainer.world_size
+        batch = loader.batch_size * place_of(trainer).ranks
         begun: int | str = 0
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir, "predictions.jsonl")
@@ -59,7 +60,7 @@ class PredictionWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, loader: StatefulLoader
     ) -> dict[str, Any]:
         """What the rows depend on: not on how many are computed at once, or by how many ranks."""
-        most = int(trainer.num_predict_batches[0]) * loader.batch_size * trainer.world_size
+        most = int(trainer.num_predict_batches[0]) * loader.batch_size * place_of(trainer).ranks
         options = dict(_leaves("--model", self.config["model"]))
         options |= _leaves("--data", self.config["data"])
         options = {
@@ -85,9 +86,9 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the rows of all ranks: each has its share of every batch."""
-        shares = everyones(outputs or [])
+        each = shares(outputs or [], trainer)
         if self._file is not None:
-            self._file.add([row for share in shares for row in share])
+            self._file.add([row for share in each for row in share])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the file its name."""

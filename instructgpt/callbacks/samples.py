@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from instructgpt.callbacks.common import is_debugging, json_lines, stage_of
 from instructgpt.models.folder import make_folder, naming, sync_file, sync_folder, write_bytes
-from instructgpt.modules.ranks import everyones
+from instructgpt.modules.ranks import shares
 from instructgpt.modules.shown import not_shown, show_table
 
 
@@ -49,7 +49,7 @@ class SampleWriter(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the samples of all ranks."""
         stage = stage_of(pl_module)
-        rows = [row for rank in everyones(stage.samples) for row in rank]
+        rows = [row for rank in shares(stage.samples, trainer) for row in rank]
         stage.samples = []
         fitting = trainer.state.fn == TrainerFn.FITTING
         self.written += len(rows) if fitting else 0

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from instructgpt.callbacks.lightning_private import restart, settle_counters
+from instructgpt.row_shares import place_of
 from instructgpt.seeds import mix, seed_everywhere
 from instructgpt.types import UserError
 
@@ -46,4 +47,4 @@ class StepSeed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the generators of all devices."""
-        seed_everywhere(mix(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        seed_everywhere(mix(self.seed, trainer.current_epoch, batch_idx, place_of(trainer).rank))

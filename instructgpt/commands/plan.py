@@ -16,6 +16,8 @@ from instructgpt.callbacks.plan import plan_of
 from instructgpt.cli import StageCLI, quiet
 from instructgpt.commands.planned import Assumed, PlannedTrainer, assume_rows
 from instructgpt.models.source import located
+from instructgpt.models.tensor_parallel import cuts_of
+from instructgpt.modules.placement import tensor_parallel_of
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.preference import PreferenceModule
 from instructgpt.settings import check_syntax
@@ -131,6 +133,9 @@ class PlanCLI(StageCLI):
                 stage.load_reference()  # as ``fit`` does when it begins
             if trainer.precision.endswith("16-true"):
                 _halve(stage, trainer.precision)
+        size = tensor_parallel_of(self.config["fit"].trainer.strategy)
+        for network in stage.trained_networks() if size > 1 else []:
+            cuts_of(network, size)  # as ``fit`` refuses what it cannot cut
         lines, memory = plan_of(stage, self.config["fit"].trainer.strategy)
         steps = stage.planned_steps()
         flops = sum(cost.flops for cost in stage.work(1 if steps is None else steps))

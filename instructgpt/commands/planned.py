@@ -22,7 +22,9 @@ from instructgpt.data.train_sets import TrainSets
 from instructgpt.data.views import Rows
 from instructgpt.models.choice import choose_template
 from instructgpt.models.template import BUILT_IN, Template
+from instructgpt.models.tensor_parallel import OPTION
 from instructgpt.models.tokenizer import load_tokenizer
+from instructgpt.modules.placement import tensor_parallel_of
 from instructgpt.types import UserError, require
 
 EPOCHS = 1000
@@ -114,6 +116,13 @@ class PlannedTrainer:
         listed = asked.split(",") if isinstance(asked, str) and asked != "auto" else asked
         count = len(listed) if isinstance(listed, list) else listed
         return max(1, count if isinstance(count, int) else 1) * int(self.settings.num_nodes)
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, int]:
+        """As Lightning says it: devices that cut layers read the same rows."""
+        size = tensor_parallel_of(self.settings.strategy)
+        require(self.world_size % size == 0, OPTION, "a divisor of the devices", size)
+        return {"num_replicas": self.world_size // size, "rank": 0}
 
     @property
     def precision(self) -> str:

@@ -41,6 +41,7 @@ from instructgpt.data.views import Picked, all_numbers, names_of, rows_digest
 from instructgpt.models.choice import choose_template
 from instructgpt.models.template import Template
 from instructgpt.models.tokenizer import load_tokenizer, pad_id
+from instructgpt.row_shares import leads, place_of
 from instructgpt.terminal import say
 from instructgpt.types import Diagnosis, Origin, UserError, require
 
@@ -227,7 +228,7 @@ class StageData(LightningDataModule, ABC):
         self.origins = {} if wanted == "predict" else self.find_origins()
         summary.example = show(rows[0], self.tokenizer)
         self.summary, self.findings = summary.lines(), summary.findings()
-        if self.rank == 0:
+        if leads(self.trainer):
             say("\n".join([f"data: {type(self).__name__}", *(f"  {s}" for s in self.summary)]))
         self._ready = wanted
 
@@ -334,13 +335,13 @@ class StageData(LightningDataModule, ABC):
 
     @property
     def rank(self) -> int:
-        """Of this process."""
-        return self.trainer.global_rank if self.trainer else 0
+        """Of this process, among those that read different rows."""
+        return place_of(self.trainer).rank if self.trainer else 0
 
     @property
     def world_size(self) -> int:
-        """How many processes there are."""
-        return self.trainer.world_size if self.trainer else 1
+        """How many processes read different rows."""
+        return place_of(self.trainer).ranks if self.trainer else 1
 
     @property
     def endless(self) -> bool:
@@ -358,7 +359,7 @@ class StageData(LightningDataModule, ABC):
 
     def teardown(self, stage: str) -> None:
         """Count what was seen of a stream."""
-        if self._streamed is not None and (lines := self._streamed.end()) and self.rank == 0:
+        if self._streamed is not None and (lines := self._streamed.end()) and leads(self.trainer):
             say("\n".join(lines))
 
     def val_dataloader(self) -> Any:

@@ -23,6 +23,7 @@ from instructgpt.data.stream_loader import Cut, Decoded, Steps, StreamLoader
 from instructgpt.data.stream_records import Decoder, Untrained
 from instructgpt.data.summary import Summary
 from instructgpt.data.views import Joined, Picked, Rows, all_numbers
+from instructgpt.row_shares import place_of
 from instructgpt.types import UserError
 
 FIRST_ITEMS = 8 * CHUNK
@@ -326,7 +327,7 @@ def stream_steps(trainer: Trainer, batch_size: int) -> Steps:
         batch_size: rows of a rank in a batch.
     """
     accumulate = trainer.accumulate_grad_batches
-    batches, place = trainer.max_steps * accumulate, (trainer.global_rank, trainer.world_size)
+    batches, place = trainer.max_steps * accumulate, place_of(trainer)
     return Steps(batch_size, batches, accumulate, *place)
 
 

@@ -43,18 +43,18 @@ class StoredTensor(NamedTuple):
     name: str
     dtype: torch.dtype
 
-    def read_into(self, target: Tensor, first: int = 0) -> None:
-        """Copy rows of it, of which nothing else is read.
+    def read_into(self, target: Tensor, part: tuple[slice, ...] = ()) -> None:
+        """Copy a part of it, of which nothing else is read.
 
         Args:
-            target: as many rows as it has.
-            first: of the rows.
+            target: as large as the part.
+            part: of its dimensions; none: all of it.
         """
         with safe_open(self.file, "pt") as opened:  # closed after each: its pages are let go
             if not target.dim():
                 found = opened.get_tensor(self.name)
             else:
-                found = opened.get_slice(self.name)[first : first + len(target)]
+                found = opened.get_slice(self.name)[part or slice(None)]
             target.copy_(found.to(self.dtype))
 
 
@@ -301,6 +301,24 @@ def _know(places: Mapping[str, tuple[Tensor, StoredTensor]], digests: Mapping[st
         setattr(tensor, DIGEST, digests[name])
 
 
+def own_slices(tensor: DTensor) -> tuple[slice, ...]:
+    """The part of a tensor that is on this rank: cut into layers' parts first, then into rows.
+
+    Args:
+        tensor: that is spread over ranks.
+    """
+    mesh = tensor.device_mesh
+    ends = [(0, length) for length in tensor.shape]
+    for number, placement in reversed(list(enumerate(tensor.placements))):
+        dim = getattr(placement, "dim", None)
+        if dim is not None:  # it is no copy
+            first, end = ends[dim]
+            share = -(-(end - first) // mesh.size(number))  # of all ranks but the last
+            first = min(first + mesh.get_local_rank(number) * share, end)
+            ends[dim] = first, min(first + share, end)
+    return tuple(slice(*pair) for pair in ends)
+
+
 class Waiting(NamedTuple):
     """A weight that is to be read, wherever the module then has it."""
 
@@ -336,13 +354,10 @@ def read(weights: list[Waiting], device: torch.device) -> None:
         empty: nn.Parameter = getattr(module, name)
         if empty not in made and empty.is_meta:
             value = torch.empty_like(empty, device=device)
-            part, first = value, 0
-            if isinstance(value, DTensor):
-                part, mesh = value.to_local(), value.device_mesh
-                rows = -(-len(value) // mesh.size())  # of all ranks but the last
-                first = min(mesh.get_local_rank() * rows, len(value))
-            if part.numel():
-                stored.read_into(part, first)
+            if not isinstance(value, DTensor):
+                stored.read_into(value)
+            elif (part := value.to_local()).numel():
+                stored.read_into(part, own_slices(value))
             made[empty] = nn.Parameter(value, empty.requires_grad)
         if empty in made:
             setattr(module, name, made[empty])

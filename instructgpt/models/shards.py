@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from types import MethodType
 from typing import Any
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from instructgpt.models.forward import base_network
 from instructgpt.models.heads import ScalarModel
 from instructgpt.models.layers import layers_of
-from instructgpt.models.meta_start import read, waiting
+from instructgpt.models.meta_start import own_slices, read, waiting
 from instructgpt.models.shard_calls import CALL
+from instructgpt.models.tensor_parallel import cut_layers
 from instructgpt.types import UserError
 
 
@@ -32,9 +33,12 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     Args:
         network: the same on every rank; changed in place. Where it has started on the meta device,
             each rank reads its part.
-        mesh: of all ranks.
+        mesh: of all ranks; of two dimensions, [data, tensor], where layers are cut over the second.
     """
     absent = waiting(network)
+    if mesh.ndim > 1:
+        cut_layers(network, mesh["tensor"])
+        mesh = mesh["data"]
     for layer in layers_apart(network):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     # An offset that is not trained is set by hand, on every rank.
@@ -104,8 +108,36 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
     """This rank's part of a tensor that is there as a whole, where ``like`` is such a part."""
     if not isinstance(like, DTensor) or isinstance(tensor, DTensor) or tensor.shape != like.shape:
         return tensor
-    tensor = tensor.to(like.device)
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+    part = tensor[own_slices(like)].to(like.device).contiguous()
+    place = like.device_mesh, like.placements
+    return DTensor.from_local(
+        part, *place, run_check=False, shape=tensor.shape, stride=tensor.stride()
+    )
+
+
+def alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Tensors in lists of those that are spread in one way, which torch can do together.
+
+    Args:
+        tensors: any, or weights, by which their gradients are.
+    """
+    apart: dict[Any, list[Tensor]] = {}
+    for tensor in tensors:
+        apart.setdefault(getattr(tensor, "device_mesh", None), []).append(tensor)
+    return list(apart.values())
+
+
+def norm_of_parts(tensors: Iterable[Tensor]) -> Tensor:
+    """The norm of all tensors as one, which may be spread in several ways.
+
+    Args:
+        tensors: at least one; every rank must call this.
+    """
+    norms = [nn.utils.get_total_norm(some) for some in alike(tensors)]
+    if len(norms) == 1:
+        return norms[0]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([whole(norm) for norm in norms]))
+    return norm
 
 
 def outline(network: nn.Module) -> nn.Module:

@@ -76,7 +76,7 @@ class ValidationAnswers:
         check_abstained(found.get("abstained", 0.0))
         for name, value in found.items():
             stage.log(f"val/{name}", value, prog_bar=name == "score")
-        known = estimates.take()
+        known = estimates.take(stage.trainer)
         stage.say_intervals("val", {name: known[name] for name in found if name in known})
 
     def _answers(

@@ -308,7 +308,7 @@ class StageModule(LightningModule, ABC):
         """What the place in an epoch is counted in."""
         return {
             "trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches,
-            "data.batch_size x processes": self.data.batch_size * self.trainer.world_size,
+            "data.batch_size x processes": self.data.batch_size * self.data.world_size,
         }
 
     def text_format(self) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from instructgpt.functional.intervals import Interval, ratio_interval
-from instructgpt.modules.ranks import everyones
+from instructgpt.modules.ranks import shares
 
 
 class Estimates:
@@ -33,9 +35,13 @@ class Estimates:
         if share:
             self._shares.add(name)
 
-    def take(self) -> dict[str, Interval]:
-        """The intervals so far, over all ranks; then start anew. Every rank must call this."""
-        parts, self._sums = everyones((self._sums, self._shares)), {}
+    def take(self, trainer: Any) -> dict[str, Interval]:
+        """The intervals so far, over all ranks; then start anew. Every rank must call this.
+
+        Args:
+            trainer: of the run.
+        """
+        parts, self._sums = shares((self._sums, self._shares), trainer), {}
         found = {}
         for name in dict.fromkeys(name for sums, _ in parts for name in sums):
             totals, counts = torch.cat([s for sums, _ in parts for s in sums.get(name, [])], 1)

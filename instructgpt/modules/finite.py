@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from instructgpt.models.finite import first_not_finite
@@ -180,7 +180,7 @@ def bad_gradients(module: Any, ids: Sequence[str]) -> list[str]:
     bad = first_not_finite(named)
     if bad is not None:
         return [f"the gradient of {bad} is not finite{of_samples(ids)}"]
-    norm = whole(nn.utils.get_total_norm([gradient.float() for _, gradient in named]))
+    norm = whole(total_norm([gradient.float() for _, gradient in named]))
     if math.isfinite(float(norm)):
         return []
     return [f"the norm of the gradient is {float(norm)}{of_samples(ids)}"]

@@ -28,6 +28,25 @@ class Held(NamedTuple):
         """Bytes of Adam's state."""
         return ADAM * self.gradients
 
+    def cut(self, count: int) -> Held:
+        """What a device has where so many cut each layer, of which all is trained or nothing.
+
+        Norms, which each has whole, are too small to count.
+
+        Args:
+            count: of the devices.
+
+        Examples:
+            >>> Held(100, 100, 400, 400, block=70, rest=40).cut(2)
+            Held(parameters=100, trained=100, weights=220, gradients=220, block=35, rest=40)
+        """
+        if count == 1:
+            return self
+        weights = self.rest + (self.weights - self.rest) // count
+        gradients = self.gradients * weights // max(1, self.weights)
+        block = self.block // count
+        return self._replace(weights=weights, gradients=gradients, block=block)
+
 
 def held(network: nn.Module) -> Held:
     """Count a network."""

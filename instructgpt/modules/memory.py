@@ -200,6 +200,8 @@ def peak_bytes(
         placement: how all of it is spread.
         answers: the first network answers prompts, for which ``fsdp2`` has all of it.
     """
+    frozen = cut_frozen(trained, frozen, placement)
+    trained = [network.cut(placement.tensor) for network in trained]
     weights = sum(network.weights for network in trained)
     gradients = sum(network.gradients for network in trained)
     moments = sum(network.moments for network in trained)
@@ -225,6 +227,23 @@ def peak_bytes(
         for part in parts.keys() - {"step", "sampling", "reward"}:
             parts[part] += layers
     return always + max(parts.values())
+
+
+def cut_frozen(
+    trained: Sequence[Held], frozen: Mapping[str, int], placement: Placement
+) -> dict[str, int]:
+    """Bytes of what is frozen, where devices cut its layers: as much of it as of the policy.
+
+    Args:
+        trained: networks that learn, first the policy.
+        frozen: bytes by name.
+        placement: how all of it is spread.
+    """
+    if placement.tensor == 1 or not trained:
+        return dict(frozen)
+    cut = {AVERAGE} | (NETWORKS if placement.cuts_frozen else set())
+    part = trained[0].cut(placement.tensor).weights / max(1, trained[0].weights)
+    return {name: int(size * part) if name in cut else size for name, size in frozen.items()}
 
 
 def process_bytes(most: bool = False) -> int:
@@ -279,10 +298,10 @@ def memory_plan(
         )
         for name, one in zip(names, trained, strict=True)
     ]
-    for name, size in frozen.items():
+    for name, own in cut_frozen(trained, frozen, placement).items():
         share = placement.frozen if name in NETWORKS else 1
         share = placement.moments if name == AVERAGE and placement.wholes else share
-        lines.append((f"{name}, frozen", mib(size) + spread(size, size // share)))
+        lines.append((f"{name}, frozen", mib(frozen[name]) + spread(frozen[name], own // share)))
     lines += shared.items()
     for part in dict.fromkeys(need.part for need in needs):
         parts = [f"{need.what} {mib(need.bytes)}" for need in needs if need.part == part]
@@ -300,6 +319,7 @@ def memory_plan(
 def part_bytes(one: Held, placement: Placement) -> int:
     """What a device has between two steps of a network that learns, its gradients and Adam."""
     parts = placement.weights, placement.gradients, placement.moments
+    one = one.cut(placement.tensor)
     sizes = one.weights, one.gradients, one.moments
     return sum(size // count for size, count in zip(sizes, parts, strict=True))
 

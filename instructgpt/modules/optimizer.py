@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from instructgpt.models.shards import alike, norm_of_parts
+
 FUSED = {"cpu", "cuda"}
 """Kinds of devices with one kernel for all of Adam; elsewhere torch chooses."""
 
@@ -66,7 +68,7 @@ def one_thread() -> Iterator[None]:
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """The norm of all of some tensors together, which does not depend on the number of threads."""
     with one_thread():
-        return nn.utils.get_total_norm(gradients)
+        return norm_of_parts(gradients)
 
 
 def scale_gradients(optimizer: Optimizer, factor: float) -> None:
@@ -92,10 +94,13 @@ def clip(optimizer: Optimizer, limit: float | None, kind: str | None) -> dict[st
         if not gradients:
             continue
         norms[group["name"]] = norm = total_norm(gradients)
-        if limit and kind == "value":
-            nn.utils.clip_grad_value_(group["params"], limit)
-        elif limit:
-            nn.utils.clip_grads_with_norm_(group["params"], limit, norm)
+        if not limit:
+            continue
+        for some in alike(group["params"]):
+            if kind == "value":
+                nn.utils.clip_grad_value_(some, limit)
+            else:
+                nn.utils.clip_grads_with_norm_(some, limit, norm)
     return norms
 
 

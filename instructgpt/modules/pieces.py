@@ -12,13 +12,14 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
 from instructgpt.modules.sharding import sharding_of
+from instructgpt.row_shares import place_of
 
 Piece = TypeVar("Piece")
 
 
 def averaged_over(trainer: Trainer) -> int:
     """What Lightning and DDP divide a gradient by: batches of a step, and ranks."""
-    return int(trainer.accumulate_grad_batches * trainer.world_size)
+    return int(trainer.accumulate_grad_batches * place_of(trainer).ranks)
 
 
 class Pieces:

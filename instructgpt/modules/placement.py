@@ -21,6 +21,8 @@ class Placement(NamedTuple):
         wholes: the policy is gathered whole to sample and a reward model to score, all else layer
             by layer.
         buckets: gradients are exchanged through a second copy of them.
+        tensor: devices that cut each layer; the parts above are those of what each then has.
+        cuts_frozen: whether the layers of frozen networks are cut as well.
     """
 
     name: str = "one device"
@@ -31,6 +33,8 @@ class Placement(NamedTuple):
     moments: int = 1
     wholes: bool = False
     buckets: bool = False
+    tensor: int = 1
+    cuts_frozen: bool = False
 
 
 ALONE = Placement()
@@ -52,10 +56,21 @@ def placement_of(strategy: Any, devices: int) -> Placement:
     if name in ("auto", "") or name.startswith("ddp"):
         return Placement(f"ddp on {devices:,} devices", devices, buckets=devices > 1)
     if name.startswith("fsdp2"):
-        frozen = devices if options.get("shard_frozen", True) else 1
-        parts = devices, frozen, devices, devices
-        return Placement(f"fsdp2 on {devices:,} devices", devices, *parts, wholes=True)
+        tensor, spreads = tensor_parallel_of(strategy), bool(options.get("shard_frozen", True))
+        data = devices // tensor
+        parts = data, data if spreads else 1, data, data
+        told = f"fsdp2 on {devices:,} devices" + (f", layers cut by {tensor}" if tensor > 1 else "")
+        return Placement(told, devices, *parts, wholes=True, tensor=tensor, cuts_frozen=spreads)
     raise UserError(f"--trainer.strategy must be ddp or fsdp2 for a plan, got {name}")
+
+
+def tensor_parallel_of(strategy: Any) -> int:
+    """Devices that cut each layer between them.
+
+    Args:
+        strategy: as for ``placement_of``.
+    """
+    return max(1, int(_named(strategy)[1].get("tensor_parallel_size", 1)))
 
 
 def _named(strategy: Any) -> tuple[str, Mapping[str, Any]]:

@@ -139,7 +139,7 @@ class PPOModule(StageModule):
             for line in check_plan(*asked, texts, episodes):
                 rank_zero_warn(line)
             trainer = self.trainer
-            place = trainer.accumulate_grad_batches, trainer.world_size, trainer.global_rank
+            place = trainer.accumulate_grad_batches, self.data.world_size, self.data.rank
             sizes, budget = (self.batches, self.algorithm, *place), self.network.max_tokens
             self.plan_of_updates = plan_updates(*sizes, self.seed, budget)
             each, always = self.algorithm.responses_per_prompt, bool(trainer.overfit_batches)  # type: ignore[attr-defined]
@@ -384,7 +384,7 @@ class PPOModule(StageModule):
         prefix = "test" if self.trainer.testing else "val"
         for name, value in self.held_out.results().items():
             self.log(f"{prefix}/{name}", value, prog_bar=name == "score")
-        self.say_intervals(prefix, self.held_out.estimates.take())
+        self.say_intervals(prefix, self.held_out.estimates.take(self.trainer))
 
     test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
 

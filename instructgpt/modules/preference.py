@@ -50,6 +50,7 @@ from instructgpt.modules.reference import Reference
 from instructgpt.modules.respond import predict_rows
 from instructgpt.modules.sharding import gathered, shard_stage
 from instructgpt.modules.starting import without_weights
+from instructgpt.modules.tensor_ranks import refuse_cut_layers
 from instructgpt.modules.work import Cost, MeanRow, asked, learned, rows_of
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.drawing import Sampling
@@ -228,6 +229,7 @@ class PreferenceModule(StageModule):
 
     def _keep_reference(self) -> None:
         """Find the log-probabilities of all rows, or compute and keep them."""
+        refuse_cut_layers(self.trainer, "model.precompute false")
         data, facts = self.data, self._reference_facts()
         path = kept_path(LOGPROBS, facts)
         rows = {"train": data.train_rows, "validation": data.validation_rows}

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from instructgpt.models.shards import whole
 from instructgpt.modules.language import language_loss
 from instructgpt.modules.loss_scale import loss_scale
+from instructgpt.modules.optimizer import total_norm
 from instructgpt.modules.pieces import averaged_over
 from instructgpt.modules.sharding import sharding_of
+from instructgpt.row_shares import place_of
 from instructgpt.types import require
 
 
@@ -50,7 +52,7 @@ class Pretraining:
         """
         plan, trainer = module.plan_of_updates, module.trainer
         which = (place[0] * plan.updates + place[1], self.ptx_per_episode * episodes)
-        share = (*which, trainer.global_rank, trainer.world_size)
+        share = (*which, *place_of(trainer))
         rows = module.data.pretraining_rows(*share)
         batch = module.transfer_batch_to_device(rows, module.device, 0)
         tokens = module.all_sum(batch.targets.sum().float())
@@ -105,6 +107,6 @@ def objective_norms(network: nn.Module, pretraining: Mapping[str, Tensor]) -> di
     ]
     norms = {
         "gradient_norm/ppo": float(torch.linalg.vector_norm(torch.stack(rest))),
-        "gradient_norm/ptx": float(whole(nn.utils.get_total_norm(list(pretraining.values())))),
+        "gradient_norm/ptx": float(whole(total_norm(list(pretraining.values())))),
     }
     return norms if all(map(isfinite, norms.values())) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from instructgpt.functional.ranking import (
     reliability,
 )
 from instructgpt.modules.base import StageModule
-from instructgpt.modules.ranks import everyones
+from instructgpt.modules.ranks import shares
 from instructgpt.modules.shown import show_figure
 from instructgpt.terminal import printable
 from instructgpt.types import ComparisonBatch
@@ -51,7 +51,7 @@ class RankingMetrics:
             module: which logs.
             prefix: of the names, ``val`` or ``test``.
         """
-        pairs, self._parts = gather_pairs(self._parts), []
+        pairs, self._parts = gather_pairs(self._parts, module.trainer), []
         if not len(pairs.margins):
             return
         module.log_dict({f"{prefix}/{name}": value for name, value in measured(pairs).items()})
@@ -77,9 +77,14 @@ def pairs_of(batch: ComparisonBatch, scores: Tensor) -> Pairs:
     )
 
 
-def gather_pairs(parts: list[Pairs]) -> Pairs:
-    """The pairs of all batches and ranks."""
-    parts = [pairs for rank in everyones(parts) for pairs in rank]
+def gather_pairs(parts: list[Pairs], trainer: Any) -> Pairs:
+    """The pairs of all batches and ranks.
+
+    Args:
+        parts: of this rank.
+        trainer: of the run.
+    """
+    parts = [pairs for rank in shares(parts, trainer) for pairs in rank]
     empty = [torch.empty(0)]
     return Pairs(
         torch.cat(empty + [part.margins for part in parts]),

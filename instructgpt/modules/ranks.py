@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from instructgpt.row_shares import place_of
+
 T = TypeVar("T")
 
 
@@ -16,3 +18,14 @@ def everyones(mine: T) -> list[T]:
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, mine)
     return gathered
+
+
+def shares(mine: T, trainer: Any) -> list[T]:
+    """What each rank says that reads rows of its own, once; every rank must call this.
+
+    Args:
+        mine: about the rows of this rank.
+        trainer: of the run.
+    """
+    every = everyones(mine)
+    return every[:: max(1, len(every) // place_of(trainer).ranks)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from instructgpt.modules.base import StageModule
 from instructgpt.modules.finite import together
 from instructgpt.modules.sharding import gathered
+from instructgpt.modules.tensor_ranks import agreed
 from instructgpt.rewards.base import RewardFunction, check_abstained
 from instructgpt.rollout.answer import Wish, answer_rows
 from instructgpt.rollout.drawing import Sampling
@@ -17,6 +18,7 @@ from instructgpt.rollout.gather import gather
 from instructgpt.rollout.metrics import Stopwatch
 from instructgpt.rollout.prompts import PhasePrompts
 from instructgpt.rollout.sampler import Texts
+from instructgpt.row_shares import place_of
 from instructgpt.seeds import mix
 from instructgpt.types import PromptBatch, Rollout
 
@@ -61,8 +63,8 @@ def scored_responses(
         reward: that scores them.
         watch: gets the seconds of the parts.
     """
-    world_size, device = module.trainer.world_size, module.device
-    asked = prompts.share(number, module.trainer.global_rank, world_size)
+    place, device = place_of(module.trainer), module.device
+    asked = prompts.share(number, *place)
     asked = module.transfer_batch_to_device(asked, device, 0)
     context = module.trainer.precision_plugin.forward_context
     with watch.part("sample", device), gathered(module.trainer, [policy]), context():
@@ -71,12 +73,13 @@ def scored_responses(
     with watch.part("reward", device), gathered(module.trainer, reward.networks()):
         samples = texts.samples(rollout, asked.prompts, sampling)
         scores = together(module, lambda: reward.score(samples)).to(device)
+    scores = agreed(module.trainer, scores)
     apart = {}
     if reward.spread is not None:
         known = reward.spread.to(device)
         total, count = module.all_sum(torch.stack([known.sum(), known.new_tensor(len(known))]))
         apart["ppo/disagreement"] = float(total / count)
-    rollout, scores = gather(rollout, scores, module.all_gather, world_size)
+    rollout, scores = gather(rollout, scores, module.all_gather, place.ranks)
     check_abstained(float(scores.isnan().float().mean()))
     return rollout, scores, apart
 

@@ -195,7 +195,7 @@ class SFTModule(StageModule):
             self.log(f"{prefix}/accuracy", self.val_accuracy.compute())
         self.val_loss.reset()
         self.val_accuracy.reset()
-        found = self.estimates.take()
+        found = self.estimates.take(self.trainer)
         if (fall := found.get("loss_fall")) is not None:  # of the model without its adapter
             self.log(f"{prefix}/loss_fall", (fall.low + fall.high) / 2)
         if (nats := found.get("loss")) is not None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from instructgpt.models.checkpoint import load_checkpoint
@@ -43,11 +42,13 @@ from instructgpt.models.shards import (
     shards_of,
     whole,
 )
+from instructgpt.models.tensor_parallel import cuts_of
+from instructgpt.modules.tensor_ranks import TensorRanks
 from instructgpt.modules.trained import has_trainer
 from instructgpt.types import require
 
 
-class FSDP2Strategy(DDPStrategy):
+class FSDP2Strategy(TensorRanks):
     """Each process keeps its part of every network (PyTorch's FSDP2): weights, gradients and Adam.
 
     A network starts without weights, of which each process reads its part.
@@ -59,7 +60,10 @@ class FSDP2Strategy(DDPStrategy):
     Args:
         shard_frozen: whether the reference and a learned reward are spread, too; else each process
             has all of them.
-        tensor_parallel_size: processes that share each layer; only 1 is there.
+        tensor_parallel_size: processes that cut each linear layer of attention and MLP between them
+            and read the same rows (arXiv:1909.08053), by the plan that transformers has for the
+            architecture; their number must divide its heads. The others read other rows, and
+            spread what is left. Not with an adapter.
         timeout_seconds: how long a process waits for another one.
         sharded_checkpoints: each process writes its part of a checkpoint, beside the file, and no
             process must hold all of it (``fsdp2_sharded``); ``export`` puts it together.
@@ -81,11 +85,8 @@ class FSDP2Strategy(DDPStrategy):
 
     def setup_environment(self) -> None:
         """Check what was asked for: of an error before, jsonargparse says something else."""
-        prefix, size = "--trainer.strategy.", self.tensor_parallel_size
-        rule = "1: layers are not cut across processes"
-        require(size == 1, f"{prefix}tensor_parallel_size", rule, size)
         seconds = self.timeout_seconds
-        require(seconds > 0, f"{prefix}timeout_seconds", "> 0", seconds)
+        require(seconds > 0, "--trainer.strategy.timeout_seconds", "> 0", seconds)
         super().setup_environment()
 
     # -- networks
@@ -96,6 +97,8 @@ class FSDP2Strategy(DDPStrategy):
         Args:
             network: changed in place.
         """
+        if self.tensor_parallel_size > 1:
+            cuts_of(network, self.tensor_parallel_size)  # every process refuses before it waits
         for weight in network.parameters():
             if weight.is_meta:
                 continue
@@ -104,7 +107,7 @@ class FSDP2Strategy(DDPStrategy):
                 dist.broadcast(weight.data, 0)
         self._convert(network)
         self.outlines[network] = outline(network)
-        shard(network, self._mesh())
+        shard(network, self.mesh())
 
     def shard_still(self, network: nn.Module, own_format: bool) -> None:
         """Spread a network that does not learn, if that is asked for, once.
@@ -118,7 +121,7 @@ class FSDP2Strategy(DDPStrategy):
                 self._convert(network)
             with where_they_are():
                 network.to(self.root_device)
-            shard(network, self._mesh())
+            shard(network, self.mesh())
             self.frozen.append(network)
 
     def read_rest(self) -> None:
@@ -131,9 +134,6 @@ class FSDP2Strategy(DDPStrategy):
         """Have weights in their final format: what is spread keeps it."""
         with exact_tables(network):
             self.precision_plugin.convert_module(network)
-
-    def _mesh(self) -> Any:
-        return init_device_mesh(self.root_device.type, (self.world_size,))
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -175,7 +175,8 @@ class FSDP2Strategy(DDPStrategy):
         self, optimizer: Optimizer, closure: Callable[[], Any], model: Any = None, **kwargs: Any
     ) -> Any:
         """Step on this process's part, and let go of what the step has only asked."""
-        output = super().optimizer_step(optimizer, closure, model, **kwargs)
+        with self.one_by_one(optimizer):
+            output = super().optimizer_step(optimizer, closure, model, **kwargs)
         release(self.networks)
         return output
 

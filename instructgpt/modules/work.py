@@ -11,6 +11,7 @@ from torch import nn
 from instructgpt.models.forward import base_network
 from instructgpt.models.quantized import packed_parameters
 from instructgpt.modules.shapes import learning_shape, shape_of
+from instructgpt.row_shares import place_of
 
 PF_DAY = 1e15 * 86_400
 """Floating-point operations of a petaflop/s-day."""
@@ -116,7 +117,7 @@ def rows_of(stage: Any, steps: int) -> int:
         steps: of the run.
     """
     trainer = stage.trainer
-    batches = steps * trainer.accumulate_grad_batches * trainer.world_size
+    batches = steps * trainer.accumulate_grad_batches * place_of(trainer).ranks
     return int(batches * stage.data.batch_size)
 
 

@@ -5,10 +5,12 @@ import pytest
 from instructgpt.modules.held import Held
 from instructgpt.modules.memory import Need, peak_bytes
 from instructgpt.modules.placement import placement_of
+from instructgpt.modules.sharding import FSDP2Strategy
 
 NETWORK = Held(parameters=100, trained=100, weights=400, gradients=400, block=70, rest=40)
 FROZEN = {"reference": 400, "average of the policy": 400}
 NEEDS = [Need("sampling", "KV cache", 90), Need("update", "activations", 1000)]
+CUT = FSDP2Strategy(tensor_parallel_size=2)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,8 @@ NEEDS = [Need("sampling", "KV cache", 90), Need("update", "activations", 1000)]
         ("ddp", 4, 400 + 800 + 800 + 400 + 1000),
         # a quarter of everything; weights and gradients of two layers and of what is in none
         ("fsdp2", 4, (400 + 800 + 800) // 4 + 2 * (2 * 70 + 40) + 1000),
+        # layers, 360 of 400, are cut by two, and then all is spread over two
+        (CUT, 4, (220 + 440 + 440) // 2 + 2 * (2 * 35 + 40) + 1000),
     ],
 )
 def test_what_is_on_each_device(strategy, devices, expected):

@@ -27,7 +27,6 @@ from instructgpt.modules.sharding import FSDP2Strategy, gathered
 from instructgpt.rewards.learned import LearnedReward
 from instructgpt.rewards.rules import CountReward
 from instructgpt.rollout.updates import Batches
-from instructgpt.types import UserError
 
 
 def assert_shards_agree(train, processes=2):
@@ -147,11 +146,6 @@ def test_who_is_waited_for_too_long_is_named(fit, prompt_data, policy_artefact, 
     expected = "rank 1 did not come to where the others waited: the rollout of phase 1, before st"
     with pytest.raises(AssertionError, match=expected):
         run_processes(train, timeout=300)
-
-
-def test_layers_are_not_cut():
-    with pytest.raises(UserError, match=r"tensor_parallel_size must be 1: layers are not cut"):
-        FSDP2Strategy(tensor_parallel_size=2).setup_environment()
 
 
 EXPERTS = {

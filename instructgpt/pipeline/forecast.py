@@ -9,7 +9,7 @@ from statistics import median
 
 from instructgpt.pipeline.board import Running, Status
 from instructgpt.pipeline.process import Child
-from instructgpt.pipeline.spec import Spec
+from instructgpt.pipeline.spec import Spec, Stage
 
 STEP = re.compile(r"^fit (\d+)/(\d+)(?:.*? (\d+):(\d\d):(\d\d) left)?")
 EXAMPLE = "|"  # of the data, in a log: says nothing of how far the stage is
@@ -102,6 +102,19 @@ def estimates(costs: Mapping[str, float | None], measured: Mapping[str, float]) 
         scale, typical = 1.0, median([*measured.values(), *known.values()] or [1.0])
     seconds = {name: typical if cost is None else cost * scale for name, cost in costs.items()}
     return {**seconds, **measured}
+
+
+def longest_ways(stages: Mapping[str, Stage]) -> dict[str, float]:
+    """Cost of each stage with that of the dearest chain of stages that wait for it.
+
+    Args:
+        stages: in order; without a cost they count for nothing.
+    """
+    ways: dict[str, float] = {}
+    for name, stage in reversed([*stages.items()]):
+        after = [way for other, way in ways.items() if name in stages[other].inputs]
+        ways[name] = (stage.cost or 0.0) + max(after, default=0.0)
+    return ways
 
 
 def seconds_left(

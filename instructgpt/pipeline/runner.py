@@ -22,7 +22,7 @@ from instructgpt.pipeline.folder import (
     wait_until_free,
     write_record,
 )
-from instructgpt.pipeline.forecast import Forecast
+from instructgpt.pipeline.forecast import Forecast, longest_ways
 from instructgpt.pipeline.process import Child
 from instructgpt.pipeline.program import Program
 from instructgpt.pipeline.record import RunRecord
@@ -76,7 +76,9 @@ class StageRunner:
         self.same = "the same command without --from" if again else "the same command"
         self.done = set(done)
         self.skipped = [name for name in names if name in self.done]
-        self.waiting = [name for name in names if name not in self.done]
+        ways = longest_ways(spec.stages)  # the longest first, the first of the list if equal
+        waiting = [name for name in names if name not in self.done]
+        self.waiting = sorted(waiting, key=lambda name: -ways[name])
         self.running: dict[str, tuple[Child, Record]] = {}
         self.problems: list[Failure | UserError] = []  # after one, nothing new starts
         self.signals: list[int] = []

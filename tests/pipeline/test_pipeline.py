@@ -43,6 +43,24 @@ def test_two_places_run_side_by_side_and_one_does_not(toy):
     assert toy.diary()[2:6] == ["left begin", "left end", "right begin", "right end"]
 
 
+def test_what_the_most_must_wait_for_begins_first(toy):
+    """With a and c that is 1 + 9, with b 5; without costs the order is that of the list."""
+    text = """
+jobs: 1
+stages:
+  a: {verb: fit, cost: 1}
+  b: {verb: fit, cost: 5}
+  c: {verb: fit, cost: 9, options: {init: "{a}"}}
+"""
+    toy.run(text)
+    assert toy.began() == ["a", "c", "b"]
+    for cost in (1, 5, 9):
+        text = text.replace(f", cost: {cost}", "")
+    toy.run(text, output=str(toy.folder / "b"))
+    toy.output = toy.folder / "b"
+    assert toy.began() == ["a", "b", "c"]
+
+
 WIDE = """
 jobs: 2
 stages:

@@ -88,7 +88,7 @@ def check_strategy(strategy: Any) -> None:
     if "deepspeed" in name.lower():
         raise UserError(
             f"--trainer.strategy must not be {name}: DeepSpeed keeps gradients to itself, "
-            "which are divided and clipped here; give fsdp2 instead"
+            "which are divided and clipped here; --trainer.strategy fsdp2 spreads all it spreads"
         )
 
 

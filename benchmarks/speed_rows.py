@@ -162,9 +162,9 @@ def _on_gpu(size: str) -> tuple[Row, ...]:
     made = (
         rollout,
         replace(rollout, **eager, **alone, graphs=False),
+        replace(rollout, **wide, **alone, ragged=False),
         phase,
         replace(phase, **paper, **alone, rows=replace(rows, prompts=512), step=64, steps=8),
-        replace(rollout, **wide, **alone, ragged=False),
     )
     return tuple(replace(row, dtype="bfloat16", settings=row.settings[:1]) for row in made)
 

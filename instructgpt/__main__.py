@@ -61,10 +61,12 @@ def find_own_modules() -> None:
 
 def _run_trainer_verb(args: list[str]) -> None:
     from instructgpt.deferred_private import quick_imports
+    from instructgpt.terminal import harmless_messages
 
     with quick_imports():
         module = import_module(f"{__package__}.{'commands.plan' if args[0] == 'plan' else 'cli'}")
-    module.main(args)
+    with harmless_messages():  # once more: Lightning has brought a form of its own
+        module.main(args)
 
 
 def _run_plain_verb(args: list[str]) -> None:

@@ -3,6 +3,8 @@
 import ast
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from io import StringIO
 from pathlib import Path
@@ -58,6 +60,24 @@ def test_a_warning_is_one_line_without_the_code(capsys):
 
     assert guarded(verb, []) == 0
     assert capsys.readouterr().out == "warning: cut 3 of 9\n"
+
+
+LATE = """
+import sys, types, warnings
+from instructgpt import __main__ as entry
+def cli(name):
+    import lightning.pytorch as lightning
+    where = (UserWarning, lightning.__file__, 1)
+    return types.SimpleNamespace(main=lambda args: warnings.warn_explicit("careful", *where))
+entry.import_module = cli
+sys.exit(entry.main(["fit"]))
+"""
+
+
+def test_a_warning_of_lightning_is_one_too_though_it_comes_later():
+    """Its import brings a form of warnings of its own, with the path of its file."""
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "warning: careful\n")
 
 
 def test_errors_warnings_and_log_records(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -113,9 +114,10 @@ class Scorer:
         return Sample(answer.prompt, answer.text, prompt, response, answer.finished)
 
     def _prompt(self, prompt: Prompt) -> list[int]:
-        if prompt.text not in self.prompts:
-            self.prompts[prompt.text] = self.template.encode_prompt(self.tokenizer, prompt)
-        return self.prompts[prompt.text]
+        key = json.dumps([prompt.text, prompt.messages])  # two conversations may have one text
+        if key not in self.prompts:
+            self.prompts[key] = self.template.encode_prompt(self.tokenizer, prompt)
+        return self.prompts[key]
 
     def _response(self, answer: Answer) -> list[int]:
         key = answer.text, answer.finished

@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -26,7 +27,8 @@ from instructgpt.types import RunFailedError, UserError
 
 SHARE = 0.3
 """Of the device's memory, for its weights and its cache: the rest is for training."""
-_RUNNING: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_RUNNING: WeakKeyDictionary[nn.Module, tuple[str, Any]] = WeakKeyDictionary()
+"""Of a network, which log-probabilities its engine records, and the engine."""
 
 
 class VLLMEngine:
@@ -65,29 +67,34 @@ class VLLMEngine:
 
 def _running(network: PreTrainedModel, sampling: Sampling) -> Any:
     """The engine with the weights of the moment."""
-    if network in _RUNNING:
-        llm, weights = _RUNNING[network], [(n, w.detach()) for n, w in network.named_parameters()]
+    mode = "raw_logprobs" if plain(sampling) else "processed_logprobs"
+    records, llm = _RUNNING.get(network, ("", None))
+    if records == mode:
+        weights = [(n, w.detach()) for n, w in network.named_parameters()]
         # Not ``load_weights`` of its model: some devices keep them in a form that only this makes.
         llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         llm.reset_prefix_cache()  # keys and values of prompts, by the weights before
         return llm
+    llm = None  # what records the others is fixed when it starts, and goes before another comes
+    _RUNNING.pop(network, None)
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # so that weights need no copy
     try:
         vllm = importlib.import_module("vllm")
     except ImportError as error:
         rule = "must be installed for sampling.engine vllm (pip install 'instructgpt[vllm]')"
         raise UserError(f"vllm {rule}, got: {error}") from None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, isolate_rng():  # it seeds everything anew
         network.save_pretrained(folder)
-        _RUNNING[network] = vllm.LLM(
+        llm = vllm.LLM(
             model=folder,
             dtype=str(network.dtype).removeprefix("torch."),
             skip_tokenizer_init=True,
             max_num_seqs=sampling.batch_size,
             gpu_memory_utilization=SHARE,
-            logprobs_mode="raw_logprobs" if plain(sampling) else "processed_logprobs",
+            logprobs_mode=mode,
         )
-    return _RUNNING[network]
+    _RUNNING[network] = mode, llm
+    return llm
 
 
 def plain(sampling: Sampling) -> bool:

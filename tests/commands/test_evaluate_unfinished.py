@@ -1,6 +1,7 @@
 """``evaluate`` goes on where it was killed, and with what other commands have scored."""
 
 import json
+import math
 
 import pytest
 from harness import killed
@@ -8,6 +9,9 @@ from scored import Scored
 
 from instructgpt.__main__ import main as run
 from instructgpt.evaluation import scoring
+from instructgpt.evaluation.judges import Answer
+from instructgpt.evaluation.scoring import Scorer
+from instructgpt.types import Prompt
 
 
 @pytest.fixture
@@ -72,3 +76,20 @@ def test_what_another_command_has_scored_is_not_scored_again(
     assert run([*args, "--baseline=mine", "--output=third"]) == 0
     assert sum(scored.calls) == 5
     assert (tmp_path / "third/results.json").read_bytes() == other.read_bytes()
+
+
+def test_conversations_with_one_text_are_scored_apart(reward_model, caches):
+    """What is named alike in a file may have been asked after other turns."""
+    caches("one")
+    asked = {"role": "user", "content": "Q"}
+    before = [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]
+    prompts = [Prompt("Q", turns, "", {}) for turns in ([asked], [*before, asked])]
+    together = Scorer(reward_model)([answer_to(prompt) for prompt in prompts])
+    caches("other")
+    alone = [Scorer(reward_model)([answer_to(prompt)])[0] for prompt in prompts]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert abs(alone[0] - alone[1]) > 1e-3
+
+
+def answer_to(prompt):
+    return Answer(prompt, "good", True, {}, {}, math.nan)

@@ -25,6 +25,7 @@ class LLM:
     def __init__(self, model, **options):
         self.network = AutoModelForCausalLM.from_pretrained(model).eval()
         self.options, self.pushed, self._kept = options, 0, {}
+        torch.manual_seed(0)
 
     def collective_rpc(self, method, kwargs):
         """It is given weights of a checkpoint, which each layer packs as its device likes."""
@@ -114,6 +115,24 @@ def test_what_ends_a_response(vllm, tiny_tokenizer):
     assert [(one.tokens, one.finished) for one in ended] == [(o.tokens, o.finished) for o in own]
     assert ended[0].finished
     assert not free.finished
+
+
+def test_which_probabilities_are_recorded_is_asked_anew(vllm, monkeypatch):
+    monkeypatch.setattr(LLM, "_one", lambda *given: self_said(given[2]))
+    model, warm = build(), Sampling(temperature=0.5, engine="vllm")
+    for sampling in (ENGINE, ENGINE, warm, ENGINE):
+        respond(engine_of(sampling), model, sampling)
+    modes = [one.options["logprobs_mode"] for one in vllm]
+    assert modes == ["raw_logprobs", "processed_logprobs", "raw_logprobs"]
+
+
+def test_its_start_leaves_the_noise_of_the_run_alone(vllm):
+    model, greedy = build(), Sampling(temperature=0.0, engine="vllm")
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    respond(engine_of(greedy), model, greedy)
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_every_sample_has_its_own_seed(vllm, monkeypatch):

@@ -156,7 +156,7 @@ def starter(plugins: Any) -> list[Any]:
     Args:
         plugins: as given, which may say it themselves.
     """
-    from lightning.pytorch.plugins.environments import (
+    from lightning.fabric.plugins.environments import (
         ClusterEnvironment,
         LightningEnvironment,
         SLURMEnvironment,

@@ -10,13 +10,15 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import random
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -83,7 +85,7 @@ def _running(network: PreTrainedModel, sampling: Sampling) -> Any:
     except ImportError as error:
         rule = "must be installed for sampling.engine vllm (pip install 'instructgpt[vllm]')"
         raise UserError(f"vllm {rule}, got: {error}") from None
-    with tempfile.TemporaryDirectory() as folder, isolate_rng():  # it seeds everything anew
+    with tempfile.TemporaryDirectory() as folder, _same_noise(network.device):
         network.save_pretrained(folder)
         llm = vllm.LLM(
             model=folder,
@@ -95,6 +97,18 @@ def _running(network: PreTrainedModel, sampling: Sampling) -> Any:
         )
     _RUNNING[network] = mode, llm
     return llm
+
+
+@contextmanager
+def _same_noise(device: torch.device) -> Iterator[None]:
+    """Its start seeds every generator of the process, which then go on as if it had not."""
+    python, numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
 
 
 def plain(sampling: Sampling) -> bool:

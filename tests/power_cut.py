@@ -153,6 +153,27 @@ def run_until(function, root, kept, moment):
     return None if code else int((Path(kept) / "count").read_text())
 
 
+def run_until_cut(run, folder, args, moment):
+    """Run a command, or go on with it, until it is killed; what it keeps for others is cut, too.
+
+    Args:
+        run: gets the options.
+        folder: with ``root``, in which the run and its caches are.
+        args: the verb and its options.
+        moment: as for ``run_until``, which says what is returned.
+    """
+    root = folder / "root"
+    saved = [root / "run" / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt")]
+    args = [*args, "--output", str(root / "run")]
+    args += ["--ckpt_path=last"] if any(path.exists() for path in saved) else []
+
+    def child():
+        os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+        return run(args)
+
+    return run_until(child, root, folder / "kept", moment)
+
+
 def cut(root, kept, way, seed=0):
     """Rewrite a folder to what a disk would hold after a power cut.
 

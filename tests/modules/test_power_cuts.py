@@ -1,11 +1,10 @@
 """Power cuts of whole runs, at any moment and in the worst case: they end as if none had been."""
 
-import os
 import random
 
 import pytest
 from crash_test import compare
-from power_cut import cut, run_until
+from power_cut import cut, run_until_cut
 
 import instructgpt.commands.preload  # noqa: F401  # the children must not import it again
 from instructgpt.__main__ import main as run
@@ -45,24 +44,10 @@ def alone(tmp_path_factory, files, policy_artefact):
             args = ["fit", *(part.format(**values) for part in CASES[name].split())]
             args += COMMON.split()
             (folder / "root").mkdir()
-            known[name] = (folder / "root" / "run", args, started(folder, args, None))
+            known[name] = (folder / "root" / "run", args, run_until_cut(run, folder, args, None))
         return known[name]
 
     return make
-
-
-def started(folder, args, moment):
-    """Run a command, or go on with it, until it is killed; what it keeps for others is cut, too."""
-    root = folder / "root"
-    saved = [root / "run" / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt")]
-    args = [*args, "--output", str(root / "run")]
-    args += ["--ckpt_path=last"] if any(path.exists() for path in saved) else []
-
-    def child():
-        os.environ["XDG_CACHE_HOME"] = str(root / "cache")
-        return run(args)
-
-    return run_until(child, root, folder / "kept", moment)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +61,7 @@ def test_a_run_ends_as_if_the_power_had_never_been_cut(tmp_path, alone, name, wa
     moments = [rng.randrange(changes) for _ in range(CUTS)]
     (tmp_path / "root").mkdir()
     for number, moment in enumerate([*moments, None]):
-        ended = started(tmp_path, args, moment)
+        ended = run_until_cut(run, tmp_path, args, moment)
         cut(tmp_path / "root", tmp_path / "kept", way, f"{moments} {number}")
         if ended is not None:
             break

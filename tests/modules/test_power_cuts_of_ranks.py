@@ -1,12 +1,11 @@
 """Power cuts of runs of two processes: they end as if none had been."""
 
-import os
 import random
 
 import pytest
 from crash_test import compare
 from harness import run_processes
-from power_cut import cut, run_until
+from power_cut import cut, run_until_cut
 
 import instructgpt.commands.preload  # noqa: F401  # the children must not import it again
 from instructgpt.__main__ import main as run
@@ -31,19 +30,8 @@ CASES = {
 CUTS = 2
 
 
-def started(folder, args, moment):
-    """Run a command, or go on with it, until all of its processes are killed."""
-    root = folder / "root"
-    saved = [root / "run" / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt")]
-    args = [*args, "--output", str(root / "run")]
-    args += ["--ckpt_path=last"] if any(path.exists() for path in saved) else []
-
-    def both():
-        os.environ["XDG_CACHE_HOME"] = str(root / "cache")
-        codes = run_processes(lambda: run(args), timeout=300)
-        return max(codes)
-
-    return run_until(both, root, folder / "kept", moment)
+def run_both(args):
+    return max(run_processes(lambda: run(args), timeout=300))
 
 
 @pytest.mark.parametrize(
@@ -55,12 +43,12 @@ def test_a_run_ends_as_if_the_power_had_never_been_cut(tmp_path, files, policy_a
     args = ["fit", *f"{CASES[name]} {COMMON}".format(**values).split()]
     for folder in (alone, again):
         (folder / "root").mkdir(parents=True)
-    changes = started(alone, args, None)
+    changes = run_until_cut(run_both, alone, args, None)
     rng = random.Random(f"{name} {way}")
     later = rng.randrange(changes // 2, changes)  # when there are checkpoints; then at any moment
     moments = [later, *(rng.randrange(changes // 2) for _ in range(1, CUTS))]
     for number, moment in enumerate([*moments, None]):
-        ended = started(again, args, moment)
+        ended = run_until_cut(run_both, again, args, moment)
         cut(again / "root", again / "kept", way, f"{moments} {number}")
         if ended is not None:
             break

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from descent import sgd
 from harness import run_processes
+from spread_stages import fit_rankings, ppo_ptx_stage, ranking_stage, sft_stage
 
-from instructgpt.algorithms.ppo import PPO
 from instructgpt.algorithms.schedule import Constant
 from instructgpt.callbacks import lost
 from instructgpt.models.artefact import save_policy
@@ -16,15 +16,9 @@ from instructgpt.models.load import Network, load_policy
 from instructgpt.models.shards import local, whole
 from instructgpt.models.template import get_template
 from instructgpt.models.trained import LoRA
-from instructgpt.modules.networks import Value
-from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.ppo import PPOModule
-from instructgpt.modules.preference import PreferenceModule
-from instructgpt.modules.pretraining import Pretraining
-from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
-from instructgpt.modules.sharding import FSDP2Strategy, gathered
-from instructgpt.rewards.learned import LearnedReward
+from instructgpt.modules.sharding import FSDP2Strategy
 from instructgpt.rewards.rules import CountReward
 from instructgpt.rollout.updates import Batches
 
@@ -58,15 +52,9 @@ def on(processes):
 def test_sft(fit, demonstration_data, policy_artefact, accumulate, several):
 
     def train(processes):
-        module = SFTModule(
-            init_from=policy_artefact,
-            dropout=0.0,
-            optimizer=sgd,
-            schedule=Constant(),
-            network=Network(
-                max_tokens=30 if processes > 1 else None, gradient_checkpointing=several == 2
-            ),
-        )
+        tokens = 30 if processes > 1 else None
+        network = Network(max_tokens=tokens, gradient_checkpointing=several == 2)
+        module = sft_stage(policy_artefact, network)
         data = demonstration_data(batch_size=8 // processes // accumulate)
         limit = {"limit_train_batches": 2 * accumulate, "accumulate_grad_batches": accumulate}
         trainer = fit(module, data, max_epochs=2, **limit, **on(processes))
@@ -81,19 +69,12 @@ def test_rankings(fit, comparison_data, reward_artefact, policy_artefact, files,
 
     def train(processes):
         network = Network(max_tokens=60 if processes > 1 else None)
-        options = {"network": network, "optimizer": sgd, "schedule": Constant()}
-        own = {}
-        if kind == "reward":
-            module = RewardModule(init_from=reward_artefact, **options)
-            own = {"demonstrations": files["demonstrations"]}
-        else:
-            trained = LoRA(rank=2) if kind == "preference_lora" else None
-            options |= {"validation_prompts": 4, "reward": CountReward(text="e")}
-            module = PreferenceModule(init_from=policy_artefact, trained=trained, **options)
+        trained = LoRA(rank=2) if kind == "preference_lora" else None
+        init_from = reward_artefact if kind == "reward" else policy_artefact
+        module = ranking_stage(kind, init_from, network, trained)
+        own = {"demonstrations": files["demonstrations"]} if kind == "reward" else {}
         data = comparison_data(batch_size=8 // processes, **own)
-        trainer = fit(module, data, max_epochs=2, limit_train_batches=2, **on(processes))
-        with gathered(trainer):
-            module.finalize()
+        trainer = fit_rankings(fit, module, data, **on(processes))
         return result(module, trainer)
 
     assert_shards_agree(train)
@@ -103,17 +84,8 @@ def test_rankings(fit, comparison_data, reward_artefact, policy_artefact, files,
 def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, value, accumulate):
     def train(processes):
         strategy = FSDP2Strategy(shard_frozen=value == "separate")
-        module = PPOModule(
-            init_from=policy_artefact,
-            reward=LearnedReward(reward_artefact),
-            optimizer=PaperAdam if value == "shared" else sgd,
-            schedule=Constant(),
-            batches=Batches(8, 4),
-            algorithm=PPO(epochs=2, target_kl=10.0),
-            pretraining=Pretraining(0.5, 1),
-            value=Value(value, lr=0.01, warmup_phases=1),
-            network=Network(max_tokens=37 if processes > 1 else None),
-        )
+        network = Network(max_tokens=37 if processes > 1 else None)
+        module = ppo_ptx_stage(policy_artefact, reward_artefact, value, network)
         data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
         options = on(processes) | ({"strategy": strategy} if processes > 1 else {})
         options["accumulate_grad_batches"] = accumulate

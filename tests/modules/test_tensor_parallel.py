@@ -4,29 +4,18 @@ import re
 
 import pytest
 import torch
-from descent import sgd
 from harness import run_processes
+from spread_stages import fit_rankings, ppo_ptx_stage, ranking_stage, sft_stage
 from transformers import AutoConfig, AutoModel
 
-from instructgpt.algorithms.ppo import PPO
-from instructgpt.algorithms.schedule import Constant
 from instructgpt.models.artefact import save_policy, save_scalar
 from instructgpt.models.load import Network, load_policy, load_scalar
 from instructgpt.models.shards import local, whole
 from instructgpt.models.template import get_template
 from instructgpt.models.tensor_parallel import plan_of_layers
 from instructgpt.models.trained import LoRA
-from instructgpt.modules.networks import Value
-from instructgpt.modules.optimizer import PaperAdam
-from instructgpt.modules.ppo import PPOModule
-from instructgpt.modules.preference import PreferenceModule
-from instructgpt.modules.pretraining import Pretraining
-from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
-from instructgpt.modules.sharding import FSDP2Strategy, gathered
-from instructgpt.rewards.learned import LearnedReward
-from instructgpt.rewards.rules import CountReward
-from instructgpt.rollout.updates import Batches
+from instructgpt.modules.sharding import FSDP2Strategy
 from instructgpt.types import UserError
 
 
@@ -81,13 +70,7 @@ def test_sft(fit, demonstration_data, policy):
     processes = 2
 
     def train(shares, strategy):
-        module = SFTModule(
-            init_from=policy,
-            dropout=0.0,
-            optimizer=sgd,
-            schedule=Constant(),
-            network=Network(max_tokens=30 if strategy else None),
-        )
+        module = sft_stage(policy, Network(max_tokens=30 if strategy else None))
         data = demonstration_data(batch_size=8 // shares, tokenizer=policy)
         trainer = fit(module, data, max_epochs=2, limit_train_batches=2, **on(strategy, processes))
         return result(module, trainer)
@@ -113,18 +96,10 @@ def judge(tmp_path_factory, tiny_tokenizer, policy):
 def test_rankings(fit, comparison_data, policy, files, kind):
     def train(shares, strategy):
         network = Network(max_tokens=60 if strategy else None)
-        options = {"network": network, "optimizer": sgd, "schedule": Constant()}
-        own = {}
-        if kind == "reward":
-            module = RewardModule(init_from=policy, **options)
-            own = {"demonstrations": files["demonstrations"]}
-        else:
-            options |= {"validation_prompts": 4, "reward": CountReward(text="e")}
-            module = PreferenceModule(init_from=policy, **options)
+        module = ranking_stage(kind, policy, network)
+        own = {"demonstrations": files["demonstrations"]} if kind == "reward" else {}
         data = comparison_data(batch_size=8 // shares, **own)
-        trainer = fit(module, data, max_epochs=2, limit_train_batches=2, **on(strategy, 2))
-        with gathered(trainer):
-            module.finalize()
+        trainer = fit_rankings(fit, module, data, **on(strategy, 2))
         return result(module, trainer)
 
     like_one(train, 2, 2)
@@ -137,17 +112,8 @@ def test_ppo(fit, prompt_data, policy, judge, files, value, processes):
     def train(shares, strategy):
         if strategy is not None:
             strategy.shard_frozen = value == "separate"
-        module = PPOModule(
-            init_from=policy,
-            reward=LearnedReward(judge),
-            optimizer=PaperAdam if value == "shared" else sgd,
-            schedule=Constant(),
-            batches=Batches(8, 4),
-            algorithm=PPO(epochs=2, target_kl=10.0),
-            pretraining=Pretraining(0.5, 1),
-            value=Value(value, lr=0.01, warmup_phases=1),
-            network=Network(max_tokens=37 if strategy else None),
-        )
+        network = Network(max_tokens=37 if strategy else None)
+        module = ppo_ptx_stage(policy, judge, value, network)
         own = {"pretraining": files["text"], "pretraining_block_size": 16}
         trainer = fit(
             module, prompt_data(tokenizer=policy, **own), max_epochs=2, **on(strategy, processes)

@@ -1,6 +1,8 @@
 """Small networks that are decoded, and prompts for them."""
 
 import torch
+from flat_families import FLAT
+from flat_families import PADDED as OWN_ATTENTION
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from instructgpt.models.shift_gpt import ShiftGPTConfig
@@ -35,17 +37,20 @@ KINDS = {
     "cohere2": SMALL | WINDOW,
     "mixtral": SMALL,
 }
+SMALLER = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+IN_SLOTS = {name: FLAT[name] | SMALLER for name in ("gpt_bigcode", "opt", "olmo2", "smollm3")}
+ALIKE = [*KINDS, *IN_SLOTS, "shift_gpt"]
+"""Every architecture that is decoded in slots here."""
 PADDED = {
-    "bloom": {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "mamba": {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
-    "lfm2": SMALL | {"layer_types": ["conv", "full_attention"]},
+    **{name: FLAT[name] | SMALLER for name in ("gpt_oss", "llama4_text")},  # sinks; chunks
+    **{name: options | SMALLER for name, options in OWN_ATTENTION.items()},
 }
 PROMPTS = [[(7 * i + 3 * j) % 60 + 2 for i in range(n)] for j, n in enumerate((3, 11, 1, 6, 2, 9))]
 
 
 def build(name):
     torch.manual_seed(0)
-    options = {**SMALL, **GPT2} if name == "shift_gpt" else (KINDS | PADDED)[name]
+    options = {**SMALL, **GPT2} if name == "shift_gpt" else (KINDS | IN_SLOTS | PADDED)[name]
     config = AutoConfig.for_model(name, **options)
     if name == "shift_gpt":
         config = ShiftGPTConfig(vocab_size=64, hidden_size=32, num_attention_heads=4)

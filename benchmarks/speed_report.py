@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ OF_GPU = "<!-- gpu -->", "<!-- /gpu -->"
 MARKS = "<!-- speed -->", "<!-- /speed -->"
 OF_ACCOUNT = "<!-- account -->", "<!-- /account -->"
 OF_MACHINE = "<!-- machine -->", "<!-- /machine -->"
+PAGES = ROOT / "README.md", ROOT / "docs/speed.md"
 FEW = 5
 """Units of each side below which their number is said."""
 PEERS = {"ppo": "TRL 1.12", "trl": "TRL 1.16", "generate": "`generate`"}
@@ -167,9 +169,13 @@ def plot(results: dict[str, Any], path: Path) -> None:
     bars, *others = axes if len(series) else [axes]
     compared = {n: row["speed"] for n, row in results["rows"].items() if "memory" in row}
     for place, (middle, low, high) in enumerate(compared.values()):
-        bars.barh(place, middle, xerr=[[middle - low], [high - middle]], color="tab:blue")
+        bars.barh(place, middle, xerr=[[middle - low], [high - middle]], color="tab:cyan")
+    aims = [results["rows"][name]["aim"]["speed"] for name in compared]
+    bars.plot(aims, range(len(aims)), "k|", markersize=14, label="aimed at")
     bars.set_yticks(range(len(compared)), list(compared))
+    bars.invert_yaxis()  # as in the table
     bars.axvline(1, color="grey", linewidth=1)
+    bars.legend(fontsize=7)
     bars.set_xlabel("times as fast as the peer")
     for axis, (name, found) in zip(others, series.items(), strict=True):
         points = found["points"]
@@ -189,11 +195,42 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _measured_on(results: dict[str, Any]) -> str:
-    """The machine, and whether some rows are only a first look."""
-    few = any(row.get("ours", {}).get("n", FEW) < FEW for row in results["rows"].values())
-    look = " Rows with an n below five are a first look, while other work kept the machine busy."
-    return f"On {results['machine']['name']}; one core, one thread.{look if few else ''}"
+def measured_on(results: dict[str, Any]) -> str:
+    """The machine of most rows, which were on others, and whether some are only a first look.
+
+    Args:
+        results: as in the file.
+    """
+    rows = results["rows"].values()
+    (usual, _), *others = Counter(row["machine"] for row in rows).most_common()
+    line = f"On {usual}; one core, one thread."
+    for name, _ in others:
+        those = "; ".join(row["about"] for row in rows if row["machine"] == name)
+        line += f" On {name}: {those}."
+    if any(row.get("ours", {}).get("n", FEW) < FEW for row in rows):
+        line += " Rows with an n below five are a first look, while other work ran."
+    return line
+
+
+def in_order(results: dict[str, Any]) -> dict[str, Any]:
+    """The same with its rows as the table has them, whenever they were measured."""
+    places = {row.name: place for place, row in enumerate(TABLE)}
+    rows = sorted(results["rows"].items(), key=lambda item: places.get(item[0], len(places)))
+    return {**results, "rows": dict(rows)}
+
+
+def tables(results: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """What stands between which marks of the pages that have them.
+
+    Args:
+        results: as in the file of CPUs.
+    """
+    found = in_order(results)
+    return {
+        MARKS: list(lines(found)),
+        OF_ACCOUNT: list(accounts(found)),
+        OF_MACHINE: [measured_on(found)],
+    }
 
 
 def report(results: dict[str, Any], options: argparse.Namespace) -> None:
@@ -203,23 +240,18 @@ def report(results: dict[str, Any], options: argparse.Namespace) -> None:
         results: as in the file.
         options: of the command line.
     """
-    places = {row.name: place for place, row in enumerate(TABLE)}
-    rows = sorted(results["rows"].items(), key=lambda item: places.get(item[0], len(places)))
-    results = {**results, "rows": dict(rows)}
     if options.device == "cuda":
-        table = list(on_gpu(results))
+        table = list(on_gpu(in_order(results)))
         print(*table, sep="\n")
         if options.output == ROOT / "benchmarks/results/speed_cuda.json":
             put_in(ROOT / "docs/speed.md", table, OF_GPU)
         return
-    table = list(lines(results))
-    print(*table, sep="\n")
+    results = in_order(results)
+    print(*lines(results), sep="\n")
     if not options.tiny and options.output == ROOT / "benchmarks/results/speed.json":
-        for page in (ROOT / "README.md", ROOT / "docs/speed.md"):
-            if page.exists():
-                put_in(page, table)
-                put_in(page, list(accounts(results)), OF_ACCOUNT)
-                put_in(page, [_measured_on(results)], OF_MACHINE)
+        for page in PAGES:
+            for marks, table in tables(results).items():
+                put_in(page, table, marks)
         plot(results, ROOT / "docs/speed.png")
     elif options.tiny:
         plot(results, options.runs / "speed.png")

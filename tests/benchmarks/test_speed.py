@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import speed
 import speed_account
 import speed_ours
 import speed_peers
@@ -148,3 +149,78 @@ def test_a_table_takes_the_place_of_the_old_one(tmp_path):
     line = f"| work | TRL 1.16 (micro 1) | 1 | 3 | {compared} |"
     assert text == "\n".join(["before", start, *table, end, "after\n"])
     assert table[-1] == line
+
+
+RESULTS = {
+    device: json.loads((speed.HERE / "results" / name).read_text())
+    for device, name in (("cpu", "speed.json"), ("cuda", "speed_cuda.json"))
+}
+
+
+@pytest.mark.parametrize("page", speed_report.PAGES, ids=lambda page: page.name)
+def test_the_pages_say_what_the_results_say(page):
+    text = page.read_text()
+    shown = speed_report.tables(RESULTS["cpu"])
+    shown |= {speed_report.OF_GPU: list(speed_report.on_gpu(RESULTS["cuda"]))}
+    found = {marks: table for marks, table in shown.items() if marks[0] in text}
+    assert speed_report.MARKS in found
+    for (start, end), table in found.items():
+        assert "\n".join([start, *table, end]) in text
+
+
+def test_every_row_has_been_measured_beside_its_peer():
+    rows = RESULTS["cpu"]["rows"]
+    assert set(rows) == {*(row.name for row in speed_rows.TABLE), *speed.WHOLE}
+    for row in speed_rows.TABLE:
+        found = rows[row.name]
+        aim = {"speed": row.aim, "memory": row.memory, "share": row.share}
+        assert (found["aim"], found["peer"]["name"]) == (aim, row.peer)
+        assert found["peer"]["setting"] in row.settings
+        assert min(found["ours"]["n"], found["peer"]["n"]) >= 5
+        assert {"speed", "memory", "account", "machine"} <= set(found)
+    for found in rows["scaling"]["series"].values():
+        assert found["slope"]
+        assert found["expected_slope"]
+
+
+def test_the_machine_of_each_row_is_said():
+    rows = {"a": {"about": "one", "machine": "X"}, "b": {"about": "two", "machine": "Y"}}
+    rows |= {"c": {"about": "three", "machine": "Y", "ours": {"n": 4}}}
+    first_look = "Rows with an n below five are a first look, while other work ran."
+    line = speed_report.measured_on({"machine": {"name": "X"}, "rows": rows})
+    assert line == f"On Y; one core, one thread. On X: one. {first_look}"
+
+
+def test_unfair_rows_are_not_kept_and_the_others_are_at_once(tmp_path, monkeypatch, capsys):
+    """The command goes on after a side that fails, and later measures what is missing only."""
+    output, asked = tmp_path / "speed.json", []
+
+    def measure(row, options):
+        asked.append(row.name)
+        if row.name == "reward-4":
+            raise SystemExit("it failed")
+        assert output.exists() == (row.name == "reward-9")  # written when the row is there
+        found = RESULTS["cpu"]["rows"][row.name]
+        return dict(found), ["tokens must be 2, got 1"] if row.name == "reward-9" else []
+
+    def command(*args):
+        asked.clear()
+        more = [f"--output={output}", f"--runs={tmp_path / 'runs'}"]
+        monkeypatch.setattr("sys.argv", ["speed.py", *args, *more])
+        speed.main()
+
+    monkeypatch.setattr(speed, "measure", measure)
+    monkeypatch.setattr(speed, "machine", lambda options: {"name": "this one"})
+    three = ["reward-4", "dpo", "reward-9"]
+    with pytest.raises(SystemExit, match=r"kept of:\nreward-4: it failed\ntokens must be 2, got 1"):
+        command(*three)
+    assert asked == three
+    with pytest.raises(SystemExit):
+        command(*three, "--missing")
+    assert asked == ["reward-4", "reward-9"]
+    kept = json.loads(output.read_text())
+    assert kept["rows"]["dpo"]["machine"] == kept["machine"]["name"] == "this one"
+    assert list(kept["rows"]) == ["dpo"]
+    with pytest.raises(SystemExit):
+        command("reward-5")
+    assert "got reward-5" in capsys.readouterr().err

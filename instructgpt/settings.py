@@ -75,20 +75,16 @@ def check_trainer(verb: str, settings: Any) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse DeepSpeed, which keeps gradients and weights where a step does not see them.
-
-    A step here adds the gradients of several pieces, divides them by the count of all processes and
-    clips each group by itself. DeepSpeed's optimizer steps by copies of its own, so nothing of that
-    would be done, and nobody told; exports would lack the weights of stage 3.
+    """Refuse of DeepSpeed all but stage 2, the one whose steps were seen to be those of a process.
 
     Args:
         strategy: a name, or a class path with options.
     """
     name = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", "")
-    if "deepspeed" in name.lower():
+    if "deepspeed" in name.lower() and name != "deepspeed_stage_2":
         raise UserError(
-            f"--trainer.strategy must not be {name}: DeepSpeed keeps gradients to itself, "
-            "which are divided and clipped here; --trainer.strategy fsdp2 spreads all it spreads"
+            f"--trainer.strategy must not be {name}: of DeepSpeed deepspeed_stage_2 alone is known "
+            "to do what one process does; to spread weights, too, give fsdp2"
         )
 
 

@@ -40,7 +40,7 @@ ONE = torch.ones(1)
         (["--trainer.val_check_interval=1000"], "`val_check_interval` (1000) must be less than or equal to"),
         (["--trainer.num_nodes=0"], "--trainer.num_nodes must be >= 1, got 0"),
         (["--trainer.devices=9999"], "--trainer.devices must be at most "),
-        (["--trainer.strategy=deepspeed_stage_3"], "--trainer.strategy must not be deepspeed_stage_3: DeepSpeed keeps gradients to itself, which are divided and clipped here; --trainer.strategy fsdp2"),
+        (["--trainer.strategy=deepspeed_stage_3"], "--trainer.strategy must not be deepspeed_stage_3: of DeepSpeed deepspeed_stage_2 alone"),
         (["--trainer.strategy=DeepSpeedStrategy", "--trainer.strategy.stage=2"], "--trainer.strategy must not be "),
         (["--trainer.strategy=deepspeed_stage_1"], "--trainer.strategy must not be deepspeed_stage_1: "),
         (["--trainer.accelerator=tpu"], "Requirement 'torch_xla"),

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from instructgpt.models.finite import first_not_finite
 from instructgpt.models.shards import whole
 from instructgpt.modules.loss_scale import SkippedSteps
-from instructgpt.modules.optimizer import total_norm
+from instructgpt.modules.optimizer import gradient_norms
 from instructgpt.modules.ranks import everyones
 from instructgpt.types import RunFailedError, UserError
 
@@ -69,7 +69,8 @@ class FiniteGuard:
         Returns:
             Them, added up: one wait for the device does for all of it.
         """
-        norms, step = gradient_norms(optimizer), module.global_step + 1
+        norms = [whole(norm).float() for norm in gradient_norms(optimizer).values()]
+        step = module.global_step + 1
         parts = [self._total(module), *norms, *sums.values()]
         seen, *rest = module.all_sum(torch.stack(parts)).tolist()
         added = dict(zip(sums, rest[len(norms) :], strict=True))
@@ -161,16 +162,6 @@ def together(module: Any, run: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
-def gradient_norms(optimizer: Optimizer) -> list[Tensor]:
-    """Norm of the gradient of each parameter group that has one."""
-    norms = []
-    for group in optimizer.param_groups:
-        gradients = [p.grad for p in group["params"] if p.grad is not None]
-        if gradients:
-            norms.append(whole(total_norm(gradients)).float())
-    return norms
-
-
 def bad_gradients(module: Any, ids: Sequence[str]) -> list[str]:
     """Findings about gradients: the first parameter whose gradient is not finite.
 
@@ -180,6 +171,8 @@ def bad_gradients(module: Any, ids: Sequence[str]) -> list[str]:
     bad = first_not_finite(named)
     if bad is not None:
         return [f"the gradient of {bad} is not finite{of_samples(ids)}"]
+    if not named:  # DeepSpeed has taken them
+        return [f"the gradient is not finite{of_samples(ids)}"]
     norm = whole(total_norm([gradient.float() for _, gradient in named]))
     if math.isfinite(float(norm)):
         return []

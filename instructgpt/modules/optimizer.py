@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from instructgpt.models.shards import alike, norm_of_parts
+from instructgpt.modules.zero import ZeroOptimizer
 
 FUSED = {"cpu", "cuda"}
 """Kinds of devices with one kernel for all of Adam; elsewhere torch chooses."""
@@ -71,16 +72,34 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
         return norm_of_parts(gradients)
 
 
-def scale_gradients(optimizer: Optimizer, factor: float) -> None:
+def gradients_of(optimizer: Any) -> list[list[Tensor]]:
+    """The gradients of each parameter group, or of DeepSpeed's this process's parts."""
+    if isinstance(optimizer, ZeroOptimizer):
+        return optimizer.gradients()
+    groups = optimizer.param_groups
+    return [[p.grad for p in group["params"] if p.grad is not None] for group in groups]
+
+
+def gradient_norms(optimizer: Any) -> dict[str, Tensor]:
+    """Norm of the gradient of each parameter group that has one, by its name."""
+    norms = {}
+    for group, gradients in zip(optimizer.param_groups, gradients_of(optimizer), strict=True):
+        if isinstance(optimizer, ZeroOptimizer):
+            norms[group["name"]] = optimizer.norm(gradients)
+        elif gradients:
+            norms[group["name"]] = total_norm(gradients)
+    return norms
+
+
+def scale_gradients(optimizer: Any, factor: float) -> None:
     """Multiply all gradients by a number."""
     if factor != 1:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
+        for gradients in gradients_of(optimizer):
+            for gradient in gradients:
+                gradient.mul_(factor)
 
 
-def clip(optimizer: Optimizer, limit: float | None, kind: str | None) -> dict[str, Tensor]:
+def clip(optimizer: Any, limit: float | None, kind: str | None) -> dict[str, Tensor]:
     """Clip the gradient of each parameter group by itself, and return their norms before.
 
     Args:
@@ -88,13 +107,15 @@ def clip(optimizer: Optimizer, limit: float | None, kind: str | None) -> dict[st
         limit: as ``--trainer.gradient_clip_val``.
         kind: as ``--trainer.gradient_clip_algorithm``.
     """
-    norms = {}
-    for group in optimizer.param_groups:
-        gradients = [p.grad for p in group["params"] if p.grad is not None]
-        if not gradients:
+    norms = gradient_norms(optimizer)
+    for group, gradients in zip(optimizer.param_groups, gradients_of(optimizer), strict=True):
+        if not limit or group["name"] not in norms:
             continue
-        norms[group["name"]] = norm = total_norm(gradients)
-        if not limit:
+        norm = norms[group["name"]]
+        if isinstance(optimizer, ZeroOptimizer):
+            less = (limit / (norm + 1e-6)).clamp(max=1.0)  # as torch does
+            for gradient in gradients:
+                gradient.clamp_(-limit, limit) if kind == "value" else gradient.mul_(less)
             continue
         for some in alike(group["params"]):
             if kind == "value":

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
 from instructgpt.modules.sharding import sharding_of
+from instructgpt.modules.zero import zero_of
 from instructgpt.row_shares import place_of
 
 Piece = TypeVar("Piece")
@@ -51,13 +52,18 @@ class Pieces:
         with strategy.block_backward_sync() if parallel else nullcontext():  # type: ignore[attr-defined]
             strategy.backward(loss / parts, None)
 
+    def compute(self, module: LightningModule, loss: Callable[[], Tensor]) -> Tensor:
+        """A loss, computed by DeepSpeed where that will take its gradient."""
+        zero = zero_of(module.trainer)
+        return loss() if zero is None else zero.compute(loss)
+
     def one_by_one(self, module: LightningModule, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
         """Compute losses one after the other; the last is for ``training_step`` to return."""
         found: Tensor | None = None
         for loss in self.as_many(module, losses):
             if found is not None:
                 self.backward(module, found)
-            found = loss()
+            found = self.compute(module, loss)
         assert found is not None
         return found
 
@@ -72,7 +78,8 @@ class Pieces:
             pieces: of this rank, at least one.
         """
         more = 0
-        if sharding_of(module.trainer) is not None:
+        spread = sharding_of(module.trainer) or zero_of(module.trainer)
+        if spread is not None:  # layers or gradients are exchanged in each
             count = torch.tensor(len(pieces), device=module.device)
             most = module.trainer.strategy.reduce(count, reduce_op="max")
             more = int(most) - len(pieces)

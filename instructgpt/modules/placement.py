@@ -61,7 +61,10 @@ def placement_of(strategy: Any, devices: int) -> Placement:
         parts = data, data if spreads else 1, data, data
         told = f"fsdp2 on {devices:,} devices" + (f", layers cut by {tensor}" if tensor > 1 else "")
         return Placement(told, devices, *parts, wholes=True, tensor=tensor, cuts_frozen=spreads)
-    raise UserError(f"--trainer.strategy must be ddp or fsdp2 for a plan, got {name}")
+    if name in ("deepspeed_stage_2", "zero"):
+        parts = 1, 1, devices, devices
+        return Placement(f"DeepSpeed stage 2 on {devices:,} devices", devices, *parts)
+    raise UserError(f"--trainer.strategy must be ddp, deepspeed_stage_2 or fsdp2, got {name}")
 
 
 def tensor_parallel_of(strategy: Any) -> int:

@@ -1,0 +1,101 @@
+"""Two processes with DeepSpeed's optimizer do what one does without."""
+
+from importlib import import_module
+from importlib.util import find_spec
+
+import pytest
+import torch
+from descent import SaveAt, weights
+from harness import run_processes
+from small_ppo import make as make_ppo
+
+from instructgpt.algorithms.schedule import Cosine
+from instructgpt.models.load import Network
+from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.preference import PreferenceModule
+from instructgpt.modules.reward import RewardModule
+from instructgpt.modules.sft import SFTModule
+from instructgpt.types import UserError
+
+pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
+
+
+def adam(parameters):
+    return PaperAdam(parameters, lr=1e-3, weight_decay=0.01)
+
+
+COMMON = {"optimizer": adam, "schedule": Cosine(), "network": Network(max_tokens=48)}
+
+
+def on(processes):
+    how = {"strategy": "deepspeed_stage_2", "devices": 2} if processes > 1 else {}
+    return {"limit_val_batches": 1.0, "gradient_clip_val": 0.05, **how}
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch):
+    """Without the kernel for shared memory, which DeepSpeed would compile for a minute."""
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    backend = import_module("deepspeed.comm.torch")
+    monkeypatch.setattr(backend, "build_shm_op", lambda: None)
+
+
+def check(train):
+    """On one process without, on two with DeepSpeed."""
+    alone, metrics = train(1)
+    for spread, found in run_processes(lambda: train(2), timeout=110):
+        torch.testing.assert_close(torch.tensor(spread), torch.tensor(alone), atol=1e-5, rtol=1e-5)
+        for name, value in metrics.items():
+            assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def result(module, trainer):
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return weights(module).tolist(), logged
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_sft(fit, demonstration_data, policy_artefact, accumulate):
+    def train(processes):
+        options = {"dropout": 0.0, "validation_prompts": 2}
+        module = SFTModule(init_from=policy_artefact, **COMMON, **options)
+        data = demonstration_data(batch_size=8 // processes // accumulate)
+        how = on(processes) | {"accumulate_grad_batches": accumulate}
+        return result(module, fit(module, data, max_epochs=3, **how))
+
+    check(train)
+
+
+@pytest.mark.parametrize("loop", ["reward", "preference"])
+def test_comparisons(fit, comparison_data, policy_artefact, loop):
+    def train(processes):
+        kind = {"reward": RewardModule, "preference": PreferenceModule}[loop]
+        module = kind(init_from=policy_artefact, **COMMON)
+        data = comparison_data(batch_size=8 // processes)
+        return result(module, fit(module, data, max_epochs=2, **on(processes)))
+
+    check(train)
+
+
+def test_rollouts_are_refused(fit, prompt_data, policy_artefact):
+    with pytest.raises(UserError, match="is for SFT, reward models and preferences"):
+        fit(make_ppo(policy_artefact), prompt_data(), max_epochs=1, strategy="deepspeed_stage_2")
+
+
+def test_goes_on_alone_from_a_checkpoint_of_two(fit, demonstration_data, policy_artefact, tmp_path):
+    """And two from that of one: whole moments are in the file, and parts of them are taken."""
+
+    def train(processes, path=None, callbacks=()):
+        options = {"dropout": 0.0, "validation_prompts": 0}
+        module = SFTModule(init_from=policy_artefact, **COMMON, **options)
+        data = demonstration_data(batch_size=8 // processes)
+        how = {"max_epochs": 3, "callbacks": callbacks, **on(processes)}
+        return result(module, fit(module, data, ckpt_path=path, **how))
+
+    ours, theirs = tmp_path / "one.ckpt", tmp_path / "two.ckpt"
+    exact, _ = train(1, callbacks=[SaveAt(3, ours)])
+    run_processes(lambda: train(2, callbacks=[SaveAt(3, theirs)]), timeout=100)
+    alone, _ = train(1, theirs)
+    torch.testing.assert_close(torch.tensor(alone), torch.tensor(exact), atol=1e-5, rtol=1e-5)
+    for both, _ in run_processes(lambda: train(2, ours), timeout=100):
+        torch.testing.assert_close(torch.tensor(both), torch.tensor(exact), atol=1e-5, rtol=1e-5)

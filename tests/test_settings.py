@@ -18,6 +18,7 @@ from toy_stage import ToyModule, toy_args
 from instructgpt.__main__ import main
 from instructgpt.errors import user_message
 from instructgpt.functional.logprobs import kl_estimate
+from instructgpt.modules import zero
 from instructgpt.settings import check_options, starter
 from instructgpt.types import UserError
 from instructgpt.yaml_files import check_aliases
@@ -72,6 +73,17 @@ def test_one_line(tmp_path, capsys, options, message):
     assert "Traceback" not in error
     last = error.strip().splitlines()[-1]
     assert last.startswith(f"instructgpt: error: {message}"), last
+
+
+def test_deepspeed_is_an_extra(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(zero, "find_spec", lambda name: None)
+    args = toy_args("--output", str(tmp_path / "run"), "--trainer.strategy=deepspeed_stage_2")
+    assert main(args) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    expected = (
+        '--trainer.strategy deepspeed_stage_2 needs the extra: pip install "instructgpt[deepspeed]"'
+    )
+    assert last == f"instructgpt: error: {expected}"
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from instructgpt.models.finite import first_not_finite
 from instructgpt.models.shards import whole
 from instructgpt.modules.loss_scale import SkippedSteps
-from instructgpt.modules.optimizer import gradient_norms
+from instructgpt.modules.optimizer import gradient_norms, total_norm
 from instructgpt.modules.ranks import everyones
 from instructgpt.types import RunFailedError, UserError
 

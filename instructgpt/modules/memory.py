@@ -212,6 +212,8 @@ def peak_bytes(
     always += weights // placement.weights + moments // placement.moments
     if placement.buckets:
         always += gradients
+    if placement.copied:
+        always += gradients // placement.moments  # as many bytes as the weights that learn
     parts = {"step": gradients // placement.gradients}
     for need in needs:
         parts[need.part] = parts.get(need.part, 0) + need.bytes
@@ -320,7 +322,8 @@ def part_bytes(one: Held, placement: Placement) -> int:
     """What a device has between two steps of a network that learns, its gradients and Adam."""
     parts = placement.weights, placement.gradients, placement.moments
     one = one.cut(placement.tensor)
-    sizes = one.weights, one.gradients, one.moments
+    copies = one.gradients if placement.copied else 0
+    sizes = one.weights, one.gradients, one.moments + copies
     return sum(size // count for size, count in zip(sizes, parts, strict=True))
 
 

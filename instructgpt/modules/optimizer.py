@@ -125,6 +125,21 @@ def clip(optimizer: Any, limit: float | None, kind: str | None) -> dict[str, Ten
     return norms
 
 
+def leave_out(optimizer: Any, name: str) -> None:
+    """Let a parameter group as it is in the step at hand: neither its weights nor moments change.
+
+    Args:
+        optimizer: whose groups have names.
+        name: of the group.
+    """
+    if isinstance(optimizer, ZeroOptimizer):
+        optimizer.left_out.add(name)
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["name"] == name else ():
+            parameter.grad = None
+
+
 def set_options(scheduler: Any, options: Sequence[dict[str, Any]]) -> None:
     """Give parameter groups the options that were asked for, at the rates of the schedule now.
 

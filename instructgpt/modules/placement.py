@@ -23,6 +23,7 @@ class Placement(NamedTuple):
         buckets: gradients are exchanged through a second copy of them.
         tensor: devices that cut each layer; the parts above are those of what each then has.
         cuts_frozen: whether the layers of frozen networks are cut as well.
+        copied: the optimizer steps on a second copy of its part of the weights.
     """
 
     name: str = "one device"
@@ -35,6 +36,7 @@ class Placement(NamedTuple):
     buckets: bool = False
     tensor: int = 1
     cuts_frozen: bool = False
+    copied: bool = False
 
 
 ALONE = Placement()
@@ -63,8 +65,10 @@ def placement_of(strategy: Any, devices: int) -> Placement:
         return Placement(told, devices, *parts, wholes=True, tensor=tensor, cuts_frozen=spreads)
     if name in ("deepspeed_stage_2", "zero"):
         parts = 1, 1, devices, devices
-        return Placement(f"DeepSpeed stage 2 on {devices:,} devices", devices, *parts)
-    raise UserError(f"--trainer.strategy must be ddp, deepspeed_stage_2 or fsdp2, got {name}")
+        told = f"DeepSpeed, stage 2, on {devices:,} devices"
+        return Placement(told, devices, *parts, copied=True)
+    rule = "must be ddp, fsdp2 or deepspeed_stage_2 for a plan"
+    raise UserError(f"--trainer.strategy {rule}, got {name}")
 
 
 def tensor_parallel_of(strategy: Any) -> int:

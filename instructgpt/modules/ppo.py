@@ -32,7 +32,7 @@ from instructgpt.modules.networks import (
     optimizer_groups,
     save_networks,
 )
-from instructgpt.modules.optimizer import PaperAdam
+from instructgpt.modules.optimizer import PaperAdam, leave_out
 from instructgpt.modules.ppo_plan import check_plan, phase_memory, phase_work, plan_lines
 from instructgpt.modules.pretraining import Pretraining, objective_norms
 from instructgpt.modules.respond import predict_rows, roll_out, scored_responses
@@ -281,7 +281,7 @@ class PPOModule(StageModule):
         """Eq. 2: γ times the pretraining loss, then the loss of the episodes, piece by piece."""
         plan, buffer, rows = self.plan_of_updates, self.phase.current, rows.cpu()
         if self.phase.stopped:  # a no-op on every rank; returning None is not possible with several
-            return untouched(self)
+            return self.pieces.compute(self, partial(untouched, self))
         update, part = divmod(batch_idx, plan.accumulate)
         window = plan.window(buffer.phase, batch_idx, int(self.trainer.num_training_batches))
         if not (divisor := buffer.weight(window)):
@@ -316,7 +316,7 @@ class PPOModule(StageModule):
             self.phase.metrics |= objective_norms(self.policy, self.pretraining_gradient)
             self.pretraining_gradient = {}
         if self.phase.value_only:
-            self.policy.zero_grad()
+            leave_out(self.trainer.optimizers[0], "policy")
         self.phase.add(sums, self.algorithm.target_kl)
 
     def optimizer_step(

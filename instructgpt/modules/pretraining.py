@@ -17,6 +17,7 @@ from instructgpt.modules.loss_scale import loss_scale
 from instructgpt.modules.optimizer import total_norm
 from instructgpt.modules.pieces import averaged_over
 from instructgpt.modules.sharding import sharding_of
+from instructgpt.modules.zero import zero_of
 from instructgpt.row_shares import place_of
 from instructgpt.types import require
 
@@ -59,15 +60,21 @@ class Pretraining:
         total = torch.zeros((), device=module.device)
         pieces = batch.pieces(module.network.max_tokens, plan.microbatch_size)
         for piece in module.pieces.as_many(module, pieces):
-            loss = language_loss(module.policy, piece).total * float(module.pieces.counts)
+            loss = module.pieces.compute(module, partial(_piece_loss, module, piece))
             scale = self.ptx_coef * averaged_over(trainer) / tokens
             module.pieces.backward(module, loss * scale)
             total += loss.detach()
         ids = partial(module.data.pretraining_ids, *share)
         module.guard.see("the pretraining loss", total, ids)
-        measured = place[1] == 0  # keep it, to log the norms of both objectives
+        # Keep it, to log the norms of both objectives; DeepSpeed has no part of it before the step.
+        measured = place[1] == 0 and zero_of(trainer) is None
         gradient = whole_gradient(module.policy, trainer, module.all_sum) if measured else {}
         return module.all_sum(total) / tokens, gradient
+
+
+def _piece_loss(module: Any, piece: Any) -> Tensor:
+    """The sum over the tokens of a piece that counts, else 0."""
+    return language_loss(module.policy, piece).total * float(module.pieces.counts)
 
 
 def gradient_of(network: nn.Module, scale: float) -> dict[str, Tensor]:

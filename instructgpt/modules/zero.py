@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,10 +13,14 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from instructgpt.types import UserError, require
+
+BUCKET = 50_000_000
+"""Gradients that are exchanged at once; a buffer of as many numbers is there in each process."""
 
 
 class ZeroStrategy(DDPStrategy):
@@ -38,12 +43,8 @@ class ZeroStrategy(DDPStrategy):
         seconds = self.timeout_seconds
         require(seconds > 0, "--trainer.strategy.timeout_seconds", "> 0", seconds)
         if find_spec("deepspeed") is None:
-            raise UserError("--trainer.strategy deepspeed_stage_2 needs pip install deepspeed")
-        if hasattr(self.lightning_module, "phase"):
-            raise UserError(
-                "--trainer.strategy deepspeed_stage_2 is for SFT, reward models and preferences; "
-                "with rollouts it is not known to do what one process does: give fsdp2"
-            )
+            install = 'pip install "instructgpt[deepspeed]"'
+            raise UserError(f"--trainer.strategy deepspeed_stage_2 needs the extra: {install}")
         precision, both = self.precision_plugin.precision, "32-true or bf16-mixed with DeepSpeed"
         require(precision in ("32-true", "bf16-mixed"), "--trainer.precision", both, precision)
         super().setup_environment()
@@ -59,12 +60,15 @@ class ZeroStrategy(DDPStrategy):
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
             self.spread()
+            self.say_what_is_untested()
         self.setup_precision_plugin()
 
     def spread(self) -> None:
         """Give DeepSpeed the module and its optimizer."""
         import deepspeed
 
+        # What it says is about its own options, or that torch's optimizers are untested with it.
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         assert self.model is not None
         (optimizer,) = self.optimizers
         weights = [list(group["params"]) for group in optimizer.param_groups]
@@ -72,7 +76,7 @@ class ZeroStrategy(DDPStrategy):
             "train_micro_batch_size_per_gpu": 1,  # it reports speed by it alone
             "gradient_accumulation_steps": 1,  # the trainer counts
             "zero_allow_untested_optimizer": True,
-            "zero_optimization": {"stage": 2},
+            "zero_optimization": {"stage": 2, "reduce_bucket_size": BUCKET},
         }
         self.engine, spread, _, _ = deepspeed.initialize(
             model=Asked(self.model, self.precision_plugin.forward_context),
@@ -83,6 +87,19 @@ class ZeroStrategy(DDPStrategy):
         )
         self.engine.set_gradient_accumulation_boundary(True)
         self.optimizers = [ZeroOptimizer(self.engine, spread, weights)]  # type: ignore[list-item]
+
+    def say_what_is_untested(self) -> None:
+        """Say what was not run, and what is not logged."""
+        kind, found = self.root_device.type, []
+        if kind != "cpu":
+            found.append(f"untested on {kind}, two processes on CPUs gave the weights of one")
+        if self.precision_plugin.precision != "32-true":
+            found.append(f"no bound is known for {self.precision_plugin.precision}")
+        pretraining = getattr(self.lightning_module, "pretraining", None)
+        if pretraining is not None and pretraining.ptx_coef:
+            found.append("gradient_norm/ppo and gradient_norm/ptx are not logged")
+        if found:
+            rank_zero_warn(f"--trainer.strategy deepspeed_stage_2: {'; '.join(found)}")
 
     def compute(self, loss: Callable[[], Tensor]) -> Tensor:
         """A loss that DeepSpeed may take the gradient of: it wants to be asked for each."""
@@ -138,11 +155,24 @@ class ZeroOptimizer:
 
     def __init__(self, engine: Any, spread: Any, weights: list[list[nn.Parameter]]) -> None:
         self.engine, self.spread, self.weights = engine, spread, weights
+        self.left_out: set[str] = set()  # groups that the step at hand does not change
+        spread.optimizer.register_step_pre_hook(self._without_left_out)
+
+    def _without_left_out(self, optimizer: Any, *_: Any) -> None:
+        """Take the gradient of a group away: torch then passes it over."""
+        for group in optimizer.param_groups:
+            for part in group["params"] if group["name"] in self.left_out else ():
+                part.grad = None
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """Options of the groups; the weights in them are parts."""
         return self.spread.param_groups  # type: ignore[no-any-return]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Options of groups that say nothing else."""
+        return self.spread.optimizer.defaults  # type: ignore[no-any-return]
 
     @property
     def state(self) -> dict[Any, Any]:
@@ -162,6 +192,8 @@ class ZeroOptimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget gradients."""
         self.spread.zero_grad(set_to_none)
+        for number in range(len(self.weights)):  # of a step that was not taken
+            self.spread.averaged_gradients[number] = self.spread.all_grad_tensors[number] = None
 
     def state_dict(self) -> dict[str, Any]:
         """That of torch's optimizer, with whole tensors on rank 0; every rank must call this."""
@@ -217,6 +249,7 @@ class ZeroOptimizer:
         """Compute the gradient and step."""
         result = closure() if closure is not None else None
         self.engine.step()
+        self.left_out.clear()
         return result
 
 

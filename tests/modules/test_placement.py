@@ -22,6 +22,8 @@ CUT = FSDP2Strategy(tensor_parallel_size=2)
         ("ddp", 4, 400 + 800 + 800 + 400 + 1000),
         # a quarter of everything; weights and gradients of two layers and of what is in none
         ("fsdp2", 4, (400 + 800 + 800) // 4 + 2 * (2 * 70 + 40) + 1000),
+        # all weights, a quarter of moments and of a copy of the weights; gradients come as parts
+        ("deepspeed_stage_2", 4, 400 + (800 + 400) // 4 + 800 + 1000),
         # layers, 360 of 400, are cut by two, and then all is spread over two
         (CUT, 4, (220 + 440 + 440) // 2 + 2 * (2 * 35 + 40) + 1000),
     ],

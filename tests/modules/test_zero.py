@@ -7,7 +7,7 @@ import pytest
 import torch
 from descent import SaveAt, weights
 from harness import run_processes
-from small_ppo import make as make_ppo
+from spread_stages import ppo_ptx_stage
 
 from instructgpt.algorithms.schedule import Cosine
 from instructgpt.models.load import Network
@@ -15,7 +15,6 @@ from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.preference import PreferenceModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
-from instructgpt.types import UserError
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
 
@@ -77,13 +76,27 @@ def test_comparisons(fit, comparison_data, policy_artefact, loop):
     check(train)
 
 
-def test_rollouts_are_refused(fit, prompt_data, policy_artefact):
-    with pytest.raises(UserError, match="is for SFT, reward models and preferences"):
-        fit(make_ppo(policy_artefact), prompt_data(), max_epochs=1, strategy="deepspeed_stage_2")
+@pytest.mark.parametrize(("value", "accumulate"), [("separate", 1), ("shared", 2)])
+def test_ppo_ptx(fit, prompt_data, policy_artefact, reward_artefact, files, value, accumulate):
+    """With a phase in which the value model learns alone."""
+
+    def train(processes):
+        network = Network(max_tokens=37 if processes > 1 else None)
+        module = ppo_ptx_stage(policy_artefact, reward_artefact, value, network)
+        data = prompt_data(pretraining=files["text"], pretraining_block_size=16)
+        options = on(processes) | {"accumulate_grad_batches": accumulate}
+        trainer = fit(module, data, max_epochs=2, **options)
+        trained, metrics = result(module, trainer)
+        names = ("ppo/score", "ppo/kl", "loss/policy", "loss/value", "loss/ptx", "ppo/first_ratio")
+        average = torch.cat([one.flatten() for one in module.phase.average.whole().values()])
+        metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
+        return trained + average.tolist(), metrics | {n: module.phase.metrics[n] for n in names}
+
+    check(train)
 
 
-def test_goes_on_alone_from_a_checkpoint_of_two(fit, demonstration_data, policy_artefact, tmp_path):
-    """And two from that of one: whole moments are in the file, and parts of them are taken."""
+def test_goes_on_from_a_checkpoint(fit, demonstration_data, policy_artefact, tmp_path):
+    """Two from that of two to the last bit, one from it, and two from that of one."""
 
     def train(processes, path=None, callbacks=()):
         options = {"dropout": 0.0, "validation_prompts": 0}
@@ -94,7 +107,8 @@ def test_goes_on_alone_from_a_checkpoint_of_two(fit, demonstration_data, policy_
 
     ours, theirs = tmp_path / "one.ckpt", tmp_path / "two.ckpt"
     exact, _ = train(1, callbacks=[SaveAt(3, ours)])
-    run_processes(lambda: train(2, callbacks=[SaveAt(3, theirs)]), timeout=100)
+    spread = run_processes(lambda: train(2, callbacks=[SaveAt(3, theirs)]), timeout=100)
+    assert run_processes(lambda: train(2, theirs), timeout=100) == spread
     alone, _ = train(1, theirs)
     torch.testing.assert_close(torch.tensor(alone), torch.tensor(exact), atol=1e-5, rtol=1e-5)
     for both, _ in run_processes(lambda: train(2, ours), timeout=100):

@@ -79,7 +79,7 @@ class ZeroStrategy(DDPStrategy):
             "zero_optimization": {"stage": 2, "reduce_bucket_size": BUCKET},
         }
         self.engine, spread, _, _ = deepspeed.initialize(
-            model=Asked(self.model, self.precision_plugin.forward_context),
+            model=AskedStage(self.model, self.precision_plugin.forward_context),
             model_parameters=[weight for group in weights for weight in group],
             optimizer=optimizer,
             config=settings,
@@ -126,7 +126,7 @@ class ZeroStrategy(DDPStrategy):
         return plugin.post_backward(loss, self.lightning_module)
 
 
-class Asked(nn.Module):
+class AskedStage(nn.Module):
     """A stage, whose losses DeepSpeed computes by calling it.
 
     Args:

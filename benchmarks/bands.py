@@ -8,6 +8,11 @@ weights that were downloaded, become part of what the bands hold for if they wer
 runs; where each seed makes its own world they were not. Weights that a stage has made are never
 twice the same, on two machines.
 
+**Of which length.** Bands are of whole runs, at shares of them, and judge runs as long as those.
+Where the schedule is Constant nothing depends on the length (phases, warm-ups and the order of the
+rows are counted from the start): then the runs may be short, even of different lengths, and the
+bands are of their first steps, and judge those of a run of any length.
+
 **How wide.** At each place where the runs logged a metric: mean ± k·sd. The sd is that between the
 runs, over the places next to it together, and at least half of what it is over all places and 0.5 %
 of the largest value (few runs agree by chance). k is what Student's t asks for so that a new run
@@ -25,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +50,8 @@ MADE = [name for name in SHOWN if not name.startswith("loss/")]
 advantages are made, and squares (of the value model) have more large values than an sd says."""
 SHARES = ("accuracy", "eos_rate", "calibration_error")
 """Metrics that lie between 0 and 1, by the end of their names."""
+LENGTHLESS = "instructgpt.Constant"
+"""The schedule under which no curve depends on the length of a run."""
 
 
 class Run(NamedTuple):
@@ -53,7 +61,13 @@ class Run(NamedTuple):
     stage: str
     seed: int
     setting: Setting
-    curves: dict[str, Points]
+    steps: int
+    curves: dict[str, Points]  # at optimizer steps
+
+    @property
+    def at_steps(self) -> bool:
+        """Whether its first steps are those of longer runs."""
+        return bool(self.setting.options.get("model.schedule") == LENGTHLESS)
 
 
 def read_run(folder: Path) -> Run:
@@ -71,21 +85,22 @@ def read_run(folder: Path) -> Run:
         for name, origin in known["origins"].items()
         if name.startswith("data.") or not Path(origin[0], ARTEFACT_FILE).is_file()
     }
-    made = (origins, known["batching"], weights, steps)
+    made = (origins, known["batching"], weights)
     curves: dict[str, Points] = {}
     for row in validations(str(folder)):
         for name, value in row.items():
             if name.startswith("val/") and isinstance(value, int | float):
-                curves.setdefault(name, []).append((row["step"] / steps, value))
+                curves.setdefault(name, []).append((row["step"], value))
     for name, curve in event_curves(str(folder), None).items():
         if not name.startswith(("val/", "bands/", "time/", "throughput/")) and "/" in name:
             late = name.startswith(STEP)  # Lightning counts a step when what it logs is written
-            curves[name] = [((step + late) / steps, value) for step, value in curve]
+            curves[name] = [(step + late, value) for step, value in curve]
     return Run(
         folder,
         known["class_path"],
         config["seed_everything"],
         setting_of(config, *made),
+        steps,
         curves,
     )
 
@@ -112,9 +127,23 @@ def check_same(runs: Sequence[Run]) -> None:
             )
     seeds = [run.seed for run in runs]
     require(len(set(seeds)) == len(seeds), "the seeds of the runs", "different", seeds)
-    steps = [run.setting.steps for run in runs]
-    close = max(steps) <= min(steps) * (1 + SLACK)
+    steps = [run.steps for run in runs]
+    close = first.at_steps or max(steps) <= min(steps) * (1 + SLACK)
     require(close, "the optimizer steps of the runs", f"within {SLACK:.0%} of each other", steps)
+
+
+def cut(runs: Sequence[Run]) -> list[Run]:
+    """Runs without what the shortest of them has not, where bands are of first steps.
+
+    Args:
+        runs: of one recipe.
+    """
+    fewest = min(run.steps for run in runs)
+
+    def first(run: Run) -> dict[str, Points]:
+        return {name: [p for p in curve if p[0] <= fewest] for name, curve in run.curves.items()}
+
+    return [run._replace(curves=first(run)) if run.at_steps else run for run in runs]
 
 
 def chosen(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[str]:
@@ -143,7 +172,8 @@ def make_bands(runs: Sequence[Run], metrics: Sequence[str]) -> dict[str, Any]:
         runs: of one recipe.
         metrics: that get bands.
     """
-    curves = {name: [run.curves[name] for run in runs] for name in metrics}
+    steps, at_steps = [run.steps for run in runs], runs[0].at_steps
+    curves = {name: [placed(run, name) for run in runs] for name in metrics}
     places = sum(min(map(len, several)) for several in curves.values())
     promised = chance(len(runs), places)
     first, *rest = (run.setting for run in runs)
@@ -152,12 +182,12 @@ def make_bands(runs: Sequence[Run], metrics: Sequence[str]) -> dict[str, Any]:
         for name, digest in first.origins.items()
         if all(other.origins.get(name) == digest for other in rest)
     }
-    steps = [run.setting.steps for run in runs]
     return {
         "runs": len(runs),
         "seeds": sorted(run.seed for run in runs),
         "chance": {name: round(value, DIGITS) for name, value in promised._asdict().items()},
         "steps": [min(steps), max(steps)],
+        "at_steps": at_steps,
         "rows": first.rows,
         "weights": first.weights,
         "origins": same if rest else first.origins,
@@ -167,6 +197,17 @@ def make_bands(runs: Sequence[Run], metrics: Sequence[str]) -> dict[str, Any]:
             for name, one in curves.items()
         },
     }
+
+
+def placed(run: Run, metric: str) -> Points:
+    """A curve of a run as knots are placed: at steps, or at shares of the run.
+
+    Args:
+        run: one of several.
+        metric: that it has logged.
+    """
+    unit = 1 if run.at_steps else run.steps
+    return [(step / unit, value) for step, value in run.curves[metric]]
 
 
 # -- how well
@@ -179,12 +220,13 @@ def judged(run: Run, content: Mapping[str, Any]) -> dict[str, Watch]:
         run: that was made.
         content: of a file of bands.
     """
-    found = {}
-    for name, band in read_bands(content).metrics.items():
+    found, bands = {}, read_bands(content)
+    for name in bands.metrics:
         found[name] = watch = Watch()
-        for share, value in run.curves.get(name, ()):
-            if share >= band.at[0]:
-                watch.see(round(share * run.setting.steps), value, *band.bounds(share))
+        for step, value in run.curves.get(name, ()):
+            low, high = bands.bounds(name, int(step), run.steps)
+            if not math.isnan(low):
+                watch.see(int(step), value, low, high)
     return found
 
 
@@ -280,6 +322,7 @@ def main(args: Sequence[str] | None = None) -> None:
     require(len(asked.runs) >= 2, "RUN", "at least two runs", len(asked.runs))
     runs = [read_run(folder) for folder in asked.runs]
     check_same(runs)
+    runs = cut(runs)
     metrics = chosen(runs, asked.metrics)
     content = make_bands(runs, metrics)
     read_bands(content)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instructgpt.callbacks.bands import Band
+from instructgpt.callbacks.bands import DIGITS, Band
 
 COVERAGE = 0.95
 """Of new runs, which shall stay inside everywhere."""
@@ -22,10 +22,9 @@ MOST_KNOTS = 12
 FAR = 1.0
 """In sd, from a line between knots, where there must be one more knot."""
 ONLY = 0.01
-"""Of a run, before a place that is the only one: two knots make a line."""
-DIGITS = 4
+"""Of a run or of a step, before a place that is the only one: two knots make a line."""
 Points = list[tuple[float, float]]
-"""Of a metric: the share of the run that was done, the value."""
+"""Of a metric: the share of the run or the steps that were done, the value."""
 
 
 def inside_t(t: float, freedom: int) -> float:
@@ -94,16 +93,16 @@ def chance(runs: int, places: int) -> Chance:
 
 
 def on_one_grid(curves: Sequence[Points]) -> tuple[np.ndarray, np.ndarray]:
-    """Shares [P] of the run with the fewest points, values [n, P] of all at the nearest shares.
+    """Places [P] of the run with the fewest points, values [n, P] of all at the nearest places.
 
     Args:
         curves: of one metric, one of each run.
     """
-    grid = np.array([share for share, _ in min(curves, key=len)])
+    grid = np.array([place for place, _ in min(curves, key=len)])
     rows = []
     for curve in curves:
-        shares, values = np.array(curve).T
-        rows.append(values[np.abs(shares[None] - grid[:, None]).argmin(1)])
+        places, values = np.array(curve).T
+        rows.append(values[np.abs(places[None] - grid[:, None]).argmin(1)])
     return grid, np.array(rows)
 
 
@@ -133,20 +132,20 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.array([np.polyfit(places[n] - i, values[n], 2)[-1] for i, n in enumerate(near)])
 
 
-def band_of(curves: Sequence[Points], k: float, share: bool = False) -> Band:
+def band_of(curves: Sequence[Points], k: float, from_0_to_1: bool = False) -> Band:
     """Mean ± k·sd on as few knots as say it.
 
     Args:
         curves: of one metric, one of each run.
         k: how many sd.
-        share: the metric lies between 0 and 1.
+        from_0_to_1: the metric has no other values.
     """
     grid, values = on_one_grid(curves)
     mean, sd = values.mean(0), spread(values)
     even = smooth(mean)
     mean = np.where(np.abs(even - mean) > sd, mean, even)  # a bend is no noise
     low, high = mean - k * sd, mean + k * sd
-    if share:
+    if from_0_to_1:
         low, high = low.clip(0, 1), high.clip(0, 1)
     knots = sorted({0, len(grid) - 1})
     while len(knots) < min(MOST_KNOTS, len(grid)):

@@ -108,8 +108,8 @@ def test_the_bands_of_a_recipe_are_of_its_settings(path):
     """Where this fails a recipe has changed: benchmarks/bands.py makes its bands anew."""
     config = ParsedOnly(["fit", "--config", str(path)]).run_config
     bands = read_bands(config["bands"])
-    known = ({"rows": bands.rows}, bands.weights, bands.steps[0])
-    others = bands.others(setting_of(config, {}, *known), {})
+    setting = setting_of(config, {}, {"rows": bands.rows}, bands.weights)
+    others = bands.others(setting, bands.steps[0], {})
     if path.parts[-2:] == ("real", "ppo.yaml"):  # of a slice (docs/real_model.md): judge nothing
         assert any("max_prompt_tokens" in one or "more options" in one for one in others)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,9 @@ MOST_SAID = 3
 class BandWatch(Callback):
     """Draws bands beside the curves, says when a metric leaves one, and sums up at the end.
 
-    Bands of another setting (other weights, rows or options, another length) are drawn all the
-    same, which one line says; leaving them then means nothing, and nothing is said of it.
+    Bands of another setting (other weights, rows or options, another length unless they are of
+    first steps) are drawn all the same, which one line says; leaving them then means nothing, and
+    nothing is said of it.
 
     Args:
         bands: of the recipe.
@@ -40,6 +42,7 @@ class BandWatch(Callback):
         self.watches = {name: Watch() for name in bands.metrics}
         self.others: list[str] = []  # what differs from the runs of the bands
         self._total: int | None = None
+        self._shown = False  # the place of a step in the bands is known
         self._steps, self._unknown_said = StepWatch(), False
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,7 +57,12 @@ class BandWatch(Callback):
     def summary(self) -> dict[str, Any]:
         """For ``metrics.json``."""
         seen = {} if self.others else {name: one.state() for name, one in self.watches.items()}
-        return {"runs": self.bands.runs, "other_setting": self.others, "metrics": seen}
+        return {
+            "runs": self.bands.runs,
+            "first_steps": self.bands.first_steps,
+            "other_setting": self.others,
+            "metrics": seen,
+        }
 
     # -- beside the curves
 
@@ -64,20 +72,18 @@ class BandWatch(Callback):
             return
         stage = stage_of(pl_module)
         self._total = stage.planned_steps()
-        if self._total is None:
-            self.others = ["no planned length"]
-        else:
-            origins = stage.all_origins()
-            made = (origins, stage.batching(), trained_weights(stage), self._total)
-            places = {name: origin.place for name, origin in origins.items()}
-            self.others = self.bands.others(setting_of(self.config, *made), places)
+        self._shown = self.bands.at_steps or self._total is not None
+        origins = stage.all_origins()
+        made = (origins, stage.batching(), trained_weights(stage))
+        places = {name: origin.place for name, origin in origins.items()}
+        self.others = self.bands.others(setting_of(self.config, *made), self._total, places)
         if self.others:
-            shown = "drawn, but not judged by" if self._total else "not shown"
+            shown = "drawn, but not judged by" if self._shown else "not shown"
             _say(f"the recipe's bands are {shown}: this run has {'; '.join(self.others)}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw them wherever metrics are drawn."""
-        if not self._total or not trainer.loggers:
+        if not self._shown or not trainer.loggers:
             return
         curves = BandCurves(self.bands, trainer.loggers, self._total)
         curves.lay_out()
@@ -126,16 +132,15 @@ class BandWatch(Callback):
             )
 
     def _judge(self, trainer: Trainer, groups: tuple[str, ...]) -> None:
-        if self.others or not self._total:
+        if self.others or not self._shown:
             return
         logged, step = trainer.callback_metrics, trainer.global_step
-        for name, band in self.bands.metrics.items():
+        for name, watch in self.watches.items():
             fits = name.startswith(groups) if groups else not name.startswith(STEP + VALIDATION)
-            share = step / self._total
-            if not fits or name not in logged or share < band.at[0]:  # the runs had none so early
+            bounds = self.bands.bounds(name, step, self._total)
+            if not fits or name not in logged or math.isnan(bounds[0]):
                 continue
-            bounds = band.bounds(share)
-            value, watch = float(logged[name]), self.watches[name]
+            value = float(logged[name])
             change = watch.see(step, value, *bounds)
             if change and len(watch.left) <= MOST_SAID:
                 _say(self._line(name, step, value, bounds, change))
@@ -152,13 +157,15 @@ class BandWatch(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum up."""
-        if not self.others and self._total:
+        if not self.others and self._shown:
             _say(self._end_line())
 
     def _end_line(self) -> str:
         seen = {name: watch for name, watch in self.watches.items() if watch.values}
         left = [f"{name} {watch.spans()}" for name, watch in seen.items() if watch.left]
-        start = f"bands of {self.bands.runs} runs"
+        first = self.bands.first_steps
+        part = f"the first {first:,} steps of " if first else ""
+        start = f"bands of {part}{self.bands.runs} runs"
         if left:
             return f"{start}: outside were {' | '.join(left)}"
         if not seen:
@@ -169,13 +176,15 @@ class BandWatch(Callback):
 class BandCurves(Logger):
     """Writes the bands of a metric wherever the metric is written, at the very same steps.
 
+    TensorBoard draws a margin only so. Where a band says nothing it is NaN, which is no line.
+
     Args:
         bands: of the recipe.
         loggers: of the run.
-        total: optimizer steps of the run.
+        total: optimizer steps of the run, if their number is planned.
     """
 
-    def __init__(self, bands: Bands, loggers: Sequence[Logger], total: int) -> None:
+    def __init__(self, bands: Bands, loggers: Sequence[Logger], total: int | None) -> None:
         super().__init__()
         self.bands, self.others, self.total = bands, list(loggers), total
 
@@ -196,12 +205,11 @@ class BandCurves(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write the bands of those that have one."""
         found: dict[str, float] = {}
-        for name in metrics:
-            band = self.bands.metrics.get(name)
+        for name in filter(self.bands.metrics.__contains__, metrics):
             # Lightning counts a step when all that it logs is written, what logs itself before.
             done = (step or 0) + name.startswith(STEP + VALIDATION)
-            if band is not None:
-                found |= zip(names_of(name), band.bounds(done / self.total), strict=True)
+            bounds = self.bands.bounds(name, done, self.total)
+            found |= zip(names_of(name), bounds, strict=True)
         for logger in self.others if found else ():
             logger.log_metrics(found, step)
 

@@ -1,6 +1,9 @@
 """Between which values the metrics of a recipe move: bands, made of some runs of it.
 
 ``benchmarks/bands.py`` makes them. A recipe names its file (``bands: FILE``), ``fit`` shows them.
+Most are of whole runs, with knots at shares of them: a cosine makes every curve depend on the
+length. Where nothing does, the knots are optimizer steps (``at_steps``), and the bands are of the
+first steps of a run of any length.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ SLACK = 0.1
 """Share by which a run may be longer or shorter than those that the bands are from."""
 CLOCKS = ("time/", "throughput/", "tokens_per_second")
 """Metrics of the machine, of which no recipe can know anything."""
+DIGITS = 4
+"""Of a share of a run, as it stands in a file."""
 SHOWN_OPTIONS = 3
 KINDS = {
     "runs": int,
@@ -35,40 +40,39 @@ NAMES = {int: "a number >= 1", list: "a list", dict: "a mapping"}
 
 
 class Band(NamedTuple):
-    """The lowest and the highest usual value of a metric, at shares of a run that are done."""
+    """The lowest and the highest usual value of a metric, at shares or steps that are done."""
 
-    at: list[float]  # rising, between 0 and 1
+    at: list[float]  # rising
     low: list[float]
     high: list[float]
 
-    def bounds(self, share: float) -> tuple[float, float]:
-        """Both at a share, on straight lines between the knots and as at the ends beyond them.
+    def bounds(self, place: float) -> tuple[float, float]:
+        """Both at a place, on straight lines between the knots and as at the ends beyond them.
 
         Args:
-            share: of the run that is done.
+            place: as the knots are, a share of the run or an optimizer step.
 
         Examples:
             >>> Band([0.25, 0.75], [0.0, 1.0], [2.0, 2.0]).bounds(0.375)
             (0.25, 2.0)
         """
-        after = bisect_right(self.at, share)
+        after = bisect_right(self.at, place)
         if after in (0, len(self.at)):
             end = min(after, len(self.at) - 1)
             return self.low[end], self.high[end]
         left, right = self.at[after - 1], self.at[after]
-        part = (share - left) / (right - left)
+        part = (place - left) / (right - left)
         low, high = (side[after - 1 : after + 1] for side in (self.low, self.high))
         return low[0] + part * (low[1] - low[0]), high[0] + part * (high[1] - high[0])
 
 
 class Setting(NamedTuple):
-    """What the curves of a run depend on, but for its seed."""
+    """What the curves of a run depend on, but for its seed and its length."""
 
     options: dict[str, Any]
     origins: dict[str, str]  # digests of the weights and rows it is made from, by the option
     rows: int  # of an optimizer step
     weights: int  # numbers in a checkpoint's weights
-    steps: int
 
 
 class Bands(NamedTuple):
@@ -81,19 +85,42 @@ class Bands(NamedTuple):
     weights: int
     steps: list[int]  # of the shortest and the longest run
     metrics: dict[str, Band]
+    at_steps: bool = False  # the knots are optimizer steps, not shares of a run
 
-    def others(self, setting: Setting, places: Mapping[str, str]) -> list[str]:
+    @property
+    def first_steps(self) -> int | None:
+        """How far they go in a run of any length; None: to the end of runs as long as theirs."""
+        return self.steps[0] if self.at_steps else None
+
+    def bounds(self, metric: str, step: int, total: int | None) -> tuple[float, float]:
+        """Of a metric; two NaN where its band says nothing.
+
+        That is before the first knot, as the runs had no value so early, and, in bands at steps,
+        after the last.
+
+        Args:
+            metric: one that has a band.
+            step: optimizer steps done.
+            total: of the run, if their number is planned; of no effect on bands at steps.
+        """
+        band = self.metrics[metric]
+        length = 1 if self.at_steps else total
+        if not length:
+            return math.nan, math.nan
+        place = round(step / length, DIGITS)
+        if place < band.at[0] or (self.at_steps and place > band.at[-1]):
+            return math.nan, math.nan
+        return band.bounds(place)
+
+    def others(self, setting: Setting, total: int | None, places: Mapping[str, str]) -> list[str]:
         """What of a run is not as it was in the runs of the bands; then they say nothing of it.
 
         Args:
             setting: of the run.
+            total: optimizer steps of the run, if their number is planned.
             places: where the run's weights and rows lie, by the option.
         """
-        found = []
-        fewest, most = self.steps
-        if not fewest * (1 - SLACK) <= setting.steps <= most * (1 + SLACK):
-            there = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
-            found.append(f"{setting.steps:,} optimizer steps (there {there})")
+        found = [] if self.at_steps else self._other_length(total)
         for what, was, now in (
             ("rows a step", self.rows, setting.rows),
             ("trained weights", self.weights, setting.weights),
@@ -113,13 +140,21 @@ class Bands(NamedTuple):
         found += [change.refused() for change in changed[:SHOWN_OPTIONS]]
         return found + ([f"{more} more options"] if more > 0 else [])
 
+    def _other_length(self, total: int | None) -> list[str]:
+        fewest, most = self.steps
+        if total is None:
+            return ["no planned length"]
+        if fewest * (1 - SLACK) <= total <= most * (1 + SLACK):
+            return []
+        there = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+        return [f"{total:,} optimizer steps (there {there})"]
+
 
 def setting_of(
     config: Mapping[str, Any],
     origins: Mapping[str, Origin],
     batching: Mapping[str, int],
     weights: int,
-    steps: int,
 ) -> Setting:
     """What the curves of a run depend on.
 
@@ -128,7 +163,6 @@ def setting_of(
         origins: what it is made from.
         batching: numbers whose product are the rows of an optimizer step.
         weights: numbers in a checkpoint's weights.
-        steps: optimizer steps.
     """
     options = {
         name: value
@@ -136,7 +170,7 @@ def setting_of(
         if matches(name, PARTS) and not matches(name, NO_PART)
     }
     digests = {name: origin[1] for name, origin in origins.items()}
-    return Setting(options, digests, math.prod(batching.values()), weights, steps)
+    return Setting(options, digests, math.prod(batching.values()), weights)
 
 
 def read_bands(content: Any, place: str = "bands") -> Bands:
@@ -159,13 +193,16 @@ def read_bands(content: Any, place: str = "bands") -> Bands:
     steps = content["steps"]
     rising = len(steps) == 2 and all(isinstance(s, int) for s in steps) and 0 < steps[0] <= steps[1]
     require(rising, f"{place}.steps", "the fewest and the most", steps)
-    known = {key: content[key] for key in Bands._fields}
-    metrics = {name: _band(name, one, place) for name, one in content["metrics"].items()}
+    at_steps = content.get("at_steps", False)
+    require(isinstance(at_steps, bool), f"{place}.at_steps", "true or false", repr(at_steps)[:60])
+    end = steps[0] if at_steps else 1
+    metrics = {name: _band(name, one, end, place) for name, one in content["metrics"].items()}
     require(bool(metrics), f"{place}.metrics", "at least one", "none")
-    return Bands(**{**known, "metrics": metrics})
+    known = {key: content[key] for key in KINDS}
+    return Bands(**{**known, "metrics": metrics, "at_steps": at_steps})
 
 
-def _band(name: Any, content: Any, place: str) -> Band:
+def _band(name: Any, content: Any, end: int, place: str) -> Band:
     place = f"{place}.metrics.{name}"
     logged = isinstance(name, str) and "/" in name and not name.startswith(CLOCKS)
     require(logged, place, "a metric that says something of the training, as val/loss", name)
@@ -178,10 +215,10 @@ def _band(name: Any, content: Any, place: str) -> Band:
     for side, values in (("low", band.low), ("high", band.high)):
         rule = f"as long as at ({len(band.at)})"
         require(len(values) == len(band.at), f"{place}.{side}", rule, len(values))
-    rising = all(a < b for a, b in pairwise(band.at)) and band.at[0] >= 0 and band.at[-1] <= 1
-    require(rising, f"{place}.at", "rising shares of the run, from 0 to 1", band.at)
-    for share, low, high in zip(*band, strict=True):
-        require(low <= high, f"{place}.low at {share:g}", f"at most high ({high:g})", f"{low:g}")
+    rising = all(a < b for a, b in pairwise(band.at)) and band.at[0] >= 0 and band.at[-1] <= end
+    require(rising, f"{place}.at", f"rising, from 0 to {end}", band.at)
+    for knot, low, high in zip(*band, strict=True):
+        require(low <= high, f"{place}.low at {knot:g}", f"at most high ({high:g})", f"{low:g}")
     return band
 
 
@@ -249,9 +286,12 @@ class Watch:
             >>> for step, value in ((10, 0.5), (20, 2.0), (30, 0.5), (40, 3.0)):
             ...     _ = watch.see(step, value, 0.0, 1.0)
             >>> watch.spans()
-            'from step 20 to 30, from step 40 to the end; 2 of 4 values'
+            'from step 20 to 30, from step 40 on; 2 of 4 values'
         """
-        ends = (f"from step {one['step']} to {one['back'] or 'the end'}" for one in self.left)
+        ends = (
+            f"from step {one['step']} " + (f"to {one['back']}" if one["back"] else "on")
+            for one in self.left
+        )
         return f"{', '.join(ends)}; {self.outside} of {self.values} values"
 
 

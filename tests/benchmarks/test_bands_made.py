@@ -14,10 +14,9 @@ from instructgpt.callbacks.bands import Setting, read_bands
 from instructgpt.types import UserError
 
 
-def run_of(seed, curves, **changes):
-    setting = {"options": {"model.x": 1}, "origins": {}, "rows": 2, "weights": 25, "steps": 100}
-    setting |= changes
-    return bands.Run(Path(f"run{seed}"), "a.B", seed, Setting(**setting), curves)
+def run_of(seed, curves, steps=100, **changes):
+    setting = {"options": {"model.x": 1}, "origins": {}, "rows": 2, "weights": 25} | changes
+    return bands.Run(Path(f"run{seed}"), "a.B", seed, Setting(**setting), steps, curves)
 
 
 def drawn(seed, noise=0.1, more=0.0):
@@ -25,7 +24,7 @@ def drawn(seed, noise=0.1, more=0.0):
     generator = random.Random(seed)
     shift = generator.gauss(0, noise)
     places = [
-        (k / 10, 2 - k / 10 + more + shift + generator.gauss(0, noise / 3)) for k in range(1, 11)
+        (10 * k, 2 - k / 10 + more + shift + generator.gauss(0, noise / 3)) for k in range(1, 11)
     ]
     return run_of(seed, {"val/loss": places})
 
@@ -74,7 +73,7 @@ def test_a_run_that_went_wrong_is_outside():
 
 
 def test_runs_that_agree_by_chance_have_a_band_that_is_not_nothing():
-    same = [run_of(seed, {"val/loss": [(0.5, 2.0), (1.0, 1.0)]}) for seed in range(3)]
+    same = [run_of(seed, {"val/loss": [(50, 2.0), (100, 1.0)]}) for seed in range(3)]
     band = read_bands(bands.make_bands(same, ["val/loss"])).metrics["val/loss"]
     low, high = band.bounds(1.0)
     assert high - low > 0.05
@@ -99,7 +98,7 @@ def test_few_knots_say_what_many_places_do():
 
 
 def test_a_single_validation_at_the_end_has_a_band():
-    runs = [run_of(seed, {"val/accuracy": [(1.0, 0.99 - seed / 100)]}) for seed in range(3)]
+    runs = [run_of(seed, {"val/accuracy": [(100, 0.99 - seed / 100)]}) for seed in range(3)]
     band = read_bands(bands.make_bands(runs, ["val/accuracy"])).metrics["val/accuracy"]
     low, high = band.bounds(1.0)
     assert band.at == [0.99, 1.0]
@@ -137,15 +136,46 @@ def test_an_unknown_metric_is_named():
         bands.chosen([drawn(0), drawn(1)], ["val/los"])
 
 
-def test_from_runs_to_a_recipe_that_fit_judges_by(tmp_path, capsys):
-    runs = [tmp_path / str(seed) for seed in range(3)]
-    for seed, folder in enumerate(runs):
-        fit(folder, f"--seed_everything={seed}", "--trainer.log_every_n_steps=2")
+def first_steps(seed, steps):
+    """Of a run with a Constant schedule: a phase of ten steps, validations at 20 and the end."""
+    phases = [(step, 1.0 + seed / 10 + step / 100) for step in range(10, steps + 1, 10)]
+    curves = {"ppo/kl": phases, "val/kl": [(steps, 1.0)]}
+    return run_of(seed, curves, steps, options={"model.schedule": "instructgpt.Constant"})
+
+
+def test_where_nothing_depends_on_the_length_bands_are_of_first_steps():
+    runs = [first_steps(0, 30), first_steps(1, 40)]
+    bands.check_same(runs)
+    runs = bands.cut(runs)
+    assert bands.chosen(runs, None) == ["ppo/kl"]  # the shorter run validated at a step of its own
+    content = bands.make_bands(runs, ["ppo/kl"])
+    made = read_bands(content)
+    assert (made.first_steps, made.metrics["ppo/kl"].at) == (30, [10, 30])
+    longer = bands.judged(first_steps(2, 900), content)["ppo/kl"]
+    assert (longer.values, longer.left) == (3, [])
+    assert bands.judged(first_steps(2, 20), content)["ppo/kl"].values == 2
+
+
+@pytest.mark.parametrize(
+    ("schedule", "same", "longer"),
+    [
+        ("Constant", "bands of the first 12 steps of 3 runs: ", "bands of the first 12 steps of 3"),
+        (
+            "Cosine",
+            "bands of 3 runs: ",
+            "not judged by: this run has 18 optimizer steps (there 12)",
+        ),
+    ],
+)
+def test_from_runs_to_a_recipe_that_fit_judges_by(tmp_path, capsys, schedule, same, longer):
+    options = (f"--model.schedule={schedule}", "--trainer.log_every_n_steps=2")
+    for seed in range(4):
+        fit(tmp_path / f"{seed}", f"--seed_everything={seed}", *options)
     recipe = tmp_path / "toy.yaml"
     recipe.write_text("# A toy.\noutput: x # here\ntrainer:\n  max_epochs: 2 # few\n")
     results = tmp_path / "results.json"
-    asked = [*map(str, runs), "--recipe", str(recipe), "--results", str(results)]
-    fit(tmp_path / "3", "--seed_everything=3", "--trainer.log_every_n_steps=2")
+    runs = [str(tmp_path / f"{seed}") for seed in range(3)]
+    asked = [*runs, "--recipe", str(recipe), "--results", str(results)]
     bands.main([*asked, "--judge", str(tmp_path / "3")])
     text = recipe.read_text()
     assert text.splitlines()[:3] == ["# A toy.", "output: x # here", "bands: bands/toy.json"]
@@ -156,6 +186,8 @@ def test_from_runs_to_a_recipe_that_fit_judges_by(tmp_path, capsys):
     assert list(content["metrics"]) == ["train/loss", "val/loss"]
     counted = json.loads(results.read_text())[recipe.with_suffix("").as_posix()]
     assert (counted["left_out"]["runs"], "judged" in counted) == (3, False)
-    capsys.readouterr()
-    fit(tmp_path / "new", "--config", str(recipe), "--output", str(tmp_path / "new"))
-    assert "bands of 3 runs: " in capsys.readouterr().out
+    new = ("--config", str(recipe), "--output", str(tmp_path / "new"), *options)
+    for more, told in ((), same), (("--trainer.max_epochs=3",), longer):
+        capsys.readouterr()
+        fit(tmp_path / "new", *new, *more)
+        assert told in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Bands beside the curves: a line when a metric leaves one, and nothing else in a healthy run."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -70,7 +71,12 @@ def test_leaving_and_coming_back_is_a_line_each(tmp_path, losses, capfd):
     ]
     left = {"step": 6, "value": 4.0, "low": 0.5, "high": 2.5, "back": 12}
     watched = {"values": 4, "outside": 2, "left": [left]}
-    assert seen(tmp_path) == {"runs": 3, "other_setting": [], "metrics": {"val/loss": watched}}
+    assert seen(tmp_path) == {
+        "runs": 3,
+        "first_steps": None,
+        "other_setting": [],
+        "metrics": {"val/loss": watched},
+    }
 
 
 def test_a_run_inside_says_so_at_the_end_and_nothing_before(tmp_path, capfd):
@@ -136,6 +142,11 @@ def test_without_a_logger_it_is_judged_all_the_same(tmp_path, losses, capfd):
         ({"options": {"model.wrong": 2.0, "model.gone": 1}}, ["--model.wrong=2"], ""),
         ({"options": {"model.wrong": 1.0}}, ["--seed_everything=5"], ""),
         ({"steps": [11, 11]}, [], ""),
+        (
+            {"at_steps": True, "options": {"model.schedule": "instructgpt.Cosine"}},
+            [],
+            "model.schedule Constant (was Cosine)",
+        ),
     ],
 )
 def test_another_setting_is_told_in_a_line_and_not_judged(tmp_path, capfd, changes, more, told):
@@ -152,11 +163,60 @@ def test_another_setting_is_told_in_a_line_and_not_judged(tmp_path, capfd, chang
         assert found["metrics"]["val/loss"]["left"][0]["value"] > 0
 
 
+# Of the first steps of a run of any length: the knots are optimizer steps.
+FIRST = {"val/loss": {"at": [0, 6], "low": [0.0, 1.0], "high": [2.0, 3.0]}}
+
+
+def test_a_longer_run_is_judged_in_its_first_steps_only(tmp_path, losses, capfd):
+    losses += [0.5, 4.0, 9.0, 9.0]
+    banded(tmp_path, content(FIRST, at_steps=True, steps=[6, 6]), HALVES)
+    left, end = said(capfd)
+    assert left.startswith("val/loss 4 at step 6 is above: its band is 1 to 3 in 3 runs; ")
+    assert end == (
+        "bands of the first 6 steps of 3 runs: outside were val/loss from step 6 on; 1 of 2 values"
+    )
+    found = seen(tmp_path)
+    assert (found["first_steps"], found["metrics"]["val/loss"]["values"]) == (6, 2)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    loss, low = (events.Scalars(name) for name in ("val/loss", "bands/val/loss/low"))
+    assert [event.step for event in low] == [event.step for event in loss]
+    assert [event.value for event in low] == pytest.approx([0.5, 1, *[math.nan] * 2], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [
+        (["--trainer.max_epochs=1"], "val/loss stayed inside"),
+        (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01"], ""),
+    ],
+)
+def test_first_steps_judge_runs_of_any_length(tmp_path, capfd, length, told):
+    wide = {"val/loss": {**WIDE, "at": [0, 12]}}
+    banded(tmp_path, content(wide, at_steps=True), *length)
+    (line,) = said(capfd)
+    assert line.startswith(f"bands of the first 12 steps of 3 runs: {told}")
+
+
+def test_a_run_that_is_resumed_to_be_longer_goes_on_being_judged(tmp_path, losses, capfd):
+    losses += [0.5, 4.0, 4.5, 2.0, 2.0, 9.0, 9.0, 9.0]
+    bands = content({"val/loss": {**FIRST["val/loss"], "at": [0, 18]}}, at_steps=True)
+    longer = (bands | {"steps": [18, 18]}, HALVES, "--trainer.max_epochs=4")
+    banded(tmp_path / "whole", *longer)
+    whole = said(capfd)
+    banded(tmp_path / "cut", *longer[:2])
+    banded(tmp_path / "cut", *longer, "--ckpt_path=last")
+    first, second, *rest = said(capfd)
+    assert "again" in second
+    assert [first, second, *rest[1:]] == whole  # the shorter run has summed up, too
+    assert seen(tmp_path / "cut") == seen(tmp_path / "whole")
+    assert seen(tmp_path / "cut")["metrics"]["val/loss"]["values"] == 6
+
+
 def test_other_weights_and_rows_are_another_setting():
     bands = read_bands(content(origins={"data.train": "aa", "model.init_from": "bb"}))
-    setting = bands.options, {"data.train": "cc", "model.init_from": "dd"}, 2, 25, 12
+    setting = bands.options, {"data.train": "cc", "model.init_from": "dd"}, 2, 25
     places = {"data.train": "mine.jsonl", "model.init_from": "gpt2"}
-    assert bands.others(Setting(*setting), places) == [
+    assert bands.others(Setting(*setting), 12, places) == [
         "other rows, data.train mine.jsonl",
         "other weights, model.init_from gpt2",
     ]
@@ -237,7 +297,7 @@ def test_a_metric_that_is_not_logged_is_named(tmp_path, capfd):
         ),
         (
             {"val/loss": {"at": [0, 2], "low": [0, 0], "high": [1, 1]}},
-            "bands.metrics.val/loss.at must be rising shares of the run, from 0 to 1, got [0, 2]",
+            "bands.metrics.val/loss.at must be rising, from 0 to 1, got [0, 2]",
         ),
         (
             {"val/loss": {"at": [0, 1], "low": [0, None], "high": [1, 1]}},
@@ -260,6 +320,21 @@ def test_bad_bands_are_refused_in_one_line(metrics, told):
     with pytest.raises(UserError) as refused:
         read_bands(content(metrics))
     assert str(refused.value) == told
+
+
+def test_knots_of_first_steps_are_within_them():
+    bands = content({"val/loss": {**FIRST["val/loss"], "at": [6, 13]}}, at_steps=True)
+    with pytest.raises(UserError, match="at must be rising, from 0 to 12, got"):
+        read_bands(bands)
+    with pytest.raises(UserError, match=r"bands\.at_steps must be true or false, got 1"):
+        read_bands(bands | {"at_steps": 1})
+
+
+def test_a_knot_holds_at_its_step_however_its_share_is_rounded():
+    bands = read_bands(content({"val/loss": {**FIRST["val/loss"], "at": [0.1667, 0.6667]}}))
+    assert bands.bounds("val/loss", 2, 12) == (0, 2)  # 2/12 is less than 0.1667
+    assert math.isnan(bands.bounds("val/loss", 1, 12)[0])
+    assert bands.bounds("val/loss", 12, 12) == (1, 3)  # of a whole run: as at the last knot
 
 
 def test_bad_bands_stop_a_run_before_it_begins(tmp_path):

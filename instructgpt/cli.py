@@ -20,7 +20,6 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -41,6 +40,7 @@ from instructgpt.callbacks.defaults import default_callbacks, forced_callbacks
 from instructgpt.callbacks.doctor import Doctor, learning_by_heart
 from instructgpt.callbacks.export import Beside
 from instructgpt.callbacks.lightning_private import OpenCLI, is_restoring
+from instructgpt.callbacks.logged_runs import go_on_in_runs, tensorboard
 from instructgpt.callbacks.resume import history
 from instructgpt.callbacks.traces import Traces
 from instructgpt.data.base import StageData
@@ -227,6 +227,9 @@ class StageCLI(OpenCLI):
         config.ckpt_path = str(path)
         if self.config.subcommand == "fit":
             self.changes = history(checkpoint, self.run_config, str(path))
+            if path.parent.resolve() == folder.resolve():
+                loggers = config.trainer.logger
+                go_on_in_runs(loggers, checkpoint["instructgpt"], self.run_config)
         self.checkpoint_step = int(checkpoint["global_step"])
 
     def instantiate_classes(self) -> None:
@@ -263,14 +266,8 @@ class StageCLI(OpenCLI):
         config.update(learning_by_heart(settings.doctor.overfit))
         config["plugins"] = starter(config["plugins"])
         if config["logger"] in (None, True):
-            # Other verbs than fit draw their curves beside it, not into it.
-            config["logger"] = TensorBoardLogger(
-                settings.output,
-                name="",
-                version="" if self.subcommand == "fit" else self.subcommand,
-                default_hp_metric=False,
-                purge_step=None if self.checkpoint_step is None else self.checkpoint_step + 1,
-            )
+            verb = str(self.subcommand)
+            config["logger"] = tensorboard(settings.output, verb, self.checkpoint_step)
         config["callbacks"] = given + default_callbacks(
             given,
             seed=settings.seed_everything,

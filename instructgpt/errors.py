@@ -27,6 +27,8 @@ WRONG_INPUT = 2
 WAITING = 3
 COMPLAINERS = (f"{os.sep}lightning{os.sep}", f"torch{os.sep}optim{os.sep}")
 """Libraries whose complaints are about the settings that they were given."""
+LOGGING = ("wandb", "mlflow", "comet_ml")
+"""Libraries behind loggers, whose errors are about an account, a server or a place."""
 OF_CODE = (
     "pytorch/core/module.py",
     "pytorch/core/optimizer.py",
@@ -147,6 +149,8 @@ def user_message(error: BaseException, kind: type[Exception]) -> str | None:
             return collapse(f"{cause.filename or ''}: {cause.strerror}".lstrip(": "))
         if _is_complaint(cause):
             return collapse(str(cause))
+        if type(cause).__module__.partition(".")[0] in LOGGING:
+            return f"--trainer.logger: {collapse(str(cause))[:400]}"
         cause = cause.__cause__
     return None
 

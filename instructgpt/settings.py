@@ -72,6 +72,28 @@ def check_trainer(verb: str, settings: Any) -> None:
         value = settings.get(name)
         require(value is None or holds(value), f"--trainer.{name}", rule, value)
     check_strategy(settings.get("strategy"))
+    check_loggers(settings.get("logger"))
+
+
+def check_loggers(loggers: Any) -> None:
+    """Refuse keys and passwords, which would stand in config.yaml, checkpoints and exports.
+
+    Args:
+        loggers: as they were parsed: a class path with options, a list of those, or a switch.
+    """
+    for one in loggers if isinstance(loggers, list) else [loggers]:
+        for name, value in (getattr(one, "init_args", None) or {}).items():
+            if value is not None and name in ("api_key", "api_token"):
+                raise UserError(
+                    f"--trainer.logger.{name} must be left out, as all options are written down: "
+                    "an environment variable of the library can hold it"
+                )
+            if isinstance(value, str) and re.match(r"[a-z+0-9]+://[^/@]*:[^/@]+@", value):
+                raise UserError(
+                    f"--trainer.logger.{name} must be without a password, as all options are "
+                    "written down: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD can hold "
+                    "one"
+                )
 
 
 def check_strategy(strategy: Any) -> None:

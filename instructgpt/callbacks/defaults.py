@@ -12,6 +12,7 @@ from instructgpt.callbacks.bands import read_bands
 from instructgpt.callbacks.checkpoint import StageCheckpoint
 from instructgpt.callbacks.config import ConfigWriter
 from instructgpt.callbacks.export import Compare, ExportArtefact
+from instructgpt.callbacks.logged_runs import LoggedRuns
 from instructgpt.callbacks.logs import LogWhereRead
 from instructgpt.callbacks.lost import LostRanks
 from instructgpt.callbacks.plan import PlanPrinter
@@ -61,7 +62,7 @@ def default_callbacks(
         LogWhereRead(),
     ]
     if logging:
-        callbacks.append(LearningRateMonitor(logging_interval="step"))
+        callbacks += [LoggedRuns(config), LearningRateMonitor(logging_interval="step")]
     if progress and not any(isinstance(callback, ProgressBar) for callback in given):
         callbacks.append(StageProgress())
     if bands is not None:

@@ -186,7 +186,7 @@ class BandCurves(Logger):
 
     def __init__(self, bands: Bands, loggers: Sequence[Logger], total: int | None) -> None:
         super().__init__()
-        self.bands, self.others, self.total = bands, list(loggers), total
+        self.bands, self.loggers, self.total = bands, list(loggers), total
 
     @property
     def name(self) -> str:
@@ -210,14 +210,14 @@ class BandCurves(Logger):
             done = (step or 0) + name.startswith(STEP + VALIDATION)
             bounds = self.bands.bounds(name, done, self.total)
             found |= zip(names_of(name), bounds, strict=True)
-        for logger in self.others if found else ():
+        for logger in self.loggers if found else ():
             logger.log_metrics(found, step)
 
     @rank_zero_only
     def lay_out(self) -> None:
         """Have TensorBoard draw metric and band in one chart, under "custom scalars"."""
         charts = {name: ["Margin", [name, *names_of(name)]] for name in self.bands.metrics}
-        for logger in self.others:
+        for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars({"bands": charts})
 

@@ -188,7 +188,8 @@ def read_bands(content: Any, place: str = "bands") -> Bands:
         if key not in content:
             raise UserError(f"{place} must have {key}, got {', '.join(map(str, content))}")
         value = content[key]
-        right = isinstance(value, kind) and not isinstance(value, bool) and value != 0
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        right = right and (kind is not int or value >= 1)
         require(right, f"{place}.{key}", NAMES[kind], repr(value)[:60])
     steps = content["steps"]
     rising = len(steps) == 2 and all(isinstance(s, int) for s in steps) and 0 < steps[0] <= steps[1]
@@ -315,7 +316,7 @@ def look_at(metric: str, side: str) -> str:
 
 
 def _endings(metric: str) -> Iterator[str]:
-    parts = metric.removeprefix("greedy_").split("/")
+    parts = metric.split("/")
     for start in range(len(parts)):
         yield "/".join(parts[start:]).removeprefix("greedy_")
 

@@ -322,12 +322,14 @@ def test_bad_bands_are_refused_in_one_line(metrics, told):
     assert str(refused.value) == told
 
 
-def test_knots_of_first_steps_are_within_them():
+def test_numbers_are_where_they_can_be():
     bands = content({"val/loss": {**FIRST["val/loss"], "at": [6, 13]}}, at_steps=True)
     with pytest.raises(UserError, match="at must be rising, from 0 to 12, got"):
         read_bands(bands)
     with pytest.raises(UserError, match=r"bands\.at_steps must be true or false, got 1"):
         read_bands(bands | {"at_steps": 1})
+    with pytest.raises(UserError, match=r"bands\.runs must be a number >= 1, got -1"):
+        read_bands(bands | {"runs": -1})
 
 
 def test_a_knot_holds_at_its_step_however_its_share_is_rounded():

@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -25,6 +26,8 @@ NO_WAY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLON
 """Errors of the operating system that no mistake of ours makes."""
 WRONG_INPUT = 2
 WAITING = 3
+OTHERS_WAIT = 10.0
+"""Seconds in which the first process of a machine says what all of them find."""
 COMPLAINERS = (f"{os.sep}lightning{os.sep}", f"torch{os.sep}optim{os.sep}")
 """Libraries whose complaints are about the settings that they were given."""
 LOGGING = ("wandb", "mlflow", "comet_ml")
@@ -88,7 +91,8 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         if isinstance(error, WaitingForLabelsError):
             say(f"instructgpt: {message}", error=True)
             return WAITING
-        say(f"instructgpt: error: {message}", error=True)
+        if not first_speaks():
+            say(f"instructgpt: error: {message}", error=True)
         full = isinstance(error, OSError) and error.errno in NO_ROOM
         return FAILED if full or isinstance(error, RunFailedError) else WRONG_INPUT
     except BaseException as stop:
@@ -99,6 +103,23 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
             say(f"\n{stop}", error=True)
         return int(code)
     return 0
+
+
+def first_speaks() -> bool:
+    """Whether this process has seen the first of its machine end, which then said why.
+
+    What is wrong with the input most often is so for all processes of a run, and is to be said
+    once. When the first ends, torchrun ends the others here, while they wait; Lightning started
+    them itself, and leaves them. Where the first goes on, the fault is this process's own.
+    """
+    rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    first = os.getppid() if rank != "0" else None
+    deadline = time.monotonic() + OTHERS_WAIT
+    while first is not None and time.monotonic() < deadline:
+        if os.getppid() != first:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def check_output(args: Sequence[str]) -> None:

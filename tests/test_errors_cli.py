@@ -2,12 +2,17 @@
 
 # ruff: noqa: E501  one case a line reads best
 
+import os
+import time
+
 import pytest
 import toy_stage  # noqa: F401  (makes the toy known by its short name)
 from rows import write_rows
 
+from instructgpt import errors
 from instructgpt.__main__ import main as run
 from instructgpt.errors import one_line
+from instructgpt.types import UserError
 
 SFT = ["fit", "--model=SFTModule", "--model.init_from=nowhere", "--data=DemonstrationDataModule"]
 SFT += ["--data.train=x.jsonl"]
@@ -262,3 +267,42 @@ def test_an_output_that_is_a_file(tmp_path, capsys, there):
     message = error_of([*TOY, f"--output={there}"], capsys)
     assert message.startswith(f"--output must be a folder, got {there}: ")
     assert message.endswith("x.jsonl is a file")
+
+
+@pytest.mark.parametrize(("first_fails", "said"), [(True, ["0"]), (False, ["1"])])
+def test_what_all_processes_find_is_said_by_the_first(tmp_path, monkeypatch, first_fails, said):
+    """The second is a child of the first, as Lightning starts it; alone, it says it in the end."""
+    monkeypatch.setattr(errors, "OTHERS_WAIT", 30.0 if first_fails else 0.3)
+    answers, told = tmp_path / "answers.yaml", tmp_path / "told.yaml"
+
+    def fail(_):
+        raise UserError("nothing fits")
+
+    def process(rank):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.setattr(errors, "say", lambda *_, **__: append(told, rank))
+        append(answers, str(errors.guarded(fail, ["fit"])))
+
+    def append(file, text):
+        with file.open("a") as stream:
+            stream.write(text + "\n")
+
+    first = os.fork()
+    if first == 0:
+        try:
+            second = os.fork()
+            if second == 0:
+                process("1")
+            elif first_fails:
+                time.sleep(0.3)
+                process("0")
+            else:
+                os.waitpid(second, 0)
+        finally:
+            os._exit(0)
+    os.waitpid(first, 0)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and answers.read_text().count("\n") < 1 + first_fails:
+        time.sleep(0.05)
+    assert answers.read_text().split() == ["2"] * (1 + first_fails)
+    assert told.read_text().split() == said

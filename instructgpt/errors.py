@@ -96,7 +96,7 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         full = isinstance(error, OSError) and error.errno in NO_ROOM
         return FAILED if full or isinstance(error, RunFailedError) else WRONG_INPUT
     except BaseException as stop:
-        code = getattr(stop, "exit_code", None)  # callbacks.checkpoint.Interrupted
+        code = getattr(stop, "exit_code", None)  # callbacks.signals.Interrupted
         if code is None:
             raise
         if stop.args:

@@ -1,6 +1,7 @@
 """Every shipped YAML goes through the real parser, and but for the paper's through a short run."""
 
 import json
+import subprocess
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -230,6 +231,40 @@ def test_the_command_of_an_overlay_is_understood(overlay):
             nodes = int((start.partition("--nnodes ")[2] or "1").split()[0])
             assert trainer.num_nodes == nodes
             assert f"--nproc_per_node {trainer.devices} " in start
+
+
+@pytest.mark.parametrize(
+    ("code", "saves", "restarts", "ended", "said"),
+    [
+        (143, True, "9", 0, "fit\nqueued 7\n"),  # it goes on, however often it did
+        (143, False, "2", 0, "fit\nqueued 7\n"),  # rows are prepared now, perhaps
+        (143, False, "3", 1, "fit\nnot queued again: stopped before the first step, after 3 "),
+        (0, True, "0", 0, "fit\n"),
+        (2, False, "0", 2, "fit\n"),
+    ],
+)
+def test_a_job_of_slurm_is_queued_again_while_it_gets_on(
+    tmp_path, code, saves, restarts, ended, said
+):
+    text = (ROOT / "configs/overlays/slurm.yaml").read_text()
+    lines = [line[4:] for line in text.splitlines() if line.startswith("#   ")]
+    last = tmp_path / "runs/sft/checkpoints/last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    stubs = {"srun": f"echo fit; {f'echo > {last};' if saves else ''} exit {code}"}
+    stubs["scontrol"] = 'echo queued "$2"'
+    for name, line in stubs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
+    found = subprocess.run(
+        ["bash", "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env={**job, "SLURM_RESTART_COUNT": restarts},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert (found.returncode, found.stdout[: len(said)]) == (ended, said)
 
 
 def test_the_commands_of_the_table_of_hardware_are_understood():

@@ -96,6 +96,7 @@ MEMBERS = [
     Member("lightning", "_dump_config", LightningCLI, "a start that is not slow"),
     Member("lightning", "_instantiate_trainer", LightningCLI, "logger and callbacks of every run"),
     Member("lightning", "_run_subcommand", LightningCLI, "one-line errors and locked folders"),
+    Member("lightning", "_signal_connector", trainer, "signals before and after training"),
     Member("lightning", "_prepare_subcommand_kwargs", LightningCLI, "predict in little memory"),
     Member("lightning", "_parser", LightningCLI, "the configuration that a run writes down"),
     Member("transformers", "_attn_implementation", lambda: network().config, "attention"),

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from pathlib import Path
-from shlex import quote
 from types import FrameType
 from typing import Any
 
@@ -25,6 +24,7 @@ from instructgpt.callbacks.lightning_private import (
     save_last,
     validation_follows,
 )
+from instructgpt.callbacks.signals import SIGNALS, Interrupted, how_to_go_on
 from instructgpt.models.checkpoint import (
     LAST,
     PREVIOUS,
@@ -35,16 +35,6 @@ from instructgpt.models.checkpoint import (
 )
 from instructgpt.models.shard_files import remove_unnamed, whole_again
 from instructgpt.types import require
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last, as clusters are told to
-
-
-class Interrupted(BaseException):
-    """The run was stopped from outside, after its state was saved; says how to go on."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(*([message] if message else []))
-        self.exit_code = exit_code
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -98,7 +88,7 @@ class StageCheckpoint(ModelCheckpoint):
         self._signal = 0
         self._handlers: dict[int, Any] = {}
         self._steps = StepWatch()
-        self._saved_step = -1
+        self.saved_step = -1
         self._saved_at = 0.0  # seconds of the clock
         self._due = False  # last.ckpt, at the next moment between two steps
 
@@ -149,8 +139,8 @@ class StageCheckpoint(ModelCheckpoint):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
-            saved = self._saved_step >= 0
-            kept = f"{LAST} is of step {self._saved_step}" if saved else "nothing was saved"
+            saved = self.saved_step >= 0
+            kept = f"{LAST} is of step {self.saved_step}" if saved else "nothing was saved"
             rank_zero_info(f"stopped at once: {kept}")
             raise KeyboardInterrupt
         self._signal = number
@@ -166,13 +156,7 @@ class StageCheckpoint(ModelCheckpoint):
         if not trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False):
             return
         self._save_last(trainer)
-        message = ""
-        if trainer.is_global_zero:
-            config = Path(trainer.default_root_dir, "config.yaml")
-            message = (
-                f"stopped after step {trainer.global_step}; to go on:\n"
-                f"  python -m instructgpt fit --config {quote(str(config))} --ckpt_path last"
-            )
+        message = how_to_go_on(trainer) if trainer.is_global_zero else ""
         # Only the first process tells the shell: for another's code its launcher would kill it.
         code = 128 + (self._signal or signal.SIGINT) if trainer.is_global_zero else 0
         raise Interrupted(message, code)
@@ -239,7 +223,7 @@ class StageCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state."""
         self._stop_listening()
-        if not is_debugging(trainer) and self._saved_step != trainer.global_step:
+        if not is_debugging(trainer) and self.saved_step != trainer.global_step:
             self._save_last(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -260,4 +244,4 @@ class StageCheckpoint(ModelCheckpoint):
 
     def _save_last(self, trainer: Trainer) -> None:
         save_last(self, trainer)
-        self._saved_step, self._saved_at, self._due = trainer.global_step, time.monotonic(), False
+        self.saved_step, self._saved_at, self._due = trainer.global_step, time.monotonic(), False

@@ -23,6 +23,8 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
+from instructgpt.callbacks.signals import stoppable
+
 
 def settle_counters(checkpoint: dict[str, Any], accumulate: int, endless: bool) -> int:
     """Make all counters of a checkpoint agree on one moment between two batches.
@@ -201,8 +203,14 @@ class OpenCLI(LightningCLI):
         return super()._instantiate_trainer(config, self.complete(config, callbacks))
 
     def run_verb(self, verb: str) -> None:
-        """Run a verb; ``before_fit`` and its like cannot see how it ended."""
-        super()._run_subcommand(verb)
+        """Run a verb; ``before_fit`` and its like cannot see how it ended.
+
+        Signals are ours: Lightning's handler of SIGTERM would wait for other processes in a
+        collective operation, in the middle of another one.
+        """
+        self.trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        with stoppable(self.trainer):
+            super()._run_subcommand(verb)
 
     def _run_subcommand(self, subcommand: str) -> None:
         self.run_verb(subcommand)

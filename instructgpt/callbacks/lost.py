@@ -17,9 +17,9 @@ from typing import Any
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from instructgpt.callbacks.checkpoint import Interrupted
+from instructgpt.callbacks.signals import Interrupted
 from instructgpt.terminal import say
-from instructgpt.types import RunFailedError, UserError, require
+from instructgpt.types import UserError, require
 
 BEAT = 0.5  # seconds
 CONNECTION = timedelta(seconds=10)
@@ -97,10 +97,10 @@ class LostRanks(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Find out who is missing where this process waited in vain.
+        """Find out who is missing where this process waited in vain, and have one of all say it.
 
         Raises:
-            RunFailedError: with the name of the lost process; elsewhere this one ends in silence.
+            Interrupted: it was said.
         """
         watch = self._watch
         self._stop()
@@ -114,7 +114,7 @@ class LostRanks(Callback):
             return
         lost = watch.who_is_missing()
         if lost and watch.first_to_tell():
-            raise RunFailedError(lost) from exception
+            say(f"instructgpt: error: {lost}", error=True)
         if lost:
             raise Interrupted("", 1) from exception
 

@@ -13,7 +13,8 @@ from harness import run_processes
 from toy_stage import ToyModule, fit, toy_args
 
 from instructgpt.__main__ import main as run
-from instructgpt.callbacks.checkpoint import Interrupted, StageCheckpoint
+from instructgpt.callbacks.checkpoint import StageCheckpoint
+from instructgpt.callbacks.signals import Interrupted
 from instructgpt.cli import main
 from instructgpt.types import UserError
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rows import write_rows
 
-from instructgpt.callbacks.checkpoint import Interrupted
+from instructgpt.callbacks.signals import Interrupted
 from instructgpt.cli import main
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule

@@ -11,7 +11,8 @@ twice the same, on two machines.
 **Of which length.** Bands are of whole runs, at shares of them, and judge runs as long as those.
 Where the schedule is Constant nothing depends on the length (phases, warm-ups and the order of the
 rows are counted from the start): then the runs may be short, even of different lengths, and the
-bands are of their first steps, and judge those of a run of any length.
+bands are of their first steps, and judge those of a run of any length. There a run that was stopped
+is as good as one that ended.
 
 **How wide.** At each place where the runs logged a metric: mean ± k·sd. The sd is that between the
 runs, over the places next to it together, and at least half of what it is over all places and 0.5 %
@@ -37,10 +38,10 @@ from typing import Any, NamedTuple
 
 from bands_width import DIGITS, Points, band_of, chance
 
-from instructgpt.callbacks.band_watch import STEP
-from instructgpt.callbacks.bands import SLACK, Setting, Watch, read_bands, setting_of
+from instructgpt.callbacks.band_watch import STEP, VALIDATION
+from instructgpt.callbacks.bands import CLOCKS, SLACK, Setting, Watch, read_bands, setting_of
 from instructgpt.errors import guess
-from instructgpt.evaluation.history import SHOWN, event_curves, validations
+from instructgpt.evaluation.history import SHOWN, event_curves
 from instructgpt.models.checkpoint import load_checkpoint
 from instructgpt.models.source import ARTEFACT_FILE
 from instructgpt.types import UserError, require
@@ -55,7 +56,7 @@ LENGTHLESS = "instructgpt.Constant"
 
 
 class Run(NamedTuple):
-    """A finished run."""
+    """A run, finished or stopped."""
 
     folder: Path
     stage: str
@@ -87,13 +88,9 @@ def read_run(folder: Path) -> Run:
     }
     made = (origins, known["batching"], weights)
     curves: dict[str, Points] = {}
-    for row in validations(str(folder)):
-        for name, value in row.items():
-            if name.startswith("val/") and isinstance(value, int | float):
-                curves.setdefault(name, []).append((row["step"], value))
     for name, curve in event_curves(str(folder), None).items():
-        if not name.startswith(("val/", "bands/", "time/", "throughput/")) and "/" in name:
-            late = name.startswith(STEP)  # Lightning counts a step when what it logs is written
+        if not name.startswith(("bands/", *CLOCKS)) and "/" in name:
+            late = name.startswith(STEP + VALIDATION)  # Lightning writes them, then counts the step
             curves[name] = [(step + late, value) for step, value in curve]
     return Run(
         folder,

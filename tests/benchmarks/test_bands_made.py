@@ -8,8 +8,10 @@ import bands
 import bands_width
 import numpy as np
 import pytest
-from toy_stage import fit
+from interrupted import interrupt_at
+from toy_stage import fit, toy_args
 
+from instructgpt.__main__ import main as run
 from instructgpt.callbacks.bands import Setting, read_bands
 from instructgpt.types import UserError
 
@@ -191,3 +193,16 @@ def test_from_runs_to_a_recipe_that_fit_judges_by(tmp_path, capsys, schedule, sa
         capsys.readouterr()
         fit(tmp_path / "new", *new, *more)
         assert told in capsys.readouterr().out
+
+
+def test_a_run_that_was_stopped_is_a_shorter_one(tmp_path, monkeypatch):
+    recipe = tmp_path / "toy.yaml"
+    recipe.write_text("output: x\n")
+    every = ("--trainer.log_every_n_steps=2", "--seed_everything=1")
+    fit(tmp_path / "whole", every[0])
+    interrupt_at(monkeypatch, 8)
+    assert run(toy_args("--output", str(tmp_path / "stopped"), *every)) == 130
+    bands.main([str(tmp_path / "whole"), str(tmp_path / "stopped"), "--recipe", str(recipe)])
+    made = read_bands(json.loads((tmp_path / "bands" / "toy.json").read_text()))
+    assert (made.steps, made.first_steps) == ([9, 12], 9)
+    assert (made.metrics["train/loss"].at[-1], made.metrics["val/loss"].at[-1]) == (8, 6)

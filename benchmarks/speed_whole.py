@@ -165,8 +165,8 @@ def scaling(options: argparse.Namespace) -> dict[str, Any]:
             points.append(point | summary(units))
         found["series"][axis] = {
             "points": points,
-            "slope": _slope(points, "cpu_seconds"),
-            "expected_slope": _slope(points, "useful_gflop"),
+            "slope": slope_of(points, "cpu_seconds"),
+            "expected_slope": slope_of(points, "useful_gflop"),
         }
     return found
 
@@ -180,8 +180,13 @@ def _place(axis: str, row: Row) -> float:
     return row.rows.prompts if axis == "episodes" else row.rows.response.most
 
 
-def _slope(points: Sequence[dict[str, Any]], name: str) -> float | None:
-    """Of the line through some points, both axes logarithmic; None where all x are the same."""
+def slope_of(points: Sequence[dict[str, Any]], name: str) -> float | None:
+    """Of the line through some points, both axes logarithmic; None where all x are the same.
+
+    Args:
+        points: with an ``x`` each.
+        name: of the other number.
+    """
     x, y = ([math.log(point[key]) for point in points] for key in ("x", name))
     mean_x, mean_y = statistics.mean(x), statistics.mean(y)
     spread = sum((a - mean_x) ** 2 for a in x)

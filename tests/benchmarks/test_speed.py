@@ -15,6 +15,8 @@ import speed_peers
 import speed_report
 import speed_rows
 import speed_turns
+import speed_whole
+from matplotlib import pyplot
 from speed_data import EOS, SHAPES, prepare
 
 ROWS = {row.name: row.tiny() for row in speed_rows.TABLE}
@@ -224,3 +226,27 @@ def test_unfair_rows_are_not_kept_and_the_others_are_at_once(tmp_path, monkeypat
     with pytest.raises(SystemExit):
         command("reward-5")
     assert "got reward-5" in capsys.readouterr().err
+
+
+def test_a_slope_is_the_power():
+    points = [{"x": x, "seconds": 3 * x**1.5} for x in (2.0, 5.0, 7.0)]
+    assert speed_whole.slope_of(points, "seconds") == 1.5
+    assert speed_whole.slope_of(points[:1], "seconds") is None
+
+
+def test_the_plot_has_each_series_beside_its_expected_slope(tmp_path):
+    speed_report.plot(speed_report.in_order(RESULTS["cpu"]), tmp_path / "speed.png")
+    bars, *others = pyplot.gcf().axes
+    pyplot.close()
+    names = [label.get_text() for label in bars.get_yticklabels()]
+    assert names == [row.name for row in speed_rows.TABLE]
+    series = RESULTS["cpu"]["rows"]["scaling"]["series"]
+    assert [axis.get_xlabel() for axis in others] == [*series]
+    for axis, found in zip(others, series.values(), strict=True):
+        assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+        measured, expected = axis.get_lines()
+        assert measured.get_label() == f"measured, slope {found['slope']}"
+        assert expected.get_label() == f"useful FLOP, slope {found['expected_slope']}"
+        flop = [point["useful_gflop"] for point in found["points"]]
+        ratios = [y / one for y, one in zip(expected.get_ydata(), flop, strict=True)]
+        assert ratios == pytest.approx([ratios[0]] * len(flop))

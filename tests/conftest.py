@@ -31,6 +31,7 @@ collect_ignore = [
     "evaluation_answers.py",
     "flat_families.py",
     "harness.py",
+    "hub_server.py",
     "odd_rows.py",
     "option_runs.py",
     "option_table.py",

@@ -11,6 +11,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 class Hub:
     """A hub on which some repositories are private (True) or public (False)."""
 
+    endpoint = "https://huggingface.co"
     there: ClassVar[dict[str, bool]] = {}
     uploads: ClassVar[list] = []
 
@@ -18,7 +19,7 @@ class Hub:
         if repo_id not in self.there:
             response = SimpleNamespace(headers={}, request=None)
             raise RepositoryNotFoundError("404", response=response)
-        return SimpleNamespace(private=self.there[repo_id])
+        return SimpleNamespace(private=self.there[repo_id], siblings=[])
 
     def create_repo(self, repo_id, *, private=None, exist_ok=False):
         self.uploads.append(("create", repo_id, private, exist_ok))

@@ -54,31 +54,62 @@ def push(folder: Path, asked: Push) -> None:
 
     api = HfApi()
     try:
-        _show(folder, asked, _visibility(api, asked))
+        there = _there(api, asked)
+        _show(folder, f"{api.endpoint}/{asked.repository}, {there.visibility}", there.files)
         if not asked.yes and input("upload? [y/N] ").strip().lower() not in ("y", "yes"):
             say("nothing was uploaded")
             return
-        api.create_repo(asked.repository, private=not asked.public, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=asked.repository, folder_path=folder, ignore_patterns=HIDDEN
-        )
+        place = _upload(api, folder, asked)
     except EOFError:
         say("nothing was uploaded")
         return
     except (HTTPError, OSError) as error:  # of the hub, and of the network
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--push {asked.repository}: {_first_line(error)}") from None
+    say(f"uploaded to {place}")
+
+
+def _upload(api: Any, folder: Path, asked: Push) -> str:
+    """Upload all files and return where they are.
+
+    Raises:
+        UserError: a file did not arrive, or the hub does not take the card.
+    """
+    from huggingface_hub.errors import HTTPError
+
+    api.create_repo(asked.repository, private=not asked.public, exist_ok=True)
+    wanted = {"repo_id": asked.repository, "folder_path": folder, "ignore_patterns": [*HIDDEN]}
+    try:
+        done = api.upload_folder(**wanted)
+    except HTTPError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and error.__cause__ is not None:
+            why += f" {_first_line(error.__cause__)}; the same command goes on from there"
         raise UserError(f"--push {asked.repository}: {why}") from None
-    say(f"uploaded to {getattr(done, 'repo_url', asked.repository)}")
+    return str(getattr(done, "repo_url", asked.repository))
 
 
-def _visibility(api: Any, asked: Push) -> str:
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class There(NamedTuple):
+    """What the hub has under the name."""
+
+    visibility: str
+    files: list[str]  # their names
+
+
+def _there(api: Any, asked: Push) -> There:
     """Who will see it: that of a repository which is there already stays."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        private = bool(api.repo_info(asked.repository).private)
+        found = api.repo_info(asked.repository)
     except RepositoryNotFoundError:
-        return f"a new repository, {'public' if asked.public else 'private'}"
+        return There(f"a new repository, {'public' if asked.public else 'private'}", [])
+    private = bool(found.private)
     if asked.public and private:
         raise UserError(
             f"--public must be left out: {asked.repository} is there and private, which its "
@@ -86,10 +117,12 @@ def _visibility(api: Any, asked: Push) -> str:
         )
     if not asked.public and not private:
         raise UserError(f"--public true must be given: {asked.repository} is there and public")
-    return f"which is there and {'private' if private else 'public'}"
+    files = [one.rfilename for one in found.siblings or [] if not one.rfilename.startswith(".")]
+    return There(f"which is there and {'private' if private else 'public'}", files)
 
 
-def _show(folder: Path, asked: Push, visibility: str) -> None:
+def _show(folder: Path, place: str, others: list[str]) -> None:
+    """Print the files, and those of the repository that none of them replaces."""
     files = [
         path
         for path in sorted(folder.rglob("*"))
@@ -97,9 +130,12 @@ def _show(folder: Path, asked: Push, visibility: str) -> None:
     ]
     sizes = [path.stat().st_size for path in files]
     count = f"{len(files)} files, {_size(sum(sizes))}"
-    say(f"{folder} -> https://huggingface.co/{asked.repository}, {visibility}: {count}")
-    for path, size in zip(files, sizes, strict=True):
-        say(f"  {path.relative_to(folder)}  {_size(size)}")
+    say(f"{folder} -> {place}: {count}")
+    names = [path.relative_to(folder).as_posix() for path in files]
+    for name, size in zip(names, sizes, strict=True):
+        say(f"  {name}  {_size(size)}")
+    if stay := sorted(set(others) - set(names)):
+        say(f"  there and not among these, stays: {', '.join(stay)}")
     about = folder / "instructgpt.json"
     local = list(dict.fromkeys(_paths(json.loads(about.read_text(encoding="utf-8")))))
     if local:

@@ -35,7 +35,8 @@ class Record(NamedTuple):
 
     ``people`` is True once people were asked for something: from then on the folder may hold their
     work and is never cleared. ``files`` are those of the user that the stage reads, as it names
-    them; ``answers`` is the hash of the rankings there when it finished.
+    them; ``answers`` is the hash of the rankings there when it finished. ``threads`` is how many it
+    had, where the pipeline gave it more than one.
     """
 
     state: State
@@ -44,6 +45,7 @@ class Record(NamedTuple):
     people: bool = False
     files: tuple[str, ...] = ()
     answers: str = ""
+    threads: int = 1
 
 
 def write_json(path: Path, value: Any) -> None:

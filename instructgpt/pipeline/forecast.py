@@ -58,7 +58,8 @@ class Forecast:
         if past + rest > 0:  # an estimate that grows takes nothing back
             self._fraction = max(self._fraction, past / (past + rest))
         told = bool(measured) or any(cost is not None for cost in self._costs.values())
-        left = seconds_left(ends, todo, self.spec.jobs) if told else None
+        places = {name: self.spec.places(name) for name in [*ends, *todo]}
+        left = seconds_left(ends, todo, self.spec.jobs, places) if told else None
         return Status(self._fraction if told else 0.0, seconds, left, running)
 
     def _steps_left(self, name: str, seconds: float, lines: list[str]) -> float | None:
@@ -121,18 +122,23 @@ def seconds_left(
     running: Mapping[str, float],
     waiting: Mapping[str, tuple[float, Sequence[str]]],
     jobs: int,
+    places: Mapping[str, int] | None = None,
 ) -> float:
-    """Seconds until all is done, when a stage starts as soon as inputs and a place are there.
+    """Seconds until all is done, when a stage starts as soon as inputs and its places are there.
 
     Args:
         running: seconds that each running stage still needs.
         waiting: seconds and inputs of each stage that has not started, in order.
         jobs: stages that run side by side.
+        places: how many of them each takes; one where it is not said.
 
     Examples:
         >>> seconds_left({"a": 1.0}, {"b": (2.0, ["a"]), "c": (2.0, ["a"]), "d": (1.0, ["a"])}, 2)
         4.0
+        >>> seconds_left({"a": 1.0}, {"b": (2.0, []), "c": (2.0, [])}, 2, {"b": 2})
+        5.0
     """
+    places = places or {}
     ends = [(seconds, name) for name, seconds in running.items()]
     heapq.heapify(ends)
     todo = dict(waiting)
@@ -140,7 +146,11 @@ def seconds_left(
     while ends or todo:
         open_names = {name for _, name in ends} | set(todo)
         ready = [name for name, (_, needs) in todo.items() if not open_names & set(needs)]
-        for name in ready[: max(0, jobs - len(ends))]:
+        taken = sum(places.get(name, 1) for _, name in ends)
+        for name in ready:
+            taken += places.get(name, 1)
+            if taken > jobs:  # those behind it wait, too, as in the runner
+                break
             heapq.heappush(ends, (now + todo.pop(name)[0], name))
         if not ends:  # what is left waits for something that is not run now
             break

@@ -64,7 +64,9 @@ class RunRecord:
             finished = is_finished(self.spec.folder(name), self.hashes[name])
             state = "finished" if finished else "running" if name in running else "not finished"
             seconds = round(record.seconds, 3) if record and finished else None
-            rows.append({"name": name, "verb": stage.verb, "state": state, "seconds": seconds})
+            row = {"name": name, "verb": stage.verb, "state": state, "seconds": seconds}
+            own = {"threads": record.threads} if record and record.threads > 1 and finished else {}
+            rows.append(row | own)
         threads = os.environ.get("OMP_NUM_THREADS", "1")  # may be "4,2"
         done = all(row["state"] == "finished" for row in rows)
         value = {
@@ -73,7 +75,7 @@ class RunRecord:
             "status": "finished" if done else "stopped" if final else "running",
             "total_seconds": round(self._before + self.seconds, 3),
             "stages": rows,
-            "threads": int(threads) if threads.isdecimal() else threads,  # of a stage
+            "threads": int(threads) if threads.isdecimal() else threads,  # of the other stages
             "versions": {"python": platform.python_version(), **_versions()},
             "config": self.config,
         }

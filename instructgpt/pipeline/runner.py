@@ -153,7 +153,8 @@ class StageRunner:
         self.record.write([*self.running, name])
         self.board.say(f"start     {name}" + (f"  ({start.note})" if start.note else ""))
         call = self.spec.call(stage, self.program, arguments)
-        self.running[name] = (Child(call, log), start.record)
+        record = start.record._replace(threads=call.threads)
+        self.running[name] = (Child(call, log), record)
 
     # -- ending
 

@@ -24,6 +24,14 @@ def test_two_places_for_four_stages():
     assert seconds_left({"a": 1.0}, waiting, 9) == 4.0
 
 
+def test_a_stage_with_threads_takes_as_many_places():
+    """a until 1; b alone until 3, in both places; then c and d: 5. If b takes one: 3."""
+    waiting = {"b": (2.0, []), "c": (2.0, []), "d": (1.0, ["a"])}
+    assert seconds_left({"a": 1.0}, waiting, 2, {"b": 2}) == 5.0
+    assert seconds_left({"a": 1.0}, waiting, 2) == 3.0
+    assert seconds_left({"b": 2.0}, {"c": (2.0, [])}, 2, {"b": 2}) == 4.0
+
+
 def test_a_stage_that_waits_for_nothing_here_does_not_hang():
     assert seconds_left({}, {"b": (2.0, ["c"]), "c": (1.0, ["b"])}, 2) == 0.0
     assert seconds_left({}, {}, 2) == 0.0

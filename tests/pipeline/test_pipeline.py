@@ -28,7 +28,7 @@ def test_everything_runs_once_in_order(toy):
     assert diary[-2:] == ["report begin", "report end"]
     assert set(toy.results()) == set(ALL)
     assert toy.board.lines[0] == "start     world"
-    assert toy.board.lines[-1].startswith("4 stages finished in 0:00:0")
+    assert toy.board.lines[-1].startswith("4 stages finished in 0:0")
     toy.run()
     assert toy.diary() == []
     assert toy.board.lines[0] == "finished earlier: world, left, right, report"
@@ -76,6 +76,8 @@ def test_a_stage_with_threads_takes_the_places_of_others(toy):
     told = "wide threads={0},{0}"
     alone = ["a begin", "a end", "wide begin", told, "wide end", "b begin", "b end"]
     assert toy.diary() == [line.format(2) for line in alone]
+    written = json.loads((toy.output / "pipeline.json").read_text())
+    assert [stage.get("threads") for stage in written["stages"]] == [None, 2, None]
     toy.run(WIDE.replace("threads: 3, ", ""))
     assert toy.diary() == [], "what was done with more threads is done"
     toy.run(WIDE, jobs=1, output=str(toy.folder / "b"))

@@ -101,6 +101,10 @@ def _artefact(folder: str) -> Path:
             f"--output must be the folder of an artefact, got {folder}: it has no {ARTEFACT_FILE}"
         )
     check_files(folder)
+    for path in sorted(Path(folder).rglob("*")):  # a card is written to, everything is uploaded
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and not path.resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(f"{path} must lie in that folder, got a link to {path.resolve()}")
     return Path(folder)
 
 

@@ -123,3 +123,23 @@ def test_a_licence_is_named_and_what_people_wrote_stays(hub, folder, capsys):
     assert (folder / "README.md").read_text() == "---\nlicense: mit\n---\n\nMine.\n"
     assert push(folder, "--yes=true", "--license=my own") == 2
     assert "--license must be a licence identifier" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["README.md", "notes", "adapter/more"])
+def test_a_link_out_of_the_folder_is_neither_written_to_nor_uploaded(
+    hub, folder, tmp_path, capsys, name
+):
+    (tmp_path / "mine").mkdir()
+    target = tmp_path / "mine" if name == "notes" else tmp_path / "mine/id_rsa"
+    (tmp_path / "mine/id_rsa").write_text("secret\n")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(target)
+    assert push(folder, "--yes=true", "--license=mit") == 2
+    error = f"{folder / name} must lie in that folder, got a link to {target}"
+    assert error in capsys.readouterr().err
+    assert (tmp_path / "mine/id_rsa").read_text() == "secret\n"
+    assert hub.uploads == []
+    (folder / name).unlink()
+    (folder / "README.md").write_text(CARD)
+    (folder / "same").symlink_to("README.md")
+    assert push(folder, "--yes=true") == 0

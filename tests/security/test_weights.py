@@ -95,6 +95,7 @@ PLANTED = {
         f / "tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.T", None]}),
     "a tokenizer's class path": lambda f: edit(f / "tokenizer_config.json", tokenizer_class="os.system"),
     "a tokenizer that is a pickle": lambda f: (f / "tokenizer.json").write_bytes(PICKLE),
+    "kernels of the hub": lambda f: edit(f / "config.json", attn_implementation="evil/kernels"),
     "sampling code": lambda f: (
         (f / "custom_generate").mkdir(), (f / "custom_generate" / "generate.py").write_text(CODE)),
     "an adapter beside the weights": lambda f: (
@@ -113,7 +114,7 @@ PLANTED = {
     "a tensor too few": lambda f: lying(f / WEIGHTS, lambda h: {k: v for k, v in h.items() if "wte" not in k}),
 }  # fmt: skip
 HARMLESS = {"code beside a known type", "another architecture", "sampling code"}
-HARMLESS |= {"a tokenizer with code", "a tokenizer's class path"}
+HARMLESS |= {"a tokenizer with code", "a tokenizer's class path", "kernels of the hub"}
 """The classes that transformers has are used, whatever else is named: the policy answers."""
 
 

@@ -47,6 +47,8 @@ from instructgpt.models.transformers_private import attention_name
 from instructgpt.terminal import say
 from instructgpt.types import RunFailedError, UserError
 
+CLASSIFIER = "AutoModelForSequenceClassification"
+
 
 class Artefact(NamedTuple):
     """What a folder says about itself, beside its weights: as much of it as a stage reads."""
@@ -178,7 +180,7 @@ def save_policy(
     """
     check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
-        network, place, adapter = _without_adapter(model, folder)
+        network, place, adapter = _without_adapter(model, folder, "AutoModelForCausalLM")
         stops = template.stop_ids(tokenizer)
         kept, network.generation_config = (
             network.generation_config,
@@ -234,14 +236,15 @@ def save_scalar(
     """
     check_finite(f"'{path}' is not written", model, RunFailedError)
     with replacing(Path(path), ARTEFACT_FILE) as folder, quietly():
-        trunk, place, adapter = _without_adapter(model.trunk, folder)
+        reader = CLASSIFIER if stage == "reward" else None
+        trunk, place, adapter = _without_adapter(model.trunk, folder, reader)
         heads, one = _heads(model, trunk, folder)
         classifier = None if one is None else sequence_classifier(trunk, one)
         padded = distinctly_padded(tokenizer)
         if classifier is None or padded is None:
             head_at = HEADS if heads else _save_beside(model.head, place, folder)
             trunk.save_pretrained(place)
-            if stage == "reward":
+            if stage == "reward" and adapter != "prefix":
                 _say_no_classifier(trunk.config.model_type, one, classifier, head_at)
         else:
             save_classifier(classifier, padded, place)
@@ -257,8 +260,13 @@ def save_scalar(
         _finish(folder, tokenizer, template, own)
 
 
-def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, Path, str | None]:
-    """Save the adapter, if any; return the network to save, where to, and the kind of adapter."""
+def _without_adapter(
+    model: nn.Module, folder: Path, reader: str | None
+) -> tuple[PreTrainedModel, Path, str | None]:
+    """Save the adapter, if any; return the network to save, where to, and the kind of adapter.
+
+    It is said where ``reader``, a class of transformers, cannot read what comes of it.
+    """
     network = base_network(model)
     if is_quantized(network) and (
         not is_adapted(model) or model.active_peft_config.is_prompt_learning
@@ -278,6 +286,9 @@ def _without_adapter(model: nn.Module, folder: Path) -> tuple[PreTrainedModel, P
     model.save_pretrained(str(folder), save_embedding_layers=False)
     facts.base_model_name_or_path = kept
     (folder / CARD).unlink()
+    if reader is not None:
+        why = "transformers alone puts no prefix in front of a row"
+        _say_unreadable(why, reader, "whose other weights are in base")
     return network, folder / "base", "prefix"
 
 
@@ -316,11 +327,11 @@ def _say_no_classifier(
         why = "a sequence classifier reads the last token of the last layer, and this head does not"
     elif classifier is not None:
         why = "the tokenizer has gaps in its ids, so no padding token can be added"
-    warnings.warn(
-        f"{why}: AutoModelForSequenceClassification cannot read the export, whose head is in "
-        f"{head_at}",
-        stacklevel=3,
-    )
+    _say_unreadable(why, CLASSIFIER, f"whose head is in {head_at}")
+
+
+def _say_unreadable(why: str, reader: str, where: str) -> None:
+    warnings.warn(f"{why}: {reader} cannot read the export, {where}", stacklevel=4)
 
 
 def _finish(

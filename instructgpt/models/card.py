@@ -44,6 +44,8 @@ def model_card(
     lines = ["---", *_front_matter(about, license), "---", ""]
     lines += [f"{kind}, written by instructgpt: `instructgpt.json` says what it was made from.", ""]
     lines += ["## Prompts", "", f"{rendering(tokenizer, template)}.", ""]
+    if not is_plain(about):
+        lines += [f"transformers alone cannot read it: {_why(about)}.", ""]
     lines += ["```python", *code(folder, tokenizer, template, about), "```", ""]
     lines += ["## Training", "", *_origin(about), *_data(about.get("data") or [])]
     lines += _settings(about["config"])
@@ -113,6 +115,13 @@ def shown(name: str) -> str:
     return "/".join(parts[-2 if path.name in ("export", "adapter", "ema", "value") else -1 :])
 
 
+def _why(about: Mapping[str, Any]) -> str:
+    """Why transformers cannot read an artefact, whatever it makes of its files."""
+    if about.get("adapter") == "prefix":
+        return "a learned prefix stands in front of every row"
+    return f"its head lies beside the weights, in `{about['head']}`"
+
+
 def _front_matter(about: Mapping[str, Any], license: str) -> Iterator[str]:
     scores, base = about.get("head") is not None, about.get("base")
     yield f"license: {license}"
@@ -141,7 +150,8 @@ def _origin(about: Mapping[str, Any]) -> list[str]:
     parent, base = about["parent"], about.get("base")
     if parent is None:
         return ["Trained from scratch.", ""]
-    began = f", which began with {span(shown(base))}" if base and base != parent else ""
+    other = base and base not in (parent, f"./{parent}")
+    began = f", which began with {span(shown(base))}" if base and other else ""
     return [f"Started from {span(shown(parent))}{began}.", ""]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 
 import pytest
 import torch
@@ -255,7 +256,8 @@ def test_prefix_policy(tiny_architecture, tiny_tokenizer, tmp_path):
     model = disturb(attach(base, Prefix(tokens=3)))
     expected = logits(model, tokens)
     path = tmp_path / "export"
-    save_policy(model, tiny_tokenizer, path, stage="sft", **OWN)
+    with pytest.warns(UserWarning, match="AutoModelForCausalLM cannot read the export"):
+        save_policy(model, tiny_tokenizer, path, stage="sft", **OWN)
     assert read_artefact(path).adapter == "prefix"
     loaded = load_policy(str(path), None, Network(), load_tokenizer(str(path)))
     assert loaded.training
@@ -286,7 +288,13 @@ def test_adapted_reward_model(tiny_architecture, tokenizer, tmp_path, adapter):
         model.offset.fill_(-0.5)
     expected = model.score(flat(*right_padded(tokenizer, 3)))
     path = tmp_path / "export"
-    save_scalar(model, tokenizer, path, stage="reward", **OWN)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        save_scalar(model, tokenizer, path, stage="reward", **OWN)
+    told = [str(one.message) for one in said if "cannot read the export" in str(one.message)]
+    no_classifier = isinstance(adapter, Prefix) or tiny_architecture["model_type"] == "lfm2"
+    assert len(told) == no_classifier, told
+    assert all("AutoModelForSequenceClassification" in one for one in told)
     loaded = load_scalar(
         str(path), None, Network(), load_tokenizer(str(path)), head="stored"
     ).eval()

@@ -81,6 +81,10 @@ def test_so_it_does_where_transformers_has_no_classifier(
 ):
     folder = reward_model(tokenizer_of(tiny_tokenizer, "chatml"), "chatml", name, adapter)
     assert run_code(folder)["score"] == pytest.approx(scores_of(folder, "Not much."), abs=1e-5)
+    why = "its head lies beside the weights, in `head.safetensors`"
+    why = "a learned prefix stands in front of every row" if adapter else why
+    card = Path(folder, "README.md").read_text()
+    assert f"transformers alone cannot read it: {why}.\n" in card
 
 
 @pytest.mark.parametrize("bos", [False, True])
@@ -220,6 +224,7 @@ def test_the_hub_is_told_the_base_and_people_the_metrics_of_steps(
     Path("plain/a").mkdir(parents=True)  # looks like a repository, and is a folder
     save_policy(model, tiny_tokenizer, "models/c", parent="plain/a", metrics={}, **about)
     assert "base_model" not in metadata_load(Path("models/c/README.md"))
+    assert "Started from `plain/a`.\n" in Path("models/c/README.md").read_text()
     named = with_license(card, "apache-2.0")
     assert named.count("apache-2.0") == 2
     assert "Unknown: neither" not in named

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 from instructgpt.algorithms.base import RolloutAlgorithm
-from instructgpt.models.artefact import read_artefact, save_policy, save_scalar
+from instructgpt.models.artefact import Artefact, read_artefact, save_policy, save_scalar
 from instructgpt.models.digest import weights_digest
 from instructgpt.models.finite import check_finite
 from instructgpt.models.forward import base_network, exact_tables
@@ -215,19 +215,18 @@ def build_value(
         The value model, and the weights that it starts from, without a new head.
 
     Raises:
-        UserError: ``value_init_from`` was trained on another tokenizer.
+        UserError: ``value_init_from`` does not fit.
     """
     source = value_init_from
     if source is None and isinstance(reward, LearnedReward):
         source = reward.init_from
     artefact = read_artefact(source) if source is not None else None
-    if artefact is not None and artefact.tokenizer_hash != tokenizer_fingerprint(tokenizer):
+    misfit = None if artefact is None else _misfit(artefact, tokenizer, trained)
+    if misfit is not None:
+        rule, has = misfit
         if value_init_from is not None:
-            raise UserError(
-                "model.value.init_from must have the tokenizer of model.init_from, "
-                f"got {value_init_from} with another one"
-            )
-        what = f"the reward model {source} has another tokenizer than the policy"
+            raise UserError(f"model.value.init_from must have {rule}, got {value_init_from}")
+        what = f"the reward model {source} has {has}"
         tell(_new_head(what, f"starts from {policy_from} with a new head"))
         source = artefact = None
     stored = artefact is not None and artefact.head is not None
@@ -248,6 +247,18 @@ def build_value(
     value = attach(value, trained, network.quantization)
     without_dropout(value)
     return value, Origin(source or policy_from, start)
+
+
+def _misfit(
+    artefact: Artefact, tokenizer: PreTrainedTokenizerBase, trained: Trained | None
+) -> tuple[str, str] | None:
+    """Why no value model can be made of an artefact: the rule, and what it has instead."""
+    if artefact.tokenizer_hash != tokenizer_fingerprint(tokenizer):
+        return "the tokenizer of model.init_from", "another tokenizer than the policy"
+    if trained is not None and artefact.adapter == "prefix":
+        name = f"--model.trained {type(trained).__name__}"
+        return f"no prefix with {name}", f"a prefix, beside which there is no {name}"
+    return None
 
 
 def _new_head(what: str, start: str) -> Diagnosis:

@@ -19,11 +19,13 @@ from instructgpt.data.tallies import CUT
 from instructgpt.models.artefact import save_scalar
 from instructgpt.models.load import Network, load_scalar
 from instructgpt.models.template import get_template
-from instructgpt.models.trained import FrozenTrunk, attach
+from instructgpt.models.trained import FrozenTrunk, LoRA, Prefix, attach
 from instructgpt.modules.moved import AT_THE_END
+from instructgpt.modules.networks import Value
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
 from instructgpt.rewards.learned import LearnedReward
+from instructgpt.types import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +83,22 @@ def test_a_value_model_without_a_head_to_start_from_is_found(
     names = found(make(policy_artefact, LearnedReward(bare_reward(FrozenTrunk()))), prompt_data())
     assert sorted(names) == ["offset", "value_head"]
     assert "read features of whole responses" in names["value_head"]["what"]
+
+
+def test_a_value_model_cannot_start_where_a_prefix_is(
+    found, prompt_data, policy_artefact, bare_reward
+):
+    """Nothing is trained beside a prefix: the reward model is asked, and the value starts anew."""
+    prefixed, lora = bare_reward(Prefix(tokens=2)), {"trained": LoRA(rank=2)}
+    names = found(make(policy_artefact, LearnedReward(prefixed), **lora), prompt_data())
+    assert sorted(names) == ["offset", "value_head"]
+    assert (
+        "has a prefix, beside which there is no --model.trained LoRA"
+        in (names["value_head"]["what"])
+    )
+    rule = "value.init_from must have no prefix with --model.trained LoRA, got"
+    with pytest.raises(UserError, match=rule):
+        found(make(policy_artefact, value=Value(init_from=prefixed), **lora), prompt_data())
 
 
 def test_a_reward_model_that_says_no_template_is_found(

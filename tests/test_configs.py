@@ -1,8 +1,10 @@
 """Every shipped YAML goes through the real parser, and but for the paper's through a short run."""
 
 import json
+import re
 import subprocess
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,15 @@ def test_a_config_is_short_and_says_what_it_is(path):
     assert len(lines) <= 30 or path in PIPELINES
     assert lines[0].startswith("# ")
     assert any("#" in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/real").glob("*.yaml")), ids=name)
+def test_a_number_for_a_real_model_has_its_reason(path):
+    """Behind it, or in a comment above; a stage of the pipeline says what it is for."""
+    settings, *_ = path.read_text().split("\nstages:\n")
+    for above, line in pairwise(settings.splitlines()):
+        reason = "#" in line or above.lstrip().startswith("#")
+        assert reason or not re.search(r"[:{] *[0-9]", line), line
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)

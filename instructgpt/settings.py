@@ -97,16 +97,17 @@ def check_loggers(loggers: Any) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse of DeepSpeed all but stage 2, the one whose steps were seen to be those of a process.
+    """Refuse of DeepSpeed all but what was seen to do what one process does.
 
     Args:
         strategy: a name, or a class path with options.
     """
     name = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", "")
-    if "deepspeed" in name.lower() and name != "deepspeed_stage_2":
+    known = ("deepspeed_stage_2", "deepspeed_stage_3")
+    if "deepspeed" in name.lower() and name not in known:
         raise UserError(
-            f"--trainer.strategy must not be {name}: of DeepSpeed deepspeed_stage_2 alone is known "
-            "to do what one process does; to spread weights, too, give fsdp2"
+            f"--trainer.strategy must not be {name}: of DeepSpeed deepspeed_stage_2 and "
+            "deepspeed_stage_3 alone are known to do what one process does"
         )
 
 

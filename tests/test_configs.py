@@ -212,7 +212,7 @@ LOOPS = ("sft", "reward", "dpo", "ppo")
 CLUSTER = {
     "ddp": ("ddp", 1, 2),
     "fsdp2": ("fsdp2", 1, 2),
-    "deepspeed2": ("deepspeed_stage_2", 1, 2),
+    "deepspeed3": ("deepspeed_stage_3", 1, 2),
     "torchrun": ("auto", 1, 2),
     "slurm": ("auto", 2, 8),
 }

@@ -41,7 +41,7 @@ ONE = torch.ones(1)
         (["--trainer.val_check_interval=1000"], "`val_check_interval` (1000) must be less than or equal to"),
         (["--trainer.num_nodes=0"], "--trainer.num_nodes must be >= 1, got 0"),
         (["--trainer.devices=9999"], "--trainer.devices must be at most "),
-        (["--trainer.strategy=deepspeed_stage_3"], "--trainer.strategy must not be deepspeed_stage_3: of DeepSpeed deepspeed_stage_2 alone"),
+        (["--trainer.strategy=deepspeed_stage_3_offload"], "--trainer.strategy must not be deepspeed_stage_3_offload: of DeepSpeed deepspeed_stage_2 and deepspeed_stage_3 alone"),
         (["--trainer.strategy=DeepSpeedStrategy", "--trainer.strategy.stage=2"], "--trainer.strategy must not be "),
         (["--trainer.strategy=deepspeed_stage_1"], "--trainer.strategy must not be deepspeed_stage_1: "),
         (["--trainer.accelerator=tpu"], "Requirement 'torch_xla"),
@@ -75,14 +75,14 @@ def test_one_line(tmp_path, capsys, options, message):
     assert last.startswith(f"instructgpt: error: {message}"), last
 
 
-def test_deepspeed_is_an_extra(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_is_an_extra(tmp_path, capsys, monkeypatch, stage):
     monkeypatch.setattr(zero, "find_spec", lambda name: None)
-    args = toy_args("--output", str(tmp_path / "run"), "--trainer.strategy=deepspeed_stage_2")
-    assert main(args) == 2
+    flag = f"--trainer.strategy=deepspeed_stage_{stage}"
+    assert main(toy_args("--output", str(tmp_path / "run"), flag)) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    expected = (
-        '--trainer.strategy deepspeed_stage_2 needs the extra: pip install "instructgpt[deepspeed]"'
-    )
+    asked = flag.replace("=", " ")
+    expected = f'{asked} needs the extra: pip install "instructgpt[deepspeed]"'
     assert last == f"instructgpt: error: {expected}"
 
 

@@ -181,7 +181,10 @@ def bad_gradients(module: Any, ids: Sequence[str]) -> list[str]:
 
 def check_weights(module: Any) -> None:
     """Stop on every rank if a trained weight is not finite; every rank must call this."""
-    trained = ((name, p.detach()) for name, p in module.named_parameters() if p.requires_grad)
+    weights = ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+    trained = (
+        (name, getattr(p, "ds_tensor", p).detach()) for name, p in weights
+    )  # DeepSpeed's part
     bad = first_not_finite(trained)
     findings = [] if bad is None else [f"the weights {bad} are not finite"]
     stop(module, findings, module.global_step)

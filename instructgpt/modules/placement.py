@@ -63,11 +63,10 @@ def placement_of(strategy: Any, devices: int) -> Placement:
         parts = data, data if spreads else 1, data, data
         told = f"fsdp2 on {devices:,} devices" + (f", layers cut by {tensor}" if tensor > 1 else "")
         return Placement(told, devices, *parts, wholes=True, tensor=tensor, cuts_frozen=spreads)
-    if name in ("deepspeed_stage_2", "zero"):
+    if name.startswith(("deepspeed_stage_", "zero")):  # weights are whole at times
         parts = 1, 1, devices, devices
-        told = f"DeepSpeed, stage 2, on {devices:,} devices"
-        return Placement(told, devices, *parts, copied=True)
-    rule = "must be ddp, fsdp2 or deepspeed_stage_2 for a plan"
+        return Placement(f"DeepSpeed on {devices:,} devices", devices, *parts, copied=True)
+    rule = "must be ddp, fsdp2, deepspeed_stage_2 or deepspeed_stage_3 for a plan"
     raise UserError(f"--trainer.strategy {rule}, got {name}")
 
 

@@ -38,6 +38,7 @@ from instructgpt.modules.pretraining import Pretraining, objective_norms
 from instructgpt.modules.respond import predict_rows, roll_out, scored_responses
 from instructgpt.modules.sharding import gathered
 from instructgpt.modules.work import Cost
+from instructgpt.modules.zero3 import whole_weights
 from instructgpt.rewards.base import RewardFunction
 from instructgpt.rollout.buffer import RolloutBuffer
 from instructgpt.rollout.drawing import Sampling
@@ -203,8 +204,7 @@ class PPOModule(StageModule):
     @property
     def updates(self) -> int:
         """Optimizer steps of a phase, which a limit of the trainer can cut short."""
-        items = self.trainer.num_training_batches
-        if items == float("inf"):  # the loader is not set up yet
+        if (items := self.trainer.num_training_batches) == float("inf"):  # no loader yet
             return self.plan_of_updates.updates
         return -(-int(items) // self.plan_of_updates.accumulate)
 
@@ -239,8 +239,7 @@ class PPOModule(StageModule):
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Collect a rollout when a phase starts: ``on_train_epoch_start`` misses resumed ones."""
-        number = self.trainer.current_epoch
-        if self.phase.holds(number):
+        if self.phase.holds(number := self.trainer.current_epoch):
             return
         self.phase.adapt_kl_coef(self.batches.rollout_batch_size)
         with self.rollout_clock.running():
@@ -336,7 +335,8 @@ class PPOModule(StageModule):
         if not self.phase.open:
             return
         if self.phase.average is not None:
-            self.phase.average.update(self.policy)
+            with whole_weights(self.trainer):
+                self.phase.average.update(self.policy)
         metrics = self.phase.end(self.batches.rollout_batch_size)
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.global_step + 1)

@@ -45,6 +45,7 @@ from instructgpt.models.shards import (
 from instructgpt.models.tensor_parallel import cuts_of
 from instructgpt.modules.tensor_ranks import TensorRanks
 from instructgpt.modules.trained import has_trainer
+from instructgpt.modules.zero3 import whole_weights
 from instructgpt.types import require
 
 
@@ -321,10 +322,7 @@ def gathered(trainer: Trainer, networks: Sequence[nn.Module] | None = None) -> I
         networks: of which; None: of all. Afterwards nothing is gathered.
     """
     strategy = sharding_of(trainer)
-    if strategy is None:
-        yield
-        return
-    with strategy.gathered(networks):
+    with whole_weights(trainer) if strategy is None else strategy.gathered(networks):
         yield
 
 
@@ -358,7 +356,8 @@ def whole_networks(stage: Any) -> Iterator[None]:
     """
     strategy = sharding_of(stage.trainer)
     if strategy is None:
-        yield
+        with gathered(stage.trainer):
+            yield
         return
     here = strategy.is_global_zero
     plain = {network: filled(empty, network, here) for network, empty in strategy.outlines.items()}

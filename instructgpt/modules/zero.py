@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Trainer
@@ -33,6 +33,9 @@ class ZeroStrategy(DDPStrategy):
         timeout_seconds: how long a process waits for another one.
     """
 
+    flag = "deepspeed_stage_2"
+    zero: ClassVar[dict[str, Any]] = {"stage": 2}
+
     def __init__(self, timeout_seconds: float = 1800.0) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_seconds))
         self.timeout_seconds = timeout_seconds
@@ -44,7 +47,7 @@ class ZeroStrategy(DDPStrategy):
         require(seconds > 0, "--trainer.strategy.timeout_seconds", "> 0", seconds)
         if find_spec("deepspeed") is None:
             install = 'pip install "instructgpt[deepspeed]"'
-            raise UserError(f"--trainer.strategy deepspeed_stage_2 needs the extra: {install}")
+            raise UserError(f"--trainer.strategy {self.flag} needs the extra: {install}")
         precision, both = self.precision_plugin.precision, "32-true or bf16-mixed with DeepSpeed"
         require(precision in ("32-true", "bf16-mixed"), "--trainer.precision", both, precision)
         super().setup_environment()
@@ -76,7 +79,7 @@ class ZeroStrategy(DDPStrategy):
             "train_micro_batch_size_per_gpu": 1,  # it reports speed by it alone
             "gradient_accumulation_steps": 1,  # the trainer counts
             "zero_allow_untested_optimizer": True,
-            "zero_optimization": {"stage": 2, "reduce_bucket_size": BUCKET},
+            "zero_optimization": {"reduce_bucket_size": BUCKET, **self.zero},
         }
         self.engine, spread, _, _ = deepspeed.initialize(
             model=AskedStage(self.model, self.precision_plugin.forward_context),
@@ -86,7 +89,16 @@ class ZeroStrategy(DDPStrategy):
             dist_init_required=False,
         )
         self.engine.set_gradient_accumulation_boundary(True)
-        self.optimizers = [ZeroOptimizer(self.engine, spread, weights)]  # type: ignore[list-item]
+        self.optimizers = [self.optimizer_of(spread, weights)]  # type: ignore[list-item]
+
+    def optimizer_of(self, spread: Any, weights: list[list[nn.Parameter]]) -> ZeroOptimizer:
+        """What looks like an optimizer of torch.
+
+        Args:
+            spread: DeepSpeed's.
+            weights: of each group.
+        """
+        return ZeroOptimizer(self.engine, spread, weights)
 
     def say_what_is_untested(self) -> None:
         """Say what was not run, and what is not logged."""
@@ -99,7 +111,7 @@ class ZeroStrategy(DDPStrategy):
         if pretraining is not None and pretraining.ptx_coef:
             found.append("gradient_norm/ppo and gradient_norm/ptx are not logged")
         if found:
-            rank_zero_warn(f"--trainer.strategy deepspeed_stage_2: {'; '.join(found)}")
+            rank_zero_warn(f"--trainer.strategy {self.flag}: {'; '.join(found)}")
 
     def compute(self, loss: Callable[[], Tensor]) -> Tensor:
         """A loss that DeepSpeed may take the gradient of: it wants to be asked for each."""
@@ -225,7 +237,7 @@ class ZeroOptimizer:
 
         state, number = state_dict["state"], 0
         for i, weights in enumerate(self.weights):
-            flat = self.spread.single_partition_of_fp32_groups[i]
+            flat = self.parts()[i]
             whole = [state[number + n] for n in range(len(weights)) if number + n in state]
             number += len(weights)
             if not whole:
@@ -240,9 +252,13 @@ class ZeroOptimizer:
                     if value.dim():
                         safe_set_full_optimizer_state(weight, value.to(weight.device), name)
 
+    def parts(self) -> list[Tensor]:
+        """The weights of this process's part of each group."""
+        return self.spread.single_partition_of_fp32_groups  # type: ignore[no-any-return]
+
     def _states(self) -> list[dict[str, Tensor]]:
         """What the optimizer keeps of this process's part of each group."""
-        parts = self.spread.single_partition_of_fp32_groups
+        parts = self.parts()
         return [dict(self.state.get(part, {})) for part in parts]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -70,6 +71,7 @@ class ZeroStrategy(DDPStrategy):
         """Give DeepSpeed the module and its optimizer."""
         import deepspeed
 
+        warnings.filterwarnings("ignore", r".*torch\.distributed\.\w+` is deprecated")  # by it
         # What it says is about its own options, or that torch's optimizers are untested with it.
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         assert self.model is not None

@@ -100,7 +100,8 @@ class Zero3Strategy(ZeroStrategy):
             return super().lightning_module_state_dict()
         kept: dict[str, Any] = {}
         for name, value in self.lightning_module.state_dict(keep_vars=True).items():
-            with self._all([value]) if hasattr(value, "ds_id") else nullcontext():
+            spread = hasattr(value, "ds_id") and not self._whole  # a validation saves, too
+            with self._all([value]) if spread else nullcontext():
                 if self.is_global_zero:
                     kept[name] = value.detach().clone().cpu()
         return kept

@@ -8,6 +8,7 @@ import pytest
 import torch
 from descent import SaveAt, weights
 from harness import run_processes
+from lightning.pytorch import Callback
 from spread_stages import ppo_ptx_stage
 
 from instructgpt.algorithms.schedule import Cosine
@@ -27,6 +28,16 @@ def adam(parameters):
 
 
 COMMON = {"optimizer": adam, "schedule": Cosine(), "network": Network(max_tokens=48)}
+
+
+class SaveInValidation(Callback):
+    """As a checkpoint of the best validation is."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_validation_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.folder / "validated.ckpt")
 
 
 STAGES = [2, 3]
@@ -62,12 +73,13 @@ def result(module, trainer):
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_sft(fit, demonstration_data, policy_artefact, accumulate, stage):
+def test_sft(fit, demonstration_data, policy_artefact, tmp_path, accumulate, stage):
     def train(processes):
         options = {"dropout": 0.0, "validation_prompts": 2}
         module = SFTModule(init_from=policy_artefact, **COMMON, **options)
         data = demonstration_data(batch_size=8 // processes // accumulate)
         how = on(processes, stage) | {"accumulate_grad_batches": accumulate}
+        how["callbacks"] = [SaveInValidation(tmp_path)]
         return result(module, fit(module, data, max_epochs=3, **how))
 
     check(train)

@@ -115,16 +115,19 @@ class Zero3Strategy(ZeroStrategy):
 class Zero3Optimizer(ZeroOptimizer):
     """The optimizer of a process's part, where weights are parts as well."""
 
+    _kept: Sequence[list[Tensor]] = ()  # gradients of the step at hand
+
     def gradients(self) -> list[list[Tensor]]:
         """Of each group this process's part, after the last backward of a step."""
         found = self.spread.averaged_gradients
-        self._kept = [list(found.get(i) or []) for i in range(len(self.weights))]
-        return self._kept
+        gradients = [list(found.get(i) or []) for i in range(len(self.weights))]
+        self._kept = gradients
+        return gradients
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget gradients; DeepSpeed would add to those that the first piece of a step lacks."""
         self.spread.zero_grad(set_to_none)
-        for part in (part for parts in getattr(self, "_kept", ()) for part in parts):
+        for part in (part for parts in self._kept for part in parts):
             part.zero_()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

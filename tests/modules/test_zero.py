@@ -17,7 +17,7 @@ from instructgpt.modules.optimizer import PaperAdam
 from instructgpt.modules.preference import PreferenceModule
 from instructgpt.modules.reward import RewardModule
 from instructgpt.modules.sft import SFTModule
-from instructgpt.modules.sharding import gathered
+from instructgpt.modules.sharding import gathered, whole_networks
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
 
@@ -141,3 +141,22 @@ def test_goes_on_from_a_checkpoint(stage, fit, demonstration_data, policy_artefa
     torch.testing.assert_close(torch.tensor(alone), torch.tensor(exact), atol=1e-5, rtol=1e-5)
     for both, _ in run_processes(lambda: train(2, ours), timeout=100):
         torch.testing.assert_close(torch.tensor(both), torch.tensor(exact), atol=1e-5, rtol=1e-5)
+
+
+def test_the_best_weights_are_taken_back(fit, demonstration_data, policy_artefact, tmp_path):
+    """After a fit, for the export, where every process has parts."""
+    path = tmp_path / "best.ckpt"
+
+    def train():
+        module = SFTModule(init_from=policy_artefact, **COMMON, validation_prompts=0)
+        data = demonstration_data(batch_size=4)
+        trainer = fit(module, data, max_epochs=2, callbacks=[SaveAt(1, path)], **on(2, 3))
+        last, _ = result(module, trainer)
+        checkpoint = trainer.strategy.load_checkpoint(path)
+        trainer.strategy.load_model_state_dict(checkpoint)
+        kept = checkpoint["state_dict"]
+        with whole_networks(module):
+            same = all(torch.equal(p, kept[name]) for name, p in module.named_parameters())
+        return same, last == result(module, trainer)[0]
+
+    assert run_processes(train, timeout=100) == [(True, False)] * 2

@@ -172,11 +172,12 @@ def _settings(config: Mapping[str, Any]) -> list[str]:
     """The options of a run, without those that nobody gave a value."""
     trainer, data = config.get("trainer") or {}, config.get("data") or {}
     found: dict[str, Any] = dict(_flat("", config.get("model") or {}))
-    given = data.get("init_args") or {}
-    found |= {f"data.{name}": given[name] for name in DATA if name in given}
+    read = data.get("init_args") or {}
+    found |= {f"data.{name}": read[name] for name in DATA if name in read}
     found |= {f"trainer.{name}": trainer[name] for name in TRAINER if name in trainer}
     found["seed"] = config.get("seed_everything")
-    rows = [(span(name), span(value)) for name, value in found.items() if value is not None]
+    given = {name: value for name, value in found.items() if value not in (None, "")}
+    rows = [(span(name), span(value)) for name, value in given.items()]
     return _table(("setting", "value"), rows)
 
 

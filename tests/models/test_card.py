@@ -144,6 +144,7 @@ CONFIG = {
         "init_args": {
             "init_from": "/home/ann/sft",
             "algorithm": {"class_path": "instructgpt.PPO", "init_args": {"clip_range": 0.2}},
+            "sampling": {"stop": "", "top_k": 0},
             "reward": {
                 "class_path": "instructgpt.LearnedReward",
                 "init_args": {"path": "/home/ann/runs/rm/export", "text": "a|`b\n"},
@@ -190,6 +191,7 @@ def test_a_card_says_what_from_how_and_how_good(make_architecture, tiny_tokenize
         "| `stage` | `PPOModule` |",
         "| `algorithm` | `PPO` |",
         "| `algorithm.clip_range` | `0.2` |",
+        "| `sampling.top_k` | `0` |",
         "| `reward.path` | `rm/export` |",
         "| `reward.text` | `a\\|'b\\n` |",
         "| `data.batch_size` | `8` |",
@@ -199,7 +201,7 @@ def test_a_card_says_what_from_how_and_how_good(make_architecture, tiny_tokenize
         "## Licence\n\n`mit`.",
     ):
         assert row in card
-    for hidden in ("/home", "by_labeler", "pairs_by", "train/loss", "Wandb", "precision"):
+    for hidden in ("/home", "by_labeler", "pairs_by", "train/loss", "Wandb", "precision", "stop"):
         assert hidden not in card
 
 

@@ -10,6 +10,8 @@ from power_cut import Synced
 
 def main(args):
     Synced(*json.loads(os.environ["POWER_CUT"]), joins=True)
+    if "--model=ToyModule" in args:
+        return fit(args)
     options = dict(arg[2:].split("=", 1) for arg in args if "=" in arg)
     folder = Path(args[args.index("--output") + 1])
     inputs = sorted(value for value in options.values() if Path(value).is_dir())
@@ -17,6 +19,20 @@ def main(args):
     for name in ("first.txt", "result.txt"):
         write(folder / name, hashlib.sha256(result.encode()).hexdigest())
     return 0
+
+
+def fit(args):
+    """As the stage of a real pipeline, but for its module."""
+    import toy_stage  # noqa: F401  (makes the toy known by its short name)
+
+    from instructgpt.__main__ import main
+
+    code = main(args)
+    folder = Path(args[args.index("--output") + 1])
+    if code == 0:
+        weights = (folder / "export" / "weights.pt").read_bytes()
+        write(folder / "result.txt", hashlib.sha256(weights).hexdigest())
+    return code
 
 
 def write(path, text):

@@ -7,6 +7,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from interrupted import state
 from power_cut import cut, run_until
 
 from instructgpt.pipeline.call import run_pipeline
@@ -21,6 +22,17 @@ stages:
   d: {verb: predict, options: {x: "{b}", y: "{c}"}}
 """
 CUTS = 4
+FIT = """
+jobs: 1
+stages:
+  a:
+    verb: fit
+    options:
+      {model: ToyModule, data: ToyData, data.train: x, trainer.accelerator: cpu,
+       trainer.max_epochs: 3, trainer.logger: false, trainer.enable_progress_bar: false,
+       checkpoint.every_n_steps: 2}
+  b: {verb: predict, options: {x: "{a}"}}
+"""
 
 
 def called(folder, moment):
@@ -63,3 +75,22 @@ def test_the_same_call_ends_with_the_same(tmp_path, monkeypatch, way):
     assert cuts >= 2
     assert set(results(again)) == set("abcd")
     assert results(again) == results(alone), moments
+
+
+def test_a_fit_goes_on_from_what_was_saved(tmp_path, monkeypatch):
+    """Cut when about half of its changes are made, of which most are those of checkpoints."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    alone, again = tmp_path / "alone", tmp_path / "again"
+    for folder in (alone, again):
+        (folder / "root").mkdir(parents=True)
+        (folder / "toy.yaml").write_text(FIT)
+    changes = called(alone, None)
+    assert called(again, changes // 2) is None
+    cut(again / "root", again / "kept", "lost")
+    out = again / "root" / "out"
+    assert (out / "a" / "checkpoints" / "last.ckpt").exists()
+    assert not results(again)
+    rest = called(again, None)
+    assert rest < 0.8 * changes, "it began anew"
+    assert results(again) == results(alone)
+    assert state(out / "a") == state(alone / "root" / "out" / "a")

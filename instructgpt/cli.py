@@ -40,7 +40,7 @@ from instructgpt.callbacks.defaults import default_callbacks, forced_callbacks
 from instructgpt.callbacks.doctor import Doctor, learning_by_heart
 from instructgpt.callbacks.export import Beside
 from instructgpt.callbacks.lightning_private import OpenCLI, is_restoring
-from instructgpt.callbacks.logged_runs import go_on_in_runs, tensorboard
+from instructgpt.callbacks.logged_runs import end_runs, go_on_in_runs, tensorboard
 from instructgpt.callbacks.resume import history
 from instructgpt.callbacks.traces import Traces
 from instructgpt.data.base import StageData
@@ -309,6 +309,7 @@ class StageCLI(OpenCLI):
                 ) from error
             raise
         finally:
+            end_runs(self.trainer)
             if config.trainer.fast_dev_run and self.trainer.is_global_zero:
                 traces.remove(tokenizer=True)
 

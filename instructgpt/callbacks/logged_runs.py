@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -75,6 +76,22 @@ def go_on_in_runs(asked: Any, known: dict[str, Any], config: dict[str, Any]) -> 
     for logger, run in zip(each, known.get("logged_runs", []), strict=False):
         if run is not None and run[0] in logger.init_args:
             logger.init_args[run[0]] = run[1]
+
+
+def end_runs(trainer: Trainer) -> None:
+    """Have loggers write what they still hold.
+
+    W&B and Comet wait for the end of Python, to which a stage of a pipeline does not come.
+
+    Args:
+        trainer: when its verb is over.
+    """
+    run = getattr(sys.modules.get("wandb"), "run", None)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and run is not None and run.id == logger.version:
+            run.finish(exit_code=int(not trainer.state.finished))
+        elif isinstance(logger, CometLogger):
+            logger.experiment.end()
 
 
 def tensorboard(folder: str, verb: str, resumed_from: int | None) -> TensorBoardLogger:

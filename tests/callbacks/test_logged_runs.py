@@ -1,6 +1,7 @@
 """Loggers that keep runs: a resume goes on in the same one; options, secrets, failures."""
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -10,6 +11,7 @@ from toy_stage import fit, toy_args
 
 from instructgpt.__main__ import main
 
+ENDS = []  # what was ended
 MINE = f"--trainer.logger={__name__}"
 
 
@@ -45,6 +47,11 @@ class Kept:
 class Wandb(Kept, WandbLogger):
     def __init__(self, id: str | None = None, project: str = "p"):
         self.begin(id)
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].run = SimpleNamespace(id=self.kept, finish=self.finish)
+
+    def finish(self, exit_code):
+        ENDS.append(("wandb", exit_code))
 
     def log_table(self, key, columns=None, data=None, dataframe=None, step=None):
         pass
@@ -53,7 +60,9 @@ class Wandb(Kept, WandbLogger):
 class Comet(Kept, CometLogger):
     def __init__(self, experiment_key: str | None = None):
         self.begin(experiment_key)
-        self.experiment = SimpleNamespace(log_table=lambda *args, **given: None)
+        self.experiment = SimpleNamespace(
+            log_table=lambda *args, **given: None, end=lambda: ENDS.append(("comet", 0))
+        )
 
 
 class MLFlow(Kept, MLFlowLogger):
@@ -131,12 +140,28 @@ def test_what_goes_wrong_is_one_line_without_secrets(tmp_path, capsys, options, 
     assert "hunter2" not in said
 
 
+def test_runs_end_with_the_verb_and_not_with_python(tmp_path, monkeypatch, capsys):
+    """A stage of a pipeline does not come to the end of Python, and W&B lost all of its run."""
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    names = [f"{{class_path: {__name__}.{kind}}}" for kind in ("Wandb", "Comet")]
+    ENDS.clear()
+    fit(tmp_path / "run", f"--trainer.logger=[{', '.join(names)}]", "--trainer.max_epochs=1")
+    assert ENDS == [("wandb", 0), ("comet", 0)]
+    ENDS.clear()
+    assert main(toy_args("--output", str(tmp_path / "failed"), f"{MINE}.Unreachable")) == 2
+    assert ENDS == [("wandb", 1)]
+    sys.modules["wandb"].run = SimpleNamespace(id="of someone else")
+    ENDS.clear()
+    fit(tmp_path / "run", f"{MINE}.Comet", "--trainer.max_epochs=1")
+    assert ENDS == [("comet", 0)]
+
+
 def test_weights_and_biases_itself(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     asked = ("--trainer.logger=WandbLogger", f"--trainer.logger.save_dir={tmp_path}")
-    fit(tmp_path / "run", *asked, "--trainer.max_epochs=1").trainer.logger.experiment.finish()
-    fit(tmp_path / "run", *asked, "--ckpt_path=last").trainer.logger.experiment.finish()
+    fit(tmp_path / "run", *asked, "--trainer.max_epochs=1")
+    fit(tmp_path / "run", *asked, "--ckpt_path=last")
     names = [path.stem for path in tmp_path.glob("wandb/offline-run-*/*.wandb")]
     assert len(names) == 2
     assert len(set(names)) == 1

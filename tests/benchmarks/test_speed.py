@@ -223,6 +223,9 @@ def test_unfair_rows_are_not_kept_and_the_others_are_at_once(tmp_path, monkeypat
     kept = json.loads(output.read_text())
     assert kept["rows"]["dpo"]["machine"] == kept["machine"]["name"] == "this one"
     assert list(kept["rows"]) == ["dpo"]
+    command("dpo", "--minutes=1e-9")
+    assert not asked
+    assert "dpo: left out, 1e-09 minutes are over" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command("reward-5")
     assert "got reward-5" in capsys.readouterr().err

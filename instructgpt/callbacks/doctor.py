@@ -16,7 +16,14 @@ from instructgpt.callbacks.common import is_debugging, stage_of
 from instructgpt.callbacks.lightning_private import epoch_ends
 from instructgpt.callbacks.limits import LimitWatch, Opinions
 from instructgpt.modules.base import StageModule
-from instructgpt.modules.moved import AT_THE_END, FEWEST_STEPS, no_descent, run_of, standing_still
+from instructgpt.modules.moved import (
+    AT_THE_END,
+    FEWEST_STEPS,
+    no_descent,
+    rate_option,
+    run_of,
+    standing_still,
+)
 from instructgpt.modules.ppo import PPOModule
 from instructgpt.modules.shown import show_table
 from instructgpt.rollout.metrics import sampler_finding
@@ -185,7 +192,7 @@ class Doctor(Callback):
             problem = problem if len(values) >= FEWEST_STEPS else f"only {len(values)} steps"
             raise RunFailedError(
                 f"doctor.overfit: one batch is not learned in {self.overfit} steps: {problem}; "
-                f"raise --model.optimizer.lr (now {stage.peak_rate:g}), or look for targets, masks "
+                f"raise {rate_option(stage)} (now {stage.peak_rate:g}), or look for targets, masks "
                 "or a reward that do not follow from the text"
             )
         if trainer.is_global_zero:

@@ -8,6 +8,7 @@ from statistics import fmean, variance
 from typing import NamedTuple
 
 from instructgpt.functional.intervals import Interval
+from instructgpt.models.trained import FrozenTrunk
 from instructgpt.modules.base import StageModule
 from instructgpt.types import Diagnosis
 
@@ -16,6 +17,9 @@ FEWEST_STEPS = 8
 
 AT_THE_END = "moved_nothing"
 """Name of the finding."""
+
+RATE, HEAD_RATE = "--model.optimizer.lr", "--model.trained.lr"
+"""Options of a learning rate; the second is that of a head on a frozen trunk."""
 
 RATES = {
     "sft": "1e-4 to 5e-4",
@@ -37,6 +41,7 @@ class Run(NamedTuple):
     episodes: int  # of a rollout phase; 0 where there is none
     beta: float | None  # of an algorithm whose scores are beta times a log-ratio
     rate: float  # of learning, at its peak
+    option: str = RATE  # that it was given by
 
 
 def standing_still(run: Run) -> Diagnosis | None:
@@ -54,12 +59,16 @@ def standing_still(run: Run) -> Diagnosis | None:
         return None
     usual = RATES.get(run.stage)
     rates = f", where LoRA moves a short run at {usual} and all weights at a tenth" if usual else ""
-    return Diagnosis(
-        AT_THE_END,
-        f"nothing moved beyond noise: {found}",
-        "what is exported is what the run began with",
-        f"raise --model.optimizer.lr (now {run.rate:g}{rates}), or train longer, on more rows",
-    )
+    what = f"nothing moved beyond noise: {found}"
+    why = "what is exported is what the run began with"
+    remedy = f"raise {RATE} (now {run.rate:g}{rates}), or train longer, on more rows"
+    if run.option == HEAD_RATE:
+        why = "what is exported knows nothing of what is better"
+        remedy = (
+            "train on more rows, or on other --model.trained.layers and tokens; a higher "
+            f"{HEAD_RATE} (now {run.rate:g}) only gets the head sooner to where its loss is least"
+        )
+    return Diagnosis(AT_THE_END, what, why, remedy)
 
 
 def _finding(run: Run) -> str:
@@ -148,4 +157,10 @@ def run_of(module: StageModule, metrics: Mapping[str, float]) -> Run:
     beta = getattr(getattr(module, "algorithm", None), "beta", None)
     episodes = batches.rollout_batch_size if batches else 0
     known = (module.stage, module.step_losses, metrics, module.intervals)
-    return Run(*known, episodes, beta, module.peak_rate)
+    return Run(*known, episodes, beta, module.peak_rate, rate_option(module))
+
+
+def rate_option(module: StageModule) -> str:
+    """The option that a stage has its learning rate from."""
+    head = isinstance(getattr(module, "trained", None), FrozenTrunk)
+    return HEAD_RATE if head else RATE

@@ -6,14 +6,16 @@ import pytest
 from toy_stage import fit
 
 from instructgpt.functional.intervals import Interval
-from instructgpt.modules.moved import Run, standing_still
+from instructgpt.models.trained import FrozenTrunk, LoRA
+from instructgpt.modules.moved import Run, rate_option, standing_still
+from instructgpt.modules.reward import RewardModule
 
 FALLING = [2.0, 2.1, 1.9, 2.0, 1.5, 1.4, 1.0, 1.1, 0.9, 1.0, 1.1, 0.9]
 FLAT = [2.0, 2.1, 1.9, 2.0, 2.1, 1.9, 2.0, 2.0, 2.1, 1.9, 2.1, 1.9]
 
 
-def said(stage, losses=FLAT, metrics=(), intervals=(), episodes=0, beta=None, rate=1e-5):
-    run = Run(stage, losses, dict(metrics), dict(intervals), episodes, beta, rate)
+def said(stage, losses=FLAT, metrics=(), intervals=(), episodes=0, beta=None, rate=1e-5, **more):
+    run = Run(stage, losses, dict(metrics), dict(intervals), episodes, beta, rate, **more)
     return standing_still(run)
 
 
@@ -53,6 +55,22 @@ def test_what_is_within_noise_is_said_with_the_remedy(still, moved, finding):
     assert finding in line
     assert "raise --model.optimizer.lr (now 1e-05, where LoRA moves a short run at" in line
     assert said(**{"stage": "reward", **moved}) is None
+
+
+def test_a_head_on_frozen_states_is_told_of_its_own_rate():
+    """Its loss is convex: another rate ends at the same place."""
+    chance = {
+        "metrics": {"val/accuracy": 0.6},
+        "intervals": {"val/accuracy": Interval(0.5, 0.7, 9)},
+    }
+    line = str(
+        said("reward", **chance, option=rate_option(RewardModule("x", trained=FrozenTrunk())))
+    )
+    assert (
+        "other --model.trained.layers and tokens; a higher --model.trained.lr (now 1e-05)" in line
+    )
+    assert "--model.optimizer.lr" not in line
+    assert rate_option(RewardModule("x", trained=LoRA())) == "--model.optimizer.lr"
 
 
 def test_what_is_not_known_is_not_said():

@@ -4,7 +4,7 @@
     python benchmarks/real_model.py --collect --seeds 0 1     # results of runs that are there
     python benchmarks/real_model.py --report                  # the tables of docs/real_model.md from the results
 
-A seed of ``--size slice`` (the default) took 101 minutes of one CPU core beside other work with 135 M parameters; ``gpu`` is for one GPU. The
+A seed of ``--size slice`` (the default) took 83 minutes of one CPU core beside other work with 135 M parameters; ``gpu`` is for one GPU. The
 data is no part of the project: a folder with ``comparisons/``, ``demonstrations/``, ``text/`` and ``eval/``. Finished
 stages are kept. Nothing is chosen by the held-out half of the comparisons, of which 160 rows were looked at before (docs/decisions.md).
 """  # noqa: E501

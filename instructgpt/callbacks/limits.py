@@ -74,7 +74,7 @@ LIMITS = (
         "a repeated phrase is the commonest way to please a reward model",
         "raise --model.kl.kl_coef, or rank such answers and train the reward model again",
     ),
-    # Unfinished responses have missing_eos_score: beyond half it is the score.
+    # Unfinished responses have missing_eos_score, if it is set: beyond half it is the score.
     RolloutLimit(
         "eos_rate",
         "ppo/eos_rate",
@@ -82,8 +82,9 @@ LIMITS = (
         inf,
         False,
         0,
-        "unfinished responses have missing_eos_score, which is now most of what is learned",
-        "raise --data.max_response_tokens, or lower --model.algorithm.missing_eos_score",
+        "most responses are cut: what is learned is missing_eos_score or, where that is null, what "
+        "the reward model says of texts without an end",
+        "raise --data.max_response_tokens, or set --model.algorithm.missing_eos_score lower",
     ),
     # 0.75 to 0.85 at the end in lm-human-preferences, 0.75 to 0.9 in the miniature; 0 is what a
     # constant would explain.

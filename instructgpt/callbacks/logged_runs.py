@@ -54,7 +54,14 @@ class LoggedRuns(Callback):
 
 
 def kept_run(logger: Logger) -> list[str] | None:
-    """The option that would have a logger go on in its run, and its value."""
+    """The option that would have a logger go on in its run, and its value.
+
+    Not for Comet offline, which names its archive by the key and by Python's generator: after the
+    same seed a resume with the same key would overwrite the archive of the part before.
+    """
+    offline = getattr(sys.modules.get("comet_ml"), "OfflineExperiment", ())
+    if isinstance(logger, CometLogger) and isinstance(logger.experiment, offline):
+        return None
     for kind, option in KEPT.items():
         if isinstance(logger, kind) and logger.version:
             return [option, str(logger.version)]

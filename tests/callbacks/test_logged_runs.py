@@ -119,6 +119,16 @@ def test_each_of_several_loggers_goes_on_in_its_own(tmp_path):
     assert before[0].options.keys() - after[0].options.keys() == set(MLFlow.params)
 
 
+def test_an_offline_archive_of_comet_is_not_overwritten(tmp_path, monkeypatch):
+    """Its name follows from the key and the seed."""
+    comet = ModuleType("comet_ml")
+    comet.OfflineExperiment = SimpleNamespace
+    monkeypatch.setitem(sys.modules, "comet_ml", comet)
+    (before,) = loggers(fit(tmp_path, f"{MINE}.Comet", "--trainer.max_epochs=1"))
+    (after,) = loggers(fit(tmp_path, f"{MINE}.Comet", "--ckpt_path=last"))
+    assert before.kept != after.kept
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from instructgpt.types import UserError
+from instructgpt.models.tensor_parallel import OPTION
+from instructgpt.types import UserError, require
 
 
 class Placement(NamedTuple):
@@ -40,6 +41,8 @@ class Placement(NamedTuple):
 
 
 ALONE = Placement()
+NAMES, FAMILIES = ("auto", "", "single_device"), ("ddp", "fsdp2", "deepspeed_stage_", "zero")
+RULE = "must be ddp, fsdp2, deepspeed_stage_2 or deepspeed_stage_3 for a plan"
 
 
 def placement_of(strategy: Any, devices: int) -> Placement:
@@ -53,6 +56,8 @@ def placement_of(strategy: Any, devices: int) -> Placement:
         devices: of all nodes.
     """
     name, options = _named(strategy)
+    if isinstance(strategy, str) and not (name in NAMES or name.startswith(FAMILIES)):
+        raise UserError(f"--trainer.strategy {RULE}, got {name}")  # on one device, too
     if devices == 1:
         return ALONE
     if name in ("auto", "") or name.startswith("ddp"):
@@ -66,8 +71,7 @@ def placement_of(strategy: Any, devices: int) -> Placement:
     if name.startswith(("deepspeed_stage_", "zero")):  # weights are whole at times
         parts = 1, 1, devices, devices
         return Placement(f"DeepSpeed on {devices:,} devices", devices, *parts, copied=True)
-    rule = "must be ddp, fsdp2, deepspeed_stage_2 or deepspeed_stage_3 for a plan"
-    raise UserError(f"--trainer.strategy {rule}, got {name}")
+    raise UserError(f"--trainer.strategy {RULE}, got {name}")
 
 
 def tensor_parallel_of(strategy: Any) -> int:
@@ -76,7 +80,9 @@ def tensor_parallel_of(strategy: Any) -> int:
     Args:
         strategy: as for ``placement_of``.
     """
-    return max(1, int(_named(strategy)[1].get("tensor_parallel_size", 1)))
+    size = int(_named(strategy)[1].get("tensor_parallel_size", 1))
+    require(size >= 1, OPTION, ">= 1", size)
+    return size
 
 
 def _named(strategy: Any) -> tuple[str, Mapping[str, Any]]:

@@ -4,8 +4,9 @@ import pytest
 
 from instructgpt.modules.held import Held
 from instructgpt.modules.memory import Need, peak_bytes
-from instructgpt.modules.placement import placement_of
+from instructgpt.modules.placement import placement_of, tensor_parallel_of
 from instructgpt.modules.sharding import FSDP2Strategy
+from instructgpt.types import UserError
 
 NETWORK = Held(parameters=100, trained=100, weights=400, gradients=400, block=70, rest=40)
 FROZEN = {"reference": 400, "average of the policy": 400}
@@ -51,3 +52,11 @@ def test_what_is_gathered_whole():
     assert peak_bytes([NETWORK], FROZEN, needs, False, placement, True) == 500 + 400 + 5000
     assert peak_bytes([NETWORK], FROZEN, [], False, placement, True) == 500 + 400
     assert peak_bytes([NETWORK], FROZEN | {"reward": 4000}, [], False, placement) == 1500 + 4000
+
+
+def test_what_no_run_would_take_is_refused_on_one_device_too():
+    with pytest.raises(UserError, match=r"must be ddp, fsdp2, .* got fsdp3"):
+        placement_of("fsdp3", 1)
+    with pytest.raises(UserError, match="tensor_parallel_size must be >= 1, got 0"):
+        tensor_parallel_of(FSDP2Strategy(tensor_parallel_size=0))
+    assert placement_of("single_device", 1) == placement_of("auto", 1)

@@ -198,6 +198,12 @@ def summary(results: Results) -> str:
             level = "" if row.length_controlled is None else at_equal_length(row.length_controlled)
             name = f"{labels[row.model]} ({row.decoding})"
             lines.append(f"  {name:28} {row.value:.3f} {span}  n = {row.n}{level}")
+    for order in results.showing_orders:
+        first, flips = order.first_preferred, order.flips
+        if order.judge == judge and first.n:
+            name, span = "what is shown first", f"[{first.low:.3f}, {first.high:.3f}]"
+            other = f"another winner in the other order: {flips.value:.3f}"
+            lines.append(f"  {name:28} {first.value:.3f} {span}  n = {first.n}  {other}")
     for decoding, table in results.scores.items():
         for model, found in table.items():
             if (apart := found.get("disagreement")) is not None:

@@ -123,7 +123,11 @@ def test_an_endpoint_judges_and_its_key_is_nowhere(answers, tmp_path, monkeypatc
     assert len((out / "judgements.jsonl").read_text().splitlines()) == 12
     every = b"".join(p.read_bytes() for p in out.rglob("*") if p.is_file())
     assert b"sk-very-secret" not in every
-    assert "sk-very-secret" not in "".join(capsys.readouterr())
+    said = capsys.readouterr()
+    assert "sk-very-secret" not in "".join(said)
+    (first,) = {line for line in said.out.splitlines() if "shown first" in line}
+    assert first.split()[4] == "0.500"
+    assert first.endswith("n = 6  another winner in the other order: 0.000")
     assert "prefers what is shown first" in (out / "report.html").read_text()
 
 

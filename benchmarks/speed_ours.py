@@ -3,7 +3,8 @@
     python speed_ours.py WORK
 
 WORK is JSON (``Row.work`` in speed_rows.py). Only public names are used, with their defaults but
-for what a fair comparison needs: no average of weights, no logger and no checkpoint, as with TRL.
+for what a fair comparison needs: no average of weights, no logger and no checkpoint, and PPO takes
+log-probabilities from sampling, as TRL does.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ def _stage(work: dict[str, Any]) -> tuple[Any, Any]:
             reward=ig.LearnedReward(reward, network=network),
             batches=ig.Batches(step * work["steps"], step),
             value=ig.Value(init_from=reward, lr=RATE),
+            reuse_logprobs=True,  # TRL does not ask its policy a second time either
             ema_decay=None,
             **common,
         )

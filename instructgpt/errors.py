@@ -28,6 +28,8 @@ WRONG_INPUT = 2
 WAITING = 3
 OTHERS_WAIT = 10.0
 """Seconds in which the first process of a machine says what all of them find."""
+STARTER = "INSTRUCTGPT_STARTER"
+"""Variable with the process that Lightning starts the others from; it may end before they look."""
 COMPLAINERS = (f"{os.sep}lightning{os.sep}", f"torch{os.sep}optim{os.sep}")
 """Libraries whose complaints are about the settings that they were given."""
 LOGGING = ("wandb", "mlflow", "comet_ml")
@@ -70,6 +72,8 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
     from instructgpt.settings import check_options
     from instructgpt.types import RunFailedError, UserError, WaitingForLabelsError
 
+    if "LOCAL_RANK" not in os.environ:
+        os.environ[STARTER] = str(os.getpid())
     try:
         with harmless_messages():
             check_options(args)
@@ -113,7 +117,8 @@ def first_speaks() -> bool:
     them itself, and leaves them. Where the first goes on, the fault is this process's own.
     """
     rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    first = os.getppid() if rank != "0" else None
+    inherited = {} if "TORCHELASTIC_RUN_ID" in os.environ else os.environ  # torchrun's own, there
+    first = int(inherited.get(STARTER, os.getppid())) if rank != "0" else None
     deadline = time.monotonic() + OTHERS_WAIT
     while first is not None and time.monotonic() < deadline:
         if os.getppid() != first:

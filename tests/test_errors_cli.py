@@ -269,9 +269,15 @@ def test_an_output_that_is_a_file(tmp_path, capsys, there):
     assert message.endswith("x.jsonl is a file")
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("first_fails", "said"), [(True, ["0"]), (False, ["1"])])
-def test_what_all_processes_find_is_said_by_the_first(tmp_path, monkeypatch, first_fails, said):
-    """The second is a child of the first, as Lightning starts it; alone, it says it in the end."""
+def test_what_all_processes_find_is_said_by_the_first(
+    tmp_path, monkeypatch, first_fails, said, late
+):
+    """The second is a child of the first, as Lightning starts it; alone, it says it in the end.
+
+    Late: the first has ended before the second finds it.
+    """
     monkeypatch.setattr(errors, "OTHERS_WAIT", 30.0 if first_fails else 0.3)
     answers, told = tmp_path / "answers.yaml", tmp_path / "told.yaml"
 
@@ -290,8 +296,10 @@ def test_what_all_processes_find_is_said_by_the_first(tmp_path, monkeypatch, fir
     first = os.fork()
     if first == 0:
         try:
+            monkeypatch.setenv(errors.STARTER, str(os.getpid()))
             second = os.fork()
             if second == 0:
+                time.sleep(1.0 if late and first_fails else 0.0)
                 process("1")
             elif first_fails:
                 time.sleep(0.3)

@@ -46,8 +46,9 @@ class Zero3Strategy(ZeroStrategy):
         name = type(trained).__name__
         require(trained is None, "--model.trained", f"null (all weights) {only}", name)
         if hasattr(module, "phase"):
-            rule = "deepspeed_stage_2 or fsdp2 with rollouts"
-            require(False, "--trainer.strategy", rule, self.flag)
+            stop, phases = module.algorithm.target_kl, module.value.warmup_phases
+            require(stop is None, "--model.algorithm.target_kl", f"null {only}", stop)
+            require(phases == 0, "--model.value.warmup_phases", f"0 {only}", phases)
         super().setup_environment()
 
     def optimizer_of(self, spread: Any, weights: list[list[nn.Parameter]]) -> ZeroOptimizer:
@@ -114,22 +115,15 @@ class Zero3Strategy(ZeroStrategy):
 class Zero3Optimizer(ZeroOptimizer):
     """The optimizer of a process's part, where weights are parts as well."""
 
-    def __init__(self, engine: Any, spread: Any, weights: list[list[nn.Parameter]]) -> None:
-        super().__init__(engine, spread, weights)
-        self._kept: list[Tensor] = []  # gradients of a step; Lightning's wrapper has the same list
-
     def gradients(self) -> list[list[Tensor]]:
         """Of each group this process's part, after the last backward of a step."""
         found = self.spread.averaged_gradients
-        gradients = [list(found.get(i) or []) for i in range(len(self.weights))]
-        self._kept[:] = [part for parts in gradients for part in parts]
-        return gradients
+        return [list(found.get(i) or []) for i in range(len(self.weights))]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget gradients; DeepSpeed would add to those that the first piece of a step lacks."""
         self.spread.zero_grad(set_to_none)
-        for part in self._kept:
-            part.zero_()
+        self.spread.grad_partitions_flat_buffer.zero_()  # all that gradients() are views of
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take this process's part of whole tensors."""

@@ -78,6 +78,9 @@ def test_one_line(tmp_path, capsys, options, message):
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_is_an_extra(tmp_path, capsys, monkeypatch, stage):
     monkeypatch.setattr(zero, "find_spec", lambda name: None)
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(variable, "")  # Lightning sets them: so they are gone afterwards
+        monkeypatch.delenv(variable)
     flag = f"--trainer.strategy=deepspeed_stage_{stage}"
     assert main(toy_args("--output", str(tmp_path / "run"), flag)) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]

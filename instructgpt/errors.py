@@ -95,10 +95,11 @@ def guarded(run: Callable[[list[str]], None], args: list[str]) -> int:
         if isinstance(error, WaitingForLabelsError):
             say(f"instructgpt: {message}", error=True)
             return WAITING
-        if not first_speaks():
+        failed = isinstance(error, RunFailedError)  # callbacks.lost has chosen who says it
+        if failed or not first_speaks():
             say(f"instructgpt: error: {message}", error=True)
         full = isinstance(error, OSError) and error.errno in NO_ROOM
-        return FAILED if full or isinstance(error, RunFailedError) else WRONG_INPUT
+        return FAILED if full or failed else WRONG_INPUT
     except BaseException as stop:
         code = getattr(stop, "exit_code", None)  # callbacks.signals.Interrupted
         if code is None:

@@ -19,7 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from instructgpt.callbacks.signals import Interrupted
 from instructgpt.terminal import say
-from instructgpt.types import UserError, require
+from instructgpt.types import RunFailedError, UserError, require
 
 BEAT = 0.5  # seconds
 CONNECTION = timedelta(seconds=10)
@@ -97,10 +97,10 @@ class LostRanks(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Find out who is missing where this process waited in vain, and have one of all say it.
+        """Find out who is missing where this process waited in vain.
 
         Raises:
-            Interrupted: it was said.
+            RunFailedError: with the name of the lost process; elsewhere this one ends in silence.
         """
         watch = self._watch
         self._stop()
@@ -114,7 +114,7 @@ class LostRanks(Callback):
             return
         lost = watch.who_is_missing()
         if lost and watch.first_to_tell():
-            say(f"instructgpt: error: {lost}", error=True)
+            raise RunFailedError(lost) from exception
         if lost:
             raise Interrupted("", 1) from exception
 
